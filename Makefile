@@ -1,0 +1,1 @@
+# Every chore has one name; `make help` lists them.

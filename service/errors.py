@@ -1,0 +1,55 @@
+"""The failures a caller or an operator can act on.
+
+    IsoserveError
+    ├── BadSetting          the service does not start
+    ├── BadModel            the model file is not loaded
+    └── Refusal             one request is answered with `status`
+        ├── BadInput            400
+        ├── NotFound            404
+        ├── MethodNotAllowed    405
+        └── TooLarge            413
+
+The text of each is one sentence: what is wrong, where, and what to do.
+"""
+
+from http import HTTPStatus
+
+
+class IsoserveError(Exception):
+    """Anything below; catch the specific one."""
+
+
+class BadSetting(IsoserveError):
+    """A setting is wrong; the text names the variable."""
+
+
+class BadModel(IsoserveError):
+    """A model file cannot be served; the text names the file."""
+
+
+class Refusal(IsoserveError):
+    """A request is refused for something its sender can change."""
+
+    status = HTTPStatus.BAD_REQUEST
+
+
+class BadInput(Refusal):
+    """The body is not what the route takes."""
+
+
+class NotFound(Refusal):
+    """There is no such route."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class MethodNotAllowed(Refusal):
+    """The route exists, the method does not."""
+
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+
+
+class TooLarge(Refusal):
+    """The body is over a limit of bytes, rows, columns or depth."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE

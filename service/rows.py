@@ -1,0 +1,203 @@
+"""The two values that travel: rows going in, the verdict coming out."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import BadInput, TooLarge
+
+Floats = NDArray[np.float64]
+
+_POSITIONAL = re.compile(r"t:\d+")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How large a table one request may bring."""
+
+    rows: int = 200_000
+    columns: int = 4_096
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A checked table of samples.
+
+    `values` is (n_rows, n_columns) float64 and finite; `names` has one name a column, or is empty
+    when the columns are known by their position.
+    """
+
+    values: Floats
+    names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @classmethod
+    def parse(cls, cells: Any, names: Sequence[str] = (), limits: Limits = Limits()) -> Rows:
+        """Check a table of nested lists, as JSON gives it.
+
+        Numeric strings and booleans count as numbers. Rows and columns are counted from 0.
+
+        Raises:
+            BadInput: not a table of finite numbers; the text names row and column.
+            TooLarge: more rows or columns than `limits`.
+
+        >>> Rows.parse([[1, "2.5"]]).values
+        array([[1. , 2.5]])
+        """
+        _check_size(cells, limits)
+        try:
+            values = np.array(cells, dtype=np.float64)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise BadInput(_fault(cells, names)) from error
+        if values.ndim != 2 or not values.size or not np.isfinite(values).all():
+            raise BadInput(_fault(cells, names))
+        return cls(values, tuple(names))
+
+    def arranged(self, features: tuple[str, ...], by_name: bool = True) -> Rows:
+        """Return the rows with their columns as the model has them.
+
+        Columns are matched by name when both sides have names, else by position. Names such as
+        `t:0` are Seldon's way to say "by position".
+
+        Raises:
+            BadInput: missing, extra or doubled names, or the wrong number of columns.
+        """
+        width = self.values.shape[1]
+        if not by_name or not self.names or all(_POSITIONAL.fullmatch(n) for n in self.names):
+            if width != len(features):
+                raise BadInput(f"rows have {count(width, 'column')}; {_expected(features)}")
+            return Rows(self.values, features)
+        if len(self.names) != width:
+            raise BadInput(f"{count(len(self.names), 'name')} for {count(width, 'column')}")
+        if self.names == features:
+            return self
+        _check_names(self.names, features)
+        place = {name: j for j, name in enumerate(self.names)}
+        order = [place[name] for name in features]
+        return Rows(np.ascontiguousarray(self.values[:, order]), features)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the model says of some rows.
+
+    `scores` is (n_rows,) float64, scikit-learn's `decision_function`: lower is more abnormal.
+    A row is an outlier when its score is below `threshold`.
+    """
+
+    scores: Floats
+    threshold: float
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Return 1 for each outlier and 0 for each inlier.
+
+        >>> Verdict(scores=np.array([0.1, -0.2]), threshold=0.0).labels
+        array([0, 1])
+        """
+        return (self.scores < self.threshold).astype(np.int64)
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun: '1 row', '2 rows'."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """Return a hint at the closest of `names`, or nothing when none is close."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f" (is it {close[0]!r}?)" if close else ""
+
+
+def _check_size(cells: Any, limits: Limits) -> None:
+    if not isinstance(cells, list):
+        return
+    if len(cells) > limits.rows:
+        raise TooLarge(f"{count(len(cells), 'row')} in one request; at most {limits.rows:,}")
+    if cells and isinstance(cells[0], list) and len(cells[0]) > limits.columns:
+        raise TooLarge(f"{count(len(cells[0]), 'column')} in a row; at most {limits.columns:,}")
+
+
+def _check_names(names: tuple[str, ...], features: tuple[str, ...]) -> None:
+    if doubled := [name for name, times in Counter(names).items() if times > 1]:
+        raise BadInput(f"column {doubled[0]!r} is named twice")
+    sent, known = set(names), set(features)
+    missing = [name for name in features if name not in sent]
+    extra = [name for name in names if name not in known]
+    if missing:
+        hint = nearest(missing[0], extra)
+        raise BadInput(f"column {missing[0]!r} is missing{hint}; {_expected(features)}")
+    if extra:
+        hint = nearest(extra[0], features)
+        raise BadInput(f"column {extra[0]!r} is unknown{hint}; {_expected(features)}")
+
+
+def _expected(features: tuple[str, ...]) -> str:
+    shown = ", ".join(features[:8]) + (", ..." if len(features) > 8 else "")
+    return f"this model expects {len(features)}: {shown}"
+
+
+def _fault(cells: Any, names: Sequence[str]) -> str:
+    """Say what keeps `cells` from being a table of finite numbers: the first fault, row by row."""
+    if not isinstance(cells, list):
+        return f"rows are a list of lists, as in [[1, 2]]; {_kind(cells)} came"
+    if not cells:
+        return "there are no rows; one row is [[1, 2]]"
+    if not any(isinstance(row, list) for row in cells):
+        return "rows are a list of lists: one row is [[1, 2]], not [1, 2]"
+    for i, row in enumerate(cells):
+        if not isinstance(row, list):
+            return f"row {i} is {_kind(row)}, not a list of numbers"
+        if not row:
+            return f"row {i} is empty"
+        if len(row) != len(cells[0]):
+            return (f"row {i} has {count(len(row), 'column')}, row 0 has {len(cells[0])}; "
+                    "all rows must be equally long")
+        for j, cell in enumerate(row):
+            if fault := _cell_fault(cell):
+                return f"row {i}, column {_column(j, names)}: {fault}"
+    return "the rows are not a table of numbers"
+
+
+def _column(j: int, names: Sequence[str]) -> str:
+    return f"{j} ({names[j]!r})" if j < len(names) else str(j)
+
+
+def _cell_fault(cell: Any) -> str | None:
+    if cell is None:
+        return "null is not a number"
+    if isinstance(cell, list):
+        return "a list is too deep; a table has two dimensions"
+    if isinstance(cell, dict):
+        return "an object is not a number"
+    try:
+        number = float(cell)
+    except ValueError:
+        return f"{_short(cell)} is not a number"
+    except OverflowError:
+        return "the number is too large for 64 bits"
+    return None if np.isfinite(number) else f"{_short(cell)} is not a finite number"
+
+
+def _short(cell: Any) -> str:
+    text = repr(cell)
+    return text if len(text) <= 40 else text[:36] + "..." + text[-1:]
+
+
+def _kind(value: Any) -> str:
+    kinds = {dict: "an object", str: "a string", bool: "a boolean", type(None): "null"}
+    return kinds.get(type(value), "a list" if isinstance(value, list) else "a number")

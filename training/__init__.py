@@ -1,0 +1,1 @@
+"""Train an Isolation Forest and write it with its card."""
