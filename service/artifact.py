@@ -145,7 +145,9 @@ def load_model(path: Path, require_card: bool = False) -> Model:
         card = _read_card(path, digest, forest)
     except ValueError as error:
         if require_card:
-            raise BadModel(f"{error}; ISOSERVE_REQUIRE_CARD is set, so {path} is refused") from error
+            raise BadModel(
+                f"{error}; ISOSERVE_REQUIRE_CARD is set, so {path} is refused"
+            ) from error
         logger.warning("%s; the model is served without a card", error)
         card = None
     features, named = _feature_names(forest, card)

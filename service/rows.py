@@ -43,8 +43,8 @@ class Rows:
         return len(self.values)
 
     @classmethod
-    def parse(cls, cells: Any, names: Sequence[str] = (), limits: Limits = Limits()) -> Rows:
-        """Check a table of nested lists, as JSON gives it.
+    def parse(cls, cells: Any, names: Sequence[str] = (), limits: Limits | None = None) -> Rows:
+        """Check a table: nested lists, as JSON gives them, or an array.
 
         Numeric strings and booleans count as numbers. Rows and columns are counted from 0.
 
@@ -55,7 +55,8 @@ class Rows:
         >>> Rows.parse([[1, "2.5"]]).values
         array([[1. , 2.5]])
         """
-        _check_size(cells, limits)
+        if limits is not None:
+            _check_size(cells, limits)
         try:
             values = np.array(cells, dtype=np.float64)
         except (ValueError, TypeError, OverflowError) as error:
@@ -153,24 +154,29 @@ def _expected(features: tuple[str, ...]) -> str:
 
 def _fault(cells: Any, names: Sequence[str]) -> str:
     """Say what keeps `cells` from being a table of finite numbers: the first fault, row by row."""
+    if isinstance(cells, np.ndarray):
+        cells = cells.tolist()
     if not isinstance(cells, list):
         return f"rows are a list of lists, as in [[1, 2]]; {_kind(cells)} came"
     if not cells:
         return "there are no rows; one row is [[1, 2]]"
     if not any(isinstance(row, list) for row in cells):
         return "rows are a list of lists: one row is [[1, 2]], not [1, 2]"
-    for i, row in enumerate(cells):
-        if not isinstance(row, list):
-            return f"row {i} is {_kind(row)}, not a list of numbers"
-        if not row:
-            return f"row {i} is empty"
-        if len(row) != len(cells[0]):
-            return (f"row {i} has {count(len(row), 'column')}, row 0 has {len(cells[0])}; "
-                    "all rows must be equally long")
-        for j, cell in enumerate(row):
-            if fault := _cell_fault(cell):
-                return f"row {i}, column {_column(j, names)}: {fault}"
-    return "the rows are not a table of numbers"
+    faults = (_row_fault(i, row, cells[0], names) for i, row in enumerate(cells))
+    return next(filter(None, faults), "the rows are not a table of numbers")
+
+
+def _row_fault(i: int, row: Any, first: Any, names: Sequence[str]) -> str | None:
+    if not isinstance(row, list):
+        return f"row {i} is {_kind(row)}, not a list of numbers"
+    if not row:
+        return f"row {i} is empty"
+    if len(row) != len(first):
+        return f"row {i} has {count(len(row), 'column')}, row 0 has {len(first)}"
+    for j, cell in enumerate(row):
+        if fault := _cell_fault(cell):
+            return f"row {i}, column {_column(j, names)}: {fault}"
+    return None
 
 
 def _column(j: int, names: Sequence[str]) -> str:

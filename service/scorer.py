@@ -22,7 +22,7 @@ class CompiledForest:
 
     def decision_function(self, X: Floats) -> Floats:
         """Return scikit-learn's `decision_function`: (n_rows,), below 0 is an outlier to it."""
-        return self.score_samples(X) - self.forest.offset_
+        return self.score_samples(X) - float(self.forest.offset_)
 
 
 def compile_forest(forest: IsolationForest) -> CompiledForest:

@@ -1,0 +1,119 @@
+"""Put the service together."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from time import perf_counter
+
+import structlog
+from flask import Flask, Response, g, request
+from werkzeug.exceptions import HTTPException
+
+from . import __version__
+from .artifact import load_model
+from .components import Detector
+from .counts import Counts
+from .errors import MethodNotAllowed, NotFound, Refusal
+from .routes import body_too_large, create_routes, json_response, score_a_row
+from .rows import nearest
+from .seldon_v1 import encode_error
+from .settings import Settings
+
+REQUEST_ID = "X-Request-ID"
+MODEL_VERSION = "X-Model-Version"
+
+# A request id ends up in logs and headers, so it holds nothing that could forge either.
+_GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+log = structlog.get_logger("isoserve")
+
+
+def create_app(settings: Settings) -> Flask:
+    """Return the WSGI application; its model is loaded and has scored a row.
+
+    Raises:
+        BadModel: the model file cannot be served.
+    """
+    model = load_model(settings.model, settings.require_card)
+    detector = Detector(model, settings.threshold, by_name=settings.names == "match")
+    score_a_row(detector)
+    counts = Counts()
+    app = Flask("isoserve", static_folder=None)
+    # One byte over the limit is let by for `read_body` to see: Werkzeug cuts a body that comes
+    # without a length at its limit and does not tell.
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes + 1
+    app.register_blueprint(create_routes(detector, counts, settings))
+    _observe_requests(app, counts, model.version, settings.access_log)
+    _answer_errors(app, settings.max_body_bytes)
+    log.info(
+        "model loaded",
+        version=__version__,
+        model=str(settings.model),
+        model_version=model.version,
+        features=list(model.features),
+        threshold=settings.threshold,
+    )
+    return app
+
+
+def _observe_requests(app: Flask, counts: Counts, model_version: str, access_log: bool) -> None:
+    """Time and name every request, from outside the views."""
+
+    @app.before_request
+    def start() -> None:
+        g.started = perf_counter()
+        sent = request.headers.get(REQUEST_ID, "")
+        g.request_id = sent if _GOOD_ID.fullmatch(sent) else secrets.token_hex(8)
+
+    @app.after_request
+    def finish(response: Response) -> Response:
+        seconds = perf_counter() - g.started
+        route = request.url_rule.rule if request.url_rule else "other"
+        counts.observe(route, f"{response.status_code // 100}xx", seconds)
+        response.headers[REQUEST_ID] = g.request_id
+        response.headers[MODEL_VERSION] = model_version
+        if access_log:
+            log.info(
+                "request",
+                method=request.method,
+                route=route,
+                status=response.status_code,
+                ms=round(seconds * 1000, 3),
+                request_id=g.request_id,
+            )
+        return response
+
+
+def _answer_errors(app: Flask, max_body_bytes: int) -> None:
+    """Turn every failure into one sentence in the caller's protocol."""
+
+    @app.errorhandler(Refusal)
+    def refuse(refusal: Refusal) -> Response:
+        return json_response(encode_error(str(refusal)), refusal.status)
+
+    @app.errorhandler(404)
+    def not_found(error: HTTPException) -> Response:
+        hint = nearest(request.path, [rule.rule for rule in app.url_map.iter_rules()])
+        return refuse(NotFound(f"there is no route {request.path[:100]}{hint}"))
+
+    @app.errorhandler(405)
+    def wrong_method(error: HTTPException) -> Response:
+        allowed = sorted(error.valid_methods or [])  # type: ignore[attr-defined]
+        text = f"{request.path} takes {', '.join(allowed)}, not {request.method}"
+        response = refuse(MethodNotAllowed(text))
+        response.headers["Allow"] = ", ".join(allowed)
+        return response
+
+    @app.errorhandler(413)
+    def too_large(error: HTTPException) -> Response:
+        return refuse(body_too_large(max_body_bytes))
+
+    @app.errorhandler(HTTPException)
+    def other(error: HTTPException) -> Response:
+        return json_response(encode_error(error.description or error.name), error.code or 500)
+
+    @app.errorhandler(Exception)
+    def broken(error: Exception) -> Response:
+        log.error("request failed", route=request.path, request_id=g.request_id, exc_info=error)
+        return json_response(encode_error("internal error; the log has it", server_fault=True), 500)

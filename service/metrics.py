@@ -1,0 +1,159 @@
+"""The numbers, as Prometheus reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from types import MappingProxyType
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from .counts import DURATION_BOUNDS, SCORE_BOUNDS, Snapshot
+from .settings import Settings
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+# name -> (type, help); the README's table is held against this.
+METRICS = {
+    "isoserve_samples_total": ("counter", "Samples scored for clients."),
+    "isoserve_outliers_total": ("counter", "Samples among them with a score below the threshold."),
+    "isoserve_score": (
+        "histogram",
+        "Scores (scikit-learn's decision_function): lower is more abnormal.",
+    ),
+    "isoserve_threshold": ("gauge", "A sample is an outlier when its score is below this."),
+    "isoserve_training_outlier_share": (
+        "gauge",
+        "Share (0 to 1) of the training rows with a score below 0; absent without a model card.",
+    ),
+    "isoserve_model_info": ("gauge", "The model being served: its labels; the value is 1."),
+    "isoserve_request_duration_seconds": (
+        "histogram",
+        "Time to answer a request, by route and class of status, in seconds.",
+    ),
+    "is_outlier": ("gauge", "Seldon: share of outliers in the latest request."),
+    "anomaly_score": ("gauge", "Seldon: mean score of the latest request."),
+    "nb_outliers": ("gauge", "Seldon: outliers so far."),
+    "fraction_outliers": ("gauge", "Seldon: share of outliers so far."),
+    "observation": ("gauge", "Seldon: samples scored so far."),
+    "threshold": ("gauge", "Seldon: a sample is an outlier when its score is below this."),
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is not counted: the model and the names that this service goes by."""
+
+    threshold: float
+    model_info: Mapping[str, str]
+    """Labels of isoserve_model_info."""
+    training_outlier_share: float | None
+    seldon_labels: Mapping[str, str]
+
+
+def render_metrics(snapshot: Snapshot, facts: Facts) -> bytes:
+    """Return the exposition in Prometheus' text format, version 0.0.4."""
+    registry = CollectorRegistry()
+    registry.register(_Families(snapshot, facts))
+    return generate_latest(registry)
+
+
+class _Families(Collector):
+    """Every family of METRICS, once."""
+
+    def __init__(self, snapshot: Snapshot, facts: Facts) -> None:
+        self._snapshot, self._facts = snapshot, facts
+
+    def describe(self) -> list[Metric]:
+        """Name nothing in advance, so that registering collects nothing."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        snapshot, facts = self._snapshot, self._facts
+        yield _counter("isoserve_samples_total", snapshot.totals.samples)
+        yield _counter("isoserve_outliers_total", snapshot.totals.outliers)
+        yield _score(snapshot)
+        yield _durations(snapshot)
+        yield _gauge("isoserve_threshold", facts.threshold)
+        if facts.training_outlier_share is not None:
+            yield _gauge("isoserve_training_outlier_share", facts.training_outlier_share)
+        yield _gauge("isoserve_model_info", 1, facts.model_info)
+        for name, value in _seldon_gauges(snapshot, facts.threshold).items():
+            yield _gauge(name, value, facts.seldon_labels)
+
+
+def _seldon_gauges(snapshot: Snapshot, threshold: float) -> dict[str, float]:
+    totals = snapshot.totals
+    gauges: dict[str, float] = {}
+    if totals.samples:
+        gauges["is_outlier"] = snapshot.last_outlier_share
+        gauges["anomaly_score"] = snapshot.last_mean_score
+        gauges["fraction_outliers"] = totals.outliers / totals.samples
+    gauges["nb_outliers"] = totals.outliers
+    gauges["observation"] = totals.samples
+    gauges["threshold"] = threshold
+    return gauges
+
+
+def seldon_labels(settings: Settings) -> dict[str, str]:
+    """Return the labels that Seldon's wrapper puts on each metric, but for the worker's pid."""
+    image, _, version = settings.model_image.rpartition(":")
+    values = {
+        "deployment_name": settings.deployment_name,
+        "model_name": settings.model_name,
+        "model_image": image,
+        "model_version": version,
+        "predictor_name": settings.predictor_name,
+        "predictor_version": settings.predictor_version,
+        "seldon_deployment_name": settings.deployment_name,
+        "image_name": image,
+        "image_version": version,
+    }
+    known = {name: value or "NOT_IMPLEMENTED" for name, value in values.items()}
+    return known | {"method": "predict"}
+
+
+def _counter(name: str, value: float) -> Metric:
+    return CounterMetricFamily(name.removesuffix("_total"), METRICS[name][1], value=value)
+
+
+def _gauge(name: str, value: float, labels: Mapping[str, str] = MappingProxyType({})) -> Metric:
+    family = GaugeMetricFamily(name, METRICS[name][1], labels=list(labels))
+    family.add_metric(list(labels.values()), value)
+    return family
+
+
+def _score(snapshot: Snapshot) -> Metric:
+    family = Metric("isoserve_score", METRICS["isoserve_score"][1], "histogram")
+    _add_histogram(family, {}, SCORE_BOUNDS, snapshot.score_buckets, snapshot.score_sum)
+    return family
+
+
+def _durations(snapshot: Snapshot) -> Metric:
+    name = "isoserve_request_duration_seconds"
+    family = Metric(name, METRICS[name][1], "histogram")
+    for (route, status), durations in sorted(snapshot.requests.items()):
+        labels = {"route": route, "status": status}
+        _add_histogram(family, labels, DURATION_BOUNDS, durations.buckets, durations.seconds)
+    return family
+
+
+def _add_histogram(
+    family: Metric,
+    labels: dict[str, str],
+    bounds: Sequence[float],
+    buckets: Sequence[int],
+    total: float,
+) -> None:
+    """Add the samples of one histogram by hand.
+
+    prometheus_client's own histogram family drops `_count` and `_sum` when a bound is negative.
+    """
+    cumulative = list(accumulate(buckets))
+    for bound, value in zip([*map(str, bounds), "+Inf"], cumulative, strict=True):
+        family.add_sample(f"{family.name}_bucket", labels | {"le": bound}, value)
+    family.add_sample(f"{family.name}_count", labels, cumulative[-1])
+    family.add_sample(f"{family.name}_sum", labels, total)

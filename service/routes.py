@@ -1,0 +1,114 @@
+"""The URLs: decode, decide, encode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from flask import Blueprint, Response, request
+
+from . import __version__, seldon_v1
+from .components import Detector
+from .counts import Counts, Totals
+from .errors import BadInput, TooLarge
+from .metrics import CONTENT_TYPE, Facts, render_metrics, seldon_labels
+from .rows import Limits, Rows, Verdict
+from .settings import Settings
+from .wire import NO_JSON, decode_json, render_json
+
+Encoder = Callable[[seldon_v1.Message, Verdict, Totals, bool], dict[str, Any]]
+
+
+def create_routes(detector: Detector, counts: Counts, settings: Settings) -> Blueprint:
+    """Return every route of the service."""
+    routes = Blueprint("isoserve", __name__)
+    limits = Limits(settings.max_rows, settings.max_columns)
+    facts = _facts(detector, settings)
+
+    def decode(value: Any) -> seldon_v1.Message:
+        return seldon_v1.decode_message(value, limits)
+
+    def answer(encode: Encoder) -> Response:
+        """Score one Seldon message, count its rows and answer in its own form."""
+        body = read_body(settings.max_body_bytes)
+        message = decode_json(body, decode, settings.max_depth)
+        verdict = detector.detect(message.rows)
+        totals = counts.add(verdict)
+        with_scores = request.args.get("scores", "0") not in ("", "0", "false")
+        return json_response(encode(message, verdict, totals, with_scores))
+
+    @routes.post("/predict")
+    def predict() -> Response:
+        return answer(seldon_v1.encode_labels)
+
+    @routes.post("/transform-input")
+    def transform_input() -> Response:
+        return answer(seldon_v1.encode_rows)
+
+    @routes.get("/health/ping")
+    def ping() -> str:
+        return "pong"
+
+    @routes.get("/health/status")
+    def status() -> Response:
+        return json_response(seldon_v1.encode_health(counts.read().totals, detector.threshold))
+
+    @routes.get("/metadata")
+    def metadata() -> Response:
+        model = detector.model
+        return json_response(
+            seldon_v1.encode_metadata(settings.model_name, model.version, model.features)
+        )
+
+    @routes.get("/live")
+    def live() -> Response:
+        return json_response({"live": True})
+
+    @routes.get("/ready")
+    def ready() -> Response:
+        score_a_row(detector)
+        return json_response({"ready": True})
+
+    @routes.get("/metrics")
+    def show_metrics() -> Response:
+        return Response(render_metrics(counts.read(), facts), content_type=CONTENT_TYPE)
+
+    return routes
+
+
+def _facts(detector: Detector, settings: Settings) -> Facts:
+    model = detector.model
+    info = {
+        "name": settings.model_name,
+        "version": model.version,
+        "features": str(len(model.features)),
+        "isoserve": __version__,
+    }
+    share = model.card.training_outlier_share if model.card else None
+    return Facts(detector.threshold, info, share, seldon_labels(settings))
+
+
+def score_a_row(detector: Detector) -> None:
+    """Prove that the model answers; the row is not counted."""
+    detector.detect(Rows(np.zeros((1, len(detector.model.features)))))
+
+
+def read_body(max_bytes: int) -> bytes:
+    """Return the JSON body of this request."""
+    if not request.is_json:
+        raise BadInput(f"{NO_JSON}: send it with Content-Type: application/json")
+    body = request.get_data(cache=False)
+    if len(body) > max_bytes:
+        raise body_too_large(max_bytes)
+    return body
+
+
+def body_too_large(max_bytes: int) -> TooLarge:
+    """Say that a body is over the limit."""
+    return TooLarge(f"the body is larger than {max_bytes:,} bytes; send fewer rows at a time")
+
+
+def json_response(value: Any, status: int = 200) -> Response:
+    """Return a JSON answer."""
+    return Response(render_json(value), status, content_type="application/json")

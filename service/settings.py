@@ -1,0 +1,178 @@
+"""The settings: read once at the start, from variables that begin with ISOSERVE_."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from .errors import BadSetting
+from .rows import nearest
+
+PREFIX = "ISOSERVE_"
+
+# Seldon's own variables, honoured where ours is not set.
+SELDON_VARIABLES = {
+    "PREDICTIVE_UNIT_HTTP_SERVICE_PORT": "port",
+    "PREDICTIVE_UNIT_ID": "model_name",
+    "PREDICTIVE_UNIT_IMAGE": "model_image",
+    "SELDON_DEPLOYMENT_ID": "deployment_name",
+    "PREDICTOR_ID": "predictor_name",
+    "GUNICORN_WORKERS": "workers",
+    "GUNICORN_THREADS": "threads",
+    "SELDON_LOG_LEVEL": "log_level",
+}
+PARAMETERS = "PREDICTIVE_UNIT_PARAMETERS"
+LABELS = "PREDICTOR_LABELS"
+
+UpperCase = BeforeValidator(lambda text: text.upper() if isinstance(text, str) else text)
+
+
+class Settings(BaseSettings):
+    """What an operator can choose. `Settings.read()` reads the environment."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", protected_namespaces=()
+    )
+
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 is every interface")
+    port: int = Field(8000, ge=1, le=65535, description="port to listen on")
+    workers: int = Field(1, ge=1, le=1, description="worker processes; one for now")
+    threads: int = Field(4, ge=1, le=256, description="threads of each worker")
+    timeout: int = Field(
+        30, ge=1, description="seconds without a sign of life after which a worker is replaced"
+    )
+    keepalive: int = Field(5, ge=0, description="seconds an idle connection is kept open")
+    model: Path = Field(Path("models/model.pickle"), description="the pickled IsolationForest")
+    model_name: str = Field("isoserve", min_length=1, description="name in metadata and metrics")
+    require_card: bool = Field(False, description="refuse a model file without a matching card")
+    threshold: float = Field(
+        0.0, allow_inf_nan=False, description="a row is an outlier when its score is below this"
+    )
+    names: Literal["match", "position"] = Field(
+        "match", description="match: columns in any order, by name; position: names are ignored"
+    )
+    max_body_bytes: int = Field(16 * 2**20, ge=1, description="largest request body, in bytes")
+    max_rows: int = Field(200_000, ge=1, description="most rows in one request")
+    max_columns: int = Field(4_096, ge=1, description="most columns in one request")
+    max_depth: int = Field(8, ge=4, le=1000, description="deepest nesting of JSON in a request")
+    state_dir: Path = Field(Path("state"), description="folder for what outlives a restart")
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], UpperCase] = Field(
+        "INFO", description="least level of the log lines"
+    )
+    access_log: bool = Field(False, description="log a line for each request")
+    model_image: str = Field("", description="name:version of the image, for Seldon's labels")
+    deployment_name: str = Field("", description="for Seldon's labels")
+    predictor_name: str = Field("", description="for Seldon's labels")
+    predictor_version: str = Field("", description="for Seldon's labels")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Rank the sources: arguments, ISOSERVE_ variables, Seldon's variables."""
+        return init_settings, env_settings, _SeldonSource(settings_cls)
+
+    @classmethod
+    def read(cls) -> Settings:
+        """Read the environment; BadSetting names each variable that is wrong."""
+        try:
+            return cls()
+        except ValidationError as error:
+            raise BadSetting("; ".join(_sentence(fault) for fault in error.errors())) from error
+
+
+def unknown_variables() -> list[str]:
+    """Return a sentence for each ISOSERVE_ variable in the environment that is no setting."""
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    return [
+        f"{name} is no setting of isoserve{nearest(name, known)}"
+        for name in sorted(os.environ)
+        if name.startswith(PREFIX) and name not in known
+    ]
+
+
+def describe_settings() -> list[tuple[str, str, str]]:
+    """Return (variable, default, meaning) of each setting, for help texts and the README."""
+    return [
+        (PREFIX + name.upper(), _shown(field.default), field.description or "")
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+class _SeldonSource(PydanticBaseSettingsSource):
+    """What Seldon's operator sets in the environment of a microservice."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self().get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        plain = {
+            field: os.environ[name]
+            for name, field in SELDON_VARIABLES.items()
+            if os.environ.get(name)
+        }
+        return plain | _from_parameters() | _from_labels()
+
+
+def _from_parameters() -> dict[str, Any]:
+    """Read the constructor arguments: [{"name": "threshold", "value": "0.1", "type": "FLOAT"}]."""
+    given = {}
+    for parameter in _json_variable(PARAMETERS, list):
+        if not isinstance(parameter, dict) or not {"name", "value"} <= parameter.keys():
+            raise BadSetting(f"{PARAMETERS}: each parameter is an object with name, value and type")
+        given[parameter["name"]] = parameter["value"]
+    found = {}
+    if "threshold" in given:
+        found["threshold"] = given["threshold"]
+    if "load_path" in given:
+        found["model"] = str(Path(given["load_path"]) / "model.pickle")
+    return found
+
+
+def _from_labels() -> dict[str, Any]:
+    labels = _json_variable(LABELS, dict)
+    return {"predictor_version": labels["version"]} if "version" in labels else {}
+
+
+def _json_variable(name: str, kind: type) -> Any:
+    text = os.environ.get(name)
+    if not text:
+        return kind()
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise BadSetting(f"{name} is not JSON: {error}") from error
+    if not isinstance(value, kind):
+        raise BadSetting(f"{name} is not a JSON {'list' if kind is list else 'object'}")
+    return value
+
+
+def _sentence(fault: Any) -> str:
+    name = str(fault["loc"][0])
+    return f"{_variable(name)}={fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
+
+
+def _variable(field: str) -> str:
+    """Return the variable that a field's value came from."""
+    ours = PREFIX + field.upper()
+    if ours in os.environ:
+        return ours
+    for name, target in SELDON_VARIABLES.items():
+        if target == field and os.environ.get(name):
+            return name
+    return PARAMETERS if field in ("threshold", "model") else ours
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

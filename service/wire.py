@@ -1,0 +1,69 @@
+"""JSON bytes in and out: one strict reader and one writer for every road."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import orjson
+
+from .errors import BadInput, TooLarge
+
+Decoded = TypeVar("Decoded")
+
+# What Seldon's wrapper says of a body that it cannot read; clients look for it.
+NO_JSON = "Can't find JSON in data"
+
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACES_TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def decode_json(body: bytes, decode: Callable[[Any], Decoded], max_depth: int = 8) -> Decoded:
+    """Read one JSON value and hand it to `decode`.
+
+    NaN, Infinity and numbers beyond 64 bits are not JSON; of a doubled key the last one counts.
+
+    Raises:
+        BadInput: not JSON, or what `decode` says of the value.
+        TooLarge: nested deeper than `max_depth`.
+    """
+    if _is_deeper(body, max_depth):
+        raise TooLarge(f"the JSON is nested more than {max_depth} levels deep")
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        _blame_a_number(body, decode)
+        raise BadInput(f"{NO_JSON}: {error}") from error
+    return decode(value)
+
+
+def render_json(value: Any) -> bytes:
+    """Write a value, numpy arrays included, with sorted keys and without spaces."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _blame_a_number(body: bytes, decode: Callable[[Any], Any]) -> None:
+    """Let `decode` name the cell of a NaN or an infinity: Python's own reader lets those by."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return
+    decode(value)
+
+
+def _is_deeper(body: bytes, limit: int) -> bool:
+    if body.count(b"[") + body.count(b"{") <= limit:
+        return False
+    # Brackets inside strings do not nest; look closer only when they could matter.
+    return _depth(body) > limit and _depth(_STRING.sub(b"", body)) > limit
+
+
+def _depth(body: bytes) -> int:
+    brackets = body.translate(_BRACES_TO_BRACKETS, _NOT_BRACKETS)
+    # "[" is 91 and "]" is 93, so 92 minus the byte is the step up or down.
+    steps = 92 - np.frombuffer(brackets, dtype=np.int8)
+    return int(steps.cumsum(dtype=np.int32).max(initial=0))
