@@ -17,8 +17,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from .errors import BadSetting
-from .rows import nearest
+from .errors import BadSetting, nearest
 
 PREFIX = "ISOSERVE_"
 

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from service.errors import BadInput, TooLarge
-from service.rows import Limits, Rows, Verdict, count
+from service.errors import BadInput, TooLarge, count
+from service.rows import Limits, Rows, Verdict
 
 finite_tables = hnp.arrays(
     np.float64,
