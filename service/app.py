@@ -14,9 +14,8 @@ from . import __version__
 from .artifact import load_model
 from .components import Detector
 from .counts import Counts
-from .errors import MethodNotAllowed, NotFound, Refusal
+from .errors import MethodNotAllowed, NotFound, Refusal, nearest
 from .routes import body_too_large, create_routes, json_response, score_a_row
-from .rows import nearest
 from .seldon_v1 import encode_error
 from .settings import Settings
 

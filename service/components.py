@@ -18,9 +18,9 @@ from sklearn.ensemble import IsolationForest
 
 from .artifact import Model, load_model
 from .counts import Counts, Totals
-from .errors import BadInput
+from .errors import BadInput, count
 from .quality import Quality
-from .rows import Rows, Verdict, count
+from .rows import Rows, Verdict
 from .seldon_v1 import encode_gauges, gauge
 
 

@@ -12,6 +12,8 @@
 The text of each is one sentence: what is wrong, where, and what to do.
 """
 
+import difflib
+from collections.abc import Sequence
 from http import HTTPStatus
 
 
@@ -53,3 +55,14 @@ class TooLarge(Refusal):
     """The body is over a limit of bytes, rows, columns or depth."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun: '1 row', '2 rows'."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """Return a hint at the closest of `names`, or nothing when none is close."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f" (is it {close[0]!r}?)" if close else ""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from flask import Blueprint, Response, request
+from werkzeug.exceptions import HTTPException
 
 from . import __version__, seldon_v1
 from .components import Detector
@@ -98,7 +99,12 @@ def read_body(max_bytes: int) -> bytes:
     """Return the JSON body of this request."""
     if not request.is_json:
         raise BadInput(f"{NO_JSON}: send it with Content-Type: application/json")
-    body = request.get_data(cache=False)
+    try:
+        body = request.get_data(cache=False)
+    except HTTPException:
+        raise
+    except Exception as error:  # the server's own, for chunks that are none
+        raise BadInput(f"the body cannot be read: {error}") from error
     if len(body) > max_bytes:
         raise body_too_large(max_bytes)
     return body

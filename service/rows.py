@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import BadInput, TooLarge
+from .errors import BadInput, TooLarge, count, nearest
 
 Floats = NDArray[np.float64]
 
@@ -111,17 +110,6 @@ class Verdict:
         array([0, 1])
         """
         return (self.scores < self.threshold).astype(np.int64)
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun: '1 row', '2 rows'."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def nearest(name: str, names: Sequence[str]) -> str:
-    """Return a hint at the closest of `names`, or nothing when none is close."""
-    close = difflib.get_close_matches(name, names, n=1)
-    return f" (is it {close[0]!r}?)" if close else ""
 
 
 def _check_size(cells: Any, limits: Limits) -> None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
-from .errors import BadSetting
-from .rows import nearest
+from .errors import BadSetting, nearest
 
 PREFIX = "ISOSERVE_"
 
@@ -29,6 +34,9 @@ SELDON_VARIABLES = {
 }
 PARAMETERS = "PREDICTIVE_UNIT_PARAMETERS"
 LABELS = "PREDICTOR_LABELS"
+
+# A Kubernetes service called "isoserve" puts these into every container, and ISOSERVE_PORT=tcp://...
+_KUBERNETES = re.compile(PREFIX + r"(SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP)\w*)")
 
 UpperCase = BeforeValidator(lambda text: text.upper() if isinstance(text, str) else text)
 
@@ -81,7 +89,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Rank the sources: arguments, ISOSERVE_ variables, Seldon's variables."""
-        return init_settings, env_settings, _SeldonSource(settings_cls)
+        return init_settings, _OurSource(settings_cls), _SeldonSource(settings_cls)
 
     @classmethod
     def read(cls) -> Settings:
@@ -98,7 +106,7 @@ def unknown_variables() -> list[str]:
     return [
         f"{name} is no setting of isoserve{nearest(name, known)}"
         for name in sorted(os.environ)
-        if name.startswith(PREFIX) and name not in known
+        if name.startswith(PREFIX) and name not in known and not _KUBERNETES.fullmatch(name)
     ]
 
 
@@ -108,6 +116,16 @@ def describe_settings() -> list[tuple[str, str, str]]:
         (PREFIX + name.upper(), _shown(field.default), field.description or "")
         for name, field in Settings.model_fields.items()
     ]
+
+
+class _OurSource(EnvSettingsSource):
+    """The ISOSERVE_ variables, but for one that Kubernetes makes."""
+
+    def __call__(self) -> dict[str, Any]:
+        values = super().__call__()
+        if str(values.get("port", "")).startswith("tcp://"):
+            del values["port"]
+        return values
 
 
 class _SeldonSource(PydanticBaseSettingsSource):

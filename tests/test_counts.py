@@ -23,7 +23,7 @@ from service.errors import BadSetting
 from service.rows import Verdict
 from service.state import MAX_PROCESSES, StateFolder
 
-from .stepping import steps
+from stepping import steps
 
 
 def verdict(*scores, threshold=0.0):

@@ -1,0 +1,274 @@
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.app import create_app
+from service.errors import BadModel
+from service.metrics import METRICS
+from service.settings import Settings
+
+ROUTES = ["/predict", "/transform-input"]
+
+
+def post(client, rows, route="/predict", **extra):
+    return client.post(route, json={"data": {"ndarray": rows, **extra}})
+
+
+def metrics(client):
+    """Every sample of /metrics by name and labels."""
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    samples = [sample for family in families for sample in family.samples]
+    return {(s.name, tuple(sorted(s.labels.items()))): s.value for s in samples}
+
+
+def value(client, name, **labels):
+    return metrics(client)[name, tuple(sorted(labels.items()))]
+
+
+def test_scores_and_labels_equal_scikit_learns(client, forest, samples):
+    body = {"data": {"ndarray": samples.tolist()}}
+    answer = client.post("/predict?scores=1", json=body).json
+    scores = np.array(answer["meta"]["tags"]["anomaly-scores"])
+    assert np.array_equal(scores, forest.decision_function(samples))
+    labels = np.array(answer["data"]["ndarray"])
+    assert np.array_equal(labels == 1, forest.predict(samples) == -1)
+
+
+@pytest.mark.parametrize("text", ["0", "false", ""])
+def test_scores_are_off_unless_asked_for(client, text):
+    answer = client.post(f"/predict?scores={text}", json={"data": {"ndarray": [[1, 2]]}})
+    assert "tags" not in answer.json["meta"]
+
+
+def test_answers_are_sorted_json_without_spaces(client):
+    answer = post(client, [[1, 1], [60, 40]])
+    assert answer.content_type == "application/json"
+    assert answer.text.startswith('{"data":{"names":[],"ndarray":[0,1]},"meta":{"metrics":[')
+
+
+def test_every_answer_names_the_request_and_the_model(client):
+    for answer in (post(client, [[1, 1]]), client.get("/nowhere"), client.get("/metrics")):
+        assert re.fullmatch("[0-9a-f]{16}", answer.headers["X-Request-ID"])
+        assert re.fullmatch("[0-9a-f]{12}", answer.headers["X-Model-Version"])
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"), [("abc-1.2_3", True), ("a b", False), ("x" * 65, False), ("ü", False)]
+)
+def test_a_request_id_is_kept_when_it_can_forge_nothing(client, sent, kept):
+    answer = client.get("/live", headers={"X-Request-ID": sent})
+    assert (answer.headers["X-Request-ID"] == sent) == kept
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type"),
+    [
+        (b'{"data":{"ndarray":[[1,2]]}}', None),
+        (b'{"data":{"ndarray":[[1,2]]}}', "text/plain"),
+        (b"", "application/json"),
+        (b"{", "application/json"),
+    ],
+)
+def test_no_json_is_told_in_seldons_words(client, data, content_type):
+    answer = client.post("/predict", data=data, content_type=content_type)
+    status = answer.json["status"]
+    assert answer.status_code == HTTPStatus.BAD_REQUEST
+    assert status["info"].startswith("Can't find JSON in data")
+    assert (status["code"], status["status"]) == (-1, 1)
+    assert status["reason"] == "MICROSERVICE_BAD_DATA"
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999", "1" + "0" * 400, "null"])
+def test_a_cell_that_is_no_finite_number_is_named(client, route, number):
+    body = f'{{"data":{{"ndarray":[[1,2],[3,{number}]]}}}}'
+    answer = client.post(route, data=body, content_type="application/json")
+    assert answer.status_code == HTTPStatus.BAD_REQUEST
+    assert answer.json["status"]["info"].startswith("row 1, column 1: ")
+
+
+def test_a_wrong_width_is_told_with_the_columns(client):
+    answer = post(client, [[1, 2, 3]])
+    assert answer.status_code == HTTPStatus.BAD_REQUEST
+    assert answer.json["status"]["info"] == "rows have 3 columns; this model expects 2: f0, f1"
+
+
+def test_an_unknown_path_and_method_are_themselves(client):
+    missing = client.post("/predikt")
+    assert missing.status_code == HTTPStatus.NOT_FOUND
+    assert missing.json["status"]["info"] == "there is no route /predikt (is it '/predict'?)"
+    wrong = client.delete("/predict")
+    assert wrong.status_code == HTTPStatus.METHOD_NOT_ALLOWED
+    assert "POST" in wrong.headers["Allow"]
+    for answer in (missing, wrong):
+        assert answer.json["status"]["reason"] == "MICROSERVICE_BAD_DATA"
+
+
+def test_limits_are_told_as_such(make_client):
+    client = make_client(max_body_bytes=100, max_rows=2, max_columns=3)
+    for rows in ([[1, 2]] * 3, [[1, 2, 3, 4]], [[1.0, 2.0]] * 50):
+        answer = post(client, rows)
+        assert answer.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        assert answer.json["status"]["reason"] == "MICROSERVICE_BAD_DATA"
+    body = json.dumps({"data": {"ndarray": [[1, 2]]}}).encode()
+    for size, status in ((100, HTTPStatus.OK), (101, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)):
+        answer = client.post("/predict", data=body.ljust(size), content_type="application/json")
+        assert answer.status_code == status
+
+
+def test_named_columns_may_come_in_any_order(write_card, make_client):
+    write_card()
+    client = make_client()
+    there, back = [[1.0, 60.0]], [[60.0, 1.0]]
+    first = client.post(
+        "/predict?scores=1", json={"data": {"names": ["mean", "sd"], "ndarray": there}}
+    )
+    second = client.post(
+        "/predict?scores=1", json={"data": {"names": ["sd", "mean"], "ndarray": back}}
+    )
+    assert first.json["meta"]["tags"] == second.json["meta"]["tags"]
+    wrong = post(client, there, names=["mean", "sdd"])
+    assert wrong.status_code == HTTPStatus.BAD_REQUEST
+    assert "column 'sd' is missing (is it 'sdd'?)" in wrong.json["status"]["info"]
+    lenient = make_client(names="position")
+    assert post(lenient, there, names=["x", "y"]).status_code == HTTPStatus.OK
+
+
+def test_names_mean_nothing_to_a_model_without_names(client):
+    assert post(client, [[1, 2]], names=["x", "y"]).status_code == HTTPStatus.OK
+
+
+def test_each_scored_row_counts_once_and_nothing_else_does(client):
+    post(client, [[1, 1], [60, 40]])
+    post(client, [[60, 40]], route="/transform-input")
+    post(client, [[1, None]])
+    for route in ("/health/ping", "/health/status", "/ready", "/live", "/metadata", "/metrics"):
+        assert client.get(route).status_code == HTTPStatus.OK
+    assert value(client, "isoserve_samples_total") == 3
+    assert value(client, "isoserve_outliers_total") == 2
+    assert value(client, "isoserve_score_count") == 3
+    health = client.get("/health/status").json["meta"]["metrics"]
+    assert {m["key"]: m["value"] for m in health}["observation"] == 3
+
+
+def test_counts_are_exact_under_many_threads(make_client):
+    application = make_client().application
+
+    def send(n):
+        return post(application.test_client(), [[1, 1]] * (n % 3) + [[60, 40]]).json
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(send, range(300)))
+    client = application.test_client()
+    assert value(client, "isoserve_samples_total") == 600
+    assert value(client, "isoserve_outliers_total") == 300
+    observations = [a["meta"]["metrics"][4]["value"] for a in answers]
+    assert max(observations) == 600
+    assert len(set(observations)) == 300
+
+
+def test_the_score_histogram_has_its_sum_and_count(client, forest, samples):
+    post(client, samples.tolist())
+    scores = forest.decision_function(samples)
+    seen = metrics(client)
+    assert seen["isoserve_score_sum", ()] == pytest.approx(scores.sum())
+    for bound in (-0.1, 0.0, 0.1):
+        assert seen["isoserve_score_bucket", (("le", str(bound)),)] == (scores <= bound).sum()
+    assert seen["isoserve_score_bucket", (("le", "+Inf"),)] == len(samples)
+
+
+def test_requests_are_timed_by_route_and_status(client):
+    post(client, [[1, 1]])
+    client.get("/nowhere")
+    client.get("/elsewhere")
+    name = "isoserve_request_duration_seconds_count"
+    assert value(client, name, route="/predict", status="2xx") == 1
+    assert value(client, name, route="other", status="4xx") == 2
+
+
+def test_metrics_name_the_model_and_keep_seldons_labels(write_card, make_client):
+    write_card()
+    client = make_client(threshold=0.05, model_name="clf", model_image="reg/if:0.1")
+    post(client, [[60, 40]])
+    seen = metrics(client)
+    assert seen["isoserve_threshold", ()] == 0.05
+    assert seen["isoserve_training_outlier_share", ()] == 0.125
+    seldon = {name: (dict(labels), v) for (name, labels), v in seen.items()}
+    labels, observed = seldon["observation"]
+    assert observed == 1
+    assert (labels["model_name"], labels["model_image"]) == ("clf", "reg/if")
+    assert (labels["image_version"], labels["deployment_name"]) == ("0.1", "NOT_IMPLEMENTED")
+    assert "worker_id" not in labels
+
+
+def test_every_metric_is_exposed_with_its_help(write_card, make_client):
+    write_card()
+    client = make_client()
+    post(client, [[1, 1]])
+    page = client.get("/metrics").text
+    exposed = dict(re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE))
+    assert exposed == {name: kind for name, (kind, _) in METRICS.items()}
+
+
+def test_series_do_not_grow_with_odd_urls(client):
+    client.get("/metrics")
+    before = len(client.get("/metrics").text.splitlines())
+    for n in range(200):
+        client.get(f"/{n}")
+        client.open(f"/{n}", method=f"M{n}")
+    after = len(client.get("/metrics").text.splitlines())
+    assert after - before < 30
+
+
+def test_metadata_names_the_columns(client):
+    answer = client.get("/metadata").json
+    assert answer["name"] == "isoserve"
+    assert answer["inputs"][0]["schema"] == {"names": ["f0", "f1"], "shape": [2]}
+    assert answer["versions"] == [client.get("/live").headers["X-Model-Version"]]
+
+
+def test_a_fault_of_ours_is_logged_and_answered_briefly(make_client, monkeypatch, caplog):
+    client = make_client()
+
+    def fail(*_):
+        raise RuntimeError("broken inside")
+
+    monkeypatch.setattr("service.components.Detector.detect", fail)
+    answer = post(client, [[1, 1]])
+    assert answer.status_code == HTTPStatus.INTERNAL_SERVER_ERROR
+    assert answer.json["status"]["reason"] == "MICROSERVICE_INTERNAL_ERROR"
+    assert "broken inside" not in answer.text
+    assert client.get("/ready").status_code == HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def test_a_model_that_cannot_be_read_ends_the_start(tmp_path):
+    with pytest.raises(BadModel):
+        create_app(Settings(model=tmp_path / "model.pickle"))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda children: st.lists(children, max_size=4)
+    | st.dictionaries(st.sampled_from(["data", "ndarray", "tensor", "shape", "values", "names",
+                                       "meta", "tags", "puid"]), children, max_size=4),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    body=json_values
+    | st.fixed_dictionaries({"data": st.fixed_dictionaries({"ndarray": json_values})})
+)
+def test_no_json_whatever_is_answered_with_a_fault_of_ours(client, body):
+    for route in ROUTES:
+        answer = client.post(route, data=json.dumps(body), content_type="application/json")
+        assert answer.status_code in (200, 400, 413)
+        assert answer.json

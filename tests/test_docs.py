@@ -1,0 +1,79 @@
+"""The documentation, held against the code."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from service.metrics import METRICS
+from service.settings import PARAMETERS, SELDON_VARIABLES, describe_settings
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def table(heading):
+    """Return the rows of the table under a heading of the README, as lists of cells."""
+    section = README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
+
+
+def test_the_readme_lists_every_setting():
+    rows = [[f"`{name}`", f"`{default}`" if default else "", meaning]
+            for name, default, meaning in describe_settings()]  # fmt: skip
+    assert table("Settings") == rows
+    assert all(name in README for name in [*SELDON_VARIABLES, PARAMETERS])
+
+
+def test_the_readme_lists_every_metric():
+    assert table("Metrics") == [[f"`{name}`", kind, text] for name, (kind, text) in METRICS.items()]
+
+
+def test_the_readme_lists_every_route(client):
+    rules = client.application.url_map.iter_rules()
+    routes = {f"`{m} {rule.rule}`" for rule in rules for m in rule.methods - {"HEAD", "OPTIONS"}}
+    assert {row[0] for row in table("Routes")} == routes
+
+
+def test_every_folder_on_the_map_is_there():
+    folders = [row[0].strip("`/") for row in table("What is where")]
+    assert all((ROOT / folder).is_dir() for folder in folders)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists() or target.startswith("https://"), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_make_target_that_is_named_exists(page):
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"\bmake ([a-z][a-z-]+)\b", "\n".join(commands(page))):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def commands(page):
+    """Return what stands in shell blocks and in backquotes."""
+    text = page.read_text()
+    return re.findall(r"```sh\n(.*?)```", text, re.DOTALL) + re.findall(r"`([^`\n]+)`", text)
+
+
+def test_help_explains_every_target():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split())
+    listed = subprocess.run(
+        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert targets == {line.split()[0] for line in listed.splitlines()}
+
+
+def test_locks_hold_names_versions_and_hashes_only():
+    for lock in (ROOT / "requirements").glob("*.txt"):
+        for line in lock.read_text().splitlines():
+            assert re.fullmatch(
+                r"[a-z0-9-]+==[^ ]+( ; [^:/]+)?( \\)?|    --hash=sha256:\w{64}( \\)?", line
+            )

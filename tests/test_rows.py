@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from service.errors import BadInput, TooLarge, count
+from service.rows import Limits, Rows, Verdict
+
+finite_tables = hnp.arrays(
+    np.float64,
+    hnp.array_shapes(min_dims=2, max_dims=2, max_side=6),
+    elements=st.floats(allow_nan=False, allow_infinity=False),
+)
+
+
+@given(finite_tables)
+def test_any_finite_table_parses_to_itself(table):
+    assert np.array_equal(Rows.parse(table.tolist()).values, table)
+    assert np.array_equal(Rows.parse(table).values, table)
+
+
+def test_numeric_strings_and_booleans_count_as_numbers():
+    assert Rows.parse([["1.5", True], [False, "-2e3"]]).values.tolist() == [[1.5, 1], [0, -2000]]
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ([], "there are no rows; one row is [[1, 2]]"),
+        ([[]], "row 0 is empty"),
+        ([[1], []], "row 1 is empty"),
+        (3, "rows are a list of lists, as in [[1, 2]]; a number came"),
+        (None, "rows are a list of lists, as in [[1, 2]]; null came"),
+        ("1", "rows are a list of lists, as in [[1, 2]]; a string came"),
+        ({}, "rows are a list of lists, as in [[1, 2]]; an object came"),
+        ([1, 2], "rows are a list of lists: one row is [[1, 2]], not [1, 2]"),
+        ([[1, 2], 3], "row 1 is a number, not a list of numbers"),
+        ([[1, 2], [3]], "row 1 has 1 column, row 0 has 2"),
+        ([[[1]]], "row 0, column 0: a list is too deep; a table has two dimensions"),
+        ([[1, {}]], "row 0, column 1: an object is not a number"),
+        ([[1, 2], [3, None]], "row 1, column 1: null is not a number"),
+        ([[1, "abc"]], "row 0, column 1: 'abc' is not a number"),
+        ([[1, ""]], "row 0, column 1: '' is not a number"),
+        ([["nan", 1]], "row 0, column 0: 'nan' is not a finite number"),
+        ([[float("inf")]], "row 0, column 0: inf is not a finite number"),
+        ([[10**400]], "row 0, column 0: the number is too large for 64 bits"),
+        (
+            [["x" * 10_000]],
+            "row 0, column 0: 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...' is not a number",
+        ),
+    ],
+)
+def test_what_is_no_table_is_refused_with_its_place(cells, message):
+    with pytest.raises(BadInput) as refusal:
+        Rows.parse(cells)
+    assert str(refusal.value) == message
+
+
+def test_a_fault_names_the_column_when_it_has_a_name():
+    with pytest.raises(BadInput, match=r"row 0, column 1 \('sd'\): null is not a number"):
+        Rows.parse([[1, None]], ["mean", "sd"])
+
+
+def test_one_long_string_among_many_cells_does_not_fill_the_memory():
+    with pytest.raises(BadInput, match="row 0, column 0: 'x"):
+        Rows.parse([["x" * 1_000_000], *[[""]] * 100_000])
+
+
+def test_limits_hold_for_rows_and_columns():
+    limits = Limits(rows=2, columns=3)
+    assert len(Rows.parse([[1, 2, 3]] * 2, limits=limits)) == 2
+    with pytest.raises(TooLarge, match="3 rows in one request; at most 2"):
+        Rows.parse([[1]] * 3, limits=limits)
+    with pytest.raises(TooLarge, match="4 columns in a row; at most 3"):
+        Rows.parse([[1, 2, 3, 4]], limits=limits)
+
+
+def test_named_columns_may_come_in_any_order():
+    rows = Rows.parse([[1, 2], [3, 4]], ["sd", "mean"])
+    assert rows.arranged(("mean", "sd")).values.tolist() == [[2, 1], [4, 3]]
+
+
+@pytest.mark.parametrize("names", [[], ["t:0", "t:1"], ["t:1", "t:0"]])
+def test_without_real_names_columns_mean_their_position(names):
+    rows = Rows.parse([[1, 2]], names)
+    assert rows.arranged(("mean", "sd")).values.tolist() == [[1, 2]]
+
+
+def test_names_are_ignored_when_position_is_asked_for():
+    rows = Rows.parse([[1, 2]], ["x", "x"])
+    assert rows.arranged(("mean", "sd"), by_name=False).values.tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["mean", "mean"], "column 'mean' is named twice"),
+        (["mean", "sdd"], "column 'sd' is missing (is it 'sdd'?); this model expects 2: mean, sd"),
+        (["mean", "zzz"], "column 'sd' is missing; this model expects 2: mean, sd"),
+        (["mean"], "1 name for 2 columns"),
+    ],
+)
+def test_wrong_names_are_told(names, message):
+    with pytest.raises(BadInput) as refusal:
+        Rows.parse([[1, 2]], names).arranged(("mean", "sd"))
+    assert str(refusal.value) == message
+
+
+def test_an_extra_column_is_told():
+    with pytest.raises(BadInput, match=r"column 'means' is unknown \(is it 'mean'\?\)"):
+        Rows.parse([[1, 2, 3]], ["mean", "sd", "means"]).arranged(("mean", "sd"))
+
+
+def test_the_wrong_number_of_columns_is_told():
+    with pytest.raises(BadInput, match="rows have 3 columns; this model expects 2: a, b"):
+        Rows.parse([[1, 2, 3]]).arranged(("a", "b"))
+
+
+def test_thousands_of_wrong_names_are_told_at_once():
+    names = [f"c{j}" for j in range(4096)]
+    features = tuple(f"d{j}" for j in range(4096))
+    with pytest.raises(BadInput, match="column 'd0' is missing"):
+        Rows.parse([[1] * 4096], names).arranged(features)
+
+
+def test_a_row_on_the_threshold_is_no_outlier():
+    verdict = Verdict(np.array([-0.1, 0.0, 0.1]), threshold=0.0)
+    assert verdict.labels.tolist() == [1, 0, 0]
+
+
+def test_numbers_agree_with_their_nouns():
+    assert (count(1, "row"), count(2000, "row")) == ("1 row", "2,000 rows")

@@ -1,0 +1,139 @@
+import numpy as np
+import pytest
+
+from service import seldon_v1
+from service.counts import Totals
+from service.errors import BadInput, TooLarge
+from service.rows import Limits, Verdict
+
+VERDICT = Verdict(np.array([0.25, -0.5]), threshold=0.0)
+TOTALS = Totals(samples=10, outliers=4)
+
+
+def message(**extra):
+    return {"data": {"names": ["a", "b"], "ndarray": [[1, 2], [60, 40]]}, **extra}
+
+
+def test_ndarray_and_tensor_are_the_same_rows():
+    tensor = {"data": {"tensor": {"shape": [2, 2], "values": [1, 2, 60, 40]}}}
+    for body in (message(), tensor):
+        assert seldon_v1.decode_message(body).rows.values.tolist() == [[1, 2], [60, 40]]
+
+
+@pytest.mark.parametrize("shape", [[2, 3], [-1, 3], [2, -1]])
+def test_one_side_of_a_tensors_shape_may_be_left_open(shape):
+    body = {"data": {"tensor": {"shape": shape, "values": [1, 2, 3, 4, 5, 6]}}}
+    assert seldon_v1.decode_message(body).rows.values.tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
+def test_the_tensor_wins_over_ndarray_as_in_seldon():
+    body = {"data": {"tensor": {"shape": [1, 1], "values": [7]}, "ndarray": [[8]]}}
+    assert seldon_v1.decode_message(body).rows.values.tolist() == [[7]]
+
+
+TENSOR_FORM = 'data.tensor is an object with shape and values: {"shape": [1, 2], "values": [1, 2]}'
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ([[1, 2]], 'a Seldon message is a JSON object, as in {"data": {"ndarray": [[1, 2]]}}'),
+        ({}, 'no data; send {"data": {"ndarray": [[1, 2]]}}'),
+        ({"data": None}, 'no data; send {"data": {"ndarray": [[1, 2]]}}'),
+        ({"strData": "x"}, 'strData is not served here; send {"data": {"ndarray": [[1, 2]]}}'),
+        ({"data": {}},
+         'data holds neither ndarray nor tensor; send {"data": {"ndarray": [[1, 2]]}}'),
+        ({"data": {"tensor": 3}}, TENSOR_FORM),
+        ({"data": {"tensor": {"values": [1]}}}, TENSOR_FORM),
+        ({"data": {"tensor": {"shape": 2, "values": [1]}}},
+         "data.tensor.shape is not a list of whole numbers"),
+        ({"data": {"tensor": {"shape": [1.0, 1], "values": [1]}}},
+         "data.tensor.shape is not a list of whole numbers"),
+        ({"data": {"tensor": {"shape": [2], "values": [1, 2]}}},
+         "data.tensor.shape has 1 dimensions; rows have 2, as in [1, 2]"),
+        ({"data": {"tensor": {"shape": [2, 2], "values": [1, 2, 3]}}},
+         "data.tensor has 3 values for the shape [2, 2]"),
+        ({"data": {"tensor": {"shape": [-1, -1], "values": [1]}}},
+         "data.tensor has 1 values for the shape [-1, -1]"),
+        ({"data": {"tensor": {"shape": [1, 1], "values": "1"}}},
+         "data.tensor.values is not a list"),
+        ({"data": {"tensor": {"shape": [0, 5], "values": []}}},
+         "there are no rows; one row is [[1, 2]]"),
+        ({"data": {"tensor": {"shape": [2, 2], "values": [1, 2, 3, None]}}},
+         "row 1, column 1: null is not a number"),
+        ({"data": {"names": "ab", "ndarray": [[1]]}}, "data.names is not a list of strings"),
+        ({"data": {"names": [1], "ndarray": [[1]]}}, "data.names is not a list of strings"),
+        (message(meta="x"), "meta is not an object"),
+        (message(meta={"puid": 3}), "meta.puid is not a string"),
+        (message(meta={"tags": []}), "meta.tags is not an object"),
+        (message(meta={"metrics": {}}), "meta.metrics is not a list"),
+    ],
+)  # fmt: skip
+def test_what_is_no_message_is_refused_in_words(body, text):
+    with pytest.raises(BadInput) as refusal:
+        seldon_v1.decode_message(body)
+    assert str(refusal.value) == text
+
+
+def test_limits_hold_for_tensors_too():
+    body = {"data": {"tensor": {"shape": [3, 1], "values": [1, 2, 3]}}}
+    with pytest.raises(TooLarge, match="3 rows in one request; at most 2"):
+        seldon_v1.decode_message(body, Limits(rows=2))
+
+
+def test_labels_come_back_in_the_form_that_was_sent():
+    ndarray = seldon_v1.encode_labels(seldon_v1.decode_message(message()), VERDICT, TOTALS)
+    assert ndarray["data"]["names"] == []
+    assert ndarray["data"]["ndarray"].tolist() == [0, 1]
+    body = {"data": {"tensor": {"shape": [2, 1], "values": [1, 2]}}}
+    tensor = seldon_v1.encode_labels(seldon_v1.decode_message(body), VERDICT, TOTALS)
+    assert tensor["data"]["tensor"]["shape"] == [2]
+    assert tensor["data"]["tensor"]["values"].tolist() == [0, 1]
+
+
+def test_gauges_are_of_this_requests_rows_and_the_services_totals():
+    answer = seldon_v1.encode_labels(seldon_v1.decode_message(message()), VERDICT, TOTALS)
+    assert answer["meta"]["metrics"] == [
+        {"key": "is_outlier", "type": "GAUGE", "value": 0.5},
+        {"key": "anomaly_score", "type": "GAUGE", "value": -0.125},
+        {"key": "nb_outliers", "type": "GAUGE", "value": 4},
+        {"key": "fraction_outliers", "type": "GAUGE", "value": 0.4},
+        {"key": "observation", "type": "GAUGE", "value": 10},
+        {"key": "threshold", "type": "GAUGE", "value": 0.0},
+    ]
+
+
+def test_meta_is_repeated_and_added_to():
+    own = {"key": "mm", "type": "COUNTER", "value": 1}
+    meta = {"puid": "p1", "tags": {"t": 1}, "routing": {"r": 1}, "metrics": [own],
+            "requestPath": {"up": "img:1"}}  # fmt: skip
+    decoded = seldon_v1.decode_message(message(meta=meta))
+    answer = seldon_v1.encode_labels(decoded, VERDICT, TOTALS, with_scores=True)["meta"]
+    assert answer["metrics"][0] == own
+    assert (answer["puid"], answer["requestPath"]) == ("p1", {"up": "img:1"})
+    assert answer["tags"]["t"] == 1
+    assert answer["tags"]["anomaly-scores"].tolist() == [0.25, -0.5]
+    assert answer["tags"]["threshold"] == 0.0
+    assert "routing" not in answer
+
+
+def test_without_tags_there_is_no_empty_one():
+    answer = seldon_v1.encode_labels(seldon_v1.decode_message(message()), VERDICT, TOTALS)
+    assert set(answer["meta"]) == {"metrics"}
+
+
+def test_transform_input_returns_rows_and_names_as_they_came():
+    answer = seldon_v1.encode_rows(seldon_v1.decode_message(message()), VERDICT, TOTALS)
+    assert answer["data"] == {"names": ["a", "b"], "ndarray": [[1, 2], [60, 40]]}
+    assert answer["meta"]["tags"]["outlier-predictions"].tolist() == [0, 1]
+
+
+def test_a_health_answer_before_the_first_row_leaves_the_fraction_out():
+    metrics = seldon_v1.encode_health(Totals(), 0.0)["meta"]["metrics"]
+    assert [metric["key"] for metric in metrics] == ["nb_outliers", "observation", "threshold"]
+
+
+def test_errors_have_seldons_shape():
+    assert seldon_v1.encode_error("no") == {
+        "status": {"code": -1, "info": "no", "reason": "MICROSERVICE_BAD_DATA", "status": 1}
+    }

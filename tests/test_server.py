@@ -1,0 +1,116 @@
+"""The real thing: a process, a port, a signal."""
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def start(**environment):
+    """Run `python -m service` until it ends."""
+    return subprocess.run(
+        [sys.executable, "-m", "service"],
+        cwd=Path(__file__).parents[1],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_service_starts_answers_logs_json_and_stops(folder, serve):
+    service = serve(folder / "model.pickle", access_log=1)
+    status, answer = service.post("/predict", {"data": {"ndarray": [[1, 1], [60, 40]]}})
+    assert (status, answer["data"]["ndarray"]) == (200, [0, 1])
+    assert service.stop() == 0
+    lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+    events = [line["event"] for line in lines]
+    assert "model loaded" in events
+    assert any(event.startswith("Listening at") for event in events)
+    logged = next(line for line in lines if line.get("route") == "/predict")
+    assert (logged["method"], logged["status"]) == ("POST", 200)
+
+
+def test_ctrl_c_stops_it(folder, serve):
+    assert serve(folder / "model.pickle").stop(signal.SIGINT) == 0
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
+def test_promtool_finds_the_metrics_valid(folder, write_card, serve):
+    write_card()
+    service = serve(folder / "model.pickle")
+    service.post("/predict", {"data": {"ndarray": [[1, 1], [60, 40]]}})
+    _, page = service.request("GET", "/metrics")
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=page, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
+
+
+def test_a_connection_is_kept_for_the_next_request(folder, serve):
+    service = serve(folder / "model.pickle")
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
+    with contextlib.closing(connection):
+        connection.connect()
+        first = connection.sock
+        for _ in range(3):
+            connection.request("GET", "/live")
+            assert connection.getresponse().read() == b'{"live":true}'
+            assert connection.sock is first
+
+
+def chunked(size):
+    """A request whose body comes in chunks, without a length."""
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    body = b'{"data":{"ndarray":[[1,1]]}}'.ljust(size)
+    return head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (size, body)
+
+
+def test_a_body_in_chunks_is_held_to_the_limit_and_its_faults_are_the_senders(folder, serve):
+    service = serve(folder / "model.pickle", max_body_bytes=100)
+    cases = [
+        (chunked(100), b"200"),
+        (chunked(101), b"413"),
+        (chunked(5000), b"413"),
+        (chunked(100).replace(b"\r\n64\r\n", b"\r\n-64\r\n"), b"400"),
+        (chunked(100).replace(b"\r\n64\r\n", b"\r\nzz\r\n"), b"400"),
+    ]
+    for request, status in cases:
+        with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+            connection.sendall(request)
+            assert connection.recv(65536).split()[1] == status
+
+
+def test_a_wrong_setting_ends_the_start_with_a_sentence():
+    done = start(ISOSERVE_PORT="http")
+    assert done.returncode == 1
+    assert done.stderr.startswith("isoserve: ISOSERVE_PORT='http': ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_model_ends_the_start_with_a_sentence(tmp_path):
+    done = start(ISOSERVE_MODEL=str(tmp_path / "none.pickle"))
+    assert done.returncode == 1
+    assert "none.pickle cannot be read" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_misspelt_setting_is_told(folder):
+    done = start(ISOSERVE_TRESHOLD="1", ISOSERVE_MODEL="none.pickle")
+    assert "is it 'ISOSERVE_THRESHOLD'?" in json.loads(done.stdout.splitlines()[0])["event"]
+
+
+def test_a_port_in_use_ends_the_start(folder, serve):
+    service = serve(folder / "model.pickle")
+    done = start(ISOSERVE_MODEL=str(folder / "model.pickle"), ISOSERVE_PORT=str(service.port))
+    assert done.returncode == 1
+    assert "in use" in done.stdout

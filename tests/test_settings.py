@@ -1,0 +1,93 @@
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.errors import BadSetting
+from service.settings import Settings, describe_settings, unknown_variables
+
+
+def test_defaults_serve_the_default_model_on_loopback():
+    settings = Settings.read()
+    assert (settings.host, settings.port, settings.threshold) == ("127.0.0.1", 8000, 0.0)
+    assert settings.model == Path("models/model.pickle")
+
+
+def test_every_setting_has_a_default_and_a_meaning():
+    assert all(meaning for _, _, meaning in describe_settings())
+    assert ("ISOSERVE_PORT", "8000", "port to listen on") in describe_settings()
+
+
+def test_settings_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("ISOSERVE_PORT", "8123")
+    monkeypatch.setenv("ISOSERVE_REQUIRE_CARD", "1")
+    monkeypatch.setenv("ISOSERVE_LOG_LEVEL", "debug")
+    settings = Settings.read()
+    assert (settings.port, settings.require_card, settings.log_level) == (8123, True, "DEBUG")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("ISOSERVE_PORT", "http", "ISOSERVE_PORT='http': input should be a valid integer"),
+        ("ISOSERVE_PORT", "70000", "ISOSERVE_PORT='70000': input should be less than"),
+        ("ISOSERVE_THRESHOLD", "nan", "ISOSERVE_THRESHOLD='nan': input should be a finite number"),
+        ("ISOSERVE_NAMES", "any", "ISOSERVE_NAMES='any': input should be 'match' or 'position'"),
+        ("GUNICORN_THREADS", "many", "GUNICORN_THREADS='many': input should be a valid integer"),
+        ("PREDICTIVE_UNIT_PARAMETERS", "{", "PREDICTIVE_UNIT_PARAMETERS is not JSON"),
+        ("PREDICTIVE_UNIT_PARAMETERS", "{}", "PREDICTIVE_UNIT_PARAMETERS is not a JSON list"),
+        ("PREDICTIVE_UNIT_PARAMETERS", "[1]", "PREDICTIVE_UNIT_PARAMETERS: each parameter is"),
+    ],
+)
+def test_a_wrong_setting_is_named(monkeypatch, name, value, words):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(BadSetting) as refusal:
+        Settings.read()
+    assert words in str(refusal.value)
+
+
+def parameters(monkeypatch, **values):
+    given = [{"name": name, "value": value, "type": "FLOAT"} for name, value in values.items()]
+    monkeypatch.setenv("PREDICTIVE_UNIT_PARAMETERS", json.dumps(given))
+
+
+def test_seldons_variables_rank_below_ours(monkeypatch):
+    parameters(monkeypatch, threshold="0.1", load_path="/mnt/models")
+    monkeypatch.setenv("PREDICTIVE_UNIT_HTTP_SERVICE_PORT", "9000")
+    monkeypatch.setenv("PREDICTIVE_UNIT_ID", "clf")
+    monkeypatch.setenv("PREDICTOR_LABELS", '{"version": "v7"}')
+    settings = Settings.read()
+    assert (settings.threshold, settings.port, settings.model_name) == (0.1, 9000, "clf")
+    assert settings.model == Path("/mnt/models/model.pickle")
+    assert settings.predictor_version == "v7"
+    monkeypatch.setenv("ISOSERVE_THRESHOLD", "-0.2")
+    monkeypatch.setenv("ISOSERVE_PORT", "8000")
+    settings = Settings.read()
+    assert (settings.threshold, settings.port) == (-0.2, 8000)
+
+
+def test_a_wrong_parameter_of_seldons_is_named(monkeypatch):
+    parameters(monkeypatch, threshold="low")
+    with pytest.raises(BadSetting, match="PREDICTIVE_UNIT_PARAMETERS='low'"):
+        Settings.read()
+
+
+def test_a_misspelt_variable_is_told_with_the_nearest(monkeypatch):
+    monkeypatch.setenv("ISOSERVE_TRESHOLD", "1")
+    assert unknown_variables() == [
+        "ISOSERVE_TRESHOLD is no setting of isoserve (is it 'ISOSERVE_THRESHOLD'?)"
+    ]
+
+
+def test_settings_never_change():
+    with pytest.raises(ValidationError):
+        Settings().port = 1
+
+
+def test_what_kubernetes_makes_of_a_service_called_isoserve_is_not_ours(monkeypatch):
+    monkeypatch.setenv("ISOSERVE_PORT", "tcp://10.0.0.1:8000")
+    monkeypatch.setenv("ISOSERVE_PORT_8000_TCP_ADDR", "10.0.0.1")
+    monkeypatch.setenv("ISOSERVE_SERVICE_HOST", "10.0.0.1")
+    assert Settings.read().port == 8000
+    assert unknown_variables() == []

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+
+from service.errors import BadInput, TooLarge
+from service.wire import decode_json, render_json
+
+
+def same(value):
+    return value
+
+
+def test_json_is_read_and_handed_on():
+    assert decode_json(b'{"a": [1, 2.5, "x", null, true]}', same) == {
+        "a": [1, 2.5, "x", None, True]
+    }
+
+
+def test_of_a_doubled_key_the_last_one_counts():
+    assert decode_json(b'{"a": 1, "a": 2}', same) == {"a": 2}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[1,]",
+        b"nothing",
+        b"[01]",
+        b"\xff",
+        b"\xef\xbb\xbf[1]",
+        b'"\\ud800"',
+        "[1]".encode("utf-16"),
+        b"[" + b"9" * 5000 + b"]",
+    ],
+)
+def test_what_is_not_json_is_refused_in_seldons_words(body):
+    with pytest.raises(BadInput, match=r"^Can't find JSON in data: "):
+        decode_json(body, same)
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"1" + b"0" * 400])
+def test_a_number_that_is_not_finite_is_shown_to_the_decoder_and_never_returned(number):
+    seen = []
+    with pytest.raises(BadInput, match="Can't find JSON in data"):
+        decode_json(b"[" + number + b"]", seen.append)
+    assert len(seen) == 1
+
+
+def test_the_decoders_sentence_wins_over_the_readers():
+    def refuse(value):
+        raise BadInput("row 0, column 0: no")
+
+    with pytest.raises(BadInput, match="row 0, column 0: no"):
+        decode_json(b"[NaN]", refuse)
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"a":'])
+def test_deep_nesting_is_refused(opening):
+    closing = b"]" if opening == b"[" else b"}"
+    assert decode_json(opening * 8 + b"1" + closing * 8, same)
+    for body in (opening * 9 + b"1" + closing * 9, opening * 100_000):
+        with pytest.raises(TooLarge, match="nested more than 8 levels deep"):
+            decode_json(body, same)
+
+
+def test_brackets_side_by_side_or_in_strings_do_not_nest():
+    assert len(decode_json(b"[" + b",".join([b"[[]]"] * 100) + b"]", same)) == 100
+    assert decode_json(b'["' + b"[{" * 50 + b'\\"[[[["]', same) == ["[{" * 50 + '"[[[[']
+
+
+def test_answers_are_sorted_tight_and_exact():
+    value = {"b": np.array([0.1, 1e-300]), "a": np.array([1, 0])}
+    assert render_json(value) == b'{"a":[1,0],"b":[0.1,1e-300]}'
