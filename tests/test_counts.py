@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from stepping import steps
 
 from service.counts import (
     DURATION_BOUNDS,
@@ -22,8 +23,6 @@ from service.counts import (
 from service.errors import BadSetting
 from service.rows import Verdict
 from service.state import MAX_PROCESSES, StateFolder
-
-from stepping import steps
 
 
 def verdict(*scores, threshold=0.0):
