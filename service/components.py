@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,15 @@ from .errors import BadInput, count
 from .quality import Quality
 from .rows import Rows, Verdict
 from .seldon_v1 import encode_gauges, gauge
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What one call of a component leaves behind for its own thread."""
+
+    verdict: Verdict | None = None
+    totals: Totals | None = None
+    tags: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ class CoreIsolationForest:
         model = load_model(Path(load_path) / "model.pickle")
         self._detector = Detector(model, threshold, by_name=False)
         self._counts = Counts()
-        self._latest = threading.local()
+        self._calls = threading.local()
 
     @property
     def threshold(self) -> float:
@@ -80,15 +89,14 @@ class CoreIsolationForest:
         self, X: ArrayLike, feature_names: Sequence[str] | None = None, meta: Any = None
     ) -> NDArray[np.int64]:
         """Return 1 for each outlier and 0 for each inlier, (n_rows,)."""
-        labels = self._get_preds(X)
-        self._latest.tags = {}
-        return labels
+        return self._get_preds(X)
 
     def transform_input(
         self, X: ArrayLike, feature_names: Sequence[str] | None = None, meta: Any = None
     ) -> ArrayLike:
         """Return X unchanged; its labels become the tag `outlier-predictions`."""
-        self._latest.tags = {"outlier-predictions": self._get_preds(X).tolist()}
+        labels = self._get_preds(X)
+        self._call = replace(self._call, tags={"outlier-predictions": labels.tolist()})
         return X
 
     def send_feedback(
@@ -100,21 +108,35 @@ class CoreIsolationForest:
         routing: Any = None,
     ) -> None:
         """Take note of feedback; this class learns nothing from it."""
+        self._call = _Call()
+
+    def health_status(self) -> str:
+        """Answer a health check of Seldon's, whose tags and metrics are no prediction's."""
+        self._call = _Call()
+        return "healthy"
 
     def tags(self) -> dict[str, Any]:
         """Return the tags of this thread's latest call."""
-        return dict(getattr(self._latest, "tags", {}))
+        return dict(self._call.tags)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the gauges of this thread's latest call; what is not defined yet is left out."""
-        verdict: Verdict | None = getattr(self._latest, "verdict", None)
-        totals: Totals = getattr(self._latest, "totals", None) or self._counts.read().totals
-        return encode_gauges(totals, self.threshold, verdict)
+        call = self._call
+        return encode_gauges(
+            call.totals or self._counts.read().totals, self.threshold, call.verdict
+        )
+
+    @property
+    def _call(self) -> _Call:
+        return getattr(self._calls, "latest", _Call())
+
+    @_call.setter
+    def _call(self, call: _Call) -> None:
+        self._calls.latest = call
 
     def _get_preds(self, X: ArrayLike) -> NDArray[np.int64]:
         verdict = self._detect(X)
-        self._latest.verdict = verdict
-        self._latest.totals = self._counts.add(verdict)
+        self._call = _Call(verdict, self._counts.add(verdict))
         return verdict.labels
 
     def _detect(self, X: ArrayLike) -> Verdict:
@@ -141,6 +163,7 @@ class OutlierIsolationForest(CoreIsolationForest):
 
         Nothing is counted as a prediction.
         """
+        super().send_feedback(X, feature_names, reward, truth, routing)
         truths = np.ravel(np.asarray([] if truth is None else truth, dtype=np.float64))
         if not truths.size:
             return

@@ -50,6 +50,15 @@ def test_tags_do_not_outlive_their_call(component):
     assert component.tags() == {}
 
 
+def test_feedback_and_health_checks_carry_nothing_of_a_prediction(component):
+    for other in (component.health_status, lambda: component.send_feedback([NORMAL], [], 1.0, [0])):
+        component.transform_input([ODD])
+        other()
+        assert component.tags() == {}
+        assert "is_outlier" not in values(component.metrics())
+    assert values(component.metrics())["observation"] == 2
+
+
 def test_metrics_may_be_asked_first_and_change_nothing(component):
     assert component.tags() == {}
     first = values(component.metrics())
