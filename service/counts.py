@@ -22,6 +22,10 @@ A worker claims the first free slot with a lock that the kernel releases when th
 counts on from the numbers it finds there: no slot is ever cleared, so nothing that was counted is
 lost with a worker. The threads of a worker take turns with a lock of their own.
 
+Which route and status class a cell stands for is written in a table of names before the slots, in
+the order in which they first came up; a later version's routes are added to it, and its counts go
+on. A name is written first and its check sum then, in one store; two workers never name at once.
+
 `add` counts before it sums up. So its totals include its own rows and all that were added before it
 began; and, as an answer is sent after the sum was taken, none of a request begun after that answer.
 """
@@ -65,14 +69,22 @@ SCORE_BOUNDS = tuple(round(-0.5 + 0.05 * i, 2) for i in range(21))
 DURATION_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0)
 
 OTHER = "other"
-"""The route of every request that no route of ours answers."""
+"""The route of every request that has none of its own."""
 
-STATUS_CLASSES = ("2xx", "3xx", "4xx", "5xx")
+SERIES = 128
+"""The most pairs of route and status class that are counted apart; beyond, all are OTHER."""
+
+_STATUS_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 
 _WORD = 8  # bytes of a number: int64 or float64
 
-# The file after its header: the number of slots ever used, a gap, the slots.
-_USED, _SLOTS = 0, 8
+# The file after its header, in words: the number of slots ever used, a gap, the names, the slots.
+_USED, _NAMES = 0, 8
+_NAME_WORDS = 16  # a check sum, and the name in 120 bytes, padded with zeros
+_NAME_BYTES = (_NAME_WORDS - 1) * _WORD
+_SLOTS = _NAMES + SERIES * _NAME_WORDS
+
+_DOOR = MAX_PROCESSES  # the lock to hold for claiming a slot or a name; slots are the ones before
 
 # The numbers of the samples cell, by place in a copy; place 0 is the sequence.
 _SAMPLES, _OUTLIERS, _STAMP, _SCORE_SUM, _LAST_SHARE, _LAST_MEAN, _SCORE_BUCKETS = range(1, 8)
@@ -83,6 +95,10 @@ _SAMPLES_CELL = 1 + 2 * (_SAMPLES_SIZE + 1)  # words: the selector, and two copi
 _COUNT, _SECONDS, _DURATION_BUCKETS = range(1, 4)
 _REQUESTS_SIZE = _DURATION_BUCKETS + len(DURATION_BOUNDS) + 1
 _REQUESTS_CELL = 1 + 2 * (_REQUESTS_SIZE + 1)
+
+_SLOT_WORDS = _SAMPLES_CELL + SERIES * _REQUESTS_CELL
+
+_Key = tuple[str, str]  # route, status class
 
 
 @dataclass(frozen=True)
@@ -125,23 +141,22 @@ class Counts:
     processes forked after this object was made.
     """
 
-    def __init__(self, routes: Iterable[str] = (), folder: Path | None = None) -> None:
-        """Open or begin the counts of `routes`; requests to any other are counted as OTHER.
+    def __init__(self, folder: Path | None = None) -> None:
+        """Open or begin the counts in `folder`, one that this service holds.
 
-        `folder` is one that this service holds. A file of another layout, or a damaged one, is set
-        aside under another name, with a warning.
+        A file of another layout, or a damaged one, is set aside under another name, with a warning.
 
         Raises:
             BadSetting: there is no room for the file.
         """
-        self._keys = [(route, status) for route in (*routes, OTHER) for status in STATUS_CLASSES]
-        self._slot_words = _SAMPLES_CELL + len(self._keys) * _REQUESTS_CELL
         self._open(folder)
         if folder is not None and self._is_damaged():
             set_aside(folder / FILE_NAME, "its numbers are damaged")
             self._open(folder)
         self._samples = [self._samples_cell(slot) for slot in range(MAX_PROCESSES)]
         self._ahead = later_than(max(cell.read()[0][_STAMP] for cell in self._samples))
+        for status_class in _STATUS_CLASSES:
+            self._name((OTHER, status_class))
         self.forget()
         forget_after_fork(self)
 
@@ -150,7 +165,7 @@ class Counts:
         self._lock = threading.Lock()
         self._locks: ByteLocks | None = None
         self._slot = -1
-        self._requests: dict[tuple[str, str], _Cell] = {}
+        self._requests: dict[_Key, _Cell] = {}
 
     def add(self, verdict: Verdict) -> Totals:
         """Count the rows of one verdict and return the totals that include them."""
@@ -187,12 +202,13 @@ class Counts:
         return Totals(samples, outliers)
 
     def observe(self, route: str, status_class: str, seconds: float) -> None:
-        """Count one answered request."""
+        """Count one answered request: of a route such as '/predict', of a class such as '2xx'."""
         seconds = max(seconds, 0.0)  # time can go backwards
         with self._lock:
             if self._slot < 0:
                 self._claim()
-            cell = self._requests.get((route, status_class)) or self._requests[OTHER, status_class]
+            key = route, status_class
+            cell = self._requests.get(key) or self._find_requests(key)
             words, floats, place = cell.begin()
             words[place + _COUNT] += 1
             floats[place + _SECONDS] += seconds
@@ -218,14 +234,15 @@ class Counts:
             requests=self._read_requests(used),
         )
 
-    def _read_requests(self, used: range) -> dict[tuple[str, str], Durations]:
+    def _read_requests(self, used: range) -> dict[_Key, Durations]:
         requests = {}
-        for i, key in enumerate(self._keys):
+        for i, name in enumerate(self._read_names()):
             cells = [self._requests_cell(slot, i).read() for slot in used]
             if count := sum(words[_COUNT] for words, _ in cells):
                 seconds = math.fsum(floats[_SECONDS] for _, floats in cells)
                 buckets = _add(words[_DURATION_BUCKETS:] for words, _ in cells)
-                requests[key] = Durations(count, seconds, buckets)
+                status_class, route = name.rstrip(b"\0").decode(errors="replace").split(" ", 1)
+                requests[route, status_class] = Durations(count, seconds, buckets)
         return requests
 
     def _open(self, folder: Path | None) -> None:
@@ -234,50 +251,92 @@ class Counts:
             "format": 1,
             "byte order": sys.byteorder,
             "slots": MAX_PROCESSES,
-            "cells": [f"{route} {status}" for route, status in self._keys],
+            "series": SERIES,
             "score bounds": list(SCORE_BOUNDS),
             "duration bounds": list(DURATION_BOUNDS),
         }
-        size = (_SLOTS + MAX_PROCESSES * self._slot_words) * _WORD
+        size = (_SLOTS + MAX_PROCESSES * _SLOT_WORDS) * _WORD
         if folder is None:
             self._file = MappedFile.anonymous(layout, size)
         else:
             self._file = MappedFile.open_or_create(folder / FILE_NAME, layout, size)
-        body = memoryview(self._file.memory)[self._file.start :]
-        self._words, self._floats = body.cast("q"), body.cast("d")
+        self._body = memoryview(self._file.memory)[self._file.start :]
+        self._words, self._floats = self._body.cast("q"), self._body.cast("d")
         # Not trusted from one run to the next: it has no check sum, and is as soon found again.
-        slots = np.asarray(self._words)[_SLOTS:].reshape(MAX_PROCESSES, self._slot_words)
+        slots = np.asarray(self._words)[_SLOTS:].reshape(MAX_PROCESSES, _SLOT_WORDS)
         self._words[_USED] = 1 + max(np.flatnonzero(slots.any(axis=1)).tolist(), default=-1)
 
     def _is_damaged(self) -> bool:
-        used = range(self._words[_USED])
-        return not all(
-            self._samples_cell(slot).is_whole()
-            and all(self._requests_cell(slot, i).is_whole() for i in range(len(self._keys)))
-            for slot in used
-        )
+        names = len(self._read_names())
+        if any(self._words[_NAMES + i * _NAME_WORDS] for i in range(names, SERIES)):
+            return True
+        for slot in range(self._words[_USED]):
+            cells = [self._requests_cell(slot, i) for i in range(SERIES)]
+            if not self._samples_cell(slot).is_whole() or not all(c.is_whole() for c in cells):
+                return True
+            if any(cell.is_used() for cell in cells[names:]):
+                return True
+        return False
 
     def _samples_cell(self, slot: int) -> _Cell:
-        place = _SLOTS + slot * self._slot_words
+        place = _SLOTS + slot * _SLOT_WORDS
         return _Cell(self._words, self._floats, place, _SAMPLES_SIZE)
 
-    def _requests_cell(self, slot: int, key: int) -> _Cell:
-        place = _SLOTS + slot * self._slot_words + _SAMPLES_CELL + key * _REQUESTS_CELL
+    def _requests_cell(self, slot: int, number: int) -> _Cell:
+        place = _SLOTS + slot * _SLOT_WORDS + _SAMPLES_CELL + number * _REQUESTS_CELL
         return _Cell(self._words, self._floats, place, _REQUESTS_SIZE)
 
     def _claim(self) -> None:
         """Make the first slot that no living process has this process's own."""
-        locks = self._file.locks()
-        door = MAX_PROCESSES
-        locks.take(door, wait=True)  # two at once could both see the same number of slots in use
+        self._locks = locks = self._file.locks()
+        locks.take(_DOOR, wait=True)  # two at once could both see the same number of slots in use
         free = (slot for slot in range(MAX_PROCESSES) if locks.take(slot))
         slot = next(free, -1)
         if slot < 0:
             raise BadSetting(f"more than {MAX_PROCESSES} processes count in one place")
         self._words[_USED] = max(self._words[_USED], slot + 1)
-        locks.give_back(door)
-        self._locks, self._slot = locks, slot
-        self._requests = {key: self._requests_cell(slot, i) for i, key in enumerate(self._keys)}
+        locks.give_back(_DOOR)
+        self._slot = slot
+
+    def _find_requests(self, key: _Key) -> _Cell:
+        number = self._name(key)
+        if number is None:
+            return self._find_requests((OTHER, key[1]))
+        self._requests[key] = cell = self._requests_cell(self._slot, number)
+        return cell
+
+    def _name(self, key: _Key) -> int | None:
+        """Return the number of the cell that counts `key`, a new one if need be, None if full."""
+        route, status_class = key
+        name = f"{status_class} {route}".encode()[:_NAME_BYTES].ljust(_NAME_BYTES, b"\0")
+        names = self._read_names()
+        if name not in names:
+            locks = self._file.locks()
+            locks.take(_DOOR, wait=True)
+            names = self._read_names()  # another may have come first
+            if name not in names and len(names) < SERIES:
+                self._write_name(len(names), name)
+                names.append(name)
+            locks.give_back(_DOOR)
+        return names.index(name) if name in names else None
+
+    def _write_name(self, number: int, name: bytes) -> None:
+        place = _NAMES + number * _NAME_WORDS
+        self._body[(place + 1) * _WORD : (place + _NAME_WORDS) * _WORD] = name
+        fence()
+        self._words[place] = _check_name(name)
+
+    def _read_names(self) -> list[bytes]:
+        """Return the names given so far, as far as they are sound."""
+        names: list[bytes] = []
+        for place in range(_NAMES, _SLOTS, _NAME_WORDS):
+            check = self._words[place]
+            fence()
+            name = bytes(self._body[(place + 1) * _WORD : (place + _NAME_WORDS) * _WORD])
+            if check != _check_name(name):
+                break
+            names.append(name)
+        return names
 
 
 class _Cell:
@@ -341,6 +400,10 @@ class _Cell:
             if words[self._selector] == selector:
                 return pair
 
+    def is_used(self) -> bool:
+        """Tell whether anything was ever written."""
+        return self._words[self._selector] != 0
+
     def is_whole(self) -> bool:
         """Tell whether the live copy is what a writer left there."""
         words, size = self._words, self._size
@@ -359,6 +422,10 @@ def reset_counts(folder: Path) -> None:
     """
     held = StateFolder(folder, patience=0)
     (held.path / FILE_NAME).unlink(missing_ok=True)
+
+
+def _check_name(name: bytes) -> int:
+    return 1 << 32 | crc32(name)  # never 0, which is no name
 
 
 def _add(rows: Iterable[Sequence[int]]) -> tuple[int, ...]:
