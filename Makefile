@@ -7,7 +7,7 @@ UV := $(VENV)/bin/uv pip compile pyproject.toml --universal --python-version 3.1
 	--no-emit-index-url --no-annotate --no-header --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install train serve test lint fmt lock wheel clean
+.PHONY: help install train serve test lint fmt lock wheel clean reset-counts storms
 
 help: ## list the chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,3 +61,9 @@ $(VENV)/all.stamp: requirements/all.txt pyproject.toml | $(VENV)/bin/python
 	@$(PIP) install --require-hashes -r $<
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $(VENV)/serve.stamp $@
+
+reset-counts: $(VENV)/serve.stamp ## let all counts begin at 0; stop the service first
+	@$(RUN) -m service counts reset
+
+storms: $(VENV)/all.stamp ## kill, fill the disk and turn back the clock under load, and count (ARGS=--tenth)
+	$(RUN) -m tests.storms $(ARGS)

@@ -83,6 +83,10 @@ class Drift:
     score: float | None = None
     features: Mapping[str, float] = field(default_factory=dict)
 
+    def largest(self, most: int) -> list[tuple[str, float]]:
+        """Return the features that drifted most, with their indices, the largest first."""
+        return sorted(self.features.items(), key=lambda item: -item[1])[:most]
+
 
 class DriftGauge:
     """Measures drift when asked, but not more often than every few seconds."""

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -80,12 +81,11 @@ def write_card(folder):
 
 @pytest.fixture
 def make_client(folder):
-    """Build the service with some settings and return its test client."""
+    """Build the service with some settings, in a state folder of its own; return a test client."""
 
     def make(**settings):
-        return create_app(
-            Settings(model=folder / "model.pickle", state_dir=folder / "state", **settings)
-        ).test_client()
+        state = {"state_dir": Path(tempfile.mkdtemp(dir=folder))}
+        return create_app(Settings(model=folder / "model.pickle", **state | settings)).test_client()
 
     return make
 
@@ -109,7 +109,7 @@ class Service:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "service"],
                 cwd=Path(__file__).parents[1],
-                env=os.environ | {"ISOSERVE_STATE_DIR": str(log.parent / "state")} | variables,
+                env=os.environ | {"ISOSERVE_STATE_DIR": str(log.with_suffix(""))} | variables,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )

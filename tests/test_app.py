@@ -211,7 +211,7 @@ def test_metrics_name_the_model_and_keep_seldons_labels(write_card, make_client)
 def test_every_metric_is_exposed_with_its_help(write_card, make_client):
     write_card()
     client = make_client()
-    post(client, [[1, 1]])
+    post(client, [[1, 1]] * 1000)  # drift is not shown before
     page = client.get("/metrics").text
     exposed = dict(re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE))
     assert exposed == {name: kind for name, (kind, _) in METRICS.items()}
@@ -240,7 +240,7 @@ def test_a_fault_of_ours_is_logged_and_answered_briefly(make_client, monkeypatch
     def fail(*_):
         raise RuntimeError("broken inside")
 
-    monkeypatch.setattr("service.components.Detector.detect", fail)
+    monkeypatch.setattr("service.components.Detector.judge", fail)
     answer = post(client, [[1, 1]])
     assert answer.status_code == HTTPStatus.INTERNAL_SERVER_ERROR
     assert answer.json["status"]["reason"] == "MICROSERVICE_INTERNAL_ERROR"

@@ -14,17 +14,22 @@ from pathlib import Path
 import pytest
 
 
-def start(**environment):
+@pytest.fixture
+def start(tmp_path):
     """Run `python -m service` until it ends."""
-    return subprocess.run(
-        [sys.executable, "-m", "service"],
-        cwd=Path(__file__).parents[1],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+
+    def run(**environment):
+        return subprocess.run(
+            [sys.executable, "-m", "service"],
+            cwd=Path(__file__).parents[1],
+            env=os.environ | {"ISOSERVE_STATE_DIR": str(tmp_path / "state")} | environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
 
 
 def test_a_service_starts_answers_logs_json_and_stops(folder, serve):
@@ -90,26 +95,26 @@ def test_a_body_in_chunks_is_held_to_the_limit_and_its_faults_are_the_senders(fo
             assert connection.recv(65536).split()[1] == status
 
 
-def test_a_wrong_setting_ends_the_start_with_a_sentence():
+def test_a_wrong_setting_ends_the_start_with_a_sentence(start):
     done = start(ISOSERVE_PORT="http")
     assert done.returncode == 1
     assert done.stderr.startswith("isoserve: ISOSERVE_PORT='http': ")
     assert "Traceback" not in done.stderr
 
 
-def test_a_missing_model_ends_the_start_with_a_sentence(tmp_path):
+def test_a_missing_model_ends_the_start_with_a_sentence(start, tmp_path):
     done = start(ISOSERVE_MODEL=str(tmp_path / "none.pickle"))
     assert done.returncode == 1
     assert "none.pickle cannot be read" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_misspelt_setting_is_told(folder):
+def test_a_misspelt_setting_is_told(start):
     done = start(ISOSERVE_TRESHOLD="1", ISOSERVE_MODEL="none.pickle")
     assert "is it 'ISOSERVE_THRESHOLD'?" in json.loads(done.stdout.splitlines()[0])["event"]
 
 
-def test_a_port_in_use_ends_the_start(folder, serve):
+def test_a_port_in_use_ends_the_start(start, folder, serve):
     service = serve(folder / "model.pickle")
     done = start(ISOSERVE_MODEL=str(folder / "model.pickle"), ISOSERVE_PORT=str(service.port))
     assert done.returncode == 1
