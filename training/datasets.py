@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import CannotTrain
-from service.rows import Floats, count, nearest
+from service.errors import CannotTrain, count, nearest
+from service.rows import Floats
 
 SPENDING_ROWS = 20_000
 SPENDING_SEED = 64  # the table stays the same whatever --seed a run has

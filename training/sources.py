@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.errors import CannotTrain
-from service.rows import nearest
+from service.errors import CannotTrain, nearest
 
 from . import kddcup99
 from .datasets import Dataset, fresh_spending, spending

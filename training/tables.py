@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from service.errors import CannotTrain
-from service.rows import Floats, count, nearest
+from service.errors import CannotTrain, count, nearest
+from service.rows import Floats
 
 from .datasets import Dataset, listed, pick
 

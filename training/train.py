@@ -26,8 +26,7 @@ from rich.text import Text
 if not __package__:  # run as a file: nothing is installed, and relative imports have no anchor
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from service.errors import CannotTrain, IsoserveError
-from service.rows import count
+from service.errors import CannotTrain, IsoserveError, count
 from training.datasets import Dataset, doubts, listed
 
 if TYPE_CHECKING:
