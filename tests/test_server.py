@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -45,8 +47,26 @@ def test_a_service_starts_answers_logs_json_and_stops(folder, serve):
     assert (logged["method"], logged["status"]) == ("POST", 200)
 
 
-def test_ctrl_c_stops_it(folder, serve):
-    assert serve(folder / "model.pickle").stop(signal.SIGINT) == 0
+def test_ctrl_c_stops_it_at_once_amid_requests(folder, serve):
+    service = serve(folder / "model.pickle")
+    stopped = threading.Event()
+
+    def hammer():
+        while not stopped.is_set():
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                service.request("GET", "/live")
+
+    clients = [threading.Thread(target=hammer) for _ in range(8)]
+    for client in clients:
+        client.start()
+    time.sleep(0.5)
+    try:
+        service.process.send_signal(signal.SIGINT)
+        assert service.process.wait(timeout=10) == 0
+    finally:
+        stopped.set()
+        for client in clients:
+            client.join()
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")

@@ -57,7 +57,7 @@ class Source:
 
     def _table(self) -> Dataset:
         path = Path(self.name)
-        if not path.exists() and not path.suffix:
+        if not path.suffix:
             hint = nearest(self.name, (SPENDING, KDDCUP99))
             raise CannotTrain(
                 f"there is no dataset {self.name!r}{hint}; give {SPENDING}, {KDDCUP99} or the path "

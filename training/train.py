@@ -180,7 +180,7 @@ def parse_share(text: str) -> float | Auto:
     number = _number(text)
     if not 0 < number <= 0.5:
         raise CannotTrain(
-            f"--contamination {text} is neither 'auto' nor a share in 0..0.5, 0 left out"
+            f"--contamination {text} is neither 'auto' nor a share above 0 and up to 0.5"
         )
     return number
 
