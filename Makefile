@@ -66,4 +66,4 @@ reset-counts: $(VENV)/serve.stamp ## let all counts begin at 0; stop the service
 	@$(RUN) -m service counts reset
 
 storms: $(VENV)/all.stamp ## kill, fill the disk and turn back the clock under load, and count (ARGS=--tenth)
-	$(RUN) -m tests.storms $(ARGS)
+	$(RUN) tests/storms.py $(ARGS)

@@ -79,7 +79,7 @@ _STATUS_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 _WORD = 8  # bytes of a number: int64 or float64
 
 # The file after its header, in words: the number of slots ever used, a gap, the names, the slots.
-_USED, _NAMES = 0, 8
+_USED, _NAMES = 0, 64
 _NAME_WORDS = 16  # a check sum, and the name in 120 bytes, padded with zeros
 _NAME_BYTES = (_NAME_WORDS - 1) * _WORD
 _SLOTS = _NAMES + SERIES * _NAME_WORDS
@@ -89,12 +89,12 @@ _DOOR = MAX_PROCESSES  # the lock to hold for claiming a slot or a name; slots a
 # The numbers of the samples cell, by place in a copy; place 0 is the sequence.
 _SAMPLES, _OUTLIERS, _STAMP, _SCORE_SUM, _LAST_SHARE, _LAST_MEAN, _SCORE_BUCKETS = range(1, 8)
 _SAMPLES_SIZE = _SCORE_BUCKETS + len(SCORE_BOUNDS) + 1
-_SAMPLES_CELL = 1 + 2 * (_SAMPLES_SIZE + 1)  # words: the selector, and two copies with a check
+_SAMPLES_CELL = 64  # 61 words in use; a power of 2, so that no cell lies on two pages of the disk
 
 # The numbers of a request cell.
 _COUNT, _SECONDS, _DURATION_BUCKETS = range(1, 4)
 _REQUESTS_SIZE = _DURATION_BUCKETS + len(DURATION_BOUNDS) + 1
-_REQUESTS_CELL = 1 + 2 * (_REQUESTS_SIZE + 1)
+_REQUESTS_CELL = 32  # 29 words in use
 
 _SLOT_WORDS = _SAMPLES_CELL + SERIES * _REQUESTS_CELL
 

@@ -171,6 +171,16 @@ def test_threads_lose_no_update(counts):
     assert len({totals.samples for totals in seen}) == 4000  # each saw itself join
 
 
+def test_cells_fill_their_places_and_lie_on_one_page(counts):
+    first, second = counts._samples_cell(0), counts._requests_cell(0, 0)
+    assert first._copies[1] + first._size + 1 <= second._selector
+    assert second._copies[1] + second._size + 1 <= counts._requests_cell(0, 1)._selector
+    for slot in range(MAX_PROCESSES):
+        for cell in (counts._samples_cell(slot), counts._requests_cell(slot, SERIES - 1)):
+            start, end = cell._selector * 8, (cell._copies[1] + cell._size + 1) * 8
+            assert start // 4096 == (end - 1) // 4096
+
+
 def test_processes_lose_no_update(counts):
     def work():
         for _ in range(2000):

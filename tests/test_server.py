@@ -139,3 +139,47 @@ def test_a_port_in_use_ends_the_start(start, folder, serve):
     done = start(ISOSERVE_MODEL=str(folder / "model.pickle"), ISOSERVE_PORT=str(service.port))
     assert done.returncode == 1
     assert "in use" in done.stdout
+
+
+def predict(service, rows, **meta):
+    return service.post("/predict", {"meta": meta, "data": {"ndarray": rows}})
+
+
+def test_a_second_service_on_the_same_state_folder_refuses_to_start(start, folder, serve):
+    service = serve(folder / "model.pickle", state_dir=folder / "state")
+    done = start(
+        ISOSERVE_MODEL=str(folder / "model.pickle"), ISOSERVE_STATE_DIR=str(folder / "state")
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("isoserve: ISOSERVE_STATE_DIR: ")
+    assert f"in use by another service (process {service.process.pid})" in done.stderr
+    assert predict(service, [[1, 1]])[0] == 200
+
+
+def test_a_state_folder_that_cannot_be_written_ends_the_start(start, folder):
+    done = start(
+        ISOSERVE_MODEL=str(folder / "model.pickle"),
+        ISOSERVE_STATE_DIR=str(folder / "model.pickle" / "state"),
+    )
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_workers_count_in_one_place_and_a_restart_goes_on(folder, serve):
+    service = serve(folder / "model.pickle", workers=3, state_dir=folder / "state")
+    assert len(service.workers()) == 3
+    for i in range(1, 21):
+        _, answer = predict(service, [[1, 1], [60, 40]])
+        gauges = {gauge["key"]: gauge["value"] for gauge in answer["meta"]["metrics"]}
+        assert (gauges["observation"], gauges["nb_outliers"]) == (2 * i, i)
+    assert service.stop() == 0
+    again = serve(folder / "model.pickle", workers=1, state_dir=folder / "state")
+    assert b"isoserve_samples_total 40.0" in again.request("GET", "/metrics")[1]
+
+
+def test_state_files_are_their_owners_only(folder, serve):
+    serve(folder / "model.pickle", state_dir=folder / "state")
+    files = {path.name: path.stat().st_mode & 0o777 for path in (folder / "state").iterdir()}
+    assert files == {"service.lock": 0o600, "counts.bin": 0o600, "records.bin": 0o600}
+    assert (folder / "state").stat().st_mode & 0o777 == 0o700
