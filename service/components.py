@@ -103,12 +103,12 @@ class CoreIsolationForest:
     @property
     def N(self) -> int:  # noqa: N802 - Seldon's name
         """Samples scored so far."""
-        return self._counts.read().totals.samples
+        return self._counts.totals().samples
 
     @property
     def nb_outliers(self) -> int:
         """Outliers among them."""
-        return self._counts.read().totals.outliers
+        return self._counts.totals().outliers
 
     def predict(
         self, X: ArrayLike, feature_names: Sequence[str] | None = None, meta: Any = None
@@ -147,9 +147,7 @@ class CoreIsolationForest:
     def metrics(self) -> list[dict[str, Any]]:
         """Return the gauges of this thread's latest call; what is not defined yet is left out."""
         call = self._call
-        return encode_gauges(
-            call.totals or self._counts.read().totals, self.threshold, call.verdict
-        )
+        return encode_gauges(call.totals or self._counts.totals(), self.threshold, call.verdict)
 
     @property
     def _call(self) -> _Call:

@@ -194,12 +194,8 @@ class Counts:
             for i, n in buckets:
                 words[place + _SCORE_BUCKETS + i] += n
             cell.commit()
-            samples, outliers = words[place + _SAMPLES], words[place + _OUTLIERS]
-        for i in range(self._words[_USED]):
-            if i != slot:
-                others = self._samples[i].read_pair()
-                samples, outliers = samples + others[0], outliers + others[1]
-        return Totals(samples, outliers)
+            own = words[place + _SAMPLES], words[place + _OUTLIERS]
+        return self._sum_up(slot, own)
 
     def observe(self, route: str, status_class: str, seconds: float) -> None:
         """Count one answered request: of a route such as '/predict', of a class such as '2xx'."""
@@ -214,6 +210,10 @@ class Counts:
             floats[place + _SECONDS] += seconds
             words[place + _DURATION_BUCKETS + bisect_left(DURATION_BOUNDS, seconds)] += 1
             cell.commit()
+
+    def totals(self) -> Totals:
+        """Return the totals as they are now."""
+        return self._sum_up()
 
     def read(self) -> Snapshot:
         """Return all counts as they are now, each cell whole."""
@@ -233,6 +233,15 @@ class Counts:
             last_mean_score=latest[_LAST_MEAN],
             requests=self._read_requests(used),
         )
+
+    def _sum_up(self, own_slot: int = -1, own: tuple[int, int] = (0, 0)) -> Totals:
+        """Add the totals of the other slots to those of one's own."""
+        samples, outliers = own
+        for slot in range(self._words[_USED]):
+            if slot != own_slot:
+                more = self._samples[slot].read_pair()
+                samples, outliers = samples + more[0], outliers + more[1]
+        return Totals(samples, outliers)
 
     def _read_requests(self, used: range) -> dict[_Key, Durations]:
         requests = {}

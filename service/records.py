@@ -125,7 +125,10 @@ class Records:
         stamps = self._stamps.copy()
         kept = self.rows if last is None else min(last, self.rows)
         first = len(stamps) - min(kept, int(np.count_nonzero(stamps)))
-        latest = np.argsort(stamps)[first:]
+        if first == len(stamps):
+            return self._table[:0].copy()
+        latest = np.argpartition(stamps, first)[first:]
+        latest = latest[np.argsort(stamps[latest])]
         return self._whole(latest, stamps[latest])
 
     def find(self, puid: str) -> Recorded:

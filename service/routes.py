@@ -57,7 +57,7 @@ def create_routes(
 
     @routes.get("/health/status")
     def status() -> Response:
-        return json_response(seldon_v1.encode_health(counts.read().totals, detector.threshold))
+        return json_response(seldon_v1.encode_health(counts.totals(), detector.threshold))
 
     @routes.get("/metadata")
     def metadata() -> Response:

@@ -78,7 +78,7 @@ def test_nothing_is_counted_yet(counts):
 def test_totals_include_the_rows_just_added(counts):
     assert counts.add(ONE) == Totals(1, 1)
     assert counts.add(THREE) == Totals(4, 2)
-    assert counts.read().totals == Totals(4, 2)
+    assert counts.read().totals == counts.totals() == Totals(4, 2)
 
 
 @pytest.mark.parametrize("score", [-0.7, -0.5, -0.449, 0.0, 0.05, 0.5, 0.51, np.nextafter(0.1, 1)])

@@ -120,6 +120,25 @@ def test_a_slow_worker_keeps_its_recent_rows_while_a_fast_one_laps_it(tmp_path):
     ]
 
 
+def test_the_last_rows_are_kept_whoever_writes_and_dies(tmp_path, monkeypatch):
+    writers = 6
+    monkeypatch.setattr("service.records._SPARE_BLOCKS", 2 * writers)
+    random = np.random.default_rng(16)
+    shared = begin_records(tmp_path, ["a", "b"], 200)
+    crew = [begin_records(tmp_path, ["a", "b"], 200) for _ in range(writers)]
+    written = 0
+    for _ in range(1500):
+        slow = random.integers(1, writers + 1)  # the first writes most, the last one seldom
+        writer = random.integers(slow)
+        if random.random() < 0.02:  # it dies and another takes its place
+            crew[writer] = begin_records(tmp_path, ["a", "b"], 200)
+        rows = int(random.choice([1, 1, 2, 30]))
+        append(crew[writer], "p", rows, start=written)
+        written += rows
+        last = list(range(max(0, written - 200), written))
+        assert shared.read()["values"][:, 0].tolist() == last
+
+
 def test_the_rows_of_a_prediction_are_found_by_its_puid(records):
     for i in range(30):
         append(records, f"p{i}", 5, start=i)
