@@ -297,15 +297,15 @@ class Counts:
 
     def _claim(self) -> None:
         """Make the first slot that no living process has this process's own."""
-        self._locks = locks = self._file.locks()
+        locks = self._file.locks()
         locks.take(_DOOR, wait=True)  # two at once could both see the same number of slots in use
         free = (slot for slot in range(MAX_PROCESSES) if locks.take(slot))
         slot = next(free, -1)
-        if slot < 0:
-            raise BadSetting(f"more than {MAX_PROCESSES} processes count in one place")
         self._words[_USED] = max(self._words[_USED], slot + 1)
         locks.give_back(_DOOR)
-        self._slot = slot
+        if slot < 0:
+            raise BadSetting(f"more than {MAX_PROCESSES} processes count in one place")
+        self._locks, self._slot = locks, slot
 
     def _find_requests(self, key: _Key) -> _Cell:
         number = self._name(key)

@@ -97,7 +97,7 @@ class Records:
         self._row_bytes = memory[rows_start:keys_start]
         self._key_words = memory[keys_start:].cast("I")
         self._row_size = row_type.itemsize
-        self._pack_row = struct.Struct(f"<qddII16s48s{8 * len(self.features)}s").pack_into
+        self._pack_row = struct.Struct(f"=qddII16s48s{8 * len(self.features)}s").pack_into
         self._ahead = later_than(int(self._stamps.max()))
         self.forget()
         forget_after_fork(self)
@@ -182,6 +182,7 @@ class Records:
         wrong |= (self._table["label"] > 1) | ~np.isfinite(self._table["score"])
         wrong &= self._stamps != 0
         self._stamps[wrong] = 0
+        self._ahead = later_than(int(self._stamps.max()))
         return int(wrong.sum())
 
     def _whole(self, places: NDArray[np.intp], stamps: NDArray[np.int64]) -> Recorded:
@@ -349,14 +350,14 @@ def new_puid() -> str:
 def _row_type(features: int) -> np.dtype[np.void]:
     return np.dtype(
         [
-            ("stamp", "<i8"),  # see the module's text
-            ("time", "<f8"),  # seconds since 1970, UTC; not to be relied on for the order
-            ("score", "<f8"),
-            ("row", "<u4"),  # number in its request
-            ("label", "<u4"),  # 1 for an outlier
+            ("stamp", np.int64),  # see the module's text
+            ("time", np.float64),  # seconds since 1970, UTC; not to be relied on for the order
+            ("score", np.float64),
+            ("row", np.uint32),  # number in its request
+            ("label", np.uint32),  # 1 for an outlier
             ("version", "S16"),  # of the model
             ("puid", f"S{_PUID_BYTES}"),
-            ("values", "<f8", (features,)),
+            ("values", np.float64, (features,)),
         ]
     )
 

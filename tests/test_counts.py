@@ -341,7 +341,7 @@ def test_one_process_too_many_is_refused(monkeypatch):
         with pytest.raises(BadSetting, match="more than 1 processes"):
             counts.add(ONE)
 
-    wait_for(in_child(work))
+    wait_for(in_child(work), in_child(work))
     assert counts.add(ONE) == Totals(2, 2)
 
 

@@ -247,6 +247,15 @@ def test_damaged_rows_are_dropped_and_told(tmp_path, caplog):
     assert "2 damaged rows are dropped" in caplog.text
 
 
+def test_a_damaged_stamp_does_not_lead_the_clock_astray(tmp_path):
+    records = begin_records(tmp_path, ["a", "b"], 1000)
+    append(records, "p", 3)
+    records._stamps[1] = 2**63 - 1
+    records = begin_records(tmp_path, ["a", "b"], 1000)
+    append(records, "q")
+    assert records.read()["puid"].tolist() == [b"p", b"p", b"q"]
+
+
 def test_threads_and_processes_lose_no_row(records):
     def work(worker):
         def thread(number):
