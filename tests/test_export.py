@@ -210,7 +210,7 @@ from training.forest import fit_forest
 train = spending()
 forest = fit_forest(train.X, n_estimators=5, seed=int(sys.argv[2]))
 card = describe(forest, train)
-for _ in range(20):
+for _ in range(10):
     save_model(sys.argv[1], forest, card)
 """
     root = Path(__file__).parents[1]

@@ -155,15 +155,12 @@ print(main(["--no_save"]), main(["--no_save", "--dataset", "my.csv"]))
         ("--allow_missing", "--allow_missing goes with a table of your own, not with spending"),
         ("--full", "--full goes with kddcup99, not with spending"),
         ("--dataset my.csv --data_home .", "--data_home goes with kddcup99, not with my.csv"),
-        ("--save_path pyproject.toml", "--save_path pyproject.toml: give a folder; model.pickle is "
-         "written into it"),
         ("--save_path out/model.pickle", "--save_path out/model.pickle: give a folder; "
          "model.pickle is written into it"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_in_one_sentence(options, sentence, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "pyproject.toml").touch()
     assert main([*options.split(), "--no_save"] if "save" not in options else options.split()) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == f"error: {sentence}"

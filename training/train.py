@@ -245,7 +245,7 @@ def _folder(save_path: Path | None) -> Path:
     """Return the absolute folder to save in: the caller's, else the repository's models/."""
     if save_path is None:
         return (_ROOT if _in_checkout() else Path.cwd()) / "models"
-    if save_path.suffix == ".pickle" or save_path.is_file():
+    if save_path.suffix == ".pickle":
         raise CannotTrain(
             f"--save_path {save_path}: give a folder; model.pickle is written into it"
         )
