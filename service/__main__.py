@@ -14,12 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from . import __version__
-from .app import create_app, watch_drift
-from .artifact import load_model
 from .counts import reset_counts
 from .errors import BadInput, BadSetting, IsoserveError
 from .records import export_records, open_records
-from .server import Server, configure_logs
+from .server import Server, check_address, configure_logs
 from .settings import Settings, describe_settings, unknown_variables
 
 cli = typer.Typer(
@@ -55,6 +53,9 @@ def serve() -> None:
         configure_logs(settings.log_level)
         for sentence in unknown_variables():
             structlog.get_logger("isoserve").warning(sentence)
+        check_address(settings)
+        from .app import create_app  # noqa: PLC0415 - it takes seconds: not for a wrong setting
+
         app = create_app(settings)
     Server(app, settings).run()
 
@@ -65,7 +66,7 @@ def show_settings() -> None:
     table = Table("variable", "default", "meaning", box=None)
     for row in describe_settings():
         table.add_row(*row)
-    Console().print(table)
+    _print(table)
 
 
 @counts_cli.command("reset")
@@ -108,6 +109,9 @@ def delete(
 def drift() -> None:
     """Print how far the recorded rows have moved from training, the largest drift first."""
     with _sentences():
+        from .app import watch_drift  # noqa: PLC0415
+        from .artifact import load_model  # noqa: PLC0415
+
         settings = Settings.read()
         model = load_model(settings.model, settings.require_card)
         gauge = watch_drift(model, open_records(settings.state_dir)[0])
@@ -120,7 +124,13 @@ def drift() -> None:
     table.add_row("(score)", f"{found.score:.4f}")
     for feature, index in found.largest(len(found.features)):
         table.add_row(feature, f"{index:.4f}")
-    Console().print(table)
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    """Print a table, as wide as it likes where nobody watches."""
+    console = Console()
+    console.print(table, width=console.width if console.is_terminal else 200)
 
 
 @contextmanager

@@ -16,9 +16,9 @@ from .artifact import Model, load_model
 from .components import Desk, Detector
 from .counts import OTHER, Counts
 from .drift import DriftGauge
-from .errors import MethodNotAllowed, NotFound, Refusal, nearest
+from .errors import BadSetting, MethodNotAllowed, NotFound, Refusal, count, nearest
 from .records import Records, begin_records, new_puid
-from .routes import body_too_large, create_routes, json_response, score_a_row
+from .routes import body_too_large, create_routes, discard_body, json_response, score_a_row
 from .rows import Floats
 from .seldon_v1 import encode_error
 from .settings import Settings
@@ -41,6 +41,11 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_puid) -> F
         BadSetting: the state folder cannot be written, or another service uses it.
     """
     model = load_model(settings.model, settings.require_card)
+    if len(model.features) > settings.max_columns:
+        raise BadSetting(
+            f"ISOSERVE_MAX_COLUMNS={settings.max_columns} would refuse every request: "
+            f"the model has {count(len(model.features), 'feature')}"
+        )
     detector = Detector(model, settings.threshold, by_name=settings.names == "match")
     score_a_row(detector)
     state = StateFolder(settings.state_dir)
@@ -137,13 +142,15 @@ def _answer_errors(app: Flask, max_body_bytes: int) -> None:
     @app.errorhandler(405)
     def wrong_method(error: HTTPException) -> Response:
         allowed = sorted(error.valid_methods or [])  # type: ignore[attr-defined]
-        text = f"{request.path} takes {', '.join(allowed)}, not {request.method}"
+        own = [method for method in allowed if method not in ("HEAD", "OPTIONS")]
+        text = f"{request.path} takes {', '.join(own)}, not {request.method}"
         response = refuse(MethodNotAllowed(text))
         response.headers["Allow"] = ", ".join(allowed)
         return response
 
     @app.errorhandler(413)
     def too_large(error: HTTPException) -> Response:
+        discard_body(4 * max_body_bytes)
         return refuse(body_too_large(max_body_bytes))
 
     @app.errorhandler(HTTPException)

@@ -12,9 +12,10 @@ import json
 import logging
 import pickle
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 from sklearn.ensemble import IsolationForest
@@ -25,6 +26,7 @@ from .scorer import CompiledForest, compile_forest
 logger = logging.getLogger(__name__)
 
 CARD_FORMAT = 1
+_QUANTILES = 101  # the minimum, each percentile, the maximum
 
 # numpy 2 renamed its private package; a file may come from either side of that.
 _NUMPY_CORE = "numpy._core" if int(np.__version__.split(".")[0]) >= 2 else "numpy.core"
@@ -114,17 +116,30 @@ class Card:
     def from_json(cls, text: str) -> Card:
         """Read the text of a card file; a damaged one raises ValueError."""
         try:
-            fields = json.loads(text)
-            if fields["format"] != CARD_FORMAT:
-                raise ValueError(f"format {fields['format']} is not {CARD_FORMAT}")
-            features = [Feature(**feature) for feature in fields.pop("features")]
-            golden = Golden(**fields.pop("golden"))
-            quality = fields.pop("quality")
+            found = json.loads(text, parse_constant=_refuse_constant)
+            if found["format"] != CARD_FORMAT:
+                raise ValueError(f"format {found['format']} is not {CARD_FORMAT}")
+            features = [Feature(**feature) for feature in found.pop("features")]
+            golden = Golden(**found.pop("golden"))
+            quality = found.pop("quality")
             if quality is not None:
                 quality = Judgement(**quality)
-            return cls(features=features, golden=golden, quality=quality, **fields)
-        except (KeyError, TypeError, AttributeError) as error:
+            card = cls(features=features, golden=golden, quality=quality, **found)
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
+        card._check()
+        return card
+
+    def _check(self) -> None:
+        """Raise ValueError for the first field that holds what it should not."""
+        if wrong := _misfit(self):
+            raise ValueError(f"{wrong} is of the wrong type")
+        names = [feature.name for feature in self.features]
+        if len(set(names)) < len(names):
+            raise ValueError("two features have one name")
+        lengths = {len(feature.quantiles) for feature in self.features}
+        if lengths | {len(self.score_quantiles)} != {_QUANTILES}:
+            raise ValueError(f"there are not {_QUANTILES} quantiles of each feature and the score")
 
 
 @dataclass(frozen=True)
@@ -139,6 +154,32 @@ class Model:
     named: bool
     """Whether `features` are the training table's own names (else f0, f1, ...)."""
     card: Card | None
+
+
+def _misfit(record: Any) -> str | None:
+    """Return the name of a dataclass field whose value does not fit its type, if there is one."""
+    hints = get_type_hints(type(record))
+    for field in fields(record):
+        if not _fits(getattr(record, field.name), hints[field.name]):
+            return field.name
+    return None
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is UnionType:
+        return any(_fits(value, one) for one in inner)
+    if origin is list:
+        return isinstance(value, list) and all(_fits(item, inner[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(item, inner[1]) for item in value.values())
+    if is_dataclass(hint):
+        return type(value) is hint and _misfit(value) is None
+    return hint is Any or type(value) is hint or (hint is float and type(value) is int)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number")
 
 
 def _layout(value: Any, indent: str = "") -> str:

@@ -86,7 +86,7 @@ class CoreIsolationForest:
     def __init__(self, threshold: float = 0.0, load_path: str = "./models/") -> None:
         """Load `model.pickle` from the folder `load_path`; BadModel when it cannot be served."""
         model = load_model(Path(load_path) / "model.pickle")
-        self._detector = Detector(model, threshold, by_name=False)
+        self._detector = Detector(model, float(threshold), by_name=False)
         self._counts = Counts()
         self._calls = threading.local()
 
@@ -187,7 +187,10 @@ class OutlierIsolationForest(CoreIsolationForest):
         Nothing is counted as a prediction.
         """
         super().send_feedback(X, feature_names, reward, truth, routing)
-        truths = np.ravel(np.asarray([] if truth is None else truth, dtype=np.float64))
+        try:
+            truths = np.ravel(np.asarray([] if truth is None else truth, dtype=np.float64))
+        except (ValueError, TypeError) as error:
+            raise BadInput("truth is 0 for an inlier or 1 for an outlier") from error
         if not truths.size:
             return
         labels = self._detect(X).labels

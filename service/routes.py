@@ -19,6 +19,8 @@ from .rows import Limits, Rows, Verdict
 from .settings import Settings
 from .wire import NO_JSON, decode_json, render_json
 
+_SWITCH = {"1": True, "true": True, "": False, "0": False, "false": False}
+
 Encoder = Callable[[seldon_v1.Message, Verdict, Totals, bool], dict[str, Any]]
 
 
@@ -36,11 +38,11 @@ def create_routes(
 
     def answer(encode: Encoder) -> Response:
         """Answer one Seldon message in its own form."""
+        with_scores = read_switch("scores")
         body = read_body(settings.max_body_bytes)
         message = decode_json(body, decode, settings.max_depth)
         message = message.named(new_puid)
         verdict, totals = desk.predict(message.rows, message.puid)
-        with_scores = request.args.get("scores", "0") not in ("", "0", "false")
         return json_response(encode(message, verdict, totals, with_scores))
 
     @routes.post("/predict")
@@ -105,6 +107,8 @@ def read_body(max_bytes: int) -> bytes:
     """Return the JSON body of this request."""
     if not request.is_json:
         raise BadInput(f"{NO_JSON}: send it with Content-Type: application/json")
+    if request.content_encoding not in (None, "identity"):
+        raise BadInput(f"{NO_JSON}: a body with Content-Encoding is not read here; send it plain")
     try:
         body = request.get_data(cache=False)
     except HTTPException:
@@ -113,7 +117,27 @@ def read_body(max_bytes: int) -> bytes:
         raise BadInput(f"the body cannot be read: {error}") from error
     if len(body) > max_bytes:
         raise body_too_large(max_bytes)
+    if len(body) < (request.content_length or 0):
+        raise BadInput(f"the body ends early: {len(body)} of {request.content_length} bytes came")
     return body
+
+
+def discard_body(most: int) -> None:
+    """Read what a refused request still sends, as far as `most` bytes.
+
+    Many clients look for an answer only when they have sent everything.
+    """
+    left = most
+    while left > 0 and (chunk := request.environ["wsgi.input"].read(min(left, 2**16))):
+        left -= len(chunk)
+
+
+def read_switch(name: str) -> bool:
+    """Return whether the query has `name=1`; BadInput for what is neither on nor off."""
+    text = request.args.get(name, "0").lower()
+    if text not in _SWITCH:
+        raise BadInput(f"{name} is 1 or 0, not {text[:20]!r}")
+    return _SWITCH[text]
 
 
 def body_too_large(max_bytes: int) -> TooLarge:

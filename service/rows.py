@@ -16,7 +16,8 @@ from .errors import BadInput, TooLarge, count, nearest
 
 Floats = NDArray[np.float64]
 
-_POSITIONAL = re.compile(r"t:\d+")
+# Seldon's ways not to name a column.
+_POSITIONAL = re.compile(r"|t:\d+")
 
 
 @dataclass(frozen=True)
@@ -67,19 +68,19 @@ class Rows:
     def arranged(self, features: tuple[str, ...], by_name: bool = True) -> Rows:
         """Return the rows with their columns as the model has them.
 
-        Columns are matched by name when both sides have names, else by position. Names such as
-        `t:0` are Seldon's way to say "by position".
+        Columns are matched by name when both sides have names, else by position; empty names, and
+        names such as `t:0`, are Seldon's way to say "by position".
 
         Raises:
             BadInput: missing, extra or doubled names, or the wrong number of columns.
         """
         width = self.values.shape[1]
-        if not by_name or not self.names or all(_POSITIONAL.fullmatch(n) for n in self.names):
+        if by_name and self.names and len(self.names) != width:
+            raise BadInput(f"{count(len(self.names), 'name')} for {count(width, 'column')}")
+        if not by_name or all(_POSITIONAL.fullmatch(name) for name in self.names):
             if width != len(features):
                 raise BadInput(f"rows have {count(width, 'column')}; {_expected(features)}")
             return Rows(self.values, features)
-        if len(self.names) != width:
-            raise BadInput(f"{count(len(self.names), 'name')} for {count(width, 'column')}")
         if self.names == features:
             return self
         _check_names(self.names, features)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .counts import Totals
-from .errors import BadInput
+from .errors import BadInput, count
 from .rows import Limits, Rows, Verdict
 
 EXAMPLE = '{"data": {"ndarray": [[1, 2]]}}'
@@ -161,7 +161,8 @@ def _decode_tensor(tensor: Any, names: tuple[str, ...], limits: Limits | None) -
     if not isinstance(shape, list) or not all(type(n) is int and n >= -1 for n in shape):
         raise BadInput("data.tensor.shape is not a list of whole numbers")
     if len(shape) != 2:
-        raise BadInput(f"data.tensor.shape has {len(shape)} dimensions; rows have 2, as in [1, 2]")
+        dimensions = count(len(shape), "dimension")
+        raise BadInput(f"data.tensor.shape has {dimensions}; rows have 2, as in [1, 2]")
     if not isinstance(values, list):
         raise BadInput("data.tensor.values is not a list")
     return Rows.parse(_fold(values, *shape), names, limits)
@@ -174,9 +175,8 @@ def _fold(values: list[Any], n_rows: int, n_columns: int) -> list[list[Any]]:
     if n_rows == -1 and n_columns > 0:
         n_rows = len(values) // n_columns
     if n_rows * n_columns != len(values) or n_rows < 0 or n_columns < 0:
-        raise BadInput(
-            f"data.tensor has {len(values)} values for the shape [{n_rows}, {n_columns}]"
-        )
+        sizes = f"[{n_rows}, {n_columns}]"
+        raise BadInput(f"data.tensor has {count(len(values), 'value')} for the shape {sizes}")
     return [values[i : i + n_columns] for i in range(0, len(values), n_columns or 1)]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,10 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import ThreadWorker
 
+from .errors import BadSetting
+from .seldon_v1 import encode_error
 from .settings import Settings
+from .wire import render_json
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -36,7 +41,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's worker with threads, which ends at once when told to."""
+    """gunicorn's worker with threads, which ends at once when told to and refuses in JSON."""
 
     def handle_quit(self, sig: int, frame: Any) -> None:
         """End the process, as Ctrl-C asks.
@@ -45,6 +50,52 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         the signal came while this very thread held it.
         """
         os._exit(0)
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Refuse what is no HTTP request, before the application has seen it."""
+        super().handle_error(req, _JsonPages(client, str(exc)), addr, exc)
+
+
+class _JsonPages:
+    """A socket that sends gunicorn's error pages in the shape of all other errors."""
+
+    def __init__(self, client: Any, text: str) -> None:
+        self._client, self._text = client, text
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def sendall(self, page: bytes) -> None:
+        head = page.split(b"\r\n", 1)[0]
+        server_fault = head.split()[1].startswith(b"5")
+        body = render_json(encode_error(f"no valid HTTP request: {self._text}", server_fault))
+        fields = {
+            "Connection": "close",
+            "Content-Type": "application/json",
+            "Content-Length": str(len(body)),
+            "X-Request-ID": secrets.token_hex(8),
+        }
+        lines = [head, *(f"{name}: {value}".encode() for name, value in fields.items()), b"", body]
+        self._client.sendall(b"\r\n".join(lines))
+
+
+def check_address(settings: Settings) -> None:
+    """Try whether this service can listen where it should.
+
+    Raises:
+        BadSetting: it cannot, and why.
+    """
+    host, port = settings.host, settings.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise BadSetting(
+                f"ISOSERVE_HOST={host} ISOSERVE_PORT={port}: cannot listen there "
+                f"({error.strerror}); choose another, or stop who listens there now"
+            ) from error
 
 
 class PlainLogger(Logger):  # type: ignore[misc]

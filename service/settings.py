@@ -48,7 +48,9 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, frozen=True, extra="forbid", protected_namespaces=()
     )
 
-    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 is every interface")
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 is every interface"
+    )
     port: int = Field(8000, ge=1, le=65535, description="port to listen on")
     # State files have room for 64 processes: all workers twice, while gunicorn reloads them.
     workers: int = Field(2, ge=1, le=32, description="worker processes")
@@ -152,8 +154,12 @@ def _from_parameters() -> dict[str, Any]:
     """Read the constructor arguments: [{"name": "threshold", "value": "0.1", "type": "FLOAT"}]."""
     given = {}
     for parameter in _json_variable(PARAMETERS, list):
-        if not isinstance(parameter, dict) or not {"name", "value"} <= parameter.keys():
-            raise BadSetting(f"{PARAMETERS}: each parameter is an object with name, value and type")
+        if not isinstance(parameter, dict) or not all(
+            isinstance(parameter.get(key), str) for key in ("name", "value")
+        ):
+            raise BadSetting(
+                f"{PARAMETERS}: each parameter is an object with name, value and type, all strings"
+            )
         given[parameter["name"]] = parameter["value"]
     found = {}
     if "threshold" in given:
@@ -165,6 +171,8 @@ def _from_parameters() -> dict[str, Any]:
 
 def _from_labels() -> dict[str, Any]:
     labels = _json_variable(LABELS, dict)
+    if not isinstance(labels.get("version", ""), str):
+        raise BadSetting(f"{LABELS}: version is not a string")
     return {"predictor_version": labels["version"]} if "version" in labels else {}
 
 

@@ -49,10 +49,15 @@ def render_json(value: Any) -> bytes:
 def _blame_a_number(body: bytes, decode: Callable[[Any], Any]) -> None:
     """Let `decode` name the cell of a NaN or an infinity: Python's own reader lets those by."""
     try:
-        value = json.loads(body)
+        value = json.loads(body, parse_int=_parse_int)
     except (ValueError, RecursionError):
         return
     decode(value)
+
+
+def _parse_int(text: str) -> int | float:
+    """Read a whole number; one with more digits than Python takes is infinite to us anyway."""
+    return int(text) if len(text) < 1000 else float(text)
 
 
 def _is_deeper(body: bytes, limit: int) -> bool:

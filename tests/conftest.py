@@ -60,7 +60,7 @@ def write_card(folder):
             "created": "2026-01-01T00:00:00Z",
             "dataset": "test",
             "rows": 5000,
-            "features": [Feature(name, "float64", [0.0] * 101) for name in ("mean", "sd")],
+            "features": [Feature(name, "float", [0.0] * 101) for name in ("mean", "sd")],
             "parameters": {},
             "seed": 16,
             "offset": -0.5,

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.app import create_app
 from service.artifact import Feature
-from service.errors import BadModel
+from service.errors import BadModel, BadSetting
 from service.metrics import METRICS
 from service.records import open_records
 from service.settings import Settings
@@ -41,6 +41,24 @@ def test_scores_and_labels_equal_scikit_learns(client, forest, samples):
     assert np.array_equal(scores, forest.decision_function(samples))
     labels = np.array(answer["data"]["ndarray"])
     assert np.array_equal(labels == 1, forest.predict(samples) == -1)
+
+
+def test_a_switch_is_on_or_off(client):
+    answer = client.post("/predict?scores=maybe", json={"data": {"ndarray": [[1, 2]]}})
+    assert answer.status_code == HTTPStatus.BAD_REQUEST
+    assert answer.json["status"]["info"] == "scores is 1 or 0, not 'maybe'"
+
+
+def test_a_model_wider_than_the_limit_ends_the_start(make_client):
+    with pytest.raises(BadSetting, match="ISOSERVE_MAX_COLUMNS=1 would refuse every request"):
+        make_client(max_columns=1)
+
+
+def test_a_compressed_body_is_refused_in_words(client):
+    headers = {"Content-Encoding": "gzip"}
+    answer = client.post("/predict", json={"data": {"ndarray": [[1, 2]]}}, headers=headers)
+    assert answer.status_code == HTTPStatus.BAD_REQUEST
+    assert "Content-Encoding" in answer.json["status"]["info"]
 
 
 @pytest.mark.parametrize("text", ["0", "false", ""])
@@ -88,7 +106,9 @@ def test_no_json_is_told_in_seldons_words(client, data, content_type):
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999", "1" + "0" * 400, "null"])
+@pytest.mark.parametrize(
+    "number", ["NaN", "-Infinity", "1e999", "1" + "0" * 400, "9" * 5000, "null"]
+)
 def test_a_cell_that_is_no_finite_number_is_named(client, route, number):
     body = f'{{"data":{{"ndarray":[[1,2],[3,{number}]]}}}}'
     answer = client.post(route, data=body, content_type="application/json")

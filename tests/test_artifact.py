@@ -22,7 +22,7 @@ def test_a_model_is_read_with_its_card(folder, write_card, forest, samples):
 
 
 def test_a_card_comes_back_as_it_was_written(write_card):
-    card = write_card(score_quantiles=[0.1 + 0.2, 1e-17])
+    card = write_card(score_quantiles=[0.1 + 0.2] * 100 + [1e-17])
     assert Card.from_json(card.to_json()) == card
 
 
@@ -43,6 +43,13 @@ def damaged(text, **changes):
         (lambda text: "[]", "is damaged"),
         (lambda text: damaged(text, format=2), "format 2 is not 1"),
         (lambda text: damaged(text, surplus=1), "is damaged"),
+        (lambda text: damaged(text, files=[]), "files is of the wrong type"),
+        (lambda text: damaged(text, training_outlier_share="x"), "training_outlier_share is of"),
+        (lambda text: text.replace('"mean"', "1"), "features is of the wrong type"),
+        (lambda text: text.replace('"mean"', '"sd"'), "two features have one name"),
+        (lambda text: damaged(text, offset=float("nan")), "NaN is not a number"),
+        (lambda text: damaged(text, score_quantiles=[0.0]), "there are not 101 quantiles"),
+        (lambda text: "[" * 100_000, "is damaged"),
         (lambda text: damaged(text, files={"model.pickle": "0"}), "describes another file"),
         (lambda text: damaged(text, features=[]), "names 0 features for 2"),
     ],

@@ -116,7 +116,7 @@ def test_feedback_without_truth_changes_nothing(folder):
     assert values(component.metrics())["nb_labels_tot"] == 0
 
 
-@pytest.mark.parametrize("truth", [[0, 1], [-1], [0.5]])
+@pytest.mark.parametrize("truth", [[0, 1], [-1], [0.5], ["x"]])
 def test_a_truth_that_does_not_fit_is_refused(folder, truth):
     with pytest.raises(BadInput, match="truth"):
         OutlierIsolationForest(load_path=str(folder)).send_feedback([NORMAL], [], 1.0, truth)

@@ -130,7 +130,7 @@ def test_without_a_network_it_is_said_how_to_lay_the_file(tmp_path, monkeypatch)
 
 @pytest.mark.slow
 @pytest.mark.skipif(not ARCHIVE.exists(), reason="the KDD Cup 99 archive is not here")
-def test_the_real_file_is_laid_by_hand_and_trained_on(tmp_path, monkeypatch, capsys):
+def test_the_real_file_is_laid_by_hand_trained_on_and_served(tmp_path, monkeypatch, capsys, serve):
     folder = tmp_path / "kddcup99_10-py3"
     folder.mkdir()
     shutil.copyfile(ARCHIVE, folder / "kddcup99_10_data")
@@ -158,3 +158,10 @@ def test_the_real_file_is_laid_by_hand_and_trained_on(tmp_path, monkeypatch, cap
     assert card["quality"]["fresh"]
     assert card["quality"]["roc_auc"] >= 0.85
     assert "fresh rows" in capsys.readouterr().out
+
+    # The golden rows reach from the most abnormal row to the most normal one.
+    body = {"data": {"names": names, "ndarray": card["golden"]["rows"]}}
+    service = serve(tmp_path / "default" / "model.pickle", require_card=1)
+    status, answer = service.post("/predict?scores=1", body)
+    assert status == 200
+    assert answer["meta"]["tags"]["anomaly-scores"] == card["golden"]["scores"]

@@ -81,7 +81,7 @@ def test_named_columns_may_come_in_any_order():
     assert rows.arranged(("mean", "sd")).values.tolist() == [[2, 1], [4, 3]]
 
 
-@pytest.mark.parametrize("names", [[], ["t:0", "t:1"], ["t:1", "t:0"]])
+@pytest.mark.parametrize("names", [[], ["", ""], ["t:0", "t:1"], ["t:1", "t:0"]])
 def test_without_real_names_columns_mean_their_position(names):
     rows = Rows.parse([[1, 2]], names)
     assert rows.arranged(("mean", "sd")).values.tolist() == [[1, 2]]
@@ -99,6 +99,7 @@ def test_names_are_ignored_when_position_is_asked_for():
         (["mean", "sdd"], "column 'sd' is missing (is it 'sdd'?); this model expects 2: mean, sd"),
         (["mean", "zzz"], "column 'sd' is missing; this model expects 2: mean, sd"),
         (["mean"], "1 name for 2 columns"),
+        (["t:0"], "1 name for 2 columns"),
     ],
 )
 def test_wrong_names_are_told(names, message):

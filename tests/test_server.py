@@ -20,11 +20,16 @@ import pytest
 def start(tmp_path):
     """Run `python -m service` until it ends."""
 
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    defaults = {"ISOSERVE_STATE_DIR": str(tmp_path / "state"), "ISOSERVE_PORT": str(port)}
+
     def run(**environment):
         return subprocess.run(
             [sys.executable, "-m", "service"],
             cwd=Path(__file__).parents[1],
-            env=os.environ | {"ISOSERVE_STATE_DIR": str(tmp_path / "state")} | environment,
+            env=os.environ | defaults | environment,
             capture_output=True,
             text=True,
             timeout=60,
@@ -109,10 +114,38 @@ def test_a_body_in_chunks_is_held_to_the_limit_and_its_faults_are_the_senders(fo
         (chunked(100).replace(b"\r\n64\r\n", b"\r\n-64\r\n"), b"400"),
         (chunked(100).replace(b"\r\n64\r\n", b"\r\nzz\r\n"), b"400"),
     ]
+    cut_short = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    cut_short += b'Content-Length: 99\r\n\r\n{"data":{"ndarray":[[1,1]]}}'
+    for request, status in [*cases, (cut_short, b"400")]:
+        with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+            connection.sendall(request)
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(65536).split()[1] == status
+    # A client that looks for the answer only when it has sent everything gets it all the same.
+    assert (
+        service.request("POST", "/predict", b"x" * 300, {"Content-Type": "application/json"})[0]
+        == 413
+    )
+
+
+def test_what_is_no_http_request_is_refused_in_json(folder, serve):
+    service = serve(folder / "model.pickle")
+    cases = [
+        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 9000 + b"\r\n\r\n", 431),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"nonsense\r\n\r\n", 400),
+    ]
     for request, status in cases:
         with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
             connection.sendall(request)
-            assert connection.recv(65536).split()[1] == status
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            refusal = json.loads(answer.read())["status"]
+        assert answer.status == status
+        assert refusal["reason"] == "MICROSERVICE_BAD_DATA"
+        assert refusal["info"].startswith("no valid HTTP request: ")
+        assert answer.headers["X-Request-ID"]
 
 
 def test_a_wrong_setting_ends_the_start_with_a_sentence(start):
@@ -138,7 +171,7 @@ def test_a_port_in_use_ends_the_start(start, folder, serve):
     service = serve(folder / "model.pickle")
     done = start(ISOSERVE_MODEL=str(folder / "model.pickle"), ISOSERVE_PORT=str(service.port))
     assert done.returncode == 1
-    assert "in use" in done.stdout
+    assert f"ISOSERVE_PORT={service.port}: cannot listen there" in done.stderr
 
 
 def predict(service, rows, **meta):
@@ -166,9 +199,16 @@ def test_a_state_folder_that_cannot_be_written_ends_the_start(start, folder):
     assert "Traceback" not in done.stderr
 
 
+def wait_for(condition, seconds=20):
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+
+
 def test_workers_count_in_one_place_and_a_restart_goes_on(folder, serve):
     service = serve(folder / "model.pickle", workers=3, state_dir=folder / "state")
-    assert len(service.workers()) == 3
+    wait_for(lambda: len(service.workers()) == 3)
     for i in range(1, 21):
         _, answer = predict(service, [[1, 1], [60, 40]])
         gauges = {gauge["key"]: gauge["value"] for gauge in answer["meta"]["metrics"]}

@@ -32,6 +32,13 @@ def test_settings_come_from_the_environment(monkeypatch):
     [
         ("ISOSERVE_PORT", "http", "ISOSERVE_PORT='http': input should be a valid integer"),
         ("ISOSERVE_PORT", "70000", "ISOSERVE_PORT='70000': input should be less than"),
+        ("ISOSERVE_HOST", "", "ISOSERVE_HOST='': string should have at least 1 character"),
+        ("PREDICTOR_LABELS", '{"version": 7}', "PREDICTOR_LABELS: version is not a string"),
+        (
+            "PREDICTIVE_UNIT_PARAMETERS",
+            '[{"name": "load_path", "value": 5}]',
+            "PREDICTIVE_UNIT_PARAMETERS: each parameter is",
+        ),
         ("ISOSERVE_THRESHOLD", "nan", "ISOSERVE_THRESHOLD='nan': input should be a finite number"),
         ("ISOSERVE_NAMES", "any", "ISOSERVE_NAMES='any': input should be 'match' or 'position'"),
         ("GUNICORN_THREADS", "many", "GUNICORN_THREADS='many': input should be a valid integer"),

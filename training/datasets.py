@@ -141,8 +141,8 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:8])) + more
 
 
-def doubts(dataset: Dataset) -> list[str]:
-    """Return a sentence for each thing that is odd but can be trained on.
+def doubts(dataset: Dataset, judged: Dataset | None = None) -> list[str]:
+    """Return a sentence for each thing that is odd but can be trained on, and judged on `judged`.
 
     Raises:
         CannotTrain: nothing but constant columns.
@@ -155,8 +155,9 @@ def doubts(dataset: Dataset) -> list[str]:
             f"{listed(sorted(likely))} is trained on like any other column; if it tells outliers, "
             "name it by --label"
         )
-    if dataset.labels is not None and dataset.labels.min() == dataset.labels.max():
-        found.append(f"every label is {dataset.labels[0]}, so there is nothing to judge by")
+    labels = (judged or dataset).labels
+    if labels is not None and labels.min() == labels.max():
+        found.append(f"every label is {labels[0]}, so there is nothing to judge by")
     constant = [dataset.features[j] for j in np.flatnonzero(_constant(dataset.X))]
     if len(constant) == len(dataset.features):
         raise CannotTrain(

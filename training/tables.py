@@ -217,7 +217,7 @@ def _by_keeping(names: Sequence[str]) -> str:
 
 def _shown(cell: Any) -> str:
     """Return a cell for a sentence: short, on one line."""
-    if pd.isna(cell):
+    if pd.api.types.is_scalar(cell) and pd.isna(cell):
         return "nothing"
     text = repr(cell) if isinstance(cell, str) else str(cell)
     return text if len(text) <= 40 else f"{text[:36]}..."

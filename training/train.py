@@ -156,7 +156,7 @@ def train(  # noqa: PLR0913, PLR0917 -- each is an option of the command line
 
     with _step(f"reading {dataset}"):
         training, judged = source.read()
-    for doubt in doubts(training):
+    for doubt in doubts(training, judged):
         _say(f"warning: {doubt}")
     with _step(f"fitting {count(n_estimators, 'tree')} on {_size(training)}"):
         forest = fit_forest(
