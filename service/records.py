@@ -96,8 +96,8 @@ class Records:
         self._stamp_words = memory[file.start : rows_start].cast("q")
         self._row_bytes = memory[rows_start:keys_start]
         self._key_words = memory[keys_start:].cast("I")
-        self._row_size = row_type.itemsize
-        self._pack_row = struct.Struct(f"=qddII16s48s{8 * len(self.features)}s").pack_into
+        self._row_size, self._values_size = row_type.itemsize, 8 * len(self.features)
+        self._pack_row = struct.Struct(f"=qddII16s48s{self._values_size}s").pack_into
         self._ahead = later_than(int(self._stamps.max()))
         self.forget()
         forget_after_fork(self)
@@ -196,22 +196,24 @@ class Records:
 
     def _write_few(self, request: _Request, values: Floats, verdict: Verdict) -> None:
         stamp, now, version, name = request
-        key = crc32(name)
+        stamps, key, threshold = self._stamp_words, crc32(name), verdict.threshold
+        cells, width = values.tobytes(), self._values_size
         for i, score in enumerate(verdict.scores.tolist()):
-            if self._next == self._end:
-                self._open_block()
             place = self._next
-            label = score < verdict.threshold
-            cells = values[i].tobytes() if self.features else b""
-            row = (stamp + i, now, score, i, label, version, name, cells)
-            self._stamp_words[place] = 0
+            if place == self._end:
+                place = self._open_block()
+            stamps[place] = 0
             if OUT_OF_ORDER:
                 fence()
-            self._pack_row(self._row_bytes, place * self._row_size, *row)
+            self._pack_row(
+                self._row_bytes, place * self._row_size,
+                stamp + i, now, score, i, score < threshold, version, name,
+                cells[i * width : (i + 1) * width],
+            )  # fmt: skip
             self._key_words[place] = key
             if OUT_OF_ORDER:
                 fence()
-            self._stamp_words[place] = stamp + i
+            stamps[place] = stamp + i
             self._next = place + 1
 
     def _write_many(self, request: _Request, values: Floats, verdict: Verdict) -> None:
@@ -238,8 +240,8 @@ class Records:
             self._stamps[first:last] = rows["stamp"][done:until]
             self._next, done = last, until
 
-    def _open_block(self) -> None:
-        """Give back the block just filled and make another one ready to be filled."""
+    def _open_block(self) -> int:
+        """Give back the block just filled, claim another, and return its first free place."""
         if self._locks is None:
             self._locks = self._file.locks()
         elif self._block >= 0:
@@ -247,6 +249,7 @@ class Records:
         self._block, first = self._claim_block(self._locks)
         self._next = self._block * self._block_rows + first
         self._end = (self._block + 1) * self._block_rows
+        return self._next
 
     def _claim_block(self, locks: ByteLocks) -> tuple[int, int]:
         """Lock an unfinished block or the oldest; return its number and its first free row."""
@@ -383,7 +386,7 @@ def _plan(features: Sequence[str], rows: int) -> tuple[dict[str, Any], int]:
 
 def _kept(puid: str) -> bytes:
     """Return a puid as it is recorded: itself, or the beginning and a hash of a long one."""
-    name = puid.encode(errors="surrogatepass")
+    name = puid.encode("utf-8", "surrogatepass")
     if len(name) <= _PUID_BYTES and b"\0" not in name:
         return name
     return (

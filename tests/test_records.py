@@ -214,8 +214,8 @@ def test_rows_too_wide_to_keep_are_recorded_without_values(tmp_path, caplog):
 
 def test_a_restart_goes_on_where_it_stopped(tmp_path, monkeypatch):
     append(begin_records(tmp_path, ["a", "b"], 1000), "p", 20)
-    boot = time.monotonic_ns
-    monkeypatch.setattr("time.monotonic_ns", lambda: boot() % 10**6)  # a machine just booted
+    clock, boot = time.monotonic_ns, time.monotonic_ns()
+    monkeypatch.setattr("time.monotonic_ns", lambda: clock() - boot)  # a machine just booted
     records = begin_records(tmp_path, ["a", "b"], 1000)
     append(records, "q")
     assert records.read()["puid"].tolist() == [b"p"] * 20 + [b"q"]
