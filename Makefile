@@ -66,7 +66,8 @@ logs: ## follow the containers' logs
 
 jupyter: ## start Jupyter in a container, beside the service, and print the address to click
 	docker compose --profile notebook up --detach --build --wait jupyter
-	@docker compose --profile notebook logs jupyter | grep -o 'http://127.0.0.1:[^ ]*' | tail -n 1
+	@echo "http://$$(docker compose --profile notebook port jupyter 8888)/lab?$$( \
+		docker compose --profile notebook logs jupyter | grep -o 'token=[0-9a-f]*' | tail -n 1)"
 
 containers: ## try the containers from a fresh clone, as a new user would
 	.ci/containers
