@@ -7,7 +7,7 @@ LOCK := $(VENV)/bin/uv pip compile --universal --python-version 3.11 --generate-
 	--no-emit-index-url --no-annotate --no-header --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install train serve test lint fmt lock wheel clean notebooks up down logs jupyter containers
+.PHONY: help install train serve test lint fmt lock wheel clean reset-counts storms notebooks up down logs jupyter containers
 
 help: ## list the chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,3 +90,9 @@ $(VENV)/all.stamp: requirements/all.txt pyproject.toml | $(VENV)/bin/python
 	@$(PIP) install --require-hashes -r $<
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $(VENV)/serve.stamp $@
+
+reset-counts: $(VENV)/serve.stamp ## let all counts begin at 0; stop the service first
+	@$(RUN) -m service counts reset
+
+storms: $(VENV)/all.stamp ## kill, fill the disk and turn back the clock under load, and count (ARGS=--tenth)
+	$(RUN) tests/storms.py $(ARGS)

@@ -20,7 +20,7 @@ DOORS = {
     "pydantic_settings": {"settings"},
     "pydantic": {"settings"},
     "orjson": {"wire"},
-    "numba": {"scorer"},
+    "numba": {"compiled", "walk"},
     "typer": {"__main__"},
     "rich": {"__main__"},
 }

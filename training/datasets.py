@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import CannotTrain
-from service.rows import Floats, count, nearest
+from service.errors import CannotTrain, count, nearest
+from service.rows import Floats
 
 SPENDING_ROWS = 20_000
 SPENDING_SEED = 64  # the table stays the same whatever --seed a run has
@@ -171,9 +171,10 @@ def doubts(dataset: Dataset) -> list[str]:
 
 
 def _constant(X: Floats) -> NDArray[np.bool_]:
-    """Tell which columns a tree cannot split; missing cells do not count."""
+    """Tell which columns a tree cannot split; it can split missing cells from the others."""
     low, high = (bound.reduce(X, axis=0).astype(np.float32) for bound in (np.fmin, np.fmax))
-    varies: NDArray[np.bool_] = high > low + _SMALLEST_STEP
+    missing = np.isnan(X).sum(axis=0)
+    varies: NDArray[np.bool_] = (high > low + _SMALLEST_STEP) | (missing > 0) & (missing < len(X))
     return ~varies
 
 

@@ -97,9 +97,9 @@ def check_folder(folder: Path) -> None:
         CannotTrain: no, and why.
     """
     folder = Path(folder)
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
     try:
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
         with _locked(folder):
             probe = folder / f".{MODEL_FILE}.probe"
             probe.touch()

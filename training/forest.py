@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 from sklearn.ensemble import IsolationForest
 
-from service.errors import CannotTrain
-from service.rows import Floats, count
+from service.errors import CannotTrain, count
+from service.rows import Floats
 from service.scorer import compile_forest
 
 Auto = Literal["auto"]

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.errors import CannotTrain
-from service.rows import nearest
+from service.errors import CannotTrain, nearest
 
 from . import kddcup99
 from .datasets import Dataset, fresh_spending, spending
@@ -58,7 +57,7 @@ class Source:
 
     def _table(self) -> Dataset:
         path = Path(self.name)
-        if not path.exists() and not path.suffix:
+        if not path.suffix:
             hint = nearest(self.name, (SPENDING, KDDCUP99))
             raise CannotTrain(
                 f"there is no dataset {self.name!r}{hint}; give {SPENDING}, {KDDCUP99} or the path "

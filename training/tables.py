@@ -10,6 +10,7 @@ import shlex
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from service.errors import CannotTrain
-from service.rows import Floats, count, nearest
+from service.errors import CannotTrain, count, nearest
+from service.rows import Floats
 
 from .datasets import Dataset, listed, pick
 
@@ -59,19 +60,22 @@ def from_file(
 
 def _read(path: Path) -> pd.DataFrame:
     readers = {".csv": _read_csv, ".parquet": _read_parquet}
-    if not path.is_file():
-        raise CannotTrain(_no_file(path))
     if path.suffix.lower() not in readers:
         raise CannotTrain(f"{path} is neither a .csv nor a .parquet file")
     try:
-        frame = readers[path.suffix.lower()](path)
+        # An absolute path is never taken for an address on the network.
+        frame = readers[path.suffix.lower()](path.absolute())
+    except FileNotFoundError as error:
+        raise CannotTrain(_no_file(path)) from error
     except UnicodeDecodeError as error:
         raise CannotTrain(f"{path} is not text in UTF-8; save it as CSV in UTF-8") from error
     except pd.errors.EmptyDataError as error:
         raise CannotTrain(f"{path} is empty") from error
     except pd.errors.ParserWarning as error:
         raise CannotTrain(f"{path} has rows with more cells than its header") from error
-    except (OSError, ValueError, ImportError) as error:
+    except OSError as error:
+        raise CannotTrain(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, ImportError) as error:
         reason = " ".join(str(error).removeprefix("Error tokenizing data. C error: ").split())
         raise CannotTrain(f"{path} cannot be read: {reason}") from error
     if doubled := [name for name, times in Counter(frame.columns).items() if times > 1]:
@@ -82,9 +86,9 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _no_file(path: Path) -> str:
-    if path.exists():
-        return f"{path} is not a file"
-    siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+    siblings: list[str] = []
+    with suppress(OSError):
+        siblings = [file.name for file in path.parent.iterdir()]
     return f"there is no file {path}{nearest(path.name, siblings)}"
 
 

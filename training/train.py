@@ -27,8 +27,7 @@ from rich.text import Text
 if not __package__:  # run as a file: nothing is installed, and relative imports have no anchor
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from service.errors import CannotTrain, IsoserveError
-from service.rows import count
+from service.errors import CannotTrain, IsoserveError, count
 from training.datasets import Dataset, doubts, listed
 
 if TYPE_CHECKING:
@@ -188,7 +187,7 @@ def parse_share(text: str) -> float | Auto:
     number = _number(text)
     if not 0 < number <= 0.5:
         raise CannotTrain(
-            f"--contamination {text} is neither 'auto' nor a share in 0..0.5, 0 left out"
+            f"--contamination {text} is neither 'auto' nor a share above 0 and up to 0.5"
         )
     return number
 
@@ -253,7 +252,7 @@ def _folder(save_path: Path | None) -> Path:
     """Return the absolute folder to save in: the caller's, else the repository's models/."""
     if save_path is None:
         return (_ROOT if _in_checkout() else Path.cwd()) / "models"
-    if save_path.suffix == ".pickle" or save_path.is_file():
+    if save_path.suffix == ".pickle":
         raise CannotTrain(
             f"--save_path {save_path}: give a folder; model.pickle is written into it"
         )
