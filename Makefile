@@ -3,11 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check --quiet
-UV := $(VENV)/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+LOCK := $(VENV)/bin/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install train serve test lint fmt lock wheel clean reset-counts storms
+.PHONY: help install train serve test lint fmt lock wheel clean reset-counts storms notebooks up down logs jupyter containers
 
 help: ## list the chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,8 +33,11 @@ fmt: $(VENV)/all.stamp ## format the code
 	$(RUN) -m ruff format .
 
 lock: $(VENV)/all.stamp ## compile requirements/*.txt anew from pyproject.toml
-	$(UV) --output-file requirements/serve.txt
-	$(UV) --extra dev --constraint requirements/serve.txt --output-file requirements/all.txt
+	$(LOCK) pyproject.toml --output-file requirements/serve.txt
+	$(LOCK) pyproject.toml --extra train --constraint requirements/serve.txt --output-file requirements/train.txt
+	$(LOCK) pyproject.toml --extra notebooks --constraint requirements/train.txt --output-file requirements/notebooks.txt
+	$(LOCK) pyproject.toml --extra dev --constraint requirements/notebooks.txt --output-file requirements/all.txt
+	echo hatchling | $(LOCK) - --constraint requirements/all.txt --output-file requirements/build.txt
 
 wheel: $(VENV)/all.stamp ## build the wheel into dist/
 	$(PIP) wheel . --no-deps --no-build-isolation --wheel-dir dist
@@ -42,6 +45,32 @@ wheel: $(VENV)/all.stamp ## build the wheel into dist/
 clean: ## remove .venv, caches and builds; models and state stay
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+notebooks: $(VENV)/all.stamp ## run the notebooks and write them as pages into notebooks/html/
+	$(RUN) -m training.render
+
+# The images' labels say which commit they were made of.
+up jupyter: export REVISION = $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+up jupyter: export CREATED = $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
+
+up: ## start the service and Prometheus in containers
+	docker compose up --detach --build
+	@echo "service     http://$$(docker compose port service 8000)"
+	@echo "Prometheus  http://$$(docker compose port prometheus 9090)"
+
+down: ## stop all containers; model, counts and Prometheus' data stay
+	docker compose --profile '*' down
+
+logs: ## follow the containers' logs
+	docker compose --profile '*' logs --follow --tail 50
+
+jupyter: ## start Jupyter in a container, beside the service, and print the address to click
+	docker compose --profile notebook up --detach --build --wait jupyter
+	@echo "http://$$(docker compose --profile notebook port jupyter 8888)/lab?$$( \
+		docker compose --profile notebook logs jupyter | grep -o 'token=[0-9a-f]*' | tail -n 1)"
+
+containers: ## try the containers from a fresh clone, as a new user would
+	.ci/containers
 
 models/model.pickle: | $(VENV)/serve.stamp
 	$(RUN) -m training.train

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import io
 import math
+import os
 import shlex
 import sys
 import time
@@ -118,6 +119,9 @@ def train(  # noqa: PLR0913, PLR0917 -- each is an option of the command line
     no_save: Annotated[
         bool, typer.Option("--no_save", help="train and judge, write nothing")
     ] = False,
+    if_missing: Annotated[
+        bool, typer.Option("--if_missing", help="do nothing where a model is already")
+    ] = False,
     full: Annotated[
         bool, typer.Option("--full", help="all of kddcup99, not the 10 percent file")
     ] = False,
@@ -152,6 +156,9 @@ def train(  # noqa: PLR0913, PLR0917 -- each is an option of the command line
     )
     folder = None if no_save else _folder(save_path)
     if folder is not None:
+        if if_missing and (folder / export.MODEL_FILE).exists():
+            _say(f"{folder / export.MODEL_FILE} is there already")
+            return
         export.check_folder(folder)
 
     with _step(f"reading {dataset}"):
@@ -257,7 +264,9 @@ def _in_checkout() -> bool:
 
 
 def _serving_command(path: Path) -> str:
-    """Return what to type, here, to serve a model."""
+    """Return what to type, here, to serve a model; a container is told it by who starts it."""
+    if told := os.environ.get("ISOSERVE_SERVE_COMMAND"):
+        return told
     setting = f"ISOSERVE_MODEL={shlex.quote(str(path))} "
     if not _in_checkout():
         return f"{setting}python -m service"

@@ -1,0 +1,35 @@
+import numpy as np
+import pytest
+
+from training.client import DEFAULT_URL, Client
+
+
+def test_the_url_is_given_or_set_or_that_of_make_serve(monkeypatch):
+    assert Client().url == DEFAULT_URL
+    monkeypatch.setenv("ISOSERVE_URL", "http://service:8000/")
+    assert Client().url == "http://service:8000"
+    assert Client("http://127.0.0.1:1").url == "http://127.0.0.1:1"
+
+
+def test_scores_come_back_in_a_table_and_refusals_as_sentences(folder, write_card, forest, serve):
+    write_card()
+    client = Client(f"http://127.0.0.1:{serve(folder / 'model.pickle', threshold=0.05).port}")
+    X = np.array([[1.0, 1.0], [60.0, 40.0]])
+    table = client.score(X, ["mean", "sd"])
+    assert list(table.columns) == ["mean", "sd", "label", "score", "threshold"]
+    np.testing.assert_array_equal(table["score"], forest.decision_function(X))
+    np.testing.assert_array_equal(table["label"], table["score"] < 0.05)
+
+    status, answer = client.post("/predict", {"data": {"ndarray": [[1, 2, 3]]}})
+    assert (status, answer["status"]["code"]) == (400, -1)
+    with pytest.raises(ValueError, match="is it 'std'"):
+        client.score(X, ["mean", "std"])
+
+    metrics = client.metrics().set_index(["metric", "labels"])["value"]
+    assert metrics["isoserve_samples_total", ""] == 2
+    assert metrics["isoserve_request_duration_seconds_count", "route=/predict, status=4xx"] == 2
+
+
+def test_a_service_that_is_not_there_is_told_with_what_to_do():
+    with pytest.raises(ConnectionError, match=r"no service at http://127.0.0.1:1 .*`make serve`"):
+        Client("http://127.0.0.1:1").get("/live")

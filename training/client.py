@@ -1,0 +1,81 @@
+"""Ask a running service, from a notebook.
+
+service = Client()
+service.score([[0.1, 0.2]], ["mean", "sd"])
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import ProxyHandler, Request, build_opener
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from prometheus_client.parser import text_string_to_metric_families
+
+DEFAULT_URL = "http://127.0.0.1:8000"  # beside `make serve`; compose sets ISOSERVE_URL
+_SECONDS = 30
+
+# The service is next door; no proxy knows its name.
+_opener = build_opener(ProxyHandler({}))
+
+
+class Client:
+    """A service, by default the one at ISOSERVE_URL, else the one that `make serve` starts."""
+
+    def __init__(self, url: str | None = None) -> None:
+        self.url = (url or os.environ.get("ISOSERVE_URL") or DEFAULT_URL).rstrip("/")
+
+    def get(self, path: str) -> str:
+        """Return the text of a page."""
+        return self._ask(path)[1]
+
+    def post(self, path: str, message: Any) -> tuple[int, dict[str, Any]]:
+        """Send a message as JSON and return (HTTP status, answer); a refusal is an answer, too."""
+        status, text = self._ask(path, json.dumps(message).encode())
+        return status, json.loads(text)
+
+    def score(self, X: ArrayLike, names: Sequence[str]) -> pd.DataFrame:
+        """Return the rows with their label (1 for an outlier), score and the threshold."""
+        table = pd.DataFrame(np.asarray(X), columns=list(names))
+        message = {"data": {"names": list(names), "ndarray": table.to_numpy().tolist()}}
+        status, answer = self.post("/predict?scores=1", message)
+        if status != 200:
+            raise ValueError(answer["status"]["info"])
+        tags = answer["meta"]["tags"]
+        return table.assign(
+            label=answer["data"]["ndarray"],
+            score=tags["anomaly-scores"],
+            threshold=tags["threshold"],
+        )
+
+    def metrics(self, prefix: str = "isoserve_") -> pd.DataFrame:
+        """Return what Prometheus would scrape: a row for each sample, without histogram buckets."""
+        families = text_string_to_metric_families(self.get("/metrics"))
+        samples = [sample for family in families for sample in family.samples]
+        rows = [
+            (sample.name, ", ".join(f"{k}={v}" for k, v in sample.labels.items()), sample.value)
+            for sample in samples
+            if sample.name.startswith(prefix) and not sample.name.endswith("_bucket")
+        ]
+        return pd.DataFrame(rows, columns=["metric", "labels", "value"])
+
+    def _ask(self, path: str, body: bytes | None = None) -> tuple[int, str]:
+        """Send a GET, or with a body a POST."""
+        headers = {"Content-Type": "application/json"}
+        request = Request(self.url + path, body, headers)  # noqa: S310 -- the user's own address
+        try:
+            with _opener.open(request, timeout=_SECONDS) as answer:
+                return answer.status, answer.read().decode()
+        except HTTPError as refusal:
+            return refusal.code, refusal.read().decode()
+        except URLError as error:
+            raise ConnectionError(
+                f"no service at {self.url} ({error.reason}); start one with `make serve` or "
+                "`docker compose up`, or name another in ISOSERVE_URL"
+            ) from error
