@@ -28,9 +28,10 @@ lint: $(VENV)/all.stamp ## check style (ruff) and types (mypy)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-fmt: $(VENV)/all.stamp ## format the code
+fmt: $(VENV)/all.stamp ## format the code, and take the outputs out of the notebooks
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
+	$(RUN) -m nbconvert --log-level WARN --clear-output notebooks/*.ipynb
 
 lock: $(VENV)/all.stamp ## compile requirements/*.txt anew from pyproject.toml
 	$(LOCK) pyproject.toml --output-file requirements/serve.txt
