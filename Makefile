@@ -1,13 +1,14 @@
 # Every chore has one name; `make help` lists them.
 PYTHON ?= python3
 VENV ?= .venv
+BENCH := .venv-bench
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 UV := $(VENV)/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install train serve test lint fmt lock wheel clean
+.PHONY: help install train serve test exactness bench bench-short lint fmt lock wheel clean
 
 help: ## list the chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,12 +36,13 @@ fmt: $(VENV)/all.stamp ## format the code
 lock: $(VENV)/all.stamp ## compile requirements/*.txt anew from pyproject.toml
 	$(UV) --output-file requirements/serve.txt
 	$(UV) --extra dev --constraint requirements/serve.txt --output-file requirements/all.txt
+	$(UV) --extra bench --constraint requirements/serve.txt --output-file requirements/bench.txt
 
 wheel: $(VENV)/all.stamp ## build the wheel into dist/
 	$(PIP) wheel . --no-deps --no-build-isolation --wheel-dir dist
 
 clean: ## remove .venv, caches and builds; models and state stay
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 models/model.pickle: | $(VENV)/serve.stamp
@@ -61,3 +63,18 @@ $(VENV)/all.stamp: requirements/all.txt pyproject.toml | $(VENV)/bin/python
 	@$(PIP) install --require-hashes -r $<
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $(VENV)/serve.stamp $@
+
+exactness: $(VENV)/all.stamp ## search for minutes for a score that differs from scikit-learn's
+	$(RUN) -m tests.exactness
+
+bench: $(BENCH)/stamp ## measure against scikit-learn, shap and treelite; writes benchmarks/results.md
+	$(BENCH)/bin/python -m benchmarks --output benchmarks/results.md
+
+bench-short: $(VENV)/all.stamp ## half a minute of it, to see that it runs
+	$(RUN) -m benchmarks --short
+
+$(BENCH)/stamp: requirements/bench.txt
+	$(PYTHON) -m venv $(BENCH)
+	@echo "Installing what the benchmarks need into $(BENCH) ..."
+	@$(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $<
+	@touch $@
