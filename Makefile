@@ -8,7 +8,7 @@ UV := $(VENV)/bin/uv pip compile pyproject.toml --universal --python-version 3.1
 	--no-emit-index-url --no-annotate --no-header --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install train serve test exactness bench bench-short lint fmt lock wheel clean
+.PHONY: help install train serve test lint fmt lock wheel clean reset-counts storms exactness bench bench-short
 
 help: ## list the chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,12 @@ $(VENV)/all.stamp: requirements/all.txt pyproject.toml | $(VENV)/bin/python
 	@$(PIP) install --require-hashes -r $<
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $(VENV)/serve.stamp $@
+
+reset-counts: $(VENV)/serve.stamp ## let all counts begin at 0; stop the service first
+	@$(RUN) -m service counts reset
+
+storms: $(VENV)/all.stamp ## kill, fill the disk and turn back the clock under load, and count (ARGS=--tenth)
+	$(RUN) tests/storms.py $(ARGS)
 
 exactness: $(VENV)/all.stamp ## search for minutes for a score that differs from scikit-learn's
 	$(RUN) -m tests.exactness

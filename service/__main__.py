@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import structlog
@@ -10,8 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from . import __version__
-from .app import create_app
-from .errors import IsoserveError
+from .app import create_app, watch_drift
+from .artifact import load_model
+from .counts import reset_counts
+from .errors import BadInput, BadSetting, IsoserveError
+from .records import export_records, open_records
 from .server import Server, configure_logs
 from .settings import Settings, describe_settings, unknown_variables
 
@@ -20,6 +27,12 @@ cli = typer.Typer(
     no_args_is_help=False,
     add_completion=False,
 )
+
+
+counts_cli = typer.Typer(help="The running counts.", no_args_is_help=True)
+records_cli = typer.Typer(help="The record of the rows scored last.", no_args_is_help=True)
+cli.add_typer(counts_cli, name="counts")
+cli.add_typer(records_cli, name="records")
 
 
 @cli.callback(invoke_without_command=True)
@@ -37,15 +50,12 @@ def main(
 @cli.command()
 def serve() -> None:
     """Start the service (what happens without a command, too)."""
-    try:
+    with _sentences():
         settings = Settings.read()
         configure_logs(settings.log_level)
         for sentence in unknown_variables():
             structlog.get_logger("isoserve").warning(sentence)
         app = create_app(settings)
-    except IsoserveError as error:
-        typer.echo(f"isoserve: {error}", err=True)
-        raise typer.Exit(1) from error
     Server(app, settings).run()
 
 
@@ -56,6 +66,80 @@ def show_settings() -> None:
     for row in describe_settings():
         table.add_row(*row)
     Console().print(table)
+
+
+@counts_cli.command("reset")
+def reset() -> None:
+    """Let all counts begin at 0; the service must not be running."""
+    with _sentences():
+        folder = Settings.read().state_dir
+        reset_counts(folder)
+    typer.echo(f"The counts in {folder.absolute()} begin anew.")
+
+
+@records_cli.command("export")
+def export(
+    file: Annotated[Path, typer.Argument(help="A .csv or .parquet file to write.")],
+) -> None:
+    """Write the record as a table; the service may be running."""
+    with _sentences():
+        rows = export_records(open_records(Settings.read().state_dir)[0], file)
+    typer.echo(f"{rows:,} rows are in {file.absolute()}")
+
+
+@records_cli.command("delete")
+def delete(
+    puid: Annotated[str | None, typer.Option(help="The rows of this prediction.")] = None,
+    before: Annotated[
+        str | None, typer.Option(help="The rows from before this time, as in 2026-01-31T12:00Z.")
+    ] = None,
+) -> None:
+    """Wipe rows from the record, and from those set aside; the service may be running."""
+    with _sentences():
+        if (puid is None) == (before is None):
+            raise BadInput("say which rows: either --puid or --before")
+        until = None if before is None else _seconds(before)
+        records = open_records(Settings.read().state_dir)
+        rows = sum(record.delete(puid, until) for record in records)
+    typer.echo(f"{rows:,} rows are wiped.")
+
+
+@records_cli.command("drift")
+def drift() -> None:
+    """Print how far the recorded rows have moved from training, the largest drift first."""
+    with _sentences():
+        settings = Settings.read()
+        model = load_model(settings.model, settings.require_card)
+        gauge = watch_drift(model, open_records(settings.state_dir)[0])
+        if gauge is None:
+            raise BadSetting(f"{settings.model} has no card to compare the recorded rows with")
+        found = gauge.measure()
+        if found.score is None:
+            raise BadInput(f"{found.rows:,} rows of this model are recorded; drift needs 1,000")
+    table = Table("column", "population stability index", box=None)
+    table.add_row("(score)", f"{found.score:.4f}")
+    for feature, index in found.largest(len(found.features)):
+        table.add_row(feature, f"{index:.4f}")
+    Console().print(table)
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """End the program with one sentence instead of a traceback."""
+    try:
+        yield
+    except IsoserveError as error:
+        typer.echo(f"isoserve: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+def _seconds(text: str) -> float:
+    """Return a time as seconds since 1970; one without a zone is UTC."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise BadInput(f"{text!r} is not a time; one is 2026-01-31 or 2026-01-31T12:00Z") from error
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
 
 
 if __name__ == "__main__":

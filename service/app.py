@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Callable
 from time import perf_counter
 
 import structlog
@@ -11,13 +12,17 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from . import __version__
-from .artifact import load_model
-from .components import Detector
-from .counts import Counts
+from .artifact import Model, load_model
+from .components import Desk, Detector
+from .counts import OTHER, Counts
+from .drift import DriftGauge
 from .errors import MethodNotAllowed, NotFound, Refusal, nearest
+from .records import Records, begin_records, new_puid
 from .routes import body_too_large, create_routes, json_response, score_a_row
+from .rows import Floats
 from .seldon_v1 import encode_error
 from .settings import Settings
+from .state import StateFolder
 
 REQUEST_ID = "X-Request-ID"
 MODEL_VERSION = "X-Model-Version"
@@ -28,21 +33,26 @@ _GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 log = structlog.get_logger("isoserve")
 
 
-def create_app(settings: Settings) -> Flask:
+def create_app(settings: Settings, make_puid: Callable[[], str] = new_puid) -> Flask:
     """Return the WSGI application; its model is loaded and has scored a row.
 
     Raises:
         BadModel: the model file cannot be served.
+        BadSetting: the state folder cannot be written, or another service uses it.
     """
     model = load_model(settings.model, settings.require_card)
     detector = Detector(model, settings.threshold, by_name=settings.names == "match")
     score_a_row(detector)
-    counts = Counts()
+    state = StateFolder(settings.state_dir)
+    counts = Counts(state.path)
+    records = _begin_records(state, model, settings)
+    desk, drift = Desk(detector, counts, records), watch_drift(model, records)
     app = Flask("isoserve", static_folder=None)
+    app.extensions["isoserve state folder"] = state  # held as long as the application lives
     # One byte over the limit is let by for `read_body` to see: Werkzeug cuts a body that comes
     # without a length at its limit and does not tell.
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes + 1
-    app.register_blueprint(create_routes(detector, counts, settings))
+    app.register_blueprint(create_routes(desk, settings, drift, make_puid))
     _observe_requests(app, counts, model.version, settings.access_log)
     _answer_errors(app, settings.max_body_bytes)
     log.info(
@@ -54,6 +64,34 @@ def create_app(settings: Settings) -> Flask:
         threshold=settings.threshold,
     )
     return app
+
+
+def _begin_records(state: StateFolder, model: Model, settings: Settings) -> Records | None:
+    if not settings.records:
+        return None
+    records = begin_records(state.path, model.features, settings.records, settings.record_values)
+    log.info(
+        "scored rows are recorded",
+        folder=str(state.path),
+        rows=records.rows,
+        values=bool(records.features),
+    )
+    return records
+
+
+def watch_drift(model: Model, records: Records | None) -> DriftGauge | None:
+    """Return what compares the rows that this model has scored with its card's quantiles."""
+    if records is None or model.card is None:
+        return None
+    kept, version = records, model.version.encode()
+
+    def read(rows: int) -> tuple[Floats, Floats]:
+        table = kept.read(rows)
+        table = table[table["version"] == version]
+        return table["values"], table["score"]
+
+    features = {feature.name: feature.quantiles for feature in model.card.features}
+    return DriftGauge(read, features, model.card.score_quantiles)
 
 
 def _observe_requests(app: Flask, counts: Counts, model_version: str, access_log: bool) -> None:
@@ -68,7 +106,7 @@ def _observe_requests(app: Flask, counts: Counts, model_version: str, access_log
     @app.after_request
     def finish(response: Response) -> Response:
         seconds = perf_counter() - g.started
-        route = request.url_rule.rule if request.url_rule else "other"
+        route = request.url_rule.rule if request.url_rule else OTHER
         counts.observe(route, f"{response.status_code // 100}xx", seconds)
         response.headers[REQUEST_ID] = g.request_id
         response.headers[MODEL_VERSION] = model_version

@@ -48,6 +48,7 @@ class Feature:
 
     name: str
     type: str
+    """What the column held: 'bool', 'int' or 'float'."""
     quantiles: list[float | None]
     """101 values: the minimum, each percentile, the maximum of the training rows."""
 
@@ -61,6 +62,24 @@ class Golden:
 
 
 @dataclass(frozen=True)
+class Judgement:
+    """How well the labels were found; a row is called an outlier when its score is below 0."""
+
+    rows: int
+    outliers: int
+    """Rows judged, and how many of them their labels call outliers."""
+    fresh: bool
+    """Whether the forest never saw these rows in training."""
+    roc_auc: float
+    average_precision: float
+    precision: float
+    recall: float
+    f1: float
+    recall_by_kind: dict[str, float] | None
+    """Where outliers are of known kinds: the share of each that was found."""
+
+
+@dataclass(frozen=True)
 class Card:
     """What training knew of a model. Floats are exact; a missing value is null."""
 
@@ -71,7 +90,7 @@ class Card:
     features: list[Feature]
     parameters: dict[str, Any]
     """The hyper-parameters, as scikit-learn's `get_params` has them."""
-    seed: int
+    seed: int | None
     offset: float
     """scikit-learn's `offset_`: decision_function = score_samples - offset."""
     training_outlier_share: float
@@ -80,16 +99,16 @@ class Card:
     score_quantiles: list[float]
     """101 values of `decision_function` over the training rows."""
     golden: Golden
-    quality: dict[str, float] | None
-    """roc_auc, average_precision, precision, recall and f1 where labels were known."""
+    quality: Judgement | None
+    """None where no labels were known, or only one of the two."""
     versions: dict[str, str]
     files: dict[str, str]
     """File name to SHA-256 (hexadecimal) of each file that this card describes."""
     format: int = CARD_FORMAT
 
     def to_json(self) -> str:
-        """Return the text of the card file."""
-        return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
+        """Return the text of the card file: a line a field, a feature and a golden row."""
+        return _layout(asdict(self)) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Card:
@@ -100,7 +119,10 @@ class Card:
                 raise ValueError(f"format {fields['format']} is not {CARD_FORMAT}")
             features = [Feature(**feature) for feature in fields.pop("features")]
             golden = Golden(**fields.pop("golden"))
-            return cls(features=features, golden=golden, **fields)
+            quality = fields.pop("quality")
+            if quality is not None:
+                quality = Judgement(**quality)
+            return cls(features=features, golden=golden, quality=quality, **fields)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
 
@@ -117,6 +139,21 @@ class Model:
     named: bool
     """Whether `features` are the training table's own names (else f0, f1, ...)."""
     card: Card | None
+
+
+def _layout(value: Any, indent: str = "") -> str:
+    """Return JSON that a person can scroll through: lists of numbers stay on one line."""
+    deeper = indent + " "
+    if isinstance(value, dict) and len(indent) < 2:
+        lines = [f"{json.dumps(key)}: {_layout(item, deeper)}" for key, item in value.items()]
+        opening, closing = "{}"
+    elif isinstance(value, list) and value and isinstance(value[0], dict | list):
+        lines = [json.dumps(item, allow_nan=False) for item in value]
+        opening, closing = "[]"
+    else:
+        return json.dumps(value, allow_nan=False)
+    inside = ",\n".join(deeper + line for line in lines)
+    return f"{opening}\n{inside}\n{indent}{closing}"
 
 
 def card_path(path: Path) -> Path:

@@ -20,6 +20,7 @@ from .artifact import Model, load_model
 from .counts import Counts, Totals
 from .errors import BadInput, count
 from .quality import Quality
+from .records import Records
 from .rows import Rows, Verdict
 from .seldon_v1 import encode_gauges, gauge
 
@@ -44,9 +45,33 @@ class Detector:
 
     def detect(self, rows: Rows) -> Verdict:
         """Score rows; nothing is counted and nothing remembered."""
-        by_name = self.by_name and self.model.named
-        values = rows.arranged(self.model.features, by_name).values
-        return Verdict(self.model.scorer.decision_function(values), self.threshold)
+        return self.judge(self.arrange(rows))
+
+    def arrange(self, rows: Rows) -> Rows:
+        """Return the rows with their columns in the model's order."""
+        return rows.arranged(self.model.features, self.by_name and self.model.named)
+
+    def judge(self, rows: Rows) -> Verdict:
+        """Score rows whose columns are arranged."""
+        return Verdict(self.model.scorer.decision_function(rows.values), self.threshold)
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where every client's rows are scored, counted once, and recorded."""
+
+    detector: Detector
+    counts: Counts
+    records: Records | None = None
+
+    def predict(self, rows: Rows, puid: str) -> tuple[Verdict, Totals]:
+        """Score the rows of the prediction `puid`; the totals include them."""
+        rows = self.detector.arrange(rows)
+        verdict = self.detector.judge(rows)
+        totals = self.counts.add(verdict)
+        if self.records is not None:
+            self.records.append(puid, rows.values, verdict, self.detector.model.version)
+        return verdict, totals
 
 
 class CoreIsolationForest:
@@ -78,12 +103,12 @@ class CoreIsolationForest:
     @property
     def N(self) -> int:  # noqa: N802 - Seldon's name
         """Samples scored so far."""
-        return self._counts.read().totals.samples
+        return self._counts.totals().samples
 
     @property
     def nb_outliers(self) -> int:
         """Outliers among them."""
-        return self._counts.read().totals.outliers
+        return self._counts.totals().outliers
 
     def predict(
         self, X: ArrayLike, feature_names: Sequence[str] | None = None, meta: Any = None
@@ -122,9 +147,7 @@ class CoreIsolationForest:
     def metrics(self) -> list[dict[str, Any]]:
         """Return the gauges of this thread's latest call; what is not defined yet is left out."""
         call = self._call
-        return encode_gauges(
-            call.totals or self._counts.read().totals, self.threshold, call.verdict
-        )
+        return encode_gauges(call.totals or self._counts.totals(), self.threshold, call.verdict)
 
     @property
     def _call(self) -> _Call:

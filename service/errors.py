@@ -3,6 +3,7 @@
     IsoserveError
     ├── BadSetting          the service does not start
     ├── BadModel            the model file is not loaded
+    ├── CannotTrain         a training run stops and leaves no model
     └── Refusal             one request is answered with `status`
         ├── BadInput            400
         ├── NotFound            404
@@ -27,6 +28,10 @@ class BadSetting(IsoserveError):
 
 class BadModel(IsoserveError):
     """A model file cannot be served; the text names the file."""
+
+
+class CannotTrain(IsoserveError):
+    """Training needs another option, table or folder; the text names which."""
 
 
 class Refusal(IsoserveError):

@@ -12,7 +12,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from .counts import DURATION_BOUNDS, SCORE_BOUNDS, Snapshot
+from .drift import Drift
 from .settings import Settings
+
+# A page of metrics stays readable, and its number of series bounded, however wide the rows.
+_MOST_FEATURES = 50
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -29,6 +33,11 @@ METRICS = {
         "gauge",
         "Share (0 to 1) of the training rows with a score below 0; absent without a model card.",
     ),
+    "isoserve_drift_psi": (
+        "gauge",
+        "Population stability index of a feature, recent rows against training; the largest 50.",
+    ),
+    "isoserve_score_drift_psi": ("gauge", "The same of the score."),
     "isoserve_model_info": ("gauge", "The model being served: its labels; the value is 1."),
     "isoserve_request_duration_seconds": (
         "histogram",
@@ -54,18 +63,18 @@ class Facts:
     seldon_labels: Mapping[str, str]
 
 
-def render_metrics(snapshot: Snapshot, facts: Facts) -> bytes:
+def render_metrics(snapshot: Snapshot, facts: Facts, drift: Drift) -> bytes:
     """Return the exposition in Prometheus' text format, version 0.0.4."""
     registry = CollectorRegistry()
-    registry.register(_Families(snapshot, facts))
+    registry.register(_Families(snapshot, facts, drift))
     return generate_latest(registry)
 
 
 class _Families(Collector):
     """Every family of METRICS, once."""
 
-    def __init__(self, snapshot: Snapshot, facts: Facts) -> None:
-        self._snapshot, self._facts = snapshot, facts
+    def __init__(self, snapshot: Snapshot, facts: Facts, drift: Drift) -> None:
+        self._snapshot, self._facts, self._drift = snapshot, facts, drift
 
     def describe(self) -> list[Metric]:
         """Name nothing in advance, so that registering collects nothing."""
@@ -80,6 +89,7 @@ class _Families(Collector):
         yield _gauge("isoserve_threshold", facts.threshold)
         if facts.training_outlier_share is not None:
             yield _gauge("isoserve_training_outlier_share", facts.training_outlier_share)
+        yield from _drift(self._drift)
         yield _gauge("isoserve_model_info", 1, facts.model_info)
         for name, value in _seldon_gauges(snapshot, facts.threshold).items():
             yield _gauge(name, value, facts.seldon_labels)
@@ -124,6 +134,17 @@ def _gauge(name: str, value: float, labels: Mapping[str, str] = MappingProxyType
     family = GaugeMetricFamily(name, METRICS[name][1], labels=list(labels))
     family.add_metric(list(labels.values()), value)
     return family
+
+
+def _drift(drift: Drift) -> Iterator[Metric]:
+    if drift.score is not None:
+        yield _gauge("isoserve_score_drift_psi", drift.score)
+    if drift.features:
+        name = "isoserve_drift_psi"
+        family = GaugeMetricFamily(name, METRICS[name][1], labels=["feature"])
+        for feature, index in drift.largest(_MOST_FEATURES):
+            family.add_metric([feature], index)
+        yield family
 
 
 def _score(snapshot: Snapshot) -> Metric:

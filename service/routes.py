@@ -10,8 +10,9 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import HTTPException
 
 from . import __version__, seldon_v1
-from .components import Detector
-from .counts import Counts, Totals
+from .components import Desk, Detector
+from .counts import Totals
+from .drift import Drift, DriftGauge
 from .errors import BadInput, TooLarge
 from .metrics import CONTENT_TYPE, Facts, render_metrics, seldon_labels
 from .rows import Limits, Rows, Verdict
@@ -21,21 +22,24 @@ from .wire import NO_JSON, decode_json, render_json
 Encoder = Callable[[seldon_v1.Message, Verdict, Totals, bool], dict[str, Any]]
 
 
-def create_routes(detector: Detector, counts: Counts, settings: Settings) -> Blueprint:
-    """Return every route of the service."""
+def create_routes(
+    desk: Desk, settings: Settings, drift: DriftGauge | None, new_puid: Callable[[], str]
+) -> Blueprint:
+    """Return every route of the service; `new_puid` names a prediction that came without a name."""
     routes = Blueprint("isoserve", __name__)
     limits = Limits(settings.max_rows, settings.max_columns)
+    detector, counts = desk.detector, desk.counts
     facts = _facts(detector, settings)
 
     def decode(value: Any) -> seldon_v1.Message:
         return seldon_v1.decode_message(value, limits)
 
     def answer(encode: Encoder) -> Response:
-        """Score one Seldon message, count its rows and answer in its own form."""
+        """Answer one Seldon message in its own form."""
         body = read_body(settings.max_body_bytes)
         message = decode_json(body, decode, settings.max_depth)
-        verdict = detector.detect(message.rows)
-        totals = counts.add(verdict)
+        message = message.named(new_puid)
+        verdict, totals = desk.predict(message.rows, message.puid)
         with_scores = request.args.get("scores", "0") not in ("", "0", "false")
         return json_response(encode(message, verdict, totals, with_scores))
 
@@ -53,7 +57,7 @@ def create_routes(detector: Detector, counts: Counts, settings: Settings) -> Blu
 
     @routes.get("/health/status")
     def status() -> Response:
-        return json_response(seldon_v1.encode_health(counts.read().totals, detector.threshold))
+        return json_response(seldon_v1.encode_health(counts.totals(), detector.threshold))
 
     @routes.get("/metadata")
     def metadata() -> Response:
@@ -73,7 +77,9 @@ def create_routes(detector: Detector, counts: Counts, settings: Settings) -> Blu
 
     @routes.get("/metrics")
     def show_metrics() -> Response:
-        return Response(render_metrics(counts.read(), facts), content_type=CONTENT_TYPE)
+        measured = drift.measure() if drift else Drift()
+        page = render_metrics(counts.read(), facts, measured)
+        return Response(page, content_type=CONTENT_TYPE)
 
     return routes
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .counts import Totals
@@ -22,6 +23,15 @@ class Message:
     payload: dict[str, Any]
     """`{"ndarray": ...}` or `{"tensor": {"shape": ..., "values": ...}}` as it was sent."""
     meta: dict[str, Any]
+
+    @property
+    def puid(self) -> str:
+        """The id of the prediction; empty when none was sent."""
+        return self.meta.get("puid") or ""
+
+    def named(self, new_puid: Callable[[], str]) -> Message:
+        """Return the message with the id that it came with, else a new one."""
+        return self if self.puid else replace(self, meta=self.meta | {"puid": new_puid()})
 
 
 def decode_message(body: Any, limits: Limits | None = None) -> Message:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import structlog
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
+from gunicorn.workers.gthread import ThreadWorker
 
 from .settings import Settings
 
@@ -33,6 +35,18 @@ class Server(BaseApplication):  # type: ignore[misc]
         return self._app
 
 
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """gunicorn's worker with threads, which ends at once when told to."""
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """End the process, as Ctrl-C asks.
+
+        gunicorn's own handler closes the thread pool, and waits forever for the pool's lock when
+        the signal came while this very thread held it.
+        """
+        os._exit(0)
+
+
 class PlainLogger(Logger):  # type: ignore[misc]
     """Let gunicorn's lines go where all other lines go."""
 
@@ -47,7 +61,7 @@ def gunicorn_options(settings: Settings) -> dict[str, Any]:
     return {
         "bind": f"{settings.host}:{settings.port}",
         "workers": settings.workers,
-        "worker_class": "gthread",
+        "worker_class": Worker,
         "threads": settings.threads,
         "preload_app": True,
         "timeout": settings.timeout,

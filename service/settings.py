@@ -50,7 +50,8 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 is every interface")
     port: int = Field(8000, ge=1, le=65535, description="port to listen on")
-    workers: int = Field(1, ge=1, le=1, description="worker processes; one for now")
+    # State files have room for 64 processes: all workers twice, while gunicorn reloads them.
+    workers: int = Field(2, ge=1, le=32, description="worker processes")
     threads: int = Field(4, ge=1, le=256, description="threads of each worker")
     timeout: int = Field(
         30, ge=1, description="seconds without a sign of life after which a worker is replaced"
@@ -70,6 +71,10 @@ class Settings(BaseSettings):
     max_columns: int = Field(4_096, ge=1, description="most columns in one request")
     max_depth: int = Field(8, ge=4, le=1000, description="deepest nesting of JSON in a request")
     state_dir: Path = Field(Path("state"), description="folder for what outlives a restart")
+    records: int = Field(
+        100_000, ge=0, le=100_000_000, description="scored rows to keep a record of; 0 keeps none"
+    )
+    record_values: bool = Field(True, description="record the values of a row, not only its score")
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], UpperCase] = Field(
         "INFO", description="least level of the log lines"
     )

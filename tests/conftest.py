@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -80,12 +81,11 @@ def write_card(folder):
 
 @pytest.fixture
 def make_client(folder):
-    """Build the service with some settings and return its test client."""
+    """Build the service with some settings, in a state folder of its own; return a test client."""
 
     def make(**settings):
-        return create_app(
-            Settings(model=folder / "model.pickle", state_dir=folder / "state", **settings)
-        ).test_client()
+        state = {"state_dir": Path(tempfile.mkdtemp(dir=folder))}
+        return create_app(Settings(model=folder / "model.pickle", **state | settings)).test_client()
 
     return make
 
@@ -96,20 +96,21 @@ def client(make_client):
 
 
 class Service:
-    """A real service: `python -m service` on a port of its own."""
+    """A real service: `python -m service` on a port of its own, in a process group of its own."""
 
-    def __init__(self, model, log, **settings):
+    def __init__(self, model, log, command=("-m", "service"), **settings):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+            self.port = settings.pop("port", probe.getsockname()[1])
         variables = {f"ISOSERVE_{name.upper()}": str(value) for name, value in settings.items()}
         variables |= {"ISOSERVE_MODEL": str(model), "ISOSERVE_PORT": str(self.port)}
         self.log = log
-        with log.open("w") as output:
+        with log.open("a") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "service"],
+                [sys.executable, *command],
                 cwd=Path(__file__).parents[1],
-                env=os.environ | {"ISOSERVE_STATE_DIR": str(log.parent / "state")} | variables,
+                process_group=0,
+                env=os.environ | {"ISOSERVE_STATE_DIR": str(log.with_suffix(""))} | variables,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -137,9 +138,20 @@ class Service:
         status, text = self.request("POST", path, body, {"Content-Type": "application/json"})
         return status, json.loads(text)
 
+    def workers(self):
+        """Return the process ids of the workers."""
+        pid = self.process.pid
+        return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
     def stop(self, with_signal=signal.SIGTERM):
         self.process.send_signal(with_signal)
         return self.process.wait(timeout=30)
+
+    def kill(self):
+        """Kill every process of the service at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
 
 @pytest.fixture
@@ -155,6 +167,4 @@ def serve(tmp_path):
 
     yield start
     for service in started:
-        if service.process.poll() is None:
-            service.process.kill()
-            service.process.wait()
+        service.kill()

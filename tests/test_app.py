@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.app import create_app
+from service.artifact import Feature
 from service.errors import BadModel
 from service.metrics import METRICS
+from service.records import open_records
 from service.settings import Settings
 
 ROUTES = ["/predict", "/transform-input"]
@@ -211,7 +213,7 @@ def test_metrics_name_the_model_and_keep_seldons_labels(write_card, make_client)
 def test_every_metric_is_exposed_with_its_help(write_card, make_client):
     write_card()
     client = make_client()
-    post(client, [[1, 1]])
+    post(client, [[1, 1]] * 1000)  # drift is not shown before
     page = client.get("/metrics").text
     exposed = dict(re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE))
     assert exposed == {name: kind for name, (kind, _) in METRICS.items()}
@@ -227,6 +229,75 @@ def test_series_do_not_grow_with_odd_urls(client):
     assert after - before < 30
 
 
+def test_series_stay_few_whatever_is_asked(write_card, make_client):
+    write_card()
+    client = make_client()
+    post(client, [[1, 1]] * 1000)
+    for i in range(2000):
+        method = ("GET", "POST", "PUT", f"ODD{i}")[i % 4]
+        path = (f"/{i}", f"/predict/{i}", "/predict", f"/health/{i}?{i}={i}", "/metrics")[i % 5]
+        client.open(path, method=method, json={"data": {"names": [f"x{i}"], "ndarray": [[i]]}})
+    assert len(metrics(client)) < 500
+
+
+def test_a_prediction_is_named_by_its_sender_or_by_us(client):
+    sent = client.post("/predict", json={"meta": {"puid": "p1"}, "data": {"ndarray": [[1, 2]]}})
+    assert sent.json["meta"]["puid"] == "p1"
+    named = [post(client, [[1, 2]], route).json["meta"]["puid"] for route in ROUTES * 2]
+    assert all(re.fullmatch("[0-9a-f]{32}", puid) for puid in named)
+    assert len(set(named)) == 4
+
+
+def test_the_names_that_we_give_can_be_chosen(folder):
+    settings = Settings(model=folder / "model.pickle", state_dir=folder / "state")
+    client = create_app(settings, make_puid=iter(["one", "two"]).__next__).test_client()
+    assert [post(client, [[1, 2]]).json["meta"]["puid"] for _ in "ab"] == ["one", "two"]
+
+
+def test_each_scored_row_is_recorded_as_it_was_judged(write_card, make_client, folder, forest):
+    write_card()
+    client = make_client(state_dir=folder / "state")
+    body = {"meta": {"puid": "p"}, "data": {"names": ["sd", "mean"], "ndarray": [[40, 60], [1, 2]]}}
+    assert client.post("/predict", json=body).status_code == HTTPStatus.OK
+    post(client, [[1, "x"]])
+    client.get("/ready")
+    (records,) = open_records(folder / "state")
+    rows = records.find("p")
+    assert len(records.read()) == 2
+    assert records.features == ("mean", "sd")
+    assert rows["values"].tolist() == [[60, 40], [2, 1]]
+    assert rows["score"].tolist() == forest.decision_function([[60, 40], [2, 1]]).tolist()
+    assert rows["label"].tolist() == [1, 0]
+    version = client.get("/live").headers["X-Model-Version"]
+    assert set(rows["version"].tolist()) == {version.encode()}
+
+
+@pytest.mark.parametrize(("records", "kept"), [(0, False), (10, True)])
+def test_what_is_recorded_can_be_chosen(make_client, folder, records, kept):
+    client = make_client(state_dir=folder / "state", records=records, record_values=False)
+    assert post(client, [[1, 2]] * 20).status_code == HTTPStatus.OK
+    assert (folder / "state/records.bin").exists() == kept
+    if kept:
+        (record,) = open_records(folder / "state")
+        assert record.read()["values"].shape == (10, 0)
+
+
+def test_drift_is_shown_once_there_are_enough_rows(write_card, make_client, samples, monkeypatch):
+    quantiles = np.quantile(samples, np.linspace(0, 1, 101), axis=0).T.tolist()
+    write_card(
+        features=[Feature(n, "float64", q) for n, q in zip("ab", quantiles, strict=True)],
+        score_quantiles=np.linspace(-0.4, 0.2, 101).tolist(),
+    )
+    client = make_client()
+    monkeypatch.setattr("service.drift._FRESH_SECONDS", 0.0)
+    post(client, samples[:999].tolist())
+    assert not any("drift" in name for name, _ in metrics(client))
+    post(client, (samples[999:2000] * [1, 10]).tolist())
+    assert value(client, "isoserve_drift_psi", feature="a") < 0.05
+    assert value(client, "isoserve_drift_psi", feature="b") > 0.5
+    assert value(client, "isoserve_score_drift_psi") > 0.5
+
+
 def test_metadata_names_the_columns(client):
     answer = client.get("/metadata").json
     assert answer["name"] == "isoserve"
@@ -240,7 +311,7 @@ def test_a_fault_of_ours_is_logged_and_answered_briefly(make_client, monkeypatch
     def fail(*_):
         raise RuntimeError("broken inside")
 
-    monkeypatch.setattr("service.components.Detector.detect", fail)
+    monkeypatch.setattr("service.components.Detector.judge", fail)
     answer = post(client, [[1, 1]])
     assert answer.status_code == HTTPStatus.INTERNAL_SERVER_ERROR
     assert answer.json["status"]["reason"] == "MICROSERVICE_INTERNAL_ERROR"

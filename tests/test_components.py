@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -132,3 +133,15 @@ def test_the_component_needs_nothing_of_the_web():
     code = f"import service.components, sys; print([m for m in {banned!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_forked_processes_count_together(folder):
+    component = CoreIsolationForest(load_path=str(folder))
+    component.predict([[60, 40]])
+    child = os.fork()
+    if child == 0:
+        component.predict([[1, 1], [60, 40]])
+        os._exit(0)
+    os.waitpid(child, 0)
+    component.predict([[1, 1]])
+    assert (component.N, component.nb_outliers) == (4, 2)

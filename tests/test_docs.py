@@ -1,7 +1,9 @@
 """The documentation, held against the code."""
 
+import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,35 @@ def commands(page):
     """Return what stands in shell blocks and in backquotes."""
     text = page.read_text()
     return re.findall(r"```sh\n(.*?)```", text, re.DOTALL) + re.findall(r"`([^`\n]+)`", text)
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def rounded(value):
+    """Round floats to 12 digits: the last bits differ between kinds of machine."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return round(value, 12) if isinstance(value, float) else value
+
+
+def test_the_readmes_curl_gets_the_answer_that_is_printed_there(tmp_path, serve):
+    subprocess.run(
+        [sys.executable, "-m", "training.train", "--save_path", str(tmp_path)], cwd=ROOT, check=True
+    )
+    service = serve(tmp_path / "model.pickle")
+    command = next(block for block in blocks("sh") if "curl" in block)
+    command = command.replace("127.0.0.1:8000", f"127.0.0.1:{service.port}")
+    answer = subprocess.run(["sh", "-c", command], capture_output=True, check=True).stdout
+    answer, printed = json.loads(answer), json.loads(blocks("json")[0])
+    assert len(answer["meta"].pop("puid")) == len(printed["meta"].pop("puid"))
+    assert rounded(answer) == rounded(printed)
+    _, metrics = service.request("GET", "/metrics")
+    assert b"isoserve_samples_total 2.0" in metrics
+    assert b"isoserve_outliers_total 1.0" in metrics
 
 
 def test_help_explains_every_target():

@@ -9,22 +9,29 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 
-def start(**environment):
+@pytest.fixture
+def start(tmp_path):
     """Run `python -m service` until it ends."""
-    return subprocess.run(
-        [sys.executable, "-m", "service"],
-        cwd=Path(__file__).parents[1],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+
+    def run(**environment):
+        return subprocess.run(
+            [sys.executable, "-m", "service"],
+            cwd=Path(__file__).parents[1],
+            env=os.environ | {"ISOSERVE_STATE_DIR": str(tmp_path / "state")} | environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
 
 
 def test_a_service_starts_answers_logs_json_and_stops(folder, serve):
@@ -40,8 +47,26 @@ def test_a_service_starts_answers_logs_json_and_stops(folder, serve):
     assert (logged["method"], logged["status"]) == ("POST", 200)
 
 
-def test_ctrl_c_stops_it(folder, serve):
-    assert serve(folder / "model.pickle").stop(signal.SIGINT) == 0
+def test_ctrl_c_stops_it_at_once_amid_requests(folder, serve):
+    service = serve(folder / "model.pickle")
+    stopped = threading.Event()
+
+    def hammer():
+        while not stopped.is_set():
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                service.request("GET", "/live")
+
+    clients = [threading.Thread(target=hammer) for _ in range(8)]
+    for client in clients:
+        client.start()
+    time.sleep(0.5)
+    try:
+        service.process.send_signal(signal.SIGINT)
+        assert service.process.wait(timeout=10) == 0
+    finally:
+        stopped.set()
+        for client in clients:
+            client.join()
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
@@ -90,27 +115,71 @@ def test_a_body_in_chunks_is_held_to_the_limit_and_its_faults_are_the_senders(fo
             assert connection.recv(65536).split()[1] == status
 
 
-def test_a_wrong_setting_ends_the_start_with_a_sentence():
+def test_a_wrong_setting_ends_the_start_with_a_sentence(start):
     done = start(ISOSERVE_PORT="http")
     assert done.returncode == 1
     assert done.stderr.startswith("isoserve: ISOSERVE_PORT='http': ")
     assert "Traceback" not in done.stderr
 
 
-def test_a_missing_model_ends_the_start_with_a_sentence(tmp_path):
+def test_a_missing_model_ends_the_start_with_a_sentence(start, tmp_path):
     done = start(ISOSERVE_MODEL=str(tmp_path / "none.pickle"))
     assert done.returncode == 1
     assert "none.pickle cannot be read" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_misspelt_setting_is_told(folder):
+def test_a_misspelt_setting_is_told(start):
     done = start(ISOSERVE_TRESHOLD="1", ISOSERVE_MODEL="none.pickle")
     assert "is it 'ISOSERVE_THRESHOLD'?" in json.loads(done.stdout.splitlines()[0])["event"]
 
 
-def test_a_port_in_use_ends_the_start(folder, serve):
+def test_a_port_in_use_ends_the_start(start, folder, serve):
     service = serve(folder / "model.pickle")
     done = start(ISOSERVE_MODEL=str(folder / "model.pickle"), ISOSERVE_PORT=str(service.port))
     assert done.returncode == 1
     assert "in use" in done.stdout
+
+
+def predict(service, rows, **meta):
+    return service.post("/predict", {"meta": meta, "data": {"ndarray": rows}})
+
+
+def test_a_second_service_on_the_same_state_folder_refuses_to_start(start, folder, serve):
+    service = serve(folder / "model.pickle", state_dir=folder / "state")
+    done = start(
+        ISOSERVE_MODEL=str(folder / "model.pickle"), ISOSERVE_STATE_DIR=str(folder / "state")
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("isoserve: ISOSERVE_STATE_DIR: ")
+    assert f"in use by another service (process {service.process.pid})" in done.stderr
+    assert predict(service, [[1, 1]])[0] == 200
+
+
+def test_a_state_folder_that_cannot_be_written_ends_the_start(start, folder):
+    done = start(
+        ISOSERVE_MODEL=str(folder / "model.pickle"),
+        ISOSERVE_STATE_DIR=str(folder / "model.pickle" / "state"),
+    )
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_workers_count_in_one_place_and_a_restart_goes_on(folder, serve):
+    service = serve(folder / "model.pickle", workers=3, state_dir=folder / "state")
+    assert len(service.workers()) == 3
+    for i in range(1, 21):
+        _, answer = predict(service, [[1, 1], [60, 40]])
+        gauges = {gauge["key"]: gauge["value"] for gauge in answer["meta"]["metrics"]}
+        assert (gauges["observation"], gauges["nb_outliers"]) == (2 * i, i)
+    assert service.stop() == 0
+    again = serve(folder / "model.pickle", workers=1, state_dir=folder / "state")
+    assert b"isoserve_samples_total 40.0" in again.request("GET", "/metrics")[1]
+
+
+def test_state_files_are_their_owners_only(folder, serve):
+    serve(folder / "model.pickle", state_dir=folder / "state")
+    files = {path.name: path.stat().st_mode & 0o777 for path in (folder / "state").iterdir()}
+    assert files == {"service.lock": 0o600, "counts.bin": 0o600, "records.bin": 0o600}
+    assert (folder / "state").stat().st_mode & 0o777 == 0o700

@@ -1,0 +1,395 @@
+"""A record of the rows scored last, for feedback, drift figures and whoever asks what happened.
+
+All workers write into one mapped file of fixed size: a ring of blocks of rows. A worker fills one
+block at a time and holds a lock on it that the kernel releases when the worker dies; so no two
+write to the same place, and nobody waits for anybody. For its next block it takes one that was left
+unfinished, else the one whose last row is the oldest. Every process may have one block half full,
+and may have had one half full when the oldest row was written; with as many blocks to spare, the
+last `rows` rows are always there, whichever workers they came through.
+
+Each row has a stamp: nanoseconds of a clock that all workers share and that no change of the time
+moves, plus the row's number in its request. So stamps sort rows as they came, and a row's stamp
+less its number tells its request from all others. A stamp of 0 means that there is no row. A writer
+sets the stamp to 0, writes the row, and then sets the stamp: one aligned store of 8 bytes. A reader
+reads the stamps, the rows, and the stamps again: a row whose stamp stayed the same is whole.
+Whatever the instruction at which a writer is killed, no half-written row is ever read.
+
+In the file, stamps, rows and keys (a check sum of the puid, to find it quickly) follow each other.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, BinaryIO
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import BadInput, BadSetting
+from .rows import Floats, Verdict
+from .state import (
+    MAX_PROCESSES,
+    OUT_OF_ORDER,
+    ByteLocks,
+    MappedFile,
+    fence,
+    forget_after_fork,
+    later_than,
+)
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "records.bin"
+
+MAX_BYTES = 256 * 2**20
+"""The most that the file takes."""
+
+Recorded = NDArray[np.void]
+"""Rows of the record, oldest first, with the fields of `_row_type`."""
+
+# A longer puid is kept as its beginning and a hash of the whole.
+_PUID_BYTES = 48
+
+_SPARE_BLOCKS = 2 * MAX_PROCESSES
+
+# Finding the next block costs about 10 us, so blocks are large; a short record has blocks, too.
+_LARGEST_BLOCK, _SMALLEST_BLOCK, _BLOCKS = 256, 16, 512
+
+_TAKEN = np.iinfo(np.int64).max  # later than any stamp
+
+_Request = tuple[int, float, bytes, bytes]  # stamp, time, version, puid: the same for all its rows
+
+# Up to here rows are written one by one: numpy's fixed cost is that of about ten rows.
+_FEW = 8
+
+
+class Records:
+    """The last rows scored, shared by the threads and processes of a service."""
+
+    def __init__(self, file: MappedFile) -> None:
+        """Read and write a file that `begin_records` has made."""
+        self._file = file
+        layout = file.layout
+        self.rows: int = layout["rows"]
+        """How many of the rows scored last are kept."""
+        self.features: tuple[str, ...] = tuple(layout["features"])
+        """Names of the columns of `values`; none where values are not kept."""
+        self._block_rows, self._blocks = layout["block rows"], layout["blocks"]
+        places = self._block_rows * self._blocks
+        row_type = _row_type(len(self.features))
+        rows_start = file.start + 8 * places
+        keys_start = rows_start + row_type.itemsize * places
+        self._stamps = np.frombuffer(file.memory, np.int64, places, file.start)
+        self._table = np.frombuffer(file.memory, row_type, places, rows_start)
+        self._keys = np.frombuffer(file.memory, np.uint32, places, keys_start)
+        # The same memory as plain numbers and bytes: ten times cheaper to store one item into.
+        memory = memoryview(file.memory)
+        self._stamp_words = memory[file.start : rows_start].cast("q")
+        self._row_bytes = memory[rows_start:keys_start]
+        self._key_words = memory[keys_start:].cast("I")
+        self._row_size = row_type.itemsize
+        self._pack_row = struct.Struct(f"=qddII16s48s{8 * len(self.features)}s").pack_into
+        self._ahead = later_than(int(self._stamps.max()))
+        self.forget()
+        forget_after_fork(self)
+
+    def forget(self) -> None:
+        """Own no block; the next row claims one."""
+        self._lock = threading.Lock()
+        self._locks: ByteLocks | None = None
+        self._block = -1
+        self._next = self._end = 0
+
+    def append(self, puid: str, values: Floats, verdict: Verdict, version: str) -> None:
+        """Record the rows of one request: `values` (n_rows, n_features) and what was said of them.
+
+        Of more rows than are kept the last ones are recorded.
+        """
+        name, now = _kept(puid), time.time()
+        write = self._write_few if len(verdict) <= _FEW else self._write_many
+        with self._lock:
+            stamp = time.monotonic_ns() + self._ahead
+            write((stamp, now, version.encode(), name), values, verdict)
+
+    def read(self, last: int | None = None) -> Recorded:
+        """Return the last rows, all that are kept or at most `last`, the oldest first."""
+        stamps = self._stamps.copy()
+        kept = self.rows if last is None else min(last, self.rows)
+        first = len(stamps) - min(kept, int(np.count_nonzero(stamps)))
+        if first == len(stamps):
+            return self._table[:0].copy()
+        latest = np.argpartition(stamps, first)[first:]
+        latest = latest[np.argsort(stamps[latest])]
+        return self._whole(latest, stamps[latest])
+
+    def find(self, puid: str) -> Recorded:
+        """Return the rows of the latest request with this puid, in their order; none if unknown.
+
+        Only rows still kept are found: look at the field `row` for which ones they are.
+        """
+        name = _kept(puid)
+        places = np.flatnonzero(self._keys == crc32(name))
+        rows = self._whole(places, self._stamps[places])
+        rows = rows[rows["puid"] == name]
+        requests = rows["stamp"] - rows["row"]
+        rows = rows[requests == requests.max(initial=0)]
+        found: Recorded = rows[np.argsort(rows["row"])]
+        return found
+
+    def delete(self, puid: str | None = None, before: float | None = None) -> int:
+        """Wipe the rows of a puid, or those older than `before` (seconds since 1970, UTC).
+
+        Return how many. A service may go on recording meanwhile.
+        """
+        name = None if puid is None else _kept(puid)
+        locks = self._file.locks()
+        deleted = 0
+        for block in range(self._blocks):
+            # A block in another's hands is wiped all the same: its holder writes behind the rows
+            # that are there, never over them.
+            locked = locks.take(block)
+            places = np.arange(block * self._block_rows, (block + 1) * self._block_rows)
+            places = places[self._stamps[places] != 0]
+            rows = self._table[places]
+            if name is not None:
+                places, rows = places[rows["puid"] == name], rows[rows["puid"] == name]
+            if before is not None:
+                places = places[rows["time"] < before]
+            self._stamps[places] = 0
+            self._table[places] = np.zeros((), self._table.dtype)
+            self._keys[places] = 0
+            deleted += len(places)
+            if locked:
+                locks.give_back(block)
+        self._file.memory.flush()
+        return deleted
+
+    def drop_damaged(self) -> int:
+        """Forget rows that are not what a writer left there, as after a power cut; return how many.
+
+        Only for a file that nobody writes to.
+        """
+        wrong = (self._stamps < 0) | (self._table["stamp"] != self._stamps)
+        wrong |= (self._table["label"] > 1) | ~np.isfinite(self._table["score"])
+        wrong &= self._stamps != 0
+        self._stamps[wrong] = 0
+        self._ahead = later_than(int(self._stamps.max()))
+        return int(wrong.sum())
+
+    def _whole(self, places: NDArray[np.intp], stamps: NDArray[np.int64]) -> Recorded:
+        """Return the rows that had these stamps, less those missing or written over since."""
+        fence()
+        rows = self._table[places]
+        fence()
+        stayed = (stamps != 0) & (self._stamps[places] == stamps)
+        whole: Recorded = rows[stayed & (rows["stamp"] == stamps)]
+        return whole
+
+    def _write_few(self, request: _Request, values: Floats, verdict: Verdict) -> None:
+        stamp, now, version, name = request
+        key = crc32(name)
+        for i, score in enumerate(verdict.scores.tolist()):
+            if self._next == self._end:
+                self._open_block()
+            place = self._next
+            label = score < verdict.threshold
+            cells = values[i].tobytes() if self.features else b""
+            row = (stamp + i, now, score, i, label, version, name, cells)
+            self._stamp_words[place] = 0
+            if OUT_OF_ORDER:
+                fence()
+            self._pack_row(self._row_bytes, place * self._row_size, *row)
+            self._key_words[place] = key
+            if OUT_OF_ORDER:
+                fence()
+            self._stamp_words[place] = stamp + i
+            self._next = place + 1
+
+    def _write_many(self, request: _Request, values: Floats, verdict: Verdict) -> None:
+        numbers = slice(max(0, len(verdict) - self.rows), len(verdict))
+        rows = np.empty(numbers.stop - numbers.start, self._table.dtype)
+        rows["row"] = np.arange(numbers.start, numbers.stop)
+        rows["stamp"], rows["time"], rows["version"], rows["puid"] = request
+        rows["stamp"] += rows["row"]
+        rows["score"], rows["label"] = verdict.scores[numbers], verdict.labels[numbers]
+        if self.features:
+            rows["values"] = values[numbers]
+        written, size, key = rows.view(np.uint8), self._row_size, crc32(request[-1])
+        done = 0
+        while done < len(rows):
+            if self._next == self._end:
+                self._open_block()
+            first, last = self._next, min(self._next + len(rows) - done, self._end)
+            until = done + last - first
+            self._stamps[first:last] = 0
+            fence()
+            self._row_bytes[first * size : last * size] = written[done * size : until * size].data
+            self._keys[first:last] = key
+            fence()
+            self._stamps[first:last] = rows["stamp"][done:until]
+            self._next, done = last, until
+
+    def _open_block(self) -> None:
+        """Give back the block just filled and make another one ready to be filled."""
+        if self._locks is None:
+            self._locks = self._file.locks()
+        elif self._block >= 0:
+            self._locks.give_back(self._block)
+        self._block, first = self._claim_block(self._locks)
+        self._next = self._block * self._block_rows + first
+        self._end = (self._block + 1) * self._block_rows
+
+    def _claim_block(self, locks: ByteLocks) -> tuple[int, int]:
+        """Lock an unfinished block or the oldest; return its number and its first free row."""
+        blocks = self._stamps.reshape(self._blocks, self._block_rows)
+        last = blocks[:, -1].copy()  # 0 where a block is not full
+        while True:  # there are more blocks than processes, so one is free
+            block = int(last.argmin())
+            found, last[block] = last[block], _TAKEN
+            if found == _TAKEN:
+                last = blocks[:, -1].copy()
+                continue
+            if not locks.take(block):
+                continue
+            if blocks[block, -1] != found:  # another took it, filled it and gave it back
+                locks.give_back(block)
+                continue
+            if found:
+                blocks[block] = 0
+            return block, int(np.flatnonzero(blocks[block]).max(initial=-1)) + 1
+
+
+def begin_records(folder: Path, features: Sequence[str], rows: int, values: bool = True) -> Records:
+    """Open the record of a service in `folder`, or begin it: of `rows` rows, fewer if wide.
+
+    A file with another layout (features, number of rows) is set aside under another name.
+
+    Raises:
+        BadSetting: there is no room for the file.
+    """
+    layout, size = _plan(features if values else (), rows)
+    if values and layout["rows"] < 1:
+        logger.warning("rows of %d features are too wide to record their values", len(features))
+        layout, size = _plan((), rows)
+    if layout["rows"] < rows:
+        logger.warning(
+            "the last %d rows are recorded, not %d: more of this width take over %d MiB",
+            layout["rows"], rows, MAX_BYTES // 2**20,
+        )  # fmt: skip
+    records = Records(MappedFile.open_or_create(folder / FILE_NAME, layout, size))
+    if dropped := records.drop_damaged():
+        logger.warning("%s: %d damaged rows are dropped", folder / FILE_NAME, dropped)
+    return records
+
+
+def open_records(folder: Path) -> list[Records]:
+    """Open the record in `folder`, and after it those that were set aside.
+
+    Raises:
+        BadSetting: there is none, or the first cannot be read.
+    """
+    try:
+        files = [MappedFile.open(folder / FILE_NAME)]
+    except (OSError, ValueError) as error:
+        raise BadSetting(f"{folder / FILE_NAME} cannot be read ({error})") from error
+    for path in sorted(folder.glob(f"{FILE_NAME}.*")):
+        try:
+            files.append(MappedFile.open(path))
+        except (OSError, ValueError) as error:
+            logger.warning("%s cannot be read (%s); delete it by hand", path, error)
+    return [Records(file) for file in files]
+
+
+def export_records(records: Records, path: Path) -> int:
+    """Write the record as a table, .csv or .parquet, readable by its owner only; return its rows.
+
+    Raises:
+        BadInput: another kind of file, or pandas is not installed.
+    """
+    if path.suffix not in (".csv", ".parquet"):
+        raise BadInput(f"{path} is neither a .csv nor a .parquet file")
+    try:
+        import pandas as pd  # noqa: PLC0415 - only this needs it, and a server goes without
+    except ImportError as error:
+        raise BadInput("exporting needs pandas: install isoserve[train]") from error
+    rows = records.read()
+    table = pd.DataFrame({
+        "time": pd.to_datetime(rows["time"], unit="s", utc=True),
+        "puid": [puid.decode(errors="replace") for puid in rows["puid"].tolist()],
+        "row": rows["row"],
+        "score": rows["score"],
+        "label": rows["label"],
+        "model_version": rows["version"].astype(str),
+    })  # fmt: skip
+    taken = set(table.columns)
+    names = [f"feature_{name}" if name in taken else name for name in records.features]
+    values = pd.DataFrame(rows["values"], columns=names)
+    table = pd.concat([table, values], axis=1)
+    with _create_private(path) as file:
+        if path.suffix == ".csv":
+            table.to_csv(file, index=False)
+        else:
+            table.to_parquet(file, index=False)
+    return len(rows)
+
+
+def new_puid() -> str:
+    """Return a new id for a prediction: 32 hexadecimal digits, not to be guessed."""
+    return os.urandom(16).hex()
+
+
+def _row_type(features: int) -> np.dtype[np.void]:
+    return np.dtype(
+        [
+            ("stamp", np.int64),  # see the module's text
+            ("time", np.float64),  # seconds since 1970, UTC; not to be relied on for the order
+            ("score", np.float64),
+            ("row", np.uint32),  # number in its request
+            ("label", np.uint32),  # 1 for an outlier
+            ("version", "S16"),  # of the model
+            ("puid", f"S{_PUID_BYTES}"),
+            ("values", np.float64, (features,)),
+        ]
+    )
+
+
+def _plan(features: Sequence[str], rows: int) -> tuple[dict[str, Any], int]:
+    """Return the layout of a file for `rows` rows, or as many as MAX_BYTES allow, and its size."""
+    row_bytes = 8 + _row_type(len(features)).itemsize + 4
+    header = 2**20  # more than the names of features ever take
+    most = (MAX_BYTES - header) // row_bytes
+    block_rows = min(_LARGEST_BLOCK, max(_SMALLEST_BLOCK, min(rows, most) // _BLOCKS))
+    blocks = min(-(-rows // block_rows) + _SPARE_BLOCKS, most // block_rows)
+    layout = {
+        "kind": "records",
+        "format": 1,
+        "byte order": sys.byteorder,
+        "rows": min(rows, (blocks - _SPARE_BLOCKS) * block_rows),
+        "features": list(features),
+        "block rows": block_rows,
+        "blocks": blocks,
+    }
+    return layout, row_bytes * block_rows * blocks
+
+
+def _kept(puid: str) -> bytes:
+    """Return a puid as it is recorded: itself, or the beginning and a hash of a long one."""
+    name = puid.encode(errors="surrogatepass")
+    if len(name) <= _PUID_BYTES and b"\0" not in name:
+        return name
+    return (
+        name[:15].replace(b"\0", b"?") + b"~" + blake2b(name, digest_size=16).hexdigest().encode()
+    )
+
+
+def _create_private(path: Path) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")

@@ -1,0 +1,60 @@
+"""Stop a process at every machine instruction, as a `kill -9` could."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+
+_TRACEME, _KILL, _SINGLESTEP = 0, 8, 9  # requests of ptrace(2)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+
+
+def _ptrace(request: int, pid: int) -> int:
+    return int(_libc.ptrace(request, pid, None, None))
+
+
+def steps(action: Callable[[], object], prepare: Callable[[], object]) -> Iterator[int]:
+    """Run `prepare` and then `action` in a child; yield after each instruction of `action`.
+
+    Whatever shared memory holds at that moment is what killing the child there would leave.
+    Closing the iterator kills the child.
+    """
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            prepare()
+            if _ptrace(_TRACEME, 0) == 0:
+                os.kill(os.getpid(), signal.SIGSTOP)
+                action()
+                status = 0
+            elif ctypes.get_errno() in (errno.EPERM, errno.ENOSYS):
+                status = 77
+        finally:
+            os._exit(status)
+    alive = True
+    try:
+        number = 0
+        while True:
+            _, status = os.waitpid(pid, 0)
+            if not os.WIFSTOPPED(status):
+                alive = False
+                break
+            if number:
+                yield number
+            number += 1
+            _ptrace(_SINGLESTEP, pid)
+    finally:
+        if alive:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    if os.waitstatus_to_exitcode(status) == 77:
+        pytest.skip("this machine lets no process trace its child")
+    assert os.waitstatus_to_exitcode(status) == 0

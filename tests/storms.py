@@ -1,0 +1,514 @@
+"""Kill, fill and confuse a real service under load, and count what it counted.
+
+    python tests/storms.py            some minutes
+    python tests/storms.py --tenth    a tenth of it
+
+Each storm prints what was sent, what was acknowledged with a 200, and what the service counted.
+A request whose connection broke may have been counted or not. The clients' batches have 1, 2, 4,
+8, ... rows and the counts are looked at after every kill, so their sum tells which ones were.
+"""
+
+import argparse
+import contextlib
+import http.client
+import json
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from itertools import chain, combinations, cycle
+from pathlib import Path
+
+import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console
+from rich.table import Table
+from sklearn.ensemble import IsolationForest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from conftest import Service
+
+from service.counts import SCORE_BOUNDS
+from service.records import open_records
+
+CLIENTS = 8
+
+# A clock that is a day early or late every now and then.
+ODD_CLOCK = """
+import random, runpy, time
+real = time.time
+time.time = lambda: real() + random.choice((-86_400, 0, 86_400))
+runpy.run_module("service", run_name="__main__")
+"""
+
+
+class Skipped(Exception):
+    """This machine cannot hold the storm."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Rows, the outliers among them, and how many fell into each interval of the score."""
+
+    rows: int = 0
+    outliers: int = 0
+    buckets: tuple = (0,) * (len(SCORE_BOUNDS) + 1)
+
+    @classmethod
+    def sum(cls, tallies):
+        columns = [(t.rows, t.outliers, *t.buckets) for t in tallies]
+        if not columns:
+            return cls()
+        rows, outliers, *buckets = (sum(column) for column in zip(*columns, strict=True))
+        return cls(rows, outliers, tuple(buckets))
+
+
+@dataclass
+class Report:
+    """What came of a storm."""
+
+    name: str
+    sent: int = 0
+    acknowledged: int = 0
+    counted: int = 0
+    broken: int = 0
+    broken_counted: int = 0
+    worst_wait: float = 0.0
+    """Longest time in seconds from a kill to the first answer to a request sent after it."""
+    faults: list = field(default_factory=list)
+
+    def check(self, true, fault):
+        if not true:
+            self.faults.append(fault)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The rows of a request as JSON, and what they must count for."""
+
+    rows: str
+    tally: Tally
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One acknowledged request: when it was sent and answered, and what it was told."""
+
+    puid: str
+    began: float
+    ended: float
+    tally: Tally
+    observation: int
+    nb_outliers: int
+
+
+class Model:
+    """A forest in a file, and batches of rows whose scores are known."""
+
+    def __init__(self, folder):
+        self.forest = IsolationForest(random_state=16)
+        self.forest.fit(np.random.default_rng(16).lognormal(size=(5000, 2)))
+        self.path = folder / "model.pickle"
+        self.path.write_bytes(pickle.dumps(self.forest, protocol=5))
+        self.values = np.random.default_rng(1).lognormal(sigma=1.3, size=(20_000, 2))
+        self.scores = self.forest.decision_function(self.values)
+
+    def batch(self, rows, chance):
+        start = chance.randrange(len(self.values) - rows)
+        scores = self.scores[start : start + rows]
+        places = np.searchsorted(SCORE_BOUNDS, scores, side="left")
+        buckets = np.bincount(places, minlength=len(SCORE_BOUNDS) + 1).tolist()
+        values = json.dumps(self.values[start : start + rows].tolist())
+        return Batch(values, Tally(rows, int((scores < 0).sum()), tuple(buckets)))
+
+
+class Client(threading.Thread):
+    """Posts batches, one after the other on a connection that it keeps, until told to stop."""
+
+    def __init__(self, port, name, batches, again):
+        super().__init__(daemon=True)
+        self._port, self._name, self._batches, self._again = port, name, batches, again
+        self.stop = threading.Event()
+        self.answers, self.broken, self.faults = [], [], []
+
+    def run(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
+        with contextlib.closing(connection):
+            for serial, batch in enumerate(self._batches):
+                if self.stop.is_set() or (self.broken and not self._again):
+                    break
+                self._post(connection, f"{self._name}-{serial}", batch)
+
+    def _post(self, connection, puid, batch):
+        body = f'{{"meta":{{"puid":"{puid}"}},"data":{{"ndarray":{batch.rows}}}}}'
+        try:
+            if connection.sock is None:
+                connection.connect()
+        except OSError:  # nothing was sent
+            time.sleep(0.01)
+            return
+        began = time.perf_counter()
+        try:
+            connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            text = response.read()
+        except (OSError, http.client.HTTPException):
+            connection.close()
+            self.broken.append(batch.tally)
+            return
+        ended = time.perf_counter()
+        if response.status != 200:
+            self.faults.append(f"{response.status} {text[:200]!r}")
+            return
+        meta = json.loads(text)["meta"]
+        told = {gauge["key"]: gauge["value"] for gauge in meta["metrics"]}
+        if meta["puid"] != puid:
+            self.faults.append(f"the answer to {puid} is that to {meta['puid']}")
+        self.answers.append(
+            Answer(puid, began, ended, batch.tally, told["observation"], told["nb_outliers"])
+        )
+
+
+class Crowd:
+    """Eight clients at work: in a `with` block until its end, or until they have sent all."""
+
+    def __init__(self, port, name, batches, again=True):
+        self.clients = [
+            Client(port, f"{name}-{number}", batches(number), again) for number in range(CLIENTS)
+        ]
+
+    def __enter__(self):
+        for client in self.clients:
+            client.start()
+        return self
+
+    def __exit__(self, *_):
+        for client in self.clients:
+            client.stop.set()
+        self.finish()
+
+    def finish(self):
+        for client in self.clients:
+            client.join()
+
+    @property
+    def answers(self):
+        return [answer for client in self.clients for answer in client.answers]
+
+    @property
+    def broken(self):
+        return [tally for client in self.clients for tally in client.broken]
+
+    @property
+    def faults(self):
+        return [fault for client in self.clients for fault in client.faults]
+
+
+def scrape(service):
+    """Return every sample of /metrics by name and labels."""
+    status, page = service.request("GET", "/metrics")
+    assert status == 200
+    families = text_string_to_metric_families(page.decode())
+    samples = [sample for family in families for sample in family.samples]
+    return {(s.name, tuple(sorted(s.labels.items()))): s.value for s in samples}
+
+
+def read_tally(service):
+    """Return what the service says that it has counted."""
+    samples = scrape(service)
+    bounds = [*map(str, SCORE_BOUNDS), "+Inf"]
+    running = [int(samples["isoserve_score_bucket", (("le", bound),)]) for bound in bounds]
+    return Tally(
+        int(samples["isoserve_samples_total", ()]),
+        int(samples["isoserve_outliers_total", ()]),
+        tuple(np.diff(running, prepend=0).tolist()),
+    )
+
+
+def reconcile(report, before, crowd, service):
+    """Compare the counts with what the crowd was told; return them."""
+    counted = read_tally(service)
+    known = Tally.sum([before, *(answer.tally for answer in crowd.answers)])
+    broken = crowd.broken
+    subsets = chain.from_iterable(combinations(broken, n) for n in range(len(broken) + 1))
+    fitting = [subset for subset in subsets if Tally.sum([known, *subset]) == counted]
+    report.check(len(fitting) == 1, f"counted {counted.rows} rows where {known.rows} are known")
+    report.faults += crowd.faults
+    report.acknowledged += known.rows - before.rows
+    report.sent += known.rows - before.rows + sum(tally.rows for tally in broken)
+    report.counted = counted.rows
+    report.broken += len(broken)
+    report.broken_counted += len(fitting[0]) if fitting else 0
+    return counted
+
+
+def powers_of_two(model):
+    """Give each client endless batches of a size such that no two sums of sizes are equal."""
+    chance = random.Random(16)
+    known = [[model.batch(2**number, chance) for _ in range(20)] for number in range(CLIENTS)]
+    return lambda number: cycle(known[number])
+
+
+def check_records(report, model, service):
+    """Check that every recorded row is whole: its score is that of its values."""
+    rows = open_records(service.state)[0].read()
+    right = np.array_equal(model.forest.decision_function(rows["values"]), rows["score"])
+    report.check(len(rows) and right, "a record is torn")
+    return rows
+
+
+def check_log(report, service):
+    log = service.log.read_text()
+    report.check("set aside" not in log and "damaged" not in log, "a state file was damaged")
+    report.check("Traceback" not in log, "the log has a traceback")
+
+
+def storm_workers(model, start, kills=100):
+    """F1: kill random workers, again and again."""
+    report, chance = Report(f"{kills} x kill -9 of a worker"), random.Random(1)
+    service = start(workers=4)
+    counted, batches = Tally(), powers_of_two(model)
+    for kill in range(kills):
+        with Crowd(service.port, f"w{kill}", batches) as crowd:
+            time.sleep(chance.uniform(0.05, 0.3))
+            killed = time.perf_counter()
+            os.kill(chance.choice(service.workers()), signal.SIGKILL)
+            time.sleep(0.25)
+        waits = [a.ended - killed for a in crowd.answers if a.began > killed]
+        report.check(waits, "no answer after a kill")
+        report.worst_wait = max(report.worst_wait, min(waits, default=0.0))
+        counted = reconcile(report, counted, crowd, service)
+    check_records(report, model, service)
+    service.stop()
+    check_log(report, service)
+    return report
+
+
+def storm_group(model, start, kills=30):
+    """F2: kill all processes at once and start again on the same folder."""
+    report, chance = Report(f"{kills} x kill -9 of the whole group"), random.Random(2)
+    service = start(workers=4)
+    counted, batches = Tally(), powers_of_two(model)
+    for kill in range(kills):
+        with Crowd(service.port, f"g{kill}", batches, again=False) as crowd:
+            time.sleep(chance.uniform(0.05, 0.5))
+            service.kill()
+        service = start(workers=4, again=service)
+        counted = reconcile(report, counted, crowd, service)
+        rows = check_records(report, model, service)
+        found = np.unique(rows["puid"], return_counts=True)
+        found = dict(zip((puid.decode() for puid in found[0]), found[1], strict=True))
+        kept = sorted(crowd.answers, key=lambda answer: -answer.ended)[:100]
+        whole = all(found.get(answer.puid) == answer.tally.rows for answer in kept)
+        report.check(whole, "an acknowledged row is not recorded")
+    service.stop()
+    check_log(report, service)
+    return report
+
+
+def storm_disk(model, start, predictions=1000):
+    """F4: fill the disk that the state lies on; predict on, restart on it."""
+    report = Report(f"{predictions} predictions on a full disk")
+    with tempfile.TemporaryDirectory() as folder:
+        disk = ["mount", "-t", "tmpfs", "-o", "size=24m,mode=700", "isoserve", folder]
+        if subprocess.run(disk, check=False, capture_output=True).returncode:
+            raise Skipped("mounting a small disk is not allowed here")
+        try:
+            service = start(workers=2, state_dir=folder)
+            with contextlib.suppress(OSError), (Path(folder) / "fill").open("wb", 0) as file:
+                while True:
+                    file.write(bytes(4096))
+            report.check(os.statvfs(folder).f_bavail == 0, "the disk is not full")
+            counted, chance = Tally(), random.Random(4)
+            for half in range(2):
+                sizes = iter([chance.randint(1, 300) for _ in range(predictions // 2)])
+                batches = [model.batch(size, chance) for size in sizes]
+                shares = lambda number, all_of=batches: all_of[number::CLIENTS]  # noqa: E731
+                crowd = Crowd(service.port, f"d{half}", shares)
+                for client in crowd.clients:
+                    client.start()
+                crowd.finish()
+                report.check(len(crowd.answers) == predictions // 2, "a prediction failed")
+                counted = reconcile(report, counted, crowd, service)
+                if half == 0:
+                    service.stop()
+                    service = start(workers=2, state_dir=folder, again=service)
+            check_records(report, model, service)
+            service.stop()
+            check_log(report, service)
+        finally:
+            service.kill()
+            subprocess.run(["umount", folder], check=True)
+    return report
+
+
+def storm_clock(model, start, seconds=10.0):
+    """F15: let the clock jump by a day, back and forth."""
+    report = Report(f"{seconds:.0f} s of a clock that jumps by a day")
+    service = start(workers=2, command=("-c", ODD_CLOCK))
+    with Crowd(service.port, "c", powers_of_two(model)) as crowd:
+        time.sleep(seconds)
+    reconcile(report, Tally(), crowd, service)
+    name = "isoserve_request_duration_seconds_sum"
+    sums = [value for (sample, _), value in scrape(service).items() if sample == name]
+    limit = 2 * CLIENTS * (seconds + 60)
+    report.check(sums and all(0 <= value < limit for value in sums), "durations follow the clock")
+    rows = check_records(report, model, service)
+    report.check((np.diff(rows["time"]) < -3600).any(), "the clock did not jump")
+    for client in range(CLIENTS):
+        ours = [puid.split(b"-") for puid in rows["puid"].tolist()]
+        order = [int(serial) for _, number, serial in ours if int(number) == client]
+        report.check(order == sorted(order), "the order of the record follows the clock")
+    service.stop()
+    check_log(report, service)
+    return report
+
+
+def storm_restarts(model, start, restarts=5):
+    """F19: restart; every number but those of the scrapes themselves stays."""
+    report = Report(f"{restarts} restarts")
+    service = start(workers=3)
+    counted, batches = Tally(), powers_of_two(model)
+    for restart in range(restarts):
+        with Crowd(service.port, f"r{restart}", batches) as crowd:
+            time.sleep(0.5)
+        counted = reconcile(report, counted, crowd, service)
+        before = scrape(service)
+        report.check(service.stop() == 0, "the service ended with a fault")
+        service = start(workers=3, again=service)
+        after = scrape(service)
+        ours = {key for key in before if ("route", "/predict") in key[1] or "route" not in str(key)}
+        changed = [key for key in ours if before[key] != after.get(key)]
+        report.check(not changed, f"a restart changed {changed[:3]}")
+    service.stop()
+    check_log(report, service)
+    return report
+
+
+def storm_rows(model, start, rows=200_000):
+    """No fault at all: 4 workers of 4 threads, mixed batches, every number exact."""
+    report = Report(f"{rows:,} rows, 4 workers x 4 threads")
+    service = start(workers=4, threads=4)
+    shares = [mixed(model, rows // CLIENTS, random.Random(number)) for number in range(CLIENTS)]
+    crowd = Crowd(service.port, "x", lambda number: shares[number])
+    for client in crowd.clients:
+        client.start()
+    crowd.finish()
+    reconcile(report, Tally(), crowd, service)
+    answers = crowd.answers
+    report.check(report.acknowledged == rows == report.counted, "rows are missing")
+    for told in ("observation", "nb_outliers"):
+        wrong = misled(answers, told)
+        report.check(not wrong, f"{wrong} answers have a wrong {told}")
+    key = "isoserve_request_duration_seconds_count", (("route", "/predict"), ("status", "2xx"))
+    scrapes = [scrape(service) for _ in range(12)]
+    report.check(scrapes[0][key] == len(answers), "requests are missing")
+    ours = [
+        {key: value for key, value in one.items() if "route" not in str(key)} for one in scrapes
+    ]
+    report.check(all(one == ours[0] for one in ours), "workers do not say the same")
+    recorded = check_records(report, model, service)
+    report.check(len(recorded) == min(rows, 100_000), "the record is not full")
+    service.stop()
+    check_log(report, service)
+    return report
+
+
+def mixed(model, rows, chance):
+    """Return batches of 1 to 400 rows that sum up to `rows`."""
+    batches = []
+    while rows:
+        size = min(rows, chance.choice((1, 1, 1, 5, 20, 100, 400)))
+        batches.append(model.batch(size, chance))
+        rows -= size
+    return batches
+
+
+def misled(answers, told):
+    """Count the answers whose totals miss a row answered before, or know one begun after."""
+    rows = np.array([a.tally.rows if told == "observation" else a.tally.outliers for a in answers])
+    began, ended = np.array([a.began for a in answers]), np.array([a.ended for a in answers])
+    said = np.array([getattr(answer, told) for answer in answers])
+    by_end, by_begin = np.argsort(ended), np.argsort(began)
+    answered = np.concatenate([[0], np.cumsum(rows[by_end])])
+    begun = np.concatenate([[0], np.cumsum(rows[by_begin])])
+    least = answered[np.searchsorted(ended[by_end], began)] + rows
+    most = begun[np.searchsorted(began[by_begin], ended)]
+    return int(((said < least) | (said > most)).sum())
+
+
+STORMS = {
+    storm_workers: {"kills": 100},
+    storm_group: {"kills": 30},
+    storm_disk: {"predictions": 1000},
+    storm_clock: {"seconds": 10},
+    storm_restarts: {"restarts": 5},
+    storm_rows: {"rows": 200_000},
+}
+
+
+def run(storm, share=1.0):
+    """Run a storm, or a share of it, and return its report; nothing that it started is left."""
+    started = []
+    with tempfile.TemporaryDirectory() as folder:
+
+        def start(again=None, **settings):
+            """Start a service; `again` on the folder and port of one that has ended."""
+            if again:
+                settings = {"port": again.port, "state_dir": again.state} | settings
+            state = Path(settings.pop("state_dir", Path(folder) / "state"))
+            log = Path(folder) / "service.log"
+            service = Service(model.path, log, state_dir=state, log_level="WARNING", **settings)
+            service.state = state
+            started.append(service)
+            service.wait_until_ready()
+            return service
+
+        model = Model(Path(folder))
+        amounts = {name: max(1, int(n * share)) for name, n in STORMS[storm].items()}
+        try:
+            return storm(model, start, **amounts)
+        finally:
+            for service in started:
+                service.kill()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--tenth", action="store_true", help="a tenth of everything")
+    share = 0.1 if parser.parse_args().tenth else 1.0
+    table = Table(
+        "storm", "rows sent", "acknowledged", "counted", "connections broken", "of them counted",
+        "longest wait", "verdict", box=None,
+    )  # fmt: skip
+    failed = False
+    for storm in STORMS:
+        started = time.monotonic()
+        try:
+            report = run(storm, share)
+        except Skipped as reason:
+            print(f"{storm.__name__}: skipped, {reason}", flush=True)
+            continue
+        report.check(report.worst_wait < 1.0, "no answer within a second of a kill")
+        failed |= bool(report.faults)
+        print(f"{report.name}: {time.monotonic() - started:.0f} s", *report.faults, flush=True)
+        numbers = report.sent, report.acknowledged, report.counted
+        table.add_row(
+            report.name, *(f"{n:,}" for n in numbers), str(report.broken),
+            str(report.broken_counted),
+            f"{report.worst_wait:.3f} s" if report.worst_wait else "",
+            "WRONG" if report.faults else "exact",
+        )  # fmt: skip
+    Console(width=140).print(table)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

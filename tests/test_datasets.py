@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+
+from service.errors import CannotTrain
+from training.datasets import Dataset, doubts, fresh_spending, pick, spending, write_spending
+from training.export import describe
+from training.forest import fit_forest
+
+
+def table(X, names=None, **fields):
+    """Return a dataset of some columns."""
+    X = np.asarray(X, dtype=np.float64)
+    names = names or tuple(f"c{j}" for j in range(X.shape[1]))
+    return Dataset("my.csv", X, tuple(names), ("float",) * len(names), **fields)
+
+
+def test_the_sample_is_the_same_table_every_time():
+    first, second = spending(), spending()
+    assert (first.name, first.features, first.X.shape) == ("spending", ("mean", "sd"), (20_000, 2))
+    assert np.array_equal(first.X, second.X)
+    assert np.array_equal(first.labels, second.labels)
+    assert first.labels.sum() == 100
+
+
+def test_the_sample_looks_like_spending():
+    mean, sd = spending().X.T
+    assert (mean.min(), sd.min()) == (-0.28, -0.11)
+    assert 40 < mean.max() < 66
+    assert 40 < sd.max() < 58
+    assert np.median(mean) < mean.mean()  # skewed to the right
+    assert (sd == sd.min()).mean() > 0.5  # most never vary
+    assert np.corrcoef(mean, sd)[0, 1] > 0.2
+
+
+def test_a_default_forest_finds_most_of_what_was_planted():
+    training, fresh = spending(), fresh_spending()
+    assert not np.array_equal(training.X, fresh.X)
+    quality = describe(fit_forest(training.X), training, fresh).quality
+    assert (quality.rows, quality.outliers, quality.fresh) == (20_000, 100, True)
+    assert 0.98 < quality.roc_auc < 1
+
+
+def test_the_sample_is_written_to_the_last_digit(tmp_path):
+    write_spending(tmp_path / "data")
+    lines = (tmp_path / "data" / "train.csv").read_text().splitlines()
+    cells = [[float(cell) for cell in line.split(",")] for line in lines[1:]]
+    assert lines[0] == "mean,sd"
+    assert np.array_equal(cells, spending().X)
+    assert len((tmp_path / "data" / "test.csv").read_text().splitlines()) == 20_001
+
+
+def test_columns_are_taken_in_the_order_asked_for():
+    swapped = spending().only(["sd", "mean"])
+    assert swapped.features == ("sd", "mean")
+    assert np.array_equal(swapped.X, spending().X[:, ::-1])
+
+
+def test_a_draw_is_uniform_seeded_and_without_repeats():
+    whole = table(np.arange(1000.0)[:, None], labels=np.arange(1000) % 2)
+    drawn = whole.draw(500, seed=1)
+    assert len(np.unique(drawn.X)) == 500
+    assert abs(drawn.X.mean() - 499.5) < 30
+    assert np.array_equal(drawn.labels, drawn.X[:, 0] % 2)
+    assert np.array_equal(drawn.X, whole.draw(500, seed=1).X)
+    assert not np.array_equal(drawn.X, whole.draw(500, seed=2).X)
+
+
+def test_no_more_rows_are_drawn_than_there_are():
+    with pytest.raises(CannotTrain, match="--samples 4: my"):
+        table([[1], [2], [3]]).draw(4, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sentence"),
+    [
+        (["men"], "there is no column 'men' (is it 'mean'?); columns are 'mean', 'sd'"),
+        (["sd", "sd"], "--keep_cols names the column 'sd' twice"),
+    ],
+)
+def test_a_wrong_column_is_named(wanted, sentence):
+    with pytest.raises(CannotTrain) as caught:
+        pick(wanted, ["mean", "sd"])
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("column", "constant"),
+    [
+        ([1.0, 1.0, 1.0], True),
+        ([1.0, 2.0, 1.0], False),
+        ([1.0, np.nan, 1.0], False),  # a tree parts missing cells from the others
+        ([np.nan, np.nan, np.nan], True),
+        ([1e-9, 2e-9, 3e-9], True),  # steps too small for a tree
+        ([1_700_000_000.0, 1_700_000_001.0, 1_700_000_002.0], True),  # one 32-bit float
+        ([0.0, 2e-7, 0.0], False),
+    ],
+)
+def test_a_constant_column_is_one_that_no_tree_can_split(column, constant):
+    X = np.tile(np.column_stack([column, [1.0, 2.0, 3.0]]), (50, 1))
+    said = any("'c0'" in doubt for doubt in doubts(table(X)))
+    assert said == constant
+    alone = fit_forest(X[:, :1], n_estimators=20)
+    assert all(tree.tree_.node_count == 1 for tree in alone.estimators_) == constant
+
+
+def test_nothing_but_constant_columns_is_refused():
+    with pytest.raises(CannotTrain, match="is constant; a forest needs one that varies"):
+        doubts(table([[1, 2], [1, 2]]))
+
+
+@pytest.mark.parametrize(
+    ("names", "doubted"),
+    [(("1.5", "2"), True), (("0", "1"), False), (("a", "2"), False)],
+)
+def test_a_header_of_numbers_is_doubted(names, doubted):
+    assert any("header" in doubt for doubt in doubts(table([[1, 2], [3, 4]], names))) == doubted
+
+
+def test_labels_are_doubted_when_trained_on_or_all_alike():
+    X = [[1, 0], [3, 1]]
+    assert "name it by --label" in doubts(table(X, ("a", "label")))[0]
+    assert "every label is 0" in doubts(table(X, labels=np.zeros(2, dtype=int)))[0]
+    assert doubts(table(X, labels=np.array([0, 1]))) == []

@@ -1,0 +1,115 @@
+"""The commands beside the service itself."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from service.__main__ import cli
+from service.artifact import load_model
+from service.counts import Counts, Totals
+from service.records import begin_records, open_records
+from service.rows import Verdict
+from service.state import StateFolder
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run a command on a state folder; return its exit code and all that it said."""
+    monkeypatch.setenv("ISOSERVE_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("ISOSERVE_MODEL", str(tmp_path / "model.pickle"))
+
+    def invoke(*arguments):
+        result = CliRunner().invoke(cli, arguments)
+        return result.exit_code, " ".join(result.output.split())
+
+    return invoke
+
+
+@pytest.fixture
+def records(tmp_path, monkeypatch):
+    """Three predictions of two rows each, of 1970, 2001 and 2033."""
+    records = begin_records(StateFolder(tmp_path / "state").path, ["a", "b"], 100)
+    for name, time in (("p0", 1.0), ("p1", 1e9), ("p2", 2e9)):
+        monkeypatch.setattr("service.records.time.time", lambda time=time: time)
+        records.append(name, np.ones((2, 2)), Verdict(np.array([0.1, -0.1]), 0.0), "abc")
+    return records
+
+
+def test_counts_are_reset(run, tmp_path):
+    state = StateFolder(tmp_path / "state")
+    Counts(state.path).add(Verdict(np.array([0.1]), 0.0))
+    code, said = run("counts", "reset")
+    assert (code, "in use" in said) == (1, True)
+    del state
+    assert run("counts", "reset")[0] == 0
+    assert Counts(tmp_path / "state").read().totals == Totals(0, 0)
+
+
+def test_the_record_is_exported(run, records, tmp_path):
+    code, said = run("records", "export", str(tmp_path / "out.csv"))
+    assert (code, said.startswith("6 rows are in")) == (0, True)
+    table = pd.read_csv(tmp_path / "out.csv")
+    assert table["puid"].tolist() == ["p0", "p0", "p1", "p1", "p2", "p2"]
+    assert table["time"][0] == "1970-01-01 00:00:01+00:00"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left"),
+    [
+        (["--puid", "p1"], [b"p0", b"p2"]),
+        (["--before", "2001-09-09T01:46:40"], [b"p1", b"p2"]),
+        (["--before", "2001-09-09T01:46:41Z"], [b"p2"]),
+        (["--before", "2001-09-09T03:46:41+02:00"], [b"p2"]),
+        (["--before", "2020-01-01"], [b"p2"]),
+    ],
+)
+def test_rows_are_wiped(run, records, arguments, left):
+    code, said = run("records", "delete", *arguments)
+    assert (code, said) == (0, f"{6 - 2 * len(left)} rows are wiped.")
+    assert sorted(set(records.read()["puid"].tolist())) == left
+
+
+def test_rows_set_aside_are_wiped_too(run, records, tmp_path):
+    begin_records(tmp_path / "state", ["a", "c"], 100)
+    assert run("records", "delete", "--puid", "p1") == (0, "2 rows are wiped.")
+    assert [len(one.read()) for one in open_records(tmp_path / "state")] == [0, 4]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "say which rows: either --puid or --before"),
+        (["--puid", "p", "--before", "2020-01-01"], "say which rows"),
+        (["--before", "yesterday"], "'yesterday' is not a time"),
+    ],
+)
+def test_what_cannot_be_wiped_is_told(run, records, arguments, sentence):
+    code, said = run("records", "delete", *arguments)
+    assert (code, said.startswith("isoserve: " + sentence)) == (1, True)
+
+
+def test_without_a_record_there_is_a_sentence(run, tmp_path):
+    for arguments in (["export", "out.csv"], ["delete", "--puid", "p"]):
+        code, said = run("records", *arguments)
+        assert (code, "records.bin cannot be read" in said) == (1, True)
+
+
+def test_drift_is_told_on_demand(run, folder, write_card):
+    write_card(score_quantiles=np.linspace(-1, 1, 101).tolist())
+    records = begin_records(StateFolder(folder / "state").path, ["mean", "sd"], 5000)
+    scores = np.random.default_rng(16).uniform(-1, 1, 2000)
+    records.append("p", np.zeros((2000, 2)), Verdict(scores, 0.0), "another")
+    assert "0 rows of this model are recorded" in run("records", "drift")[1]
+    version = load_model(folder / "model.pickle").version
+    records.append("p", np.zeros((2000, 2)), Verdict(scores, 0.0), version)
+    code, said = run("records", "drift")
+    assert code == 0
+    assert "mean 0.0000" in said
+    assert "sd 0.0000" in said
+
+
+def test_drift_without_a_card_is_told(run, folder):
+    begin_records(StateFolder(folder / "state").path, ["a", "b"], 100)
+    code, said = run("records", "drift")
+    assert (code, "has no card to compare" in said) == (1, True)

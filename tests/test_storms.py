@@ -1,0 +1,25 @@
+"""A breath of two storms; `make storms` runs them all, and in full."""
+
+import pytest
+from storms import Answer, Tally, misled, run, storm_rows, storm_workers
+
+
+@pytest.mark.parametrize(("storm", "share"), [(storm_workers, 0.03), (storm_rows, 0.05)])
+def test_a_small_storm_leaves_every_number_exact(storm, share):
+    report = run(storm, share)
+    assert report.faults == []
+    assert report.acknowledged > 0
+
+
+def answer(began, ended, rows, observation):
+    return Answer("p", began, ended, Tally(rows), observation, 0)
+
+
+def test_totals_that_miss_an_answered_row_or_know_an_unasked_one_are_seen():
+    first, second = answer(0.0, 1.0, 5, 5), answer(2.0, 3.0, 1, 6)
+    assert misled([first, second], "observation") == 0
+    assert misled([first, answer(2.0, 3.0, 1, 5)], "observation") == 1
+    assert misled([answer(0.0, 1.0, 5, 6), second], "observation") == 1
+    beside = answer(0.5, 3.0, 1, 6)
+    assert misled([answer(0.0, 1.0, 5, 6), beside], "observation") == 0
+    assert misled([answer(0.0, 1.0, 5, 5), beside], "observation") == 0

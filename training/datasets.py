@@ -1,0 +1,201 @@
+"""A table ready for training, and the built-in spending sample."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import CannotTrain, count, nearest
+from service.rows import Floats
+
+SPENDING_ROWS = 20_000
+SPENDING_SEED = 64  # the table stays the same whatever --seed a run has
+_ANOMALY_SHARE = 0.005
+
+# Most users buy one small package, or the same package each time: few values make up most rows.
+# In standard deviations above the lowest mean, as in a table normalised over all users.
+_PACKAGES = (0.0, 0.0635, 0.127, 0.2857, 0.92)
+_PACKAGE_SHARES = (0.06, 0.06, 0.58, 0.22, 0.08)
+
+_LIKELY_LABELS = frozenset({"label", "target", "class"})
+
+# A tree asks for a step above 1e-7 between 32-bit floats before it splits a column.
+_SMALLEST_STEP = np.float32(1e-7)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A checked table of training rows.
+
+    `X` is (n_rows, n_features) float64 in a plain array, so that a forest fitted on it pickles
+    without pandas; NaN is a missing cell. `labels` is (n_rows,), 1 for a known outlier.
+    """
+
+    name: str
+    X: Floats
+    features: tuple[str, ...]
+    types: tuple[str, ...]
+    """What each column held: 'bool', 'int' or 'float'."""
+    labels: NDArray[np.int64] | None = None
+    kinds: NDArray[np.str_] | None = None
+    """(n_rows,) the kind of outlier that a row is, where that is known."""
+    allow_missing: bool = False
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def only(self, columns: Sequence[str]) -> Dataset:
+        """Return the same rows with these columns, in this order."""
+        order = [self.features.index(name) for name in pick(columns, self.features)]
+        return replace(
+            self,
+            X=np.ascontiguousarray(self.X[:, order]),
+            features=tuple(self.features[j] for j in order),
+            types=tuple(self.types[j] for j in order),
+        )
+
+    def draw(self, rows: int, seed: int) -> Dataset:
+        """Return `rows` rows drawn uniformly without replacement, in their old order."""
+        if rows > len(self):
+            raise CannotTrain(f"--samples {rows}: {self.name} has {count(len(self), 'row')}")
+        places = np.sort(np.random.default_rng(seed).choice(len(self), rows, replace=False))
+        return replace(
+            self,
+            X=self.X[places],
+            labels=None if self.labels is None else self.labels[places],
+            kinds=None if self.kinds is None else self.kinds[places],
+        )
+
+
+def spending(rows: int = SPENDING_ROWS, seed: int = SPENDING_SEED) -> Dataset:
+    """Make up what users of an app spend: `mean` and `sd` of the credits each one spent.
+
+    Both are normalised and heavily right-skewed: many users at the lowest values, a long tail, and
+    an sd that goes with the mean. One row in 200 is a planted outlier: a large mean that never
+    varies, a small mean that varies wildly, or both large.
+    """
+    rng = np.random.default_rng(seed)
+    steady = rng.random(rows) < 0.65
+    mean = np.where(steady, rng.choice(_PACKAGES, rows, p=_PACKAGE_SHARES), _tail(rng, rows, 40.0))
+    varies = ~steady & (rng.random(rows) < 0.7)
+    sd = np.where(varies, np.minimum(mean * rng.lognormal(-0.2, 0.7, rows), 35.0), 0.0)
+
+    planted = rng.choice(rows, round(rows * _ANOMALY_SHARE), replace=False)
+    kind = rng.integers(3, size=len(planted))
+    large_mean = _between(rng, len(planted), 1.5, 66.2)
+    large_sd = _between(rng, len(planted), 1.5, 58.0)
+    mean[planted] = np.where(kind == 1, _tail(rng, len(planted), 2.0), large_mean)
+    sd[planted] = np.where(kind == 0, 0.0, large_sd)
+
+    labels = np.zeros(rows, dtype=np.int64)
+    labels[planted] = 1
+    X = np.column_stack([mean - 0.28, sd - 0.11]).round(6)
+    return Dataset("spending", X, ("mean", "sd"), ("float", "float"), labels)
+
+
+def fresh_spending() -> Dataset:
+    """Return rows of the same kind as `spending()`, none of them trained on."""
+    return spending(seed=SPENDING_SEED + 1)
+
+
+def write_spending(folder: Path) -> None:
+    """Write the sample as `train.csv` and `test.csv`, with the columns `mean` and `sd`.
+
+    The files hold the exact values: what is read back equals `spending().X`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, dataset in (("train.csv", spending()), ("test.csv", fresh_spending())):
+        lines = [",".join(dataset.features)]
+        lines += [",".join(map(repr, row)) for row in dataset.X.tolist()]
+        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def pick(wanted: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return the wanted columns, each of which must be there, once.
+
+    >>> pick(["sd"], ["mean", "sd"])
+    ['sd']
+    """
+    if doubled := [name for name, times in Counter(wanted).items() if times > 1]:
+        raise CannotTrain(f"--keep_cols names the column {doubled[0]!r} twice")
+    for name in wanted:
+        if name not in names:
+            raise CannotTrain(
+                f"there is no column {name!r}{nearest(name, names)}; columns are {listed(names)}"
+            )
+    return list(wanted)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first eight names in quotes, and how many there are besides.
+
+    >>> listed(["mean", "sd"])
+    "'mean', 'sd'"
+    """
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(map(repr, names[:8])) + more
+
+
+def doubts(dataset: Dataset) -> list[str]:
+    """Return a sentence for each thing that is odd but can be trained on.
+
+    Raises:
+        CannotTrain: nothing but constant columns.
+    """
+    found = []
+    if _numbers_for_names(dataset.features):
+        found.append(f"the columns are named {listed(dataset.features)}: is the header missing?")
+    if dataset.labels is None and (likely := _LIKELY_LABELS.intersection(dataset.features)):
+        found.append(
+            f"{listed(sorted(likely))} is trained on like any other column; if it tells outliers, "
+            "name it by --label"
+        )
+    if dataset.labels is not None and dataset.labels.min() == dataset.labels.max():
+        found.append(f"every label is {dataset.labels[0]}, so there is nothing to judge by")
+    constant = [dataset.features[j] for j in np.flatnonzero(_constant(dataset.X))]
+    if len(constant) == len(dataset.features):
+        raise CannotTrain(
+            f"every column of {dataset.name} is constant; a forest needs one that varies"
+        )
+    if constant:
+        found.append(
+            f"constant, so of no use to the forest: {listed(constant)} "
+            "(it sees 32-bit floats, and steps above 1e-7)"
+        )
+    return found
+
+
+def _constant(X: Floats) -> NDArray[np.bool_]:
+    """Tell which columns a tree cannot split; it can split missing cells from the others."""
+    low, high = (bound.reduce(X, axis=0).astype(np.float32) for bound in (np.fmin, np.fmax))
+    missing = np.isnan(X).sum(axis=0)
+    varies: NDArray[np.bool_] = (high > low + _SMALLEST_STEP) | (missing > 0) & (missing < len(X))
+    return ~varies
+
+
+def _numbers_for_names(names: Sequence[str]) -> bool:
+    """Tell whether the first data row was taken for the header; pandas' own 0, 1, 2 is not that."""
+    try:
+        values = [float(name) for name in names]
+    except ValueError:
+        return False
+    return values != list(range(len(names)))
+
+
+def _tail(rng: np.random.Generator, rows: int, top: float) -> Floats:
+    """Draw from a Lomax distribution cut off at `top`: one in 100 above 2.5, in 1,000 above 10."""
+    scale, shape = 0.178, 1.7
+    share = rng.random(rows) * (1 - (1 + top / scale) ** -shape)
+    tail: Floats = scale * ((1 - share) ** (-1 / shape) - 1)
+    return tail
+
+
+def _between(rng: np.random.Generator, rows: int, low: float, top: float) -> Floats:
+    """Draw evenly between the logarithms of two bounds: mild outliers as often as glaring ones."""
+    drawn: Floats = np.exp(rng.uniform(np.log(low), np.log(top), rows))
+    return drawn

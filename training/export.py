@@ -1,0 +1,195 @@
+"""A fitted forest and its card, written where the service finds them."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import pickle
+import platform
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import sklearn
+from numpy.typing import NDArray
+from sklearn import metrics
+from sklearn.ensemble import IsolationForest
+
+import service
+from service.artifact import Card, Feature, Golden, Judgement, card_path
+from service.errors import CannotTrain
+from service.rows import Floats
+from service.scorer import CompiledForest, compile_forest
+
+from .datasets import Dataset
+
+MODEL_FILE = "model.pickle"
+
+_STEPS = np.linspace(0.0, 1.0, 101)  # minimum, percentiles, maximum
+_GOLDEN_ROWS = 32
+
+
+def describe(forest: IsolationForest, dataset: Dataset, judged: Dataset | None = None) -> Card:
+    """Return the card of a forest that was fitted on `dataset`.
+
+    Judgement is judged on `judged`, else on the training rows where they have labels.
+    """
+    if not isinstance(forest.random_state, int | None):
+        raise CannotTrain("give the forest a whole number as random_state; its card records it")
+    scorer = compile_forest(forest)
+    scores = scorer.decision_function(dataset.X)
+    return Card(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        dataset=dataset.name,
+        rows=len(dataset),
+        features=[
+            Feature(name, kind, _quantiles(column))
+            for name, kind, column in zip(dataset.features, dataset.types, dataset.X.T, strict=True)
+        ],
+        parameters=forest.get_params(),
+        seed=forest.random_state,
+        offset=float(forest.offset_),
+        training_outlier_share=float((scores < 0).mean()),
+        allow_missing=dataset.allow_missing,
+        score_quantiles=np.quantile(scores, _STEPS, method="inverted_cdf").tolist(),
+        golden=_golden(forest, dataset.X, scores),
+        quality=_judge(scorer, dataset, scores, judged),
+        versions={
+            "isoserve": service.__version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "scikit-learn": sklearn.__version__,
+        },
+        files={},
+    )
+
+
+def save_model(folder: Path, forest: IsolationForest, card: Card) -> Path:
+    """Write `model.pickle` and its card into a folder, and return the path of the pickle.
+
+    Whoever looks finds the former pair, the new pair, or for an instant the new pickle beside the
+    former card, which its SHA-256 tells. Two trainings at once write one after the other.
+
+    Raises:
+        CannotTrain: the folder cannot be written; what was there stays.
+    """
+    path = Path(folder) / MODEL_FILE
+    content = pickle.dumps(forest, protocol=5)
+    card = replace(card, files={path.name: hashlib.sha256(content).hexdigest()})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path.parent):
+            _write({path: content, card_path(path): card.to_json().encode()})
+    except OSError as error:
+        raise CannotTrain(f"{path} cannot be written: {error.strerror}") from error
+    return path
+
+
+def check_folder(folder: Path) -> None:
+    """Try, before a long fit, whether a model can be saved there; leaves no trace.
+
+    Raises:
+        CannotTrain: no, and why.
+    """
+    folder = Path(folder)
+    try:
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        with _locked(folder):
+            probe = folder / f".{MODEL_FILE}.probe"
+            probe.touch()
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise CannotTrain(f"no model can be saved in {folder}: {error.strerror}") from error
+
+
+def _write(files: dict[Path, bytes]) -> None:
+    """Write files so that each appears whole, in the order given, or none when one fails."""
+    written = {path: path.with_name(f".{path.name}.part") for path in files}
+    try:
+        for path, part in written.items():
+            part.unlink(missing_ok=True)  # of a training that was killed
+            # Opened by name, not as a private temporary file: the service may be another user.
+            with part.open("xb") as file:
+                file.write(files[path])
+                file.flush()
+                os.fsync(file.fileno())
+        for path, part in written.items():
+            part.rename(path)
+    finally:
+        for part in written.values():
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other trainings out of a folder, and its entries on the disk afterwards."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):  # some network file systems know no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+        with suppress(OSError):  # nor do all sync folders
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _quantiles(column: Floats) -> list[float | None]:
+    present = column[~np.isnan(column)]
+    if not len(present):
+        return [None] * len(_STEPS)
+    quantiles: list[float | None] = np.quantile(present, _STEPS, method="inverted_cdf").tolist()
+    return quantiles
+
+
+def _golden(forest: IsolationForest, X: Floats, scores: Floats) -> Golden:
+    """Choose rows evenly by rank of their score, from the most abnormal to the most normal.
+
+    scikit-learn scores them here: whoever scores them later is held to the original.
+    """
+    ranks = np.linspace(0, len(X) - 1, min(_GOLDEN_ROWS, len(X))).astype(np.int64)
+    rows = X[np.argsort(scores, kind="stable")[ranks]]
+    cells = [[None if np.isnan(cell) else cell for cell in row] for row in rows.tolist()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a forest that was fitted on a table with names
+        golden = forest.decision_function(rows)
+    return Golden(cells, golden.tolist())
+
+
+def _judge(
+    scorer: CompiledForest, dataset: Dataset, scores: Floats, judged: Dataset | None
+) -> Judgement | None:
+    fresh = judged is not None
+    if judged is not None:
+        dataset, scores = judged, scorer.decision_function(judged.X)
+    labels = dataset.labels
+    if labels is None or labels.min() == labels.max():
+        return None
+    found = scores < 0
+    precision, recall, f1, _ = metrics.precision_recall_fscore_support(
+        labels, found, average="binary", zero_division=0.0
+    )
+    return Judgement(
+        rows=len(dataset),
+        outliers=int(labels.sum()),
+        fresh=fresh,
+        roc_auc=float(metrics.roc_auc_score(labels, -scores)),
+        average_precision=float(metrics.average_precision_score(labels, -scores)),
+        precision=float(precision),
+        recall=float(recall),
+        f1=float(f1),
+        recall_by_kind=_recall_by_kind(dataset, found),
+    )
+
+
+def _recall_by_kind(dataset: Dataset, found: NDArray[np.bool_]) -> dict[str, float] | None:
+    if dataset.kinds is None or dataset.labels is None:
+        return None
+    kinds = np.unique(dataset.kinds[dataset.labels == 1]).tolist()
+    return {kind: float(found[dataset.kinds == kind].mean()) for kind in kinds}

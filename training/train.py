@@ -1,0 +1,328 @@
+"""The command line: a table in, a model and its card out.
+
+    python -m training.train --dataset my.csv --label fraud
+
+`python training/train.py` and, in that folder, `python train.py` are the same program.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import math
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+if not __package__:  # run as a file: nothing is installed, and relative imports have no anchor
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from service.errors import CannotTrain, IsoserveError, count
+from training.datasets import Dataset, doubts, listed
+
+if TYPE_CHECKING:
+    from service.artifact import Card, Judgement
+    from training.forest import Auto
+
+_STOPPED = 130  # what a shell expects after Ctrl-C
+_ROOT = Path(__file__).resolve().parents[1]
+
+_progress = Console(stderr=True, highlight=False)
+_summary = Console(highlight=False)
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,  # a list in brackets is no markup
+    pretty_exceptions_enable=False,
+    # --keep-cols is --keep_cols to everyone but a parser.
+    context_settings={"token_normalize_func": lambda name: name.replace("-", "_")},
+)
+
+
+@app.command()
+def train(  # noqa: PLR0913, PLR0917 -- each is an option of the command line
+    dataset: Annotated[
+        str,
+        typer.Option("--dataset", help="'spending', 'kddcup99', or a .csv or .parquet file"),
+    ] = "spending",
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples",
+            min=1,
+            help="rows to draw; all rows by default, 50000 of kddcup99 (there with the "
+            "contamination share of attacks, else uniformly)",
+        ),
+    ] = None,
+    keep_cols: Annotated[
+        str | None,
+        typer.Option(
+            "--keep_cols",
+            help="columns to train on, as \"a,b\" or \"['a','b']\"; by default all, of kddcup99 "
+            "all but 'service'. A column of text is refused until it is left out here",
+        ),
+    ] = None,
+    contamination: Annotated[
+        str,
+        typer.Option(
+            "--contamination",
+            help="'auto', or the share of the training rows to call outliers, at most 0.5",
+        ),
+    ] = "auto",
+    n_estimators: Annotated[
+        int, typer.Option("--n_estimators", min=1, help="trees in the forest")
+    ] = 100,
+    max_samples: Annotated[
+        str,
+        typer.Option(
+            "--max_samples",
+            help="rows for each tree: 'auto' (256), a share up to 1, or a count above 1",
+        ),
+    ] = "auto",
+    max_features: Annotated[
+        str,
+        typer.Option(
+            "--max_features", help="columns for each tree: a share up to 1, or a count above 1"
+        ),
+    ] = "1.0",
+    save_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--save_path",
+            help="folder for model.pickle and model.json; the repository's models/ by default",
+            show_default=False,
+        ),
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            "--label", help="a column of 0 and 1 (an outlier): never trained on, used to judge"
+        ),
+    ] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow_missing", help="train with empty cells as they are")
+    ] = False,
+    seed: Annotated[
+        int,
+        typer.Option("--seed", min=0, max=2**32 - 1, help="the same seed, the same model"),
+    ] = 16,
+    no_save: Annotated[
+        bool, typer.Option("--no_save", help="train and judge, write nothing")
+    ] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="all of kddcup99, not the 10 percent file")
+    ] = False,
+    data_home: Annotated[
+        Path | None,
+        typer.Option("--data_home", help="scikit-learn's data folder, for kddcup99"),
+    ] = None,
+) -> None:
+    """Train an Isolation Forest and save it with its card, ready to be served."""
+    started = time.perf_counter()
+    # A second or two of imports, which --help and a mistyped option do without.
+    from training import export  # noqa: PLC0415
+    from training.forest import fit_forest  # noqa: PLC0415
+    from training.kddcup99 import ATTACK_SHARE  # noqa: PLC0415
+    from training.sources import Source  # noqa: PLC0415
+
+    share = parse_share(contamination)
+    rows_each: float | Auto = (
+        "auto" if max_samples == "auto" else parse_amount("--max_samples", max_samples)
+    )
+    columns_each = parse_amount("--max_features", max_features)
+    source = Source(
+        name=dataset,
+        samples=samples,
+        columns=None if keep_cols is None else parse_columns(keep_cols),
+        seed=seed,
+        attack_share=ATTACK_SHARE if share == "auto" else share,
+        full=full,
+        data_home=data_home,
+        label=label,
+        allow_missing=allow_missing,
+    )
+    folder = None if no_save else _folder(save_path)
+    if folder is not None:
+        export.check_folder(folder)
+
+    with _step(f"reading {dataset}"):
+        training, judged = source.read()
+    for doubt in doubts(training):
+        _say(f"warning: {doubt}")
+    with _step(f"fitting {count(n_estimators, 'tree')} on {_size(training)}"):
+        forest = fit_forest(
+            training.X,
+            contamination=share,
+            n_estimators=n_estimators,
+            max_samples=rows_each,
+            max_features=columns_each,
+            seed=seed,
+        )
+    with _step("scoring"):
+        card = export.describe(forest, training, judged)
+    path = None if folder is None else export.save_model(folder, forest, card)
+    _summarise(card, forest.max_samples_, path, time.perf_counter() - started)
+
+
+def parse_share(text: str) -> float | Auto:
+    """Read `--contamination`."""
+    if text == "auto":
+        return "auto"
+    number = _number(text)
+    if not 0 < number <= 0.5:
+        raise CannotTrain(
+            f"--contamination {text} is neither 'auto' nor a share above 0 and up to 0.5"
+        )
+    return number
+
+
+def parse_amount(option: str, text: str) -> float:
+    """Read a share up to 1 as a float, a count above 1 as an int; `1` is the whole.
+
+    >>> parse_amount("--max_samples", "1"), parse_amount("--max_samples", "256.")
+    (1.0, 256)
+    """
+    number = _number(text)
+    if 0 < number <= 1:
+        return number
+    if number > 1 and number.is_integer():
+        return int(number)
+    raise CannotTrain(f"{option} {text} is neither a share up to 1 nor a whole number above 1")
+
+
+def parse_columns(text: str) -> list[str]:
+    """Read names from a Python list, or with commas between them.
+
+    >>> parse_columns("['srv_count', 'target']"), parse_columns("mean, sd")
+    (['srv_count', 'target'], ['mean', 'sd'])
+    """
+    if not text.lstrip().startswith(("[", "(")):
+        names = [name.strip() for name in text.split(",")]
+    else:
+        try:
+            names = list(ast.literal_eval(text.strip()))
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+            raise CannotTrain(f"--keep_cols {text} is not a Python list of names") from error
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise CannotTrain(f"--keep_cols {text} does not give a name for each column")
+    return names
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 1 for a refusal, 2 for a wrong usage."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file name need not be text
+    try:
+        code: int | None = app(args=arguments, standalone_mode=False)
+    except (IsoserveError, typer.TyperException) as error:
+        fault = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+        _say(f"error: {fault}")
+        return getattr(error, "exit_code", 1)
+    if code == _STOPPED:
+        _say("stopped")
+    return code or 0
+
+
+def _number(text: str) -> float:
+    """Return a text as a number, NaN if it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _folder(save_path: Path | None) -> Path:
+    """Return the absolute folder to save in: the caller's, else the repository's models/."""
+    if save_path is None:
+        return (_ROOT if _in_checkout() else Path.cwd()) / "models"
+    if save_path.suffix == ".pickle":
+        raise CannotTrain(
+            f"--save_path {save_path}: give a folder; model.pickle is written into it"
+        )
+    return save_path.resolve()
+
+
+def _in_checkout() -> bool:
+    return (_ROOT / "pyproject.toml").is_file()
+
+
+def _serving_command(path: Path) -> str:
+    """Return what to type, here, to serve a model."""
+    setting = f"ISOSERVE_MODEL={shlex.quote(str(path))} "
+    if not _in_checkout():
+        return f"{setting}python -m service"
+    if path.parent == _ROOT / "models":
+        setting = ""
+    place = "" if Path.cwd() == _ROOT else f"-C {shlex.quote(str(_ROOT))} "
+    return f"{setting}make {place}serve"
+
+
+def _say(text: str) -> None:
+    """Print one line to the user, whatever is in it."""
+    _progress.print(Text(text), soft_wrap=True)
+
+
+@contextmanager
+def _step(text: str) -> Iterator[None]:
+    """Show that something long goes on: its seconds on a terminal, a line elsewhere."""
+    if not _progress.is_terminal:
+        _say(f"{text} ...")
+        yield
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=_progress) as progress:
+        task = progress.add_task(text, total=None)
+        yield
+        progress.update(task, total=1, completed=1)
+
+
+def _size(dataset: Dataset) -> str:
+    return f"{count(len(dataset), 'row')} of {count(len(dataset.features), 'column')}"
+
+
+def _summarise(card: Card, rows_each: int, path: Path | None, seconds: float) -> None:
+    """Print what was made, how good it is and how to serve it."""
+    names = listed([feature.name for feature in card.features])
+    lines = {
+        "table": f"{card.dataset}, {count(card.rows, 'row')}: {names}",
+        "forest": f"{count(card.parameters['n_estimators'], 'tree')} of {count(rows_each, 'row')} "
+        f"each, contamination {card.parameters['contamination']}, seed {card.seed}",
+        "outliers": f"{card.training_outlier_share:.2%} of the training rows",
+    }
+    if card.quality is not None:
+        lines |= _quality_lines(card.quality)
+    if path is not None:
+        lines["model"] = f"{path} ({path.stat().st_size / 1e6:.1f} MB, its card beside it)"
+        lines["serve it"] = _serving_command(path)
+    lines["took"] = f"{seconds:.1f} s"
+    for title, text in lines.items():
+        _summary.print(Text.assemble((f"{title:<10}", "bold"), text), soft_wrap=True)
+
+
+def _quality_lines(quality: Judgement) -> dict[str, str]:
+    rows = f"{count(quality.rows, 'fresh row' if quality.fresh else 'training row')}"
+    lines = {
+        "judged on": f"{rows}, {quality.outliers:,} of them labelled outliers",
+        "ranking": f"ROC AUC {quality.roc_auc:.4f}, average precision "
+        f"{quality.average_precision:.4f}",
+        "flagging": f"precision {quality.precision:.4f}, recall {quality.recall:.4f}, "
+        f"F1 {quality.f1:.4f}",
+    }
+    if quality.recall_by_kind:
+        shares = (f"{kind} {share:.1%}" for kind, share in quality.recall_by_kind.items())
+        lines["found"] = ", ".join(shares)
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
