@@ -1,27 +1,32 @@
 # Every chore has one name; `make help` lists them.
 PYTHON ?= python3
 VENV ?= .venv
+BENCH := .venv-bench
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 LOCK := $(VENV)/bin/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install train serve test lint fmt lock wheel clean reset-counts storms notebooks up down logs jupyter containers
+.PHONY: help install train serve test test-slow lint fmt lock wheel clean notebooks up down logs jupyter \
+	containers reset-counts storms exactness bench bench-short
 
 help: ## list the chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/all.stamp ## set up .venv with everything that development needs
 
-train: $(if $(DATASET),$(VENV)/all.stamp,$(VENV)/serve.stamp) ## train a model: the sample, or DATASET=my.csv (ARGS="--label y ...")
+train: $(if $(DATASET),$(VENV)/train.stamp,$(VENV)/serve.stamp) ## train a model: the sample, or DATASET=my.csv (ARGS="--label y ...")
 	$(RUN) -m training.train $(if $(DATASET),--dataset "$(DATASET)") $(ARGS)
 
 serve: $(VENV)/serve.stamp $(if $(ISOSERVE_MODEL),,models/model.pickle) ## serve models/model.pickle on port 8000, training the sample first if it is missing
 	@exec $(RUN) -m service
 
-test: $(VENV)/all.stamp ## run the tests
-	$(RUN) -m pytest -n 2
+test: $(VENV)/all.stamp ## run the tests, but for the slow ones
+	$(RUN) -m pytest -n 2 -m "not slow"
+
+test-slow: $(VENV)/all.stamp ## run the tests that take tens of seconds each: notebooks, KDD Cup 99
+	$(RUN) -m pytest -m slow
 
 lint: $(VENV)/all.stamp ## check style (ruff) and types (mypy)
 	$(RUN) -m ruff check .
@@ -39,12 +44,13 @@ lock: $(VENV)/all.stamp ## compile requirements/*.txt anew from pyproject.toml
 	$(LOCK) pyproject.toml --extra notebooks --constraint requirements/train.txt --output-file requirements/notebooks.txt
 	$(LOCK) pyproject.toml --extra dev --constraint requirements/notebooks.txt --output-file requirements/all.txt
 	echo hatchling | $(LOCK) - --constraint requirements/all.txt --output-file requirements/build.txt
+	$(LOCK) pyproject.toml --extra bench --constraint requirements/serve.txt --output-file requirements/bench.txt
 
 wheel: $(VENV)/all.stamp ## build the wheel into dist/
 	$(PIP) wheel . --no-deps --no-build-isolation --wheel-dir dist
 
 clean: ## remove .venv, caches and builds; models and state stay
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 notebooks: $(VENV)/all.stamp ## run the notebooks and write them as pages into notebooks/html/
@@ -73,6 +79,21 @@ jupyter: ## start Jupyter in a container, beside the service, and print the addr
 containers: ## try the containers from a fresh clone, as a new user would
 	.ci/containers
 
+reset-counts: $(VENV)/serve.stamp ## let all counts begin at 0; stop the service first
+	@$(RUN) -m service counts reset
+
+storms: $(VENV)/all.stamp ## kill, fill the disk and turn back the clock under load, and count (ARGS=--tenth)
+	$(RUN) tests/storms.py $(ARGS)
+
+exactness: $(VENV)/all.stamp ## search for minutes for a score that differs from scikit-learn's
+	$(RUN) -m tests.exactness
+
+bench: $(BENCH)/stamp ## measure against scikit-learn, shap and treelite; writes benchmarks/results.md
+	$(BENCH)/bin/python -m benchmarks --output benchmarks/results.md
+
+bench-short: $(VENV)/all.stamp ## half a minute of it, to see that it runs
+	$(RUN) -m benchmarks --short
+
 models/model.pickle: | $(VENV)/serve.stamp
 	$(RUN) -m training.train
 
@@ -82,18 +103,23 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/serve.stamp: requirements/serve.txt | $(VENV)/bin/python
-	@echo "Installing what serving needs into $(VENV) ..."
+	@echo "Installing what serving needs into $(VENV), which takes a minute or two ..."
 	@$(PIP) install --require-hashes -r $<
 	@touch $@
 
-$(VENV)/all.stamp: requirements/all.txt pyproject.toml | $(VENV)/bin/python
-	@echo "Installing what development needs into $(VENV) ..."
+$(VENV)/train.stamp: requirements/train.txt | $(VENV)/bin/python
+	@echo "Installing what training on a table of your own needs into $(VENV), which takes a minute or two ..."
 	@$(PIP) install --require-hashes -r $<
-	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $(VENV)/serve.stamp $@
 
-reset-counts: $(VENV)/serve.stamp ## let all counts begin at 0; stop the service first
-	@$(RUN) -m service counts reset
+$(VENV)/all.stamp: requirements/all.txt pyproject.toml | $(VENV)/bin/python
+	@echo "Installing what development needs into $(VENV), which takes a minute or two ..."
+	@$(PIP) install --require-hashes -r $<
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $(VENV)/serve.stamp $(VENV)/train.stamp $@
 
-storms: $(VENV)/all.stamp ## kill, fill the disk and turn back the clock under load, and count (ARGS=--tenth)
-	$(RUN) tests/storms.py $(ARGS)
+$(BENCH)/stamp: requirements/bench.txt
+	$(PYTHON) -m venv $(BENCH)
+	@echo "Installing what the benchmarks need into $(BENCH) ..."
+	@$(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $<
+	@touch $@

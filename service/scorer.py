@@ -104,7 +104,7 @@ class CompiledForest:
 
     def _table(self, X: NDArray[Any]) -> NDArray[Any]:
         table = np.asarray(X)
-        if table.ndim != 2 or table.shape[1] != self.n_features:
+        if table.shape[1:] != (self.n_features,):
             raise ValueError(
                 f"X has the shape {table.shape}; the forest takes (n, {self.n_features})"
             )
@@ -186,8 +186,6 @@ class _Layout(NamedTuple):
 
 def _trees(forest: IsolationForest) -> Iterator[_Tree]:
     """Read a forest's trees. Nothing else knows scikit-learn's private attributes."""
-    # Trees that saw all columns saw them in order, whatever estimators_features_ says.
-    own_columns = forest._max_features != forest.n_features_in_
     for estimator, columns, depths, extra in zip(
         forest.estimators_,
         forest.estimators_features_,
@@ -196,11 +194,10 @@ def _trees(forest: IsolationForest) -> Iterator[_Tree]:
         strict=True,
     ):
         tree = estimator.tree_
-        feature = np.maximum(tree.feature, 0)
         yield _Tree(
             tree.children_left,
             tree.children_right,
-            np.asarray(columns)[feature] if own_columns else feature,
+            np.asarray(columns)[np.maximum(tree.feature, 0)],
             tree.threshold,
             tree.missing_go_to_left.astype(bool),
             tree.n_node_samples,

@@ -56,6 +56,7 @@ def test_notebooks_are_committed_without_outputs(name):
         assert not re.search(r"^\s*(def|class) ", "".join(cell["source"]), re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", FIGURES)
 def test_the_notebooks_run_from_top_to_bottom(table, tmp_path, serve):
     folder = tmp_path / "notebooks"

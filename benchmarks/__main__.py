@@ -1,0 +1,109 @@
+"""Run the benchmarks, print one table and write it to a file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+from . import contributions, fitting, loading, references, scoring
+from .measure import Absent, Family, Ratio, Result
+
+# A further family is a further module with a `run`.
+FAMILIES: dict[str, Family] = {
+    "scoring": scoring.run,
+    "references": references.run,
+    "contributions": contributions.run,
+    "fitting": fitting.run,
+    "loading": loading.run,
+}
+
+HEADER = """# Benchmarks
+
+Written by `make bench`. The two sides of a row were timed in turns in one run. A ratio is how many
+times faster ours is, by the medians; in brackets stands the middle half of the single rounds. The
+times are this machine's and this hour's, the ratios travel better.
+"""
+
+COLUMNS = ["what", "ours", "against", "theirs", "ratio", "at least"]
+
+
+def main() -> None:
+    """Run the families that were asked for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("families", nargs="*", help=f"of {', '.join(FAMILIES)}; all by default")
+    parser.add_argument("--short", action="store_true", help="half a minute: see that it runs")
+    parser.add_argument("--output", type=Path, help="the Markdown file to write")
+    options = parser.parse_args()
+    table = [COLUMNS, ["---"] * len(COLUMNS)]
+    for name in options.families or FAMILIES:
+        for result in FAMILIES[name](options.short):
+            table.append(cells(result))
+            print("  ".join(f"{cell:<12}" for cell in table[-1]), flush=True)
+    lines = [HEADER, *machine(), "", *(f"| {' | '.join(row)} |" for row in table)]
+    if options.output:
+        options.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def cells(result: Result) -> list[str]:
+    """Return a result as a row of the table."""
+    if isinstance(result, Ratio):
+        lower, upper = result.spread
+        target = "" if result.target is None else f"{result.target:,g}"
+        return [
+            result.what,
+            duration(median(result.ours)),
+            result.other,
+            duration(median(result.theirs)),
+            f"**{short(result.value)}** ({short(lower)} to {short(upper)})",
+            target if result.met else f"{target}, missed",
+        ]
+    if isinstance(result, Absent):
+        return [result.what, "", "", "", result.reason, ""]
+    return [result.what, result.value, "", "", "", ""]
+
+
+def short(ratio: float) -> str:
+    """Return a ratio with two or three digits, or all of a larger one's.
+
+    >>> short(1.2345), short(12.345), short(1234.5)
+    ('1.23', '12.3', '1,234')
+    """
+    return f"{ratio:.3g}" if ratio < 100 else f"{ratio:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time with three digits and its unit.
+
+    >>> duration(0.00123456)
+    '1.23 ms'
+    """
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 1e-6:.3g} us"
+
+
+def machine() -> list[str]:
+    """Describe what the figures were measured on: no names, no places."""
+    libraries = ["scikit-learn", "numpy", "numba"]
+    versions = ", ".join(f"{name} {version(name)}" for name in libraries)
+    return [
+        f"{processor()}, {os.cpu_count()} processors (shared with other work), "
+        f"{platform.system()}; Python {platform.python_version()}, {versions}."
+    ]
+
+
+def processor() -> str:
+    """Return the processor's model name."""
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.split(":")[1].strip()
+    return platform.machine()
+
+
+if __name__ == "__main__":
+    main()
