@@ -80,7 +80,7 @@ class Kernels(NamedTuple):
 
 @cache
 def kernels(layout: np.dtype[np.void]) -> Kernels:
-    """Compile the walk for a layout, once in a process: about a second, less from the cache."""
+    """Compile the walk for a layout, once in a process: seconds, or less than one from disk."""
     forest = (
         _frozen(from_dtype(layout)),
         _frozen(types.float64),
@@ -184,9 +184,8 @@ def path_lengths(nodes, lengths, roots, depth, block_rows, divisor, X, out):
     """Write to `out` the path lengths of each row of X, added up tree by tree, over `divisor`."""
     n_rows, n_features = X.shape
     whole = n_rows - n_rows % LANES
-    keys = np.empty(
-        (max(LANES, min(block_rows, whole)) // LANES, 2 * LANES * n_features), np.uint32
-    )
+    groups = max(1, min(block_rows, whole) // LANES)
+    keys = np.empty((groups, 2 * LANES * n_features), np.uint32)
     out[:] = 0.0
     for start in range(0, whole, block_rows):
         stop = min(start + block_rows, whole)
