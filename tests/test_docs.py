@@ -98,7 +98,11 @@ def test_help_explains_every_target():
     phony = re.search(r"^\.PHONY: ((?:.*\\\n)*.*)$", makefile, re.MULTILINE)[1]
     targets = set(phony.replace("\\\n", " ").split())
     listed = subprocess.run(
-        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     assert targets == {line.split()[0] for line in listed.splitlines()}
 
