@@ -9,7 +9,9 @@ last `rows` rows are always there, whichever workers they came through.
 
 Each row has a stamp: nanoseconds of a clock that all workers share and that no change of the time
 moves, plus the row's number in its request. So stamps sort rows as they came, and a row's stamp
-less its number tells its request from all others. A stamp of 0 means that there is no row. A writer
+less its number tells its request from all others. A stamp of 0 means that there is no row, and a
+negative one that the row was wiped: it keeps its place among the last rows, so that none that had
+left them comes back. A writer
 sets the stamp to 0, writes the row, and then sets the stamp: one aligned store of 8 bytes. A reader
 reads the stamps, the rows, and the stamps again: a row whose stamp stayed the same is whole.
 Whatever the instruction at which a writer is killed, no half-written row is ever read.
@@ -98,7 +100,7 @@ class Records:
         self._key_words = memory[keys_start:].cast("I")
         self._row_size, self._values_size = row_type.itemsize, 8 * len(self.features)
         self._pack_row = struct.Struct(f"=qddII16s48s{self._values_size}s").pack_into
-        self._ahead = later_than(int(self._stamps.max()))
+        self._ahead = later_than(int(np.abs(self._stamps).max()))
         self.forget()
         forget_after_fork(self)
 
@@ -123,12 +125,13 @@ class Records:
     def read(self, last: int | None = None) -> Recorded:
         """Return the last rows, all that are kept or at most `last`, the oldest first."""
         stamps = self._stamps.copy()
+        order = np.abs(stamps)
         kept = self.rows if last is None else min(last, self.rows)
         first = len(stamps) - min(kept, int(np.count_nonzero(stamps)))
         if first == len(stamps):
             return self._table[:0].copy()
-        latest = np.argpartition(stamps, first)[first:]
-        latest = latest[np.argsort(stamps[latest])]
+        latest = np.argpartition(order, first)[first:]
+        latest = latest[np.argsort(order[latest])]
         return self._whole(latest, stamps[latest])
 
     def find(self, puid: str) -> Recorded:
@@ -158,13 +161,14 @@ class Records:
             # that are there, never over them.
             locked = locks.take(block)
             places = np.arange(block * self._block_rows, (block + 1) * self._block_rows)
-            places = places[self._stamps[places] != 0]
+            places = places[self._stamps[places] > 0]
             rows = self._table[places]
             if name is not None:
                 places, rows = places[rows["puid"] == name], rows[rows["puid"] == name]
             if before is not None:
                 places = places[rows["time"] < before]
-            self._stamps[places] = 0
+            self._stamps[places] *= -1
+            fence()
             self._table[places] = np.zeros((), self._table.dtype)
             self._keys[places] = 0
             deleted += len(places)
@@ -178,11 +182,11 @@ class Records:
 
         Only for a file that nobody writes to.
         """
-        wrong = (self._stamps < 0) | (self._table["stamp"] != self._stamps)
+        wrong = self._table["stamp"] != self._stamps
         wrong |= (self._table["label"] > 1) | ~np.isfinite(self._table["score"])
-        wrong &= self._stamps != 0
+        wrong &= self._stamps > 0
         self._stamps[wrong] = 0
-        self._ahead = later_than(int(self._stamps.max()))
+        self._ahead = later_than(int(np.abs(self._stamps).max()))
         return int(wrong.sum())
 
     def _whole(self, places: NDArray[np.intp], stamps: NDArray[np.int64]) -> Recorded:
@@ -190,7 +194,7 @@ class Records:
         fence()
         rows = self._table[places]
         fence()
-        stayed = (stamps != 0) & (self._stamps[places] == stamps)
+        stayed = (stamps > 0) & (self._stamps[places] == stamps)
         whole: Recorded = rows[stayed & (rows["stamp"] == stamps)]
         return whole
 
@@ -254,16 +258,16 @@ class Records:
     def _claim_block(self, locks: ByteLocks) -> tuple[int, int]:
         """Lock an unfinished block or the oldest; return its number and its first free row."""
         blocks = self._stamps.reshape(self._blocks, self._block_rows)
-        last = blocks[:, -1].copy()  # 0 where a block is not full
+        last = np.abs(blocks[:, -1])  # 0 where a block is not full
         while True:  # there are more blocks than processes, so one is free
             block = int(last.argmin())
             found, last[block] = last[block], _TAKEN
             if found == _TAKEN:
-                last = blocks[:, -1].copy()
+                last = np.abs(blocks[:, -1])
                 continue
             if not locks.take(block):
                 continue
-            if blocks[block, -1] != found:  # another took it, filled it and gave it back
+            if abs(blocks[block, -1]) != found:  # another took it, filled it and gave it back
                 locks.give_back(block)
                 continue
             if found:
@@ -395,4 +399,9 @@ def _kept(puid: str) -> bytes:
 
 
 def _create_private(path: Path) -> BinaryIO:
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.fchmod(file, 0o600)  # of a file that was there before
+    except OSError as error:
+        raise BadInput(f"{path} cannot be written ({error.strerror})") from error
+    return os.fdopen(file, "wb")

@@ -85,6 +85,8 @@ class StateFolder:
                 f"ISOSERVE_STATE_DIR: {path} cannot be written ({error.strerror}); "
                 "name a folder that this user may write"
             ) from error
+        if path.stat().st_mode & 0o077:
+            logger.warning("the state folder %s is open to other users: chmod 700 it", path)
         self._hold(patience)
         weakref.finalize(self, os.close, self._file)
 

@@ -363,6 +363,28 @@ def test_the_rows_of_a_puid_are_wiped(records, tmp_path):
     assert len(records.read()) == 123
 
 
+def test_wiping_brings_no_older_row_back_and_costs_no_later_one(tmp_path):
+    records = begin_records(tmp_path, ["a", "b"], 1000)
+    for i in range(3000):
+        append(records, "secret" if i % 2 else "public", 1, start=i)
+    records.delete(puid="secret")
+    assert records.read()["values"][:, 0].tolist() == list(range(2000, 3000, 2))
+    for i in range(3000, 3400):
+        append(records, "later", 1, start=i)
+    kept = [*range(2400, 3000, 2), *range(3000, 3400)]
+    assert records.read()["values"][:, 0].tolist() == kept
+
+
+def test_an_export_is_its_owners_only_and_a_bad_place_is_told(tmp_path):
+    records = begin_records(tmp_path, ["a", "b"], 100)
+    append(records, "p", 1)
+    (tmp_path / "out.csv").touch(mode=0o644)
+    export_records(records, tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").stat().st_mode & 0o777 == 0o600
+    with pytest.raises(BadInput, match="cannot be written"):
+        export_records(records, tmp_path / "nowhere" / "out.csv")
+
+
 def test_rows_older_than_a_time_are_wiped(records, monkeypatch):
     for clock in (100.0, 200.0, 300.0):
         monkeypatch.setattr("service.records.time.time", lambda clock=clock: clock)
