@@ -42,6 +42,11 @@ def test_a_default_forest_finds_most_of_what_was_planted():
 
 def test_the_sample_is_written_to_the_last_digit(tmp_path):
     write_spending(tmp_path / "data")
+    (tmp_path / "data" / "test.csv").write_text("own")
+    write_spending(tmp_path / "data")
+    assert (tmp_path / "data" / "test.csv").read_text() == "own"
+    (tmp_path / "data" / "test.csv").unlink()
+    write_spending(tmp_path / "data")
     lines = (tmp_path / "data" / "train.csv").read_text().splitlines()
     cells = [[float(cell) for cell in line.split(",")] for line in lines[1:]]
     assert lines[0] == "mean,sd"

@@ -74,6 +74,16 @@ def test_ctrl_c_stops_it_at_once_amid_requests(folder, serve):
             client.join()
 
 
+def test_a_client_that_sends_half_a_body_does_not_hold_up_a_stop(folder, serve):
+    service = serve(folder / "model.pickle")
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+        connection.sendall(head + b"Content-Length: 99\r\n\r\n{")
+        time.sleep(0.5)
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(timeout=15) == 0  # compose waits as long
+
+
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
 def test_promtool_finds_the_metrics_valid(folder, write_card, serve):
     write_card()

@@ -104,12 +104,14 @@ def fresh_spending() -> Dataset:
 
 
 def write_spending(folder: Path) -> None:
-    """Write the sample as `train.csv` and `test.csv`, with the columns `mean` and `sd`.
+    """Write the sample as `train.csv` and `test.csv`, where the folder has none of that name.
 
     The files hold the exact values: what is read back equals `spending().X`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, dataset in (("train.csv", spending()), ("test.csv", fresh_spending())):
+        if (folder / name).exists():
+            continue
         lines = [",".join(dataset.features)]
         lines += [",".join(map(repr, row)) for row in dataset.X.tolist()]
         (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
