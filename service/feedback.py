@@ -9,9 +9,9 @@ The database is SQLite's in WAL mode with full synchronisation: a commit that ha
 disk. Each process opens it after the fork, once to write and once to read; its threads take turns.
 Readers never wait for a writer, in whatever process.
 
-A storage that fails (a full disk, a lock that somebody holds) is told as Unavailable, the first time
-after a moment's patience and from then on at once, so that feedback keeps no threads from other
-work. The next one that can be stored is stored: nothing has to be restarted.
+A storage that fails (a full disk, a lock that somebody holds) is told as Unavailable: the first
+time after a moment's patience and from then on at once, so that feedback keeps no threads from
+other work. The next one that can be stored is stored: nothing has to be restarted.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ _TRIAL_BYTES = 32 * 1024
 
 # A longer puid is kept as its beginning and a hash of the whole.
 _PUID_CHARACTERS = 200
+
+_TABLES = ("truths", "rewards")  # what can be said of a prediction
 
 _WHOLE = -1  # the row of a reward for all rows of a prediction
 
@@ -157,6 +159,10 @@ _REWARD = """
     ON CONFLICT (puid, row) DO UPDATE SET reward = excluded.reward, time = excluded.time
     WHERE reward <> excluded.reward"""
 
+_KNOWN = """
+    SELECT 1 FROM truths WHERE puid = :puid UNION ALL
+    SELECT 1 FROM rewards WHERE puid = :puid LIMIT 1"""
+
 _RECENT = """
     SELECT label, truth, count(*) FROM
         (SELECT label, truth FROM truths ORDER BY place DESC LIMIT ?)
@@ -166,12 +172,12 @@ _EXPIRED = """
     DELETE FROM {table} WHERE began < ?
     AND place IN (SELECT place FROM {table} ORDER BY place LIMIT ?)"""
 
-_STATEMENTS = f"""
+_STATEMENTS = """
     SELECT time, puid, row, label, truth, NULL AS reward, score, version AS model_version,
         recorded, 1 AS current, place FROM truths
-    UNION ALL SELECT time, puid, NULLIF(row, {_WHOLE}), NULL, NULL, reward, NULL, NULL,
+    UNION ALL SELECT time, puid, NULLIF(row, -1), NULL, NULL, reward, NULL, NULL,
         NULL, 1, place FROM rewards
-    UNION ALL SELECT time, puid, NULLIF(row, {_WHOLE}), label, truth, reward, score, version,
+    UNION ALL SELECT time, puid, NULLIF(row, -1), label, truth, reward, score, version,
         recorded, 0, rowid FROM revisions
     ORDER BY time, place"""
 
@@ -229,6 +235,15 @@ class FeedbackStore:
             )
             return {row[0]: Labelled(*row) for row in found}
 
+    def knows(self, puid: str) -> bool:
+        """Return whether any feedback has come about a prediction.
+
+        Raises:
+            Unavailable: the storage fails.
+        """
+        with self._reading() as connection:
+            return connection.execute(_KNOWN, {"puid": _kept(puid)}).fetchone() is not None
+
     def add(
         self,
         puid: str,
@@ -250,6 +265,8 @@ class FeedbackStore:
             {**one._asdict(), "puid": name, "truth": truth, "now": now}
             for one, truth in zip(rows, truths, strict=True)
         ]
+        if not rows and reward is None:
+            return self.read()
         with self._writing() as connection:
             self._forget_expired(connection)
             connection.executemany(_JUDGE, judged)
@@ -277,6 +294,14 @@ class FeedbackStore:
         with self._reading() as connection:
             return self._read(connection)
 
+    def survey(self) -> tuple[Learned | None, bool]:
+        """Return what is known, None if it cannot be read, and whether the storage is up."""
+        try:
+            learned = self.read()
+        except Unavailable:
+            learned = None
+        return learned, self.is_up()
+
     def is_up(self) -> bool:
         """Try whether the next feedback could be stored."""
         with suppress(Unavailable), self._writing() as connection:
@@ -285,18 +310,22 @@ class FeedbackStore:
             return True
         return False
 
-    def statements(self) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """Return the columns and lines of all that was said, the oldest first.
+    def statements(self) -> dict[str, tuple[Any, ...]]:
+        """Return all that was said, column by column, the oldest first.
 
-        `current` is 1 for what counts and 0 for what was revised later.
+        `current` is 1 for what counts and 0 for what was revised later. A reward of a whole
+        prediction has no `row`.
 
         Raises:
             Unavailable: the storage fails.
         """
         with self._reading() as connection:
             found = connection.execute(_STATEMENTS)
-            names = [column[0] for column in found.description[:-1]]
-            return names, [line[:-1] for line in found]
+            names = [column[0] for column in found.description]
+            columns = list(zip(*found, strict=True)) or [()] * len(names)
+        table = dict(zip(names, columns, strict=True))
+        del table["place"]
+        return table
 
     def delete(self, puid: str | None = None, before: float | None = None) -> int:
         """Delete the feedback about a puid, or what first came before a time (seconds since 1970).
@@ -308,10 +337,8 @@ class FeedbackStore:
         """
         where, value = ("puid = ?", _kept(puid)) if puid is not None else ("began < ?", before)
         with self._writing() as connection:
-            deleted = sum(
-                connection.execute(f"DELETE FROM {table} WHERE {where}", (value,)).rowcount  # noqa: S608
-                for table in ("truths", "rewards")
-            )
+            queries = [f"DELETE FROM {table} WHERE {where}" for table in _TABLES]  # noqa: S608
+            deleted = sum(connection.execute(query, (value,)).rowcount for query in queries)
         with suppress(Unavailable), self._writer.use(_PATIENCE) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return deleted
@@ -344,7 +371,7 @@ class FeedbackStore:
     ) -> None:
         if self._keep_days:
             limit = time.time() - self._keep_days * DAY
-            for table in ("truths", "rewards"):
+            for table in _TABLES:
                 connection.execute(_EXPIRED.format(table=table), (limit, at_once))
 
     def _read(self, connection: sqlite3.Connection) -> Learned:
