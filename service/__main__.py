@@ -16,11 +16,11 @@ from rich.table import Table
 from . import __version__
 from .counts import reset_counts
 from .errors import BadInput, BadSetting, IsoserveError, count
-from .export import write_table
 from .feedback import FeedbackStore, open_feedback
 from .records import export_records, open_records
 from .server import Server, check_address, configure_logs
 from .settings import Settings, describe_settings, unknown_variables
+from .tablefile import write_table
 
 cli = typer.Typer(
     help="Serve an Isolation Forest over HTTP. Settings come from the environment: see `settings`.",
