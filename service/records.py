@@ -115,13 +115,13 @@ class Records:
         self._block = -1
         self._next = self._end = 0
 
-    def append(self, puid: str, values: Floats, verdict: Verdict, version: str) -> None:
+    def append(self, puid: str, values: Floats, verdict: Verdict) -> None:
         """Record the rows of one request: `values` (n_rows, n_features) and what was said of them.
 
         Of more rows than are kept the last ones are recorded.
         """
         name, now, scores = _kept(puid), time.time(), verdict.scores
-        request = now, version.encode(), name, crc32(name), verdict.threshold
+        request = now, verdict.version.encode(), name, crc32(name), verdict.threshold
         self._lock.acquire()  # a `with` costs twice as much, and this is paid by every request
         try:
             stamp = time.monotonic_ns() + self._ahead
