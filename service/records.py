@@ -146,6 +146,12 @@ class Records:
         latest = latest[np.argsort(order[latest])]
         return self._whole(latest, stamps[latest])
 
+    def scored_by(self, version: str, last: int) -> tuple[Floats, Floats]:
+        """Return values and scores of those of the last rows that this model version has scored."""
+        rows = self.read(last)
+        rows = rows[rows["version"] == version.encode()]
+        return rows["values"], rows["score"]
+
     def find(self, puid: str) -> Recorded:
         """Return the rows of the latest request with this puid, in their order; none if unknown.
 
