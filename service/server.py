@@ -138,7 +138,14 @@ def gunicorn_options(settings: Settings) -> dict[str, Any]:
         "control_socket_disable": True,
         "logger_class": PlainLogger,
         "proc_name": "isoserve",
+        "post_worker_init": _begin_work,
     }
+
+
+def _begin_work(worker: Any) -> None:
+    """Begin, in a worker just forked, what the application does beside answering requests."""
+    for begin in worker.wsgi.extensions["isoserve in each worker"]:
+        begin()
 
 
 def configure_logs(level: str) -> None:
