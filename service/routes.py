@@ -11,7 +11,7 @@ from flask import Blueprint, Response, request
 
 from . import __version__, seldon_v1
 from .components import Detector
-from .drift import Drift, DriftGauge
+from .drift import Drift, DriftWatch
 from .errors import BadInput
 from .metrics import CONTENT_TYPE, Facts, render_metrics, seldon_labels
 from .roads import Answer, Roads, body_too_large, receive
@@ -22,7 +22,7 @@ from .wire import NO_JSON, render_json
 _SWITCH = {"1": True, "true": True, "": False, "0": False, "false": False}
 
 
-def create_routes(roads: Roads, settings: Settings, drift: DriftGauge | None) -> Blueprint:
+def create_routes(roads: Roads, settings: Settings, drift: DriftWatch | None) -> Blueprint:
     """Return every route of the service."""
     routes = Blueprint("isoserve", __name__)
     desk, max_bytes = roads.desk, roads.limits.body_bytes
@@ -69,7 +69,7 @@ def create_routes(roads: Roads, settings: Settings, drift: DriftGauge | None) ->
 
     @routes.get("/metrics")
     def show_metrics() -> Response:
-        measured = drift.measure() if drift else Drift()
+        measured = drift.latest() if drift else Drift()
         facts, feedback = _facts(desk.detector, settings), roads.judge.store.survey()
         page = render_metrics(desk.counts.read(), facts, measured, *feedback)
         return Response(page, content_type=CONTENT_TYPE)
