@@ -66,6 +66,7 @@ _CHOICES = (
     "synchronous = FULL",
     "secure_delete = ON",
     "temp_store = MEMORY",
+    "trusted_schema = ON",  # the triggers call a function of ours
 )
 
 _SCHEMA = (
@@ -214,7 +215,6 @@ class FeedbackStore:
         """Have nothing open."""
         opening = threading.Lock()
         self._writer, self._reader = _Session(self.path, opening), _Session(self.path, opening)
-        self._failing = False
 
     def close(self) -> None:
         """Close what this process has open; the next use opens it again."""
@@ -339,7 +339,7 @@ class FeedbackStore:
         with self._writing() as connection:
             queries = [f"DELETE FROM {table} WHERE {where}" for table in _TABLES]  # noqa: S608
             deleted = sum(connection.execute(query, (value,)).rowcount for query in queries)
-        with suppress(Unavailable), self._writer.use(_PATIENCE) as connection:
+        with suppress(Unavailable), self._writer.use() as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return deleted
 
@@ -391,25 +391,15 @@ class FeedbackStore:
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """Give a transaction that writes: committed at the end, or undone."""
-        patience = _NO_PATIENCE if self._failing else _PATIENCE
-        try:
-            with self._writer.use(patience) as connection:
-                connection.execute("BEGIN IMMEDIATE")
-                yield connection
-                connection.execute("COMMIT")
-        except Unavailable as error:
-            if not self._failing:
-                logger.warning("%s", error)
-            self._failing = True
-            raise
-        if self._failing:
-            logger.warning("feedback is stored again")
-        self._failing = False
+        with self._writer.use() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         """Give a transaction that sees one state of the tables."""
-        with self._reader.use(_PATIENCE) as connection:
+        with self._reader.use() as connection:
             connection.execute("BEGIN")
             yield connection
             connection.execute("COMMIT")
@@ -427,29 +417,41 @@ class _Session:
         self._turn = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._file = (0, 0)
+        self._failing = False
 
     @contextmanager
-    def use(self, patience: float) -> Iterator[sqlite3.Connection]:
-        """Give the connection; wait for it, and for other processes, up to `patience` seconds.
+    def use(self) -> Iterator[sqlite3.Connection]:
+        """Give the connection; wait for it, and for other processes, but not for long.
 
         A transaction still open at the end is undone.
 
         Raises:
             Unavailable: the storage fails, and how.
         """
+        patience = _NO_PATIENCE if self._failing else _PATIENCE
         end = time.monotonic() + patience
         if not self._turn.acquire(timeout=patience):
             raise Unavailable("the storage of feedback is busy; try again")
         try:
             yield self._open(max(end - time.monotonic(), _NO_PATIENCE))
+            self._note(failing=False)
         except (sqlite3.Error, OSError) as error:
             self._drop()
+            self._note(failing=True, reason=str(error))
             raise Unavailable(f"the storage of feedback fails ({error}); try again") from error
         except BaseException:
             self._drop()
             raise
         finally:
             self._turn.release()
+
+    def _note(self, failing: bool, reason: str = "") -> None:
+        """Log that the storage begins to fail, or has ceased to."""
+        if failing and not self._failing:
+            logger.warning("the storage of feedback fails: %s", reason)
+        if self._failing and not failing:
+            logger.warning("the storage of feedback works again")
+        self._failing = failing
 
     def close(self) -> None:
         """Close the connection when nobody uses it any more."""

@@ -208,9 +208,26 @@ def test_a_locked_storage_is_told_within_two_seconds_and_then_at_once(store, cap
     assert store.is_up()
     told = [record.message for record in caplog.records]
     assert told == [
-        "the storage of feedback fails (database is locked); try again",
-        "feedback is stored again",
+        "the storage of feedback fails: database is locked",
+        "the storage of feedback works again",
     ]
+
+
+def test_a_storage_that_cannot_even_be_read_is_told_in_time(store):
+    say(store, "p", 1, 1)
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+        store.close()
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        for seconds in (2, 0.2):
+            began = time.monotonic()
+            assert store.survey() == (None, False)
+            with pytest.raises(Unavailable, match="database is locked"):
+                store.find("p", 0, 0)
+            assert time.monotonic() - began < 2 * seconds
+        other.execute("ROLLBACK")
+    assert store.survey()[1]
+    assert store.find("p", 0, 0) == {0: row(1)}
 
 
 def test_many_threads_at_a_locked_storage_wait_for_one_patience_only(store):
