@@ -145,8 +145,8 @@ _SCHEMA = (
 
 # A label that was recorded as it was answered is better than one that is scored again later.
 _JUDGE = """
-    INSERT INTO truths (puid, row, label, truth, score, version, recorded, began, time)
-    VALUES (:puid, :row, :label, :truth, :score, :version, :recorded, :now, :now)
+    INSERT INTO truths (row, label, score, version, recorded, truth, puid, began, time)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (puid, row) DO UPDATE SET
         truth = excluded.truth, time = excluded.time,
         label = CASE WHEN excluded.recorded THEN excluded.label ELSE label END,
@@ -261,10 +261,7 @@ class FeedbackStore:
             Unavailable: the storage fails; nothing of the message is stored.
         """
         name, now = _kept(puid), time.time()
-        judged = [
-            {**one._asdict(), "puid": name, "truth": truth, "now": now}
-            for one, truth in zip(rows, truths, strict=True)
-        ]
+        judged = [(*one, truth, name, now, now) for one, truth in zip(rows, truths, strict=True)]
         if not rows and reward is None:
             return self.read()
         with self._writing() as connection:
