@@ -60,6 +60,17 @@ def fence() -> None:
         pass
 
 
+class InUse(BadSetting):
+    """Another service, whose first process is `owner`, holds the state folder."""
+
+    def __init__(self, path: Path, owner: str) -> None:
+        self.owner = owner
+        super().__init__(
+            f"ISOSERVE_STATE_DIR: {path} is in use by another service (process {owner}); stop that "
+            "one, or give this one a folder of its own"
+        )
+
+
 class StateFolder:
     """A folder that this process and the workers it forks hold, and nobody else."""
 
@@ -70,7 +81,8 @@ class StateFolder:
         seconds.
 
         Raises:
-            BadSetting: the folder cannot be written, or another service holds it.
+            BadSetting: the folder cannot be written.
+            InUse: another service holds it.
         """
         self.path = path
         try:
@@ -100,10 +112,7 @@ class StateFolder:
                 if time.monotonic() > end:
                     owner = os.pread(self._file, 20, 0).decode() or "unknown"
                     os.close(self._file)
-                    raise BadSetting(
-                        f"ISOSERVE_STATE_DIR: {self.path} is in use by another service (process "
-                        f"{owner}); stop that one, or give this one a folder of its own"
-                    ) from error
+                    raise InUse(self.path, owner) from error
                 time.sleep(0.05)
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, str(os.getpid()).encode(), 0)
@@ -123,15 +132,17 @@ class MappedFile:
         weakref.finalize(self, os.close, file)
 
     @classmethod
-    def anonymous(cls, layout: dict[str, Any], size: int) -> MappedFile:
-        """Make `size` zero bytes that live as long as the processes that share them."""
+    def anonymous(cls, layout: dict[str, Any], size: int, content: bytes = b"") -> MappedFile:
+        """Make `size` bytes, `content` and then zeros, that live as long as who shares them."""
         file = os.memfd_create("isoserve")
-        _write_new(file, layout, size)
+        _write_new(file, layout, size, content)
         return cls(file, layout)
 
     @classmethod
-    def create(cls, path: Path, layout: dict[str, Any], size: int) -> MappedFile:
-        """Make a file of `size` zero bytes after its header.
+    def create(
+        cls, path: Path, layout: dict[str, Any], size: int, content: bytes = b""
+    ) -> MappedFile:
+        """Make a file of `size` bytes after its header: `content`, and then zeros.
 
         Raises:
             BadSetting: there is no room for it.
@@ -139,7 +150,7 @@ class MappedFile:
         unfinished = path.with_name(f"{path.name}.new")
         file = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            _write_new(file, layout, size)
+            _write_new(file, layout, size, content)
             os.fsync(file)
             unfinished.rename(path)
         except OSError as error:
@@ -167,26 +178,28 @@ class MappedFile:
             raise
 
     @classmethod
-    def open_or_create(cls, path: Path, layout: dict[str, Any], size: int) -> MappedFile:
+    def open_or_create(
+        cls, path: Path, layout: dict[str, Any], size: int, content: bytes = b""
+    ) -> MappedFile:
         """Map the file at `path`; one with a damaged header or another layout is set aside."""
         try:
             found = cls.open(path)
         except FileNotFoundError:
-            return cls.create(path, layout, size)
+            return cls.create(path, layout, size, content)
         except OSError as error:
             raise BadSetting(
                 f"ISOSERVE_STATE_DIR: {path} cannot be opened ({error.strerror})"
             ) from error
         except ValueError as error:
             set_aside(path, str(error))
-            return cls.create(path, layout, size)
+            return cls.create(path, layout, size, content)
         if found.layout != layout:
             changed = [key for key in layout if found.layout.get(key) != layout[key]]
             set_aside(path, f"its layout is another one ({', '.join(changed)})")
-            return cls.create(path, layout, size)
+            return cls.create(path, layout, size, content)
         if len(found.memory) != found.start + size:
             set_aside(path, f"it has {len(found.memory):,} bytes, not {found.start + size:,}")
-            return cls.create(path, layout, size)
+            return cls.create(path, layout, size, content)
         return found
 
     def locks(self) -> ByteLocks:
@@ -312,8 +325,6 @@ class Cell:
         words, size = self._words, self._size
         selector = words[self._selector]
         live = self._copies[selector & 1]
-        if not selector:
-            return not any(words[live : live + size + 1])
         return words[live] == selector and words[live + size] == crc32(words[live : live + size])
 
 
@@ -365,10 +376,10 @@ def _header(layout: dict[str, Any]) -> bytes:
     return header + bytes(-len(header) % _PAGE)
 
 
-def _write_new(file: int, layout: dict[str, Any], size: int) -> None:
-    header = _header(layout)
-    os.posix_fallocate(file, 0, len(header) + size)
-    os.pwrite(file, header, 0)
+def _write_new(file: int, layout: dict[str, Any], size: int, content: bytes) -> None:
+    start = _header(layout) + content
+    os.posix_fallocate(file, 0, len(start) - len(content) + size)
+    os.pwrite(file, start, 0)
 
 
 def _read_layout(file: int) -> dict[str, Any]:

@@ -457,7 +457,7 @@ def storm_rows(model, start, rows=200_000):
     for told in ("observation", "nb_outliers"):
         wrong = misled(answers, told)
         report.check(not wrong, f"{wrong} answers have a wrong {told}")
-    key = "isoserve_request_duration_seconds_count", (("route", "/predict"), ("status", "2xx"))
+    key = "isoserve_requests_total", (("route", "/predict"), ("status", "2xx"))
     check_drift(report, model, service)
     scrapes = [scrape(service) for _ in range(12)]
     report.check(scrapes[0][key] == len(answers), "requests are missing")

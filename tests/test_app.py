@@ -206,13 +206,18 @@ def test_the_score_histogram_has_its_sum_and_count(client, forest, samples):
     assert seen["isoserve_score_bucket", (("le", "+Inf"),)] == len(samples)
 
 
-def test_requests_are_timed_by_route_and_status(client):
+def test_requests_are_counted_by_route_and_status_and_timed_by_route(client):
     post(client, [[1, 1]])
+    post(client, [[1]])
     client.get("/nowhere")
     client.get("/elsewhere")
-    name = "isoserve_request_duration_seconds_count"
+    name = "isoserve_requests_total"
     assert value(client, name, route="/predict", status="2xx") == 1
+    assert value(client, name, route="/predict", status="4xx") == 1
     assert value(client, name, route="other", status="4xx") == 2
+    name = "isoserve_request_duration_seconds_count"
+    assert value(client, name, route="/predict") == 2
+    assert value(client, name, route="other") == 2
 
 
 def test_metrics_name_the_model_and_keep_seldons_labels(write_card, make_client):
