@@ -165,14 +165,12 @@ class Counts:
 
     def add(self, verdict: Verdict) -> Totals:
         """Count the rows of one verdict and return the totals that include them."""
-        scores = verdict.scores
-        if len(scores) == 1:  # by far the most common size, and numpy's fixed cost is most of it
-            mean = total = scores.item()
-            outliers = int(total < verdict.threshold)
+        scores, outliers, mean = verdict.scores, verdict.outliers, verdict.mean_score
+        if len(scores) == 1:  # numpy's fixed cost would be nearly all
+            total = mean
             buckets = [(bisect_left(SCORE_BOUNDS, total), 1)]
         else:
-            total, mean = float(scores.sum()), float(scores.mean())
-            outliers = int(verdict.labels.sum())
+            total = float(scores.sum())
             places = np.searchsorted(SCORE_BOUNDS, scores, side="left")
             buckets = [(i, n) for i, n in enumerate(np.bincount(places).tolist()) if n]
         with self._lock:
