@@ -16,7 +16,7 @@ from .counts import Counts
 from .drift import DriftWatch
 from .errors import BadSetting, MethodNotAllowed, NotFound, Refusal, count, nearest
 from .front import ID, ROUTE, Front
-from .records import Records, begin_records, new_puid
+from .records import Records, begin_records, forget_records, new_puid
 from .roads import Answer, Roads
 from .routes import create_routes, json_response, reply, score_a_row
 from .rows import Limits
@@ -72,6 +72,7 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_puid) -> F
 
 def _begin_records(state: StateFolder, model: Model, settings: Settings) -> Records | None:
     if not settings.records:
+        forget_records(state.path)
         return None
     records = begin_records(state.path, model.features, settings.records, settings.record_values)
     log.info(

@@ -46,6 +46,7 @@ from .state import (
     OUT_OF_ORDER,
     ByteLocks,
     MappedFile,
+    aside,
     fence,
     forget_after_fork,
     later_than,
@@ -311,11 +312,14 @@ class Records:
 def begin_records(folder: Path, features: Sequence[str], rows: int, values: bool = True) -> Records:
     """Open the record of a service in `folder`, or begin it: of `rows` rows, fewer if wide.
 
-    A file with another layout (features, number of rows) is set aside under another name.
+    A file with another layout (features, number of rows) is set aside under another name; but one
+    that holds values is deleted when they are not to be kept.
 
     Raises:
         BadSetting: there is no room for the file.
     """
+    if not values:
+        forget_values(folder)
     layout, size = _plan(features if values else (), rows)
     if values and layout["rows"] < 1:
         logger.warning("rows of %d features are too wide to record their values", len(features))
@@ -331,6 +335,36 @@ def begin_records(folder: Path, features: Sequence[str], rows: int, values: bool
     return records
 
 
+def forget_records(folder: Path) -> None:
+    """Delete the record in `folder` and those set aside, for a service that keeps none."""
+    for path in _files(folder):
+        path.unlink()
+        logger.warning("%s is deleted: no rows are to be kept (ISOSERVE_RECORDS=0)", path)
+
+
+def forget_values(folder: Path) -> None:
+    """Delete the record in `folder`, and each set aside, unless it is known to hold no values."""
+    for path in _files(folder):
+        if _may_hold_values(path):
+            path.unlink()
+            logger.warning(
+                "%s is deleted: it holds values, which are not to be kept "
+                "(ISOSERVE_RECORD_VALUES=false)", path,
+            )  # fmt: skip
+
+
+def _files(folder: Path) -> list[Path]:
+    path = folder / FILE_NAME
+    return [path] * path.exists() + aside(path)
+
+
+def _may_hold_values(path: Path) -> bool:
+    try:
+        return MappedFile.open(path).layout.get("features") != []
+    except (OSError, ValueError):
+        return True
+
+
 def open_records(folder: Path) -> list[Records]:
     """Open the record in `folder`, and after it those that were set aside.
 
@@ -341,7 +375,7 @@ def open_records(folder: Path) -> list[Records]:
         files = [MappedFile.open(folder / FILE_NAME)]
     except (OSError, ValueError) as error:
         raise BadSetting(f"{folder / FILE_NAME} cannot be read ({error})") from error
-    for path in sorted(folder.glob(f"{FILE_NAME}.*")):
+    for path in aside(folder / FILE_NAME):
         try:
             files.append(MappedFile.open(path))
         except (OSError, ValueError) as error:

@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 MAX_PROCESSES = 64
 """Workers at one moment, those of a reload under way included."""
 
+KEPT_ASIDE = 3
+"""How many mapped files of one name are kept when they cannot be used any more."""
+
 _LOCK_NAME = "service.lock"
 _MAGIC = b"isoserve"
 _HEAD = struct.Struct("<8sII")  # magic, check sum of the text, its length in bytes
@@ -191,14 +194,15 @@ class MappedFile:
                 f"ISOSERVE_STATE_DIR: {path} cannot be opened ({error.strerror})"
             ) from error
         except ValueError as error:
-            set_aside(path, str(error))
+            set_aside(path, str(error), KEPT_ASIDE)
             return cls.create(path, layout, size, content)
         if found.layout != layout:
             changed = [key for key in layout if found.layout.get(key) != layout[key]]
-            set_aside(path, f"its layout is another one ({', '.join(changed)})")
+            set_aside(path, f"its layout is another one ({', '.join(changed)})", KEPT_ASIDE)
             return cls.create(path, layout, size, content)
         if len(found.memory) != found.start + size:
-            set_aside(path, f"it has {len(found.memory):,} bytes, not {found.start + size:,}")
+            reason = f"it has {len(found.memory):,} bytes, not {found.start + size:,}"
+            set_aside(path, reason, KEPT_ASIDE)
             return cls.create(path, layout, size, content)
         return found
 
@@ -351,14 +355,26 @@ def _forget_all() -> None:
 os.register_at_fork(after_in_child=_forget_all)
 
 
-def set_aside(path: Path, reason: str) -> Path:
-    """Rename a file that cannot be used to the first free of NAME.1, NAME.2, ... and say so."""
-    number = 1
-    while (other := path.with_name(f"{path.name}.{number}")).exists():
-        number += 1
+def set_aside(path: Path, reason: str, keep: int | None = None) -> Path:
+    """Rename a file that cannot be used to NAME.1, the next one to NAME.2, ..., and say so.
+
+    Of the files set aside the last `keep` stay, all of them by default.
+    """
+    before = aside(path)
+    number = 1 + int(before[-1].suffix[1:]) if before else 1
+    other = path.with_name(f"{path.name}.{number}")
     path.rename(other)
     logger.warning("%s is set aside as %s: %s; a new one is begun", path, other.name, reason)
+    for old in before[: max(0, len(before) + 1 - keep)] if keep else ():
+        old.unlink()
+        logger.warning("%s is deleted: the last %d set aside are kept", old, keep)
     return other
+
+
+def aside(path: Path) -> list[Path]:
+    """Return the files that were once `path` and are set aside, the oldest first."""
+    found = [one for one in path.parent.glob(f"{path.name}.*") if one.suffix[1:].isdecimal()]
+    return sorted(found, key=lambda one: int(one.suffix[1:]))
 
 
 def later_than(stamp: int) -> int:

@@ -13,7 +13,7 @@ from service.app import create_app
 from service.artifact import Feature
 from service.errors import BadModel, BadSetting
 from service.metrics import METRICS
-from service.records import open_records
+from service.records import begin_records, open_records
 from service.settings import Settings
 
 ROUTES = ["/predict", "/transform-input"]
@@ -311,6 +311,15 @@ def test_what_is_recorded_can_be_chosen(make_client, folder, records, kept):
     if kept:
         (record,) = open_records(folder / "state")
         assert record.read()["values"].shape == (10, 0)
+
+
+def test_rows_recorded_before_are_deleted_when_none_are_to_be_kept(make_client, folder):
+    (folder / "state").mkdir(mode=0o700)
+    for rows in (10, 20):
+        begin_records(folder / "state", ["a"], rows)
+    assert len(open_records(folder / "state")) == 2
+    make_client(state_dir=folder / "state", records=0)
+    assert not list((folder / "state").glob("records*"))
 
 
 def test_drift_is_shown_once_there_are_enough_rows(write_card, make_client, samples):

@@ -272,6 +272,18 @@ def test_another_layout_is_set_aside_with_its_rows(tmp_path, caplog):
     assert before.features == ("a", "b")
 
 
+def test_values_recorded_before_are_deleted_when_none_are_to_be_kept(tmp_path, caplog):
+    append(begin_records(tmp_path, ["SECRET", "b"], 1000), "p", 20)
+    append(begin_records(tmp_path, ["a", "c"], 1000), "p", 20)
+    os.truncate(tmp_path / "records.bin.1", 5000)  # who knows what it holds
+    append(begin_records(tmp_path, ["a", "b"], 1000, values=False), "q", 20)
+    assert [path.name for path in tmp_path.iterdir()] == ["records.bin"]
+    assert caplog.text.count("it holds values, which are not to be kept") == 2
+    assert len(begin_records(tmp_path, ["a", "b"], 1000, values=False).read()) == 20
+    begin_records(tmp_path, ["a", "b"], 500, values=False)
+    assert [len(one.read()) for one in open_records(tmp_path)] == [0, 20]
+
+
 def test_rows_half_written_to_the_disk_are_dropped_and_told(tmp_path, caplog):
     """A power cut leaves pages of different times: a row's beginning or end may be another's."""
     records = begin_records(tmp_path, ["a", "b"], 1000)
