@@ -144,7 +144,8 @@ def gunicorn_options(settings: Settings) -> dict[str, Any]:
 
 def _begin_work(worker: Any) -> None:
     """Begin, in a worker just forked, what the application does beside answering requests."""
-    for begin in worker.wsgi.extensions["isoserve in each worker"]:
+    extensions = getattr(worker.wsgi, "extensions", {})  # a benchmark serves other applications
+    for begin in extensions.get("isoserve in each worker", ()):
         begin()
 
 
