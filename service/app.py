@@ -17,7 +17,7 @@ from .drift import DriftWatch
 from .errors import BadSetting, MethodNotAllowed, NotFound, Refusal, count, nearest
 from .front import ID, ROUTE, Front
 from .ids import new_id
-from .records import Records, begin_records
+from .records import Records, begin_records, forget_records
 from .roads import Answer, Roads
 from .routes import create_routes, json_response, reply, score_a_row
 from .rows import Limits
@@ -73,6 +73,7 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
 
 def _begin_records(state: StateFolder, model: Model, settings: Settings) -> Records | None:
     if not settings.records:
+        forget_records(state.path)
         return None
     records = begin_records(state.path, model.features, settings.records, settings.record_values)
     log.info(
