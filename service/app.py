@@ -19,7 +19,7 @@ from .feedback import begin_feedback
 from .front import ID, ROUTE, Front
 from .ids import new_id
 from .judge import Judge
-from .records import Records, begin_records
+from .records import Records, begin_records, forget_records
 from .roads import Answer, Roads
 from .routes import create_routes, json_response, reply, score_a_row
 from .rows import Limits
@@ -76,6 +76,7 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
 
 def _begin_records(state: StateFolder, model: Model, settings: Settings) -> Records | None:
     if not settings.records:
+        forget_records(state.path)
         return None
     records = begin_records(state.path, model.features, settings.records, settings.record_values)
     log.info(
