@@ -15,8 +15,10 @@ from .components import Desk, Detector
 from .counts import Counts
 from .drift import DriftWatch
 from .errors import BadSetting, MethodNotAllowed, NotFound, Refusal, count, nearest
+from .feedback import begin_feedback
 from .front import ID, ROUTE, Front
 from .ids import new_id
+from .judge import Judge
 from .records import Records, begin_records, forget_records
 from .roads import Answer, Roads
 from .routes import create_routes, json_response, reply, score_a_row
@@ -49,7 +51,8 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     limits = Limits(
         settings.max_rows, settings.max_columns, settings.max_depth, settings.max_body_bytes
     )
-    roads = Roads(desk, limits, make_puid)
+    feedback = begin_feedback(state.path, settings.window, settings.feedback_days)
+    roads = Roads(desk, limits, make_puid, Judge(desk, feedback))
     app = Flask("isoserve", static_folder=None)
     app.extensions["isoserve state folder"] = state  # held as long as the application lives
     # One byte over the limit is let by for `read_body` to see: Werkzeug cuts a body that comes
@@ -95,7 +98,8 @@ def _watch_drift(desk: Desk) -> DriftWatch | None:
 def _refuse(error: Exception, environ: Mapping[str, Any]) -> Answer:
     """Turn any failure into one sentence in the caller's protocol."""
     if isinstance(error, Refusal):
-        return Answer(error.status, render_json(encode_error(str(error))))
+        body = render_json(encode_error(str(error), server_fault=error.status >= 500))
+        return Answer(error.status, body, retry_after=error.retry_after)
     request_id = environ[ID]
     log.error("request failed", route=environ[ROUTE], request_id=request_id, exc_info=error)
     text = "internal error; the log has it"

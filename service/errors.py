@@ -8,7 +8,8 @@
         ├── BadInput            400
         ├── NotFound            404
         ├── MethodNotAllowed    405
-        └── TooLarge            413
+        ├── TooLarge            413
+        └── Unavailable         503
 
 The text of each is one sentence: what is wrong, where, and what to do.
 """
@@ -35,9 +36,11 @@ class CannotTrain(IsoserveError):
 
 
 class Refusal(IsoserveError):
-    """A request is refused for something its sender can change."""
+    """A request is refused for something its sender can change, or wait for."""
 
     status = HTTPStatus.BAD_REQUEST
+    retry_after: int | None = None
+    """Seconds after which the same request may succeed."""
 
 
 class BadInput(Refusal):
@@ -45,7 +48,7 @@ class BadInput(Refusal):
 
 
 class NotFound(Refusal):
-    """There is no such route."""
+    """There is no such thing: no such route, or no such prediction."""
 
     status = HTTPStatus.NOT_FOUND
 
@@ -60,6 +63,13 @@ class TooLarge(Refusal):
     """The body is over a limit of bytes, rows, columns or depth."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+class Unavailable(Refusal):
+    """What the request needs does not work at the moment."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after = 1
 
 
 def count(number: int, noun: str) -> str:

@@ -243,7 +243,9 @@ def measure_drift(client):
 def test_every_metric_is_exposed_with_its_help(write_card, make_client):
     write_card()
     client = make_client()
-    post(client, [[1, 1]] * 1000)  # drift is not shown before
+    answer = post(client, [*[[1, 1]] * 999, [60, 40]]).json  # drift is not shown before
+    truth = {"data": {"ndarray": answer["data"]["ndarray"]}}
+    client.post("/send-feedback", json={"response": answer, "truth": truth, "reward": 1})
     measure_drift(client)
     page = client.get("/metrics").text
     exposed = dict(re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE))
