@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -58,6 +59,27 @@ def serve() -> None:
 
         app = create_app(settings)
     Server(app, settings).run()
+
+
+@cli.command()
+def check(
+    file: Annotated[
+        Path | None, typer.Argument(help="A pickled forest; by default ISOSERVE_MODEL.")
+    ] = None,
+) -> None:
+    """Take a model file through every step before it is served, and print what was found."""
+    with _sentences():
+        settings = Settings.read()
+        from .artifact import open_model, read_model_file  # noqa: PLC0415 - it takes seconds
+
+        logging.getLogger(__package__).setLevel(logging.ERROR)  # each step tells for itself
+        open_model(
+            read_model_file(file or settings.model),
+            settings.require_card,
+            settings.model_sha256,
+            tell=lambda step, found: typer.echo(f"{step:<8}{found}"),
+        )
+    typer.echo("It can be served.")
 
 
 @cli.command("settings")

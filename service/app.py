@@ -12,7 +12,7 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from . import __version__
-from .artifact import Model, load_model
+from .artifact import Model, open_model, read_model_file
 from .components import Desk, Detector
 from .counts import OTHER, Counts
 from .drift import DriftGauge
@@ -40,7 +40,9 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_puid) -> F
         BadModel: the model file cannot be served.
         BadSetting: the state folder cannot be written, or another service uses it.
     """
-    model = load_model(settings.model, settings.require_card)
+    model = open_model(
+        read_model_file(settings.model), settings.require_card, settings.model_sha256
+    )
     if len(model.features) > settings.max_columns:
         raise BadSetting(
             f"ISOSERVE_MAX_COLUMNS={settings.max_columns} would refuse every request: "

@@ -27,7 +27,15 @@ class BadSetting(IsoserveError):
 
 
 class BadModel(IsoserveError):
-    """A model file cannot be served; the text names the file."""
+    """A model file cannot be served; the text names the file, and `reason` is one of REASONS."""
+
+    REASONS = ("file", "sha256", "pickle", "crash", "forest", "card", "scores", "features")
+    """The step at which a file is refused: reading it, its digest, its instructions and parts, the
+    child process, its trees, its card, its golden rows; or other columns than are served now."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class CannotTrain(IsoserveError):

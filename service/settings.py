@@ -38,6 +38,7 @@ LABELS = "PREDICTOR_LABELS"
 # A Kubernetes service called "isoserve" puts these into every container, and ISOSERVE_PORT=tcp://...
 _KUBERNETES = re.compile(PREFIX + r"(SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP)\w*)")
 
+LowerCase = BeforeValidator(lambda text: text.lower() if isinstance(text, str) else text)
 UpperCase = BeforeValidator(lambda text: text.upper() if isinstance(text, str) else text)
 
 
@@ -61,6 +62,11 @@ class Settings(BaseSettings):
     keepalive: int = Field(5, ge=0, description="seconds an idle connection is kept open")
     model: Path = Field(Path("models/model.pickle"), description="the pickled IsolationForest")
     model_name: str = Field("isoserve", min_length=1, description="name in metadata and metrics")
+    model_sha256: Annotated[str, LowerCase] = Field(
+        "",
+        pattern="^([0-9a-f]{64})?$",
+        description="refuse a model file with another SHA-256 than this",
+    )
     require_card: bool = Field(False, description="refuse a model file without a matching card")
     threshold: float = Field(
         0.0, allow_inf_nan=False, description="a row is an outlier when its score is below this"
