@@ -53,24 +53,27 @@ class Detector:
 
     def judge(self, rows: Rows) -> Verdict:
         """Score rows whose columns are arranged."""
-        return Verdict(self.model.scorer.decision_function(rows.values), self.threshold)
+        scores = self.model.scorer.decision_function(rows.values)
+        return Verdict(scores, self.threshold, self.model.version)
 
 
-@dataclass(frozen=True)
 class Desk:
-    """Where every client's rows are scored, counted once, and recorded."""
+    """Where every client's rows are scored, counted once, and recorded.
 
-    detector: Detector
-    counts: Counts
-    records: Records | None = None
+    `detector` may be replaced by another at any time; a request looks at it once.
+    """
+
+    def __init__(self, detector: Detector, counts: Counts, records: Records | None = None) -> None:
+        self.detector, self.counts, self.records = detector, counts, records
 
     def predict(self, rows: Rows, puid: str) -> tuple[Verdict, Totals]:
         """Score the rows of the prediction `puid`; the totals include them."""
-        rows = self.detector.arrange(rows)
-        verdict = self.detector.judge(rows)
+        detector = self.detector
+        rows = detector.arrange(rows)
+        verdict = detector.judge(rows)
         totals = self.counts.add(verdict)
         if self.records is not None:
-            self.records.append(puid, rows.values, verdict, self.detector.model.version)
+            self.records.append(puid, rows.values, verdict)
         return verdict, totals
 
 
