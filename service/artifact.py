@@ -187,7 +187,7 @@ class ModelFile:
         return card
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model:
     """A forest that can be served. Immutable: a swap replaces the whole."""
 
@@ -371,7 +371,8 @@ def _examine(content: bytes) -> dict[str, Any]:
 
 def _refused(path: Path, reason: str, text: str) -> BadModel:
     what = {"pickle": "is not a pickled IsolationForest", "forest": "holds no sound forest"}[reason]
-    return BadModel(f"{path} {what}: {text}", reason)
+    mend = "" if ";" in text else f"; {_MEND}"  # what is mended in another way says how
+    return BadModel(f"{path} {what}: {text}{mend}", reason)
 
 
 def _columns(forest: IsolationForest) -> str:

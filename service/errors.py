@@ -6,9 +6,12 @@
     ├── CannotTrain         a training run stops and leaves no model
     └── Refusal             one request is answered with `status`
         ├── BadInput            400
+        ├── Unauthorized        401
         ├── NotFound            404
         ├── MethodNotAllowed    405
-        └── TooLarge            413
+        ├── Conflict            409
+        ├── TooLarge            413
+        └── Unavailable         503
 
 The text of each is one sentence: what is wrong, where, and what to do.
 """
@@ -52,6 +55,12 @@ class BadInput(Refusal):
     """The body is not what the route takes."""
 
 
+class Unauthorized(Refusal):
+    """The request needs a token that it does not have."""
+
+    status = HTTPStatus.UNAUTHORIZED
+
+
 class NotFound(Refusal):
     """There is no such route."""
 
@@ -64,10 +73,22 @@ class MethodNotAllowed(Refusal):
     status = HTTPStatus.METHOD_NOT_ALLOWED
 
 
+class Conflict(Refusal):
+    """What is asked for does not go together with what is served."""
+
+    status = HTTPStatus.CONFLICT
+
+
 class TooLarge(Refusal):
     """The body is over a limit of bytes, rows, columns or depth."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+class Unavailable(Refusal):
+    """What the request needs does not work at the moment."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
 
 
 def count(number: int, noun: str) -> str:

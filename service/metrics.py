@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from .counts import DURATION_BOUNDS, SCORE_BOUNDS, Snapshot
 from .drift import Drift
+from .editions import Changes
 from .settings import Settings
 
 # A page of metrics stays readable, and its number of series bounded, however wide the rows.
@@ -38,6 +39,12 @@ METRICS = {
         "Population stability index of a feature, recent rows against training; the largest 50.",
     ),
     "isoserve_score_drift_psi": ("gauge", "The same of the score."),
+    "isoserve_model_swaps_total": ("counter", "Models taken while the service ran."),
+    "isoserve_model_load_failures_total": (
+        "counter",
+        "Models refused while the service ran, by reason; the former one was served on.",
+    ),
+    "isoserve_threshold_changes_total": ("counter", "Thresholds set while the service ran."),
     "isoserve_model_info": ("gauge", "The model being served: its labels; the value is 1."),
     "isoserve_request_duration_seconds": (
         "histogram",
@@ -63,18 +70,19 @@ class Facts:
     seldon_labels: Mapping[str, str]
 
 
-def render_metrics(snapshot: Snapshot, facts: Facts, drift: Drift) -> bytes:
+def render_metrics(snapshot: Snapshot, facts: Facts, drift: Drift, changes: Changes) -> bytes:
     """Return the exposition in Prometheus' text format, version 0.0.4."""
     registry = CollectorRegistry()
-    registry.register(_Families(snapshot, facts, drift))
+    registry.register(_Families(snapshot, facts, drift, changes))
     return generate_latest(registry)
 
 
 class _Families(Collector):
     """Every family of METRICS, once."""
 
-    def __init__(self, snapshot: Snapshot, facts: Facts, drift: Drift) -> None:
+    def __init__(self, snapshot: Snapshot, facts: Facts, drift: Drift, changes: Changes) -> None:
         self._snapshot, self._facts, self._drift = snapshot, facts, drift
+        self._changes = changes
 
     def describe(self) -> list[Metric]:
         """Name nothing in advance, so that registering collects nothing."""
@@ -90,6 +98,7 @@ class _Families(Collector):
         if facts.training_outlier_share is not None:
             yield _gauge("isoserve_training_outlier_share", facts.training_outlier_share)
         yield from _drift(self._drift)
+        yield from _changes(self._changes)
         yield _gauge("isoserve_model_info", 1, facts.model_info)
         for name, value in _seldon_gauges(snapshot, facts.threshold).items():
             yield _gauge(name, value, facts.seldon_labels)
@@ -134,6 +143,16 @@ def _gauge(name: str, value: float, labels: Mapping[str, str] = MappingProxyType
     family = GaugeMetricFamily(name, METRICS[name][1], labels=list(labels))
     family.add_metric(list(labels.values()), value)
     return family
+
+
+def _changes(changes: Changes) -> Iterator[Metric]:
+    yield _counter("isoserve_model_swaps_total", changes.swaps)
+    name = "isoserve_model_load_failures_total"
+    failures = CounterMetricFamily(name.removesuffix("_total"), METRICS[name][1], labels=["reason"])
+    for reason, number in changes.failures.items():
+        failures.add_metric([reason], number)
+    yield failures
+    yield _counter("isoserve_threshold_changes_total", changes.thresholds)
 
 
 def _drift(drift: Drift) -> Iterator[Metric]:

@@ -118,7 +118,7 @@ def read_forest(content: bytes) -> IsolationForest:
 def plain(error: object) -> str:
     """Return what a damaged file made someone say: one short line, without control characters."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return text[:300].encode("unicode_escape").decode()
+    return ascii(text[:300])[1:-1]
 
 
 class _Unpickler(pickle.Unpickler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ from flask import Blueprint, Response, request
 from . import __version__, seldon_v1
 from .components import Detector
 from .drift import Drift, DriftGauge
+from .editions import Changes
 from .errors import BadInput
 from .metrics import CONTENT_TYPE, Facts, render_metrics, seldon_labels
 from .roads import Answer, Roads, body_too_large, receive
@@ -21,8 +23,13 @@ from .wire import NO_JSON, render_json
 _SWITCH = {"1": True, "true": True, "": False, "0": False, "false": False}
 
 
-def create_routes(roads: Roads, settings: Settings, drift: DriftGauge | None) -> Blueprint:
-    """Return every route of the service."""
+def create_routes(
+    roads: Roads,
+    settings: Settings,
+    drift: Callable[[], DriftGauge | None],
+    changes: Callable[[], Changes],
+) -> Blueprint:
+    """Return every route of the service but the admin's."""
     routes = Blueprint("isoserve", __name__)
     desk, max_bytes = roads.desk, roads.limits.body_bytes
 
@@ -62,8 +69,10 @@ def create_routes(roads: Roads, settings: Settings, drift: DriftGauge | None) ->
 
     @routes.get("/metrics")
     def show_metrics() -> Response:
-        measured = drift.measure() if drift else Drift()
-        page = render_metrics(desk.counts.read(), _facts(desk.detector, settings), measured)
+        gauge = drift()
+        measured = gauge.measure() if gauge else Drift()
+        facts = _facts(desk.detector, settings)
+        page = render_metrics(desk.counts.read(), facts, measured, changes())
         return Response(page, content_type=CONTENT_TYPE)
 
     return routes

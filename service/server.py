@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,7 @@ def gunicorn_options(settings: Settings) -> dict[str, Any]:
         "worker_class": Worker,
         "threads": settings.threads,
         "preload_app": True,
+        "post_worker_init": partial(_enlist, watch=settings.watch),
         "timeout": settings.timeout,
         # With what follows it a stop takes under 10 s, whatever a client still holds open.
         "graceful_timeout": 7,
@@ -124,6 +126,15 @@ def gunicorn_options(settings: Settings) -> dict[str, Any]:
         "logger_class": PlainLogger,
         "proc_name": "isoserve",
     }
+
+
+def _enlist(worker: Worker, watch: bool) -> None:
+    """Bring a new worker up to date, before it accepts connections."""
+    try:
+        worker.wsgi.extensions["isoserve swap"].enlist(watch)
+    except Exception:
+        logging.getLogger(__name__).exception("a worker could not take the current model")
+        sys.exit(1)  # to gunicorn an exception would be the end of all; so it tries another worker
 
 
 def configure_logs(level: str) -> None:

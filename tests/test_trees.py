@@ -3,7 +3,7 @@
 import hostile
 import pytest
 from sklearn.ensemble import IsolationForest
-from torture import small_forest
+from torture_files import small_forest
 
 from service.trees import check_forest
 
