@@ -9,8 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
-from . import contributions, fitting, loading, references, scoring
-from .measure import Absent, Family, Ratio, Result
+from . import contributions, fitting, loading, references, scoring, web
+from .measure import Absent, AtMost, Family, Ratio, Result
 
 # A further family is a further module with a `run`.
 FAMILIES: dict[str, Family] = {
@@ -19,6 +19,7 @@ FAMILIES: dict[str, Family] = {
     "contributions": contributions.run,
     "fitting": fitting.run,
     "loading": loading.run,
+    "web": web.run,
 }
 
 HEADER = """# Benchmarks
@@ -30,7 +31,7 @@ theirs; "in turns" is one call each, with the caches as the other left them. The
 machine's and this hour's, the ratios travel better.
 """
 
-COLUMNS = ["what", "ours", "against", "theirs", "ratio", "at least"]
+COLUMNS = ["what", "ours", "against", "theirs", "ratio", "target"]
 
 
 def main() -> None:
@@ -54,7 +55,7 @@ def cells(result: Result) -> list[str]:
     """Return a result as a row of the table."""
     if isinstance(result, Ratio):
         lower, upper = result.spread
-        target = "" if result.target is None else f"{result.target:,g}"
+        target = "" if result.target is None else f"at least {result.target:,g}"
         return [
             result.what,
             duration(median(result.ours)),
@@ -63,6 +64,9 @@ def cells(result: Result) -> list[str]:
             f"**{short(result.value)}** ({short(lower)} to {short(upper)})",
             target if result.met else f"{target}, missed",
         ]
+    if isinstance(result, AtMost):
+        target = f"at most {result.target:g} {result.unit}" + ("" if result.met else ", missed")
+        return [result.what, f"**{result.value:.3g}** {result.unit}", "", "", "", target]
     if isinstance(result, Absent):
         return [result.what, "", "", "", result.reason, ""]
     return [result.what, result.value, "", "", "", ""]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import lru_cache
+from functools import partial
 from typing import Any
 
 import structlog
@@ -16,7 +16,7 @@ from .admin import create_admin
 from .artifact import Model, read_model_file
 from .components import Desk, Detector
 from .counts import Counts
-from .drift import DriftGauge
+from .drift import DriftWatch
 from .editions import Editions
 from .errors import BadSetting, MethodNotAllowed, NotFound, Refusal, count, nearest
 from .front import ID, ROUTE, Front
@@ -24,7 +24,7 @@ from .ledger import Ledger
 from .records import Records, begin_records, new_puid
 from .roads import Answer, Roads
 from .routes import create_routes, json_response, reply, score_a_row
-from .rows import Floats, Limits
+from .rows import Limits
 from .seldon_v1 import encode_error
 from .settings import Settings
 from .state import StateFolder
@@ -67,7 +67,12 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_puid) -> F
     # One byte over the limit is let by for `read_body` to see: Werkzeug cuts a body that comes
     # without a length at its limit and does not tell.
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes + 1
-    app.register_blueprint(create_routes(roads, settings, _drift_of(desk), editions.changes))
+    drift = _watch_drift(desk)
+    app.extensions["isoserve in each worker"] = [
+        partial(swap.enlist, settings.watch),
+        *([drift.begin] if drift else []),
+    ]
+    app.register_blueprint(create_routes(roads, settings, drift, editions.changes))
     if token:
         app.register_blueprint(create_admin(swap, settings.model_name, token))
     _answer_errors(app)
@@ -107,29 +112,11 @@ def _begin_records(state: StateFolder, model: Model, settings: Settings) -> Reco
     return records
 
 
-def _drift_of(desk: Desk) -> Callable[[], DriftGauge | None]:
-    """Return what gives the gauge of whichever model is on the desk."""
-
-    @lru_cache(maxsize=1)
-    def gauge(model: Model) -> DriftGauge | None:
-        return watch_drift(model, desk.records)
-
-    return lambda: gauge(desk.detector.model)
-
-
-def watch_drift(model: Model, records: Records | None) -> DriftGauge | None:
-    """Return what compares the rows that this model has scored with its card's quantiles."""
-    if records is None or model.card is None:
+def _watch_drift(desk: Desk) -> DriftWatch | None:
+    if desk.records is None:
         return None
-    kept, version = records, model.version.encode()
-
-    def read(rows: int) -> tuple[Floats, Floats]:
-        table = kept.read(rows)
-        table = table[table["version"] == version]
-        return table["values"], table["score"]
-
-    features = {feature.name: feature.quantiles for feature in model.card.features}
-    return DriftGauge(read, features, model.card.score_quantiles)
+    features = len(desk.detector.model.features)
+    return DriftWatch(desk.records.scored_by, lambda: desk.detector.baseline, features)
 
 
 def _refuse(error: Exception, environ: Mapping[str, Any]) -> Answer:

@@ -11,7 +11,7 @@ from flask import Blueprint, Response, request
 
 from . import __version__, seldon_v1
 from .components import Detector
-from .drift import Drift, DriftGauge
+from .drift import Drift, DriftWatch
 from .editions import Changes
 from .errors import BadInput
 from .metrics import CONTENT_TYPE, Facts, render_metrics, seldon_labels
@@ -26,7 +26,7 @@ _SWITCH = {"1": True, "true": True, "": False, "0": False, "false": False}
 def create_routes(
     roads: Roads,
     settings: Settings,
-    drift: Callable[[], DriftGauge | None],
+    drift: DriftWatch | None,
     changes: Callable[[], Changes],
 ) -> Blueprint:
     """Return every route of the service but the admin's."""
@@ -69,8 +69,7 @@ def create_routes(
 
     @routes.get("/metrics")
     def show_metrics() -> Response:
-        gauge = drift()
-        measured = gauge.measure() if gauge else Drift()
+        measured = drift.latest() if drift else Drift()
         facts = _facts(desk.detector, settings)
         page = render_metrics(desk.counts.read(), facts, measured, changes())
         return Response(page, content_type=CONTENT_TYPE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from .counts import Totals
@@ -31,7 +31,9 @@ class Message:
 
     def named(self, new_puid: Callable[[], str]) -> Message:
         """Return the message with the id that it came with, else a new one."""
-        return self if self.puid else replace(self, meta=self.meta | {"puid": new_puid()})
+        if self.puid:
+            return self
+        return Message(self.rows, self.payload, {**self.meta, "puid": new_puid()})
 
 
 def decode_message(body: Any, limits: Limits | None = None) -> Message:
@@ -116,8 +118,8 @@ def encode_gauges(
     """
     values: dict[str, float] = {}
     if verdict is not None:
-        values["is_outlier"] = float(verdict.labels.mean())
-        values["anomaly_score"] = float(verdict.scores.mean())
+        values["is_outlier"] = verdict.outliers / len(verdict)
+        values["anomaly_score"] = verdict.mean_score
     values["nb_outliers"] = totals.outliers
     if totals.samples:
         values["fraction_outliers"] = totals.outliers / totals.samples

@@ -16,7 +16,6 @@ import signal
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import hostile
 import numpy as np
@@ -86,6 +85,11 @@ class Pair:
             part = path.with_suffix(".part")
             part.write_bytes(data)
             part.rename(path)
+
+    def put_alone(self, content):
+        """Put a file in place that has no card."""
+        self.path.with_suffix(".json").unlink(missing_ok=True)
+        self.path.write_bytes(content)
 
 
 class Asker(threading.Thread):
@@ -285,7 +289,7 @@ def torture_kills(folder, rounds=10):
 
 
 def torture_refusals(folder, files=100):
-    """Hostile and damaged files are loaded into a service that answers: A answers as before."""
+    """Hostile and damaged files are to be loaded; A answers on, bit for bit as before."""
     tally, pair = Tally("refused loads under load"), Pair(folder)
     (folder / "attacks").mkdir()
     attacks = [content for _, content in hostile.attacks(folder / "attacks" / "sentinel")]
@@ -294,25 +298,18 @@ def torture_refusals(folder, files=100):
         for number in range(files):
             damaged = next(hostile.mutations([pair.a.content], 1, seed=number))
             content = chance.choice((damaged, chance.choice(attacks)))
-            card = pair.a.card.replace(
-                hashlib.sha256(pair.a.content).hexdigest().encode(),
-                hashlib.sha256(content).hexdigest().encode(),
-            )
-            pair.put(Known(content, card, []))
+            pair.put_alone(content)
             started = time.perf_counter()
             status, answer = load(service)
             seconds = time.perf_counter() - started
-            # A card that was forged for a damaged file can still let it by where no score changed.
-            fault = "" if status == 400 or _scores_as(pair, content) else f"{status} {answer}"
-            if status == 200:
-                pair.known[hashlib.sha256(content).hexdigest()[:12]] = pair.a
+            # What can be scored all the same has no card, so no names: other columns than A's.
+            fault = "" if status in (400, 409) else f"{status} {answer}"
             tally.note(f"file {number}", fault or ("" if seconds < 5 else f"{seconds:.1f} s"))
-            tally.found[status] += 1
+            tally.found[f"answered {status}"] += 1
         refused = failures(service)
-    if refused != tally.found[400]:
+    if refused != files:
         tally.faults.append(f"{refused} failures are counted")
     if list((folder / "attacks").iterdir()) != [folder / "attacks" / "nested.pickle"]:
         tally.faults.append("an attack left something behind")
     crowd.judge(tally)
-    tally.found = {str(key): value for key, value in tally.found.items()}
     return tally
