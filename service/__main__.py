@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -72,7 +71,6 @@ def check(
         settings = Settings.read()
         from .artifact import open_model, read_model_file  # noqa: PLC0415 - it takes seconds
 
-        logging.getLogger(__package__).setLevel(logging.ERROR)  # each step tells for itself
         open_model(
             read_model_file(file or settings.model),
             settings.require_card,

@@ -25,7 +25,7 @@ from torture_swaps import torture_flips, torture_kills, torture_refusals, tortur
 
 SECTIONS = {
     torture_attacks: {},
-    torture_crafted: {},
+    torture_crafted: {"files": 10_000},
     torture_torn: {"files": 200},
     torture_mutations: {"files": 4000},
     torture_swaps: {"swaps": 20},

@@ -6,6 +6,7 @@ model's, bit for bit.
 """
 
 import contextlib
+import functools
 import hashlib
 import http.client
 import json
@@ -27,13 +28,14 @@ from service.artifact import Card, Feature, Golden
 
 TOKEN = "a token for nothing but torture"
 CLIENTS = 8
+ROWS = np.random.default_rng(1).lognormal(size=(100, 2)).tolist()
 LATEST = 1.0
 """Seconds within which every request is answered, whatever is swapped."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """A model file, its card, and the scores of `Pair.rows`."""
+    """A model file, its card, and the scores of ROWS."""
 
     content: bytes
     card: bytes
@@ -44,37 +46,40 @@ class Known:
         return hashlib.sha256(self.content).hexdigest()[:12]
 
 
+@functools.cache
+def make(seed):
+    """Return a model of one table; each seed gives another."""
+    table = np.random.default_rng(16).lognormal(size=(2000, 2))
+    forest = IsolationForest(n_estimators=50, random_state=seed).fit(table)
+    content = pickle.dumps(forest, protocol=5)
+    card = Card(
+        created="2026-01-01T00:00:00+00:00",
+        dataset="torture",
+        rows=len(table),
+        features=[Feature(name, "float", [0.0] * 101) for name in ("mean", "sd")],
+        parameters={},
+        seed=seed,
+        offset=float(forest.offset_),
+        training_outlier_share=0.0,
+        allow_missing=False,
+        score_quantiles=[0.0] * 101,
+        golden=Golden(table[:32].tolist(), forest.decision_function(table[:32]).tolist()),
+        quality=None,
+        versions={},
+        files={"model.pickle": hashlib.sha256(content).hexdigest()},
+    )
+    scores = forest.decision_function(np.array(ROWS)).tolist()
+    return Known(content, card.to_json().encode(), scores)
+
+
 class Pair:
     """Models A and B, and the place where one of them is served from."""
 
     def __init__(self, folder):
         self.path = folder / "model.pickle"
-        self.rows = np.random.default_rng(1).lognormal(size=(100, 2)).tolist()
-        self.known = {model.version: model for model in (self._make(1), self._make(2))}
-        self.a, self.b = self.known.values()
-
-    def _make(self, seed):
-        table = np.random.default_rng(16).lognormal(size=(2000, 2))
-        forest = IsolationForest(n_estimators=50, random_state=seed).fit(table)
-        content = pickle.dumps(forest, protocol=5)
-        card = Card(
-            created="2026-01-01T00:00:00+00:00",
-            dataset="torture",
-            rows=len(table),
-            features=[Feature(name, "float", [0.0] * 101) for name in ("mean", "sd")],
-            parameters={},
-            seed=seed,
-            offset=float(forest.offset_),
-            training_outlier_share=0.0,
-            allow_missing=False,
-            score_quantiles=[0.0] * 101,
-            golden=Golden(table[:32].tolist(), forest.decision_function(table[:32]).tolist()),
-            quality=None,
-            versions={},
-            files={self.path.name: hashlib.sha256(content).hexdigest()},
-        )
-        scores = forest.decision_function(np.array(self.rows)).tolist()
-        return Known(content, card.to_json().encode(), scores)
+        self.rows = ROWS
+        self.a, self.b = make(1), make(2)
+        self.known = {model.version: model for model in (self.a, self.b)}
 
     def put(self, model):
         """Put a model and its card in place as training does: the card last, each by renaming."""
