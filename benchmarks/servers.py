@@ -13,11 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .forests import subject
 
@@ -31,6 +34,17 @@ _TICK = os.sysconf("SC_CLK_TCK")
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 
 
+def some_rows(n_rows: int) -> NDArray[np.float64]:
+    """Return rows for the small forest, with few digits as a client would send them."""
+    return subject("small").rows[:n_rows].round(3)
+
+
+def message(n_rows: int) -> bytes:
+    """Return a Seldon message of rows for the small forest."""
+    rows = some_rows(n_rows).tolist()
+    return json.dumps({"data": {"ndarray": rows}}).encode()
+
+
 @dataclass(frozen=True, eq=False)
 class Server:
     """A server in a process group of its own."""
@@ -38,14 +52,17 @@ class Server:
     process: subprocess.Popen[bytes]
     port: int
     path: str = "/predict"
+    encode: Callable[[int], bytes] = message
+    """Returns the body of a prediction of some rows."""
+    stop: signal.Signals = signal.SIGTERM
 
     def wait(self, seconds: float = 60) -> None:
         """Return once it answers a prediction."""
         limit = time.monotonic() + seconds
         while time.monotonic() < limit:
-            assert self.process.poll() is None, "the server has ended"
-            with contextlib.suppress(OSError), self.connect() as client:
-                client.post(message(1))
+            assert self.process.poll() is None, f"{self.process.args} has ended"
+            with contextlib.suppress(OSError, http.client.HTTPException), self.connect() as client:
+                client.post(self.encode(1))
                 return
             time.sleep(0.01)
         raise TimeoutError(f"no answer in {seconds} s")
@@ -84,16 +101,15 @@ class Client:
         self.connection.request("POST", self.path, body, {"Content-Type": "application/json"})
         answer = self.connection.getresponse()
         answer.read()
-        assert answer.status == 200, f"{self.path} answers {answer.status}"
+        if answer.status != 200:
+            raise ConnectionError(f"{self.path} answers {answer.status}")
         return time.perf_counter() - start
 
 
 @contextmanager
 def served(folder: Path, command: tuple[str, ...], **settings: Any) -> Iterator[Server]:
     """Run a server of ours, with these settings, until the block ends."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory(dir=folder) as state:
         chosen = {
             "port": port,
@@ -106,11 +122,25 @@ def served(folder: Path, command: tuple[str, ...], **settings: Any) -> Iterator[
             yield server
 
 
-def start(command: tuple[str, ...], variables: dict[str, str]) -> subprocess.Popen[bytes]:
+def start(
+    command: tuple[str, ...], variables: dict[str, str], folder: Path | None = None
+) -> subprocess.Popen[bytes]:
     """Start a server in a process group of its own."""
     return subprocess.Popen(
-        command, env=os.environ | variables, process_group=0, stdout=subprocess.DEVNULL
+        command,
+        env=os.environ | variables,
+        process_group=0,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=folder,
     )
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -120,14 +150,9 @@ def running(server: Server) -> Iterator[Server]:
         server.wait()
         yield server
     finally:
-        os.killpg(server.process.pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.process.pid, server.stop)
         server.process.wait(timeout=30)
-
-
-def message(n_rows: int) -> bytes:
-    """Return a Seldon message of rows for the small forest."""
-    rows = subject("small").rows[:n_rows].round(3).tolist()
-    return json.dumps({"data": {"ndarray": rows}}).encode()
 
 
 @dataclass(frozen=True)
@@ -148,10 +173,10 @@ def loading(
 
     It goes on for `span` seconds, whatever the block does.
     """
-    script = folder / f"post-{n_rows}.lua"
+    script = folder / f"{server.port}-{n_rows}.lua"
     if not script.exists():
         script.write_text(
-            f"wrk.method = 'POST'\nwrk.body = [=[{message(n_rows).decode()}]=]\n"
+            f"wrk.method = 'POST'\nwrk.body = [=[{server.encode(n_rows).decode()}]=]\n"
             "wrk.headers['Content-Type'] = 'application/json'\n"
         )
     options = ["-t1", f"-c{connections}", f"-d{span}s", "--timeout", "20s", "--latency"]
@@ -169,11 +194,23 @@ def loading(
     seen.append(Load(1 / rate, float(number) * _UNITS[unit]))
 
 
-def load(server: Server, folder: Path, n_rows: int, span: int) -> Load:
-    """Let wrk post messages of some rows for some seconds over eight connections."""
-    with loading(server, folder, n_rows, span) as seen:
-        pass
-    return seen[0]
+def in_turns(
+    servers: dict[str, Server], folder: Path, n_rows: int, rounds: int, span: int
+) -> dict[str, list[float]]:
+    """Load servers in turns, over eight connections; return each one's seconds a request."""
+    times: dict[str, list[float]] = {name: [] for name in servers}
+    for _ in range(rounds):
+        for name, server in servers.items():
+            with loading(server, folder, n_rows, span) as seen:
+                pass
+            times[name].append(seen[0].seconds)
+    return times
+
+
+def describe(n_rows: int, workers: int) -> str:
+    """Name a case of the table."""
+    rows = f"{n_rows:,} row{'s' * (n_rows > 1)}"
+    return f"HTTP, {rows}, {workers} worker{'s' * (workers > 1)}"
 
 
 def private_bytes(pid: int) -> int:

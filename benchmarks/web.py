@@ -20,7 +20,8 @@ from .servers import (
     NAIVE,
     OURS,
     Server,
-    load,
+    describe,
+    in_turns,
     loading,
     message,
     private_bytes,
@@ -51,22 +52,15 @@ def run(short: bool) -> Iterator[Result]:
 def against_others(folder: Path, workers: int, rounds: int, span: int) -> Iterator[Ratio]:
     """Load all servers in turns, with 1 row a request and with 1,000."""
     with ExitStack() as stack:
-        ours = stack.enter_context(served(folder, OURS, workers=workers))
-        others = {
+        servers = {
             name: stack.enter_context(served(folder, command, workers=workers))
-            for name, command in OTHERS.items()
+            for name, command in {**OTHERS, "ours": OURS}.items()
         }
         for n_rows in (1, 1000):
-            times: dict[str, list[float]] = {name: [] for name in [*others, "ours"]}
-            for _ in range(rounds):
-                for name, server in {**others, "ours": ours}.items():
-                    times[name].append(load(server, folder, n_rows, span).seconds)
-            what = (
-                f"HTTP, {n_rows:,} row{'s' * (n_rows > 1)}, {workers} worker{'s' * (workers > 1)}"
-            )
-            for name in others:
+            times = in_turns(servers, folder, n_rows, rounds, span)
+            for name in OTHERS:
                 target = TARGETS.get((n_rows, name)) if workers == 1 else None
-                yield Ratio(what, name, times["ours"], times[name], target)
+                yield Ratio(describe(n_rows, workers), name, times["ours"], times[name], target)
 
 
 def beside_batches(folder: Path, span: int) -> Iterator[Result]:

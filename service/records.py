@@ -122,15 +122,16 @@ class Records:
         """
         name, now, scores = _kept(puid), time.time(), verdict.scores
         request = now, verdict.version.encode(), name, crc32(name), verdict.threshold
+        if len(scores) > _FEW:
+            self._write_many(values, verdict, request)
+            return
         self._lock.acquire()  # a `with` costs twice as much, and this is paid by every request
         try:
             stamp = time.monotonic_ns() + self._ahead
             if len(scores) == 1:
                 self._write_row(stamp, 0, scores.item(), values.tobytes(), request)
-            elif len(scores) <= _FEW:
-                self._write_few(stamp, values, verdict, request)
             else:
-                self._write_many(stamp, values, verdict, request)
+                self._write_few(stamp, values, verdict, request)
         finally:
             self._lock.release()
 
@@ -247,27 +248,33 @@ class Records:
         for i, score in enumerate(verdict.scores.tolist()):
             self._write_row(stamp + i, i, score, cells[i * width : (i + 1) * width], request)
 
-    def _write_many(self, stamp: int, values: Floats, verdict: Verdict, request: _Request) -> None:
-        numbers = slice(max(0, len(verdict) - self.rows), len(verdict))
-        rows = np.empty(numbers.stop - numbers.start, self._table.dtype)
-        rows["row"] = np.arange(numbers.start, numbers.stop)
-        rows["stamp"] = rows["end"] = stamp + np.arange(numbers.start, numbers.stop)
+    def _write_many(self, values: Floats, verdict: Verdict, request: _Request) -> None:
+        """Write rows a block at a time: between blocks other threads have their turn."""
+        numbers = np.arange(max(0, len(verdict) - self.rows), len(verdict))
+        rows = np.empty(len(numbers), self._table.dtype)
+        rows["row"] = numbers
         rows["time"], rows["version"], rows["puid"], key, _ = request
         rows["score"], rows["label"] = verdict.scores[numbers], verdict.labels[numbers]
         if self.features:
             rows["values"] = values[numbers]
-        written, size = rows.view(np.uint8), self._row_size
+        rows["stamp"] = rows["end"] = time.monotonic_ns() + self._ahead + numbers
         done = 0
         while done < len(rows):
-            if self._next == self._end:
-                self._open_block()
-            first, last = self._next, min(self._next + len(rows) - done, self._end)
-            until = done + last - first
-            self._row_bytes[first * size : last * size] = written[done * size : until * size].data
-            self._keys[first:last] = key
-            fence()
-            self._stamps[first:last] = rows["stamp"][done:until]
-            self._next, done = last, until
+            with self._lock:
+                done += self._write_piece(rows[done:], key)
+
+    def _write_piece(self, rows: Recorded, key: int) -> int:
+        """Write the first of these rows, as many as fit into this block; return how many."""
+        if self._next == self._end:
+            self._open_block()
+        first, last = self._next, min(self._next + len(rows), self._end)
+        written, size = rows[: last - first], self._row_size
+        self._row_bytes[first * size : last * size] = written.view(np.uint8).data
+        self._keys[first:last] = key
+        fence()
+        self._stamps[first:last] = written["stamp"]
+        self._next = last
+        return last - first
 
     def _open_block(self) -> int:
         """Give back the block just filled, claim another, and return its first free place."""
