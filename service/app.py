@@ -25,6 +25,7 @@ from .records import Records, begin_records, new_puid
 from .roads import Answer, Roads
 from .routes import create_routes, json_response, reply, score_a_row
 from .rows import Limits
+from .scorer import compile_walks
 from .seldon_v1 import encode_error
 from .settings import Settings
 from .state import StateFolder
@@ -50,6 +51,8 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_puid) -> F
             f"ISOSERVE_MAX_COLUMNS={settings.max_columns} would refuse every request: "
             f"the model has {count(len(model.features), 'feature')}"
         )
+    if token or settings.watch:
+        compile_walks()  # here, where nobody waits for an answer
     detector = Detector(model, settings.threshold, by_name=settings.names == "match")
     score_a_row(detector)
     state = StateFolder(settings.state_dir)

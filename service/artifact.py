@@ -41,7 +41,9 @@ CARD_FORMAT = 1
 _QUANTILES = 101  # the minimum, each percentile, the maximum
 
 MOST_BYTES = 256 * 2**20
-"""The largest file that is read: some 10,000 trees of 256 samples."""
+"""The largest file that is read: some 20,000 trees of 256 samples."""
+
+_MOST_CARD_BYTES = 32 * 2**20  # 4,096 columns are 9 MB
 
 CLOSE = 1e-12
 """How far from training's a score may be where scikit-learn, numpy or the processor are others."""
@@ -49,7 +51,7 @@ CLOSE = 1e-12
 _MEND = "put back a sound file, or make one with `python -m training.train`"
 
 # In the child a sound file takes a fiftieth of this time, and a third of this memory.
-_SECONDS, _BYTES_A_SECOND = 3, 16 * 2**20
+_SECONDS, _BYTES_A_SECOND = 2, 16 * 2**20
 _MEMORY, _MEMORY_A_BYTE = 512 * 2**20, 8
 
 Tell = Callable[[str, str], None]
@@ -261,19 +263,15 @@ def read_model_file(path: Path) -> ModelFile:
         BadModel: there is no such file, or it is too large.
     """
     try:
-        content = _read(path)
+        content = _read(path, MOST_BYTES)
     except OSError as error:
         raise BadModel(
             f"{path} cannot be read ({error.strerror}); make a model with "
             "`python -m training.train`, or name yours in ISOSERVE_MODEL",
             "file",
         ) from error
-    if len(content) > MOST_BYTES:
-        raise BadModel(
-            f"{path} is larger than {MOST_BYTES:,} bytes; train with fewer trees or samples", "file"
-        )
     try:
-        card = _read(card_path(path))
+        card = _read(card_path(path), _MOST_CARD_BYTES)
     except OSError:
         card = None
     return ModelFile(path, content, card)
@@ -310,11 +308,14 @@ def open_model(
     return model
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, most: int) -> bytes:
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(None, "it is not a file")
     with path.open("rb") as file:
-        return file.read(MOST_BYTES + 1)
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(None, f"it is larger than {most:,} bytes")
+    return content
 
 
 def _check_pin(file: ModelFile, pinned: str, tell: Tell) -> None:

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 from .errors import count
 
 _FAILED = "failed"
+_CLOCK = 2  # seconds by the clock for each of a processor
 _PAGE = resource.getpagesize()
 
 _DEATHS = {
@@ -41,8 +42,8 @@ class Fell(Exception):
 def rehearse(act: Callable[[], Any], seconds: int, memory: int) -> Any:
     """Call `act` in a child process and return what it returned, as JSON would.
 
-    It may use `seconds` of a processor (four times that by the clock), and `memory` bytes beside
-    what this process has.
+    It may use `seconds` of a processor (twice that by the clock), and `memory` bytes beside what
+    this process has.
 
     Raises:
         Fell: it crashed, took too much, or raised an exception.
@@ -57,14 +58,14 @@ def rehearse(act: Callable[[], Any], seconds: int, memory: int) -> Any:
         _run(act, writing, seconds, memory)
     os.close(writing)
     try:
-        told = _read(reading, 4 * seconds)
+        told = _read(reading, _CLOCK * seconds)
     finally:
         os.close(reading)
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)  # it has told all that it will
         _, status = os.waitpid(child, 0)
     if told is None:
-        raise Fell(f"took more than {count(4 * seconds, 'second')}")
+        raise Fell(f"took more than {count(_CLOCK * seconds, 'second')}")
     if not told:
         raise Fell(_end(status, seconds))
     result = json.loads(told)
@@ -80,7 +81,7 @@ def _run(act: Callable[[], Any], writing: int, seconds: int, memory: int) -> NoR
         # Nothing of the parent is let go of here: not its sockets, nor its database.
         gc.disable()
         faulthandler.disable()
-        signal.setitimer(signal.ITIMER_REAL, 4 * seconds + 1)  # even if the parent is gone
+        signal.setitimer(signal.ITIMER_REAL, _CLOCK * seconds + 1)  # even if the parent is gone
         for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT, signal.SIGXCPU):
             signal.signal(number, signal.SIG_DFL)
         os.closerange(0, writing)
