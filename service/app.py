@@ -20,8 +20,9 @@ from .drift import DriftWatch
 from .editions import Editions
 from .errors import BadSetting, MethodNotAllowed, NotFound, Refusal, count, nearest
 from .front import ID, ROUTE, Front
+from .ids import new_id
 from .ledger import Ledger
-from .records import Records, begin_records, new_puid
+from .records import Records, begin_records
 from .roads import Answer, Roads
 from .routes import create_routes, json_response, reply, score_a_row
 from .rows import Limits
@@ -35,7 +36,7 @@ from .wire import render_json
 log = structlog.get_logger("isoserve")
 
 
-def create_app(settings: Settings, make_puid: Callable[[], str] = new_puid) -> Flask:
+def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Flask:
     """Return the WSGI application; its model is loaded and has scored a row.
 
     Raises:

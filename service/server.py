@@ -144,8 +144,9 @@ def gunicorn_options(settings: Settings) -> dict[str, Any]:
 
 def _begin_work(worker: Any) -> None:
     """Begin, in a worker just forked, what the application does beside answering requests."""
+    extensions = getattr(worker.wsgi, "extensions", {})  # a benchmark serves other applications
     try:
-        for begin in worker.wsgi.extensions["isoserve in each worker"]:
+        for begin in extensions.get("isoserve in each worker", ()):
             begin()
     except Exception:
         logging.getLogger(__name__).exception("a worker could not begin")
