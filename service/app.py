@@ -16,7 +16,8 @@ from .counts import Counts
 from .drift import DriftWatch
 from .errors import BadSetting, MethodNotAllowed, NotFound, Refusal, count, nearest
 from .front import ID, ROUTE, Front
-from .records import Records, begin_records, forget_records, new_puid
+from .ids import new_id
+from .records import Records, begin_records, forget_records
 from .roads import Answer, Roads
 from .routes import create_routes, json_response, reply, score_a_row
 from .rows import Limits
@@ -28,7 +29,7 @@ from .wire import render_json
 log = structlog.get_logger("isoserve")
 
 
-def create_app(settings: Settings, make_puid: Callable[[], str] = new_puid) -> Flask:
+def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Flask:
     """Return the WSGI application; its model is loaded and has scored a row.
 
     Raises:

@@ -420,11 +420,6 @@ def export_records(records: Records, path: Path) -> int:
     return len(rows)
 
 
-def new_puid() -> str:
-    """Return a new id for a prediction: 32 hexadecimal digits, not to be guessed."""
-    return os.urandom(16).hex()
-
-
 def _row_type(features: int) -> np.dtype[np.void]:
     return np.dtype(
         [

@@ -14,12 +14,12 @@ import pytest
 from stepping import steps
 
 from service.errors import BadInput, BadSetting
+from service.ids import new_id
 from service.records import (
     FILE_NAME,
     MAX_BYTES,
     begin_records,
     export_records,
-    new_puid,
     open_records,
 )
 from service.rows import Verdict
@@ -242,11 +242,6 @@ def test_long_puids_with_the_same_beginning_are_told_apart(records):
     assert records.find("x" * 100 + "1")["values"].tolist() == [[1, -1]]
 
 
-def test_puids_made_here_are_all_different():
-    assert len({new_puid() for _ in range(1000)}) == 1000
-    assert len(new_puid()) == 32
-
-
 def test_a_clock_set_back_changes_no_order(records, monkeypatch):
     append(records, "p", start=1)
     monkeypatch.setattr("service.records.time.time", lambda: 1.0)
@@ -417,8 +412,8 @@ def test_killed_writers_leave_a_record_that_goes_on(tmp_path):
 
     def work():
         while True:
-            append(records, new_puid(), 1)
-            append(records, new_puid(), 30)
+            append(records, new_id(), 1)
+            append(records, new_id(), 30)
 
     for _ in range(60):
         child = in_child(work)
