@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
@@ -12,8 +13,9 @@ from flask import Blueprint, Response, request
 from . import __version__, seldon_v1
 from .components import Detector
 from .drift import Drift, DriftWatch
+from .editions import Changes
 from .errors import BadInput
-from .metrics import CONTENT_TYPE, Facts, render_metrics, seldon_labels
+from .metrics import CONTENT_TYPE, Facts, Readings, render_metrics, seldon_labels
 from .roads import Answer, Roads, body_too_large, receive
 from .rows import Rows
 from .settings import Settings
@@ -22,8 +24,13 @@ from .wire import NO_JSON, render_json
 _SWITCH = {"1": True, "true": True, "": False, "0": False, "false": False}
 
 
-def create_routes(roads: Roads, settings: Settings, drift: DriftWatch | None) -> Blueprint:
-    """Return every route of the service."""
+def create_routes(
+    roads: Roads,
+    settings: Settings,
+    drift: DriftWatch | None,
+    changes: Callable[[], Changes],
+) -> Blueprint:
+    """Return every route of the service but the admin's."""
     routes = Blueprint("isoserve", __name__)
     desk, max_bytes = roads.desk, roads.limits.body_bytes
 
@@ -70,8 +77,16 @@ def create_routes(roads: Roads, settings: Settings, drift: DriftWatch | None) ->
     @routes.get("/metrics")
     def show_metrics() -> Response:
         measured = drift.latest() if drift else Drift()
-        facts, feedback = _facts(desk.detector, settings), roads.judge.store.survey()
-        page = render_metrics(desk.counts.read(), facts, measured, *feedback)
+        learned, storage_up = roads.judge.store.survey()
+        readings = Readings(
+            desk.counts.read(),
+            _facts(desk.detector, settings),
+            measured,
+            changes(),
+            learned,
+            storage_up,
+        )
+        page = render_metrics(readings)
         return Response(page, content_type=CONTENT_TYPE)
 
     return routes
