@@ -297,6 +297,7 @@ def _odd_attributes(forest):
     yield "10**400 samples", has(_max_samples=10**400)
     yield "no samples", has(_max_samples=0)
     yield "offset NaN", has(offset_=float("nan"))
+    yield "offset huge", has(offset_=-1e300)
     yield "offset a text", has(offset_="0")
     yield "a method replaced", has(decision_function=IsolationForest)
     yield "names that are numbers", has(feature_names_in_=np.array([1, 2], dtype=object))

@@ -1,6 +1,7 @@
 """The documentation, held against the code."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -64,8 +65,8 @@ def commands(page):
     return re.findall(r"```sh\n(.*?)```", text, re.DOTALL) + re.findall(r"`([^`\n]+)`", text)
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language, text=README):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def rounded(value):
@@ -77,20 +78,47 @@ def rounded(value):
     return round(value, 12) if isinstance(value, float) else value
 
 
-def test_the_readmes_curl_gets_the_answer_that_is_printed_there(tmp_path, serve):
-    subprocess.run(
-        [sys.executable, "-m", "training.train", "--save_path", str(tmp_path)], cwd=ROOT, check=True
-    )
-    service = serve(tmp_path / "model.pickle")
-    command = next(block for block in blocks("sh") if "curl" in block)
-    command = command.replace("127.0.0.1:8000", f"127.0.0.1:{service.port}")
-    answer = subprocess.run(["sh", "-c", command], capture_output=True, check=True).stdout
-    answer, printed = json.loads(answer), json.loads(blocks("json")[0])
+@pytest.fixture
+def sample_service(tmp_path, serve):
+    """The sample model, served; `run` does what a page says, here instead of in the repository."""
+    train = f"{sys.executable} -m training.train"
+    subprocess.run([*train.split(), "--save_path", str(tmp_path)], cwd=ROOT, check=True)
+    token = "0123456789abcdef"
+    service = serve(tmp_path / "model.pickle", admin_token=token)
+
+    def run(command):
+        command = command.replace("127.0.0.1:8000", f"127.0.0.1:{service.port}")
+        command = command.replace("python -m training.train", f"{train} --save_path {tmp_path}")
+        done = subprocess.run(
+            ["sh", "-ec", command],
+            cwd=ROOT,
+            env=os.environ | {"ISOSERVE_ADMIN_TOKEN": token},
+            capture_output=True,
+            check=True,
+        )
+        return json.loads(done.stdout.splitlines()[-1])
+
+    service.run = run
+    return service
+
+
+def test_the_commands_that_are_printed_get_the_answers_that_are_printed(sample_service):
+    answer = sample_service.run(next(block for block in blocks("sh") if "curl" in block))
+    printed = json.loads(blocks("json")[0])
     assert len(answer["meta"].pop("puid")) == len(printed["meta"].pop("puid"))
     assert rounded(answer) == rounded(printed)
-    _, metrics = service.request("GET", "/metrics")
+    _, metrics = sample_service.request("GET", "/metrics")
     assert b"isoserve_samples_total 2.0" in metrics
     assert b"isoserve_outliers_total 1.0" in metrics
+
+    page = (ROOT / "docs" / "model.md").read_text()
+    load, set_threshold = (block for block in blocks("sh", page) if "curl" in block)
+    answer, printed = sample_service.run(load), json.loads(blocks("json", page)[0])
+    # Other versions of scikit-learn and numpy write other bytes.
+    for told in (answer, answer["former"], printed, printed["former"]):
+        assert re.fullmatch("[0-9a-f]{12}", told.pop("model_version"))
+    assert answer == printed
+    assert sample_service.run(set_threshold)["threshold"] == -0.05
 
 
 def test_help_explains_every_target():
