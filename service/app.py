@@ -19,10 +19,12 @@ from .counts import Counts
 from .drift import DriftWatch
 from .editions import Editions
 from .errors import BadSetting, MethodNotAllowed, NotFound, Refusal, count, nearest
+from .feedback import begin_feedback
 from .front import ID, ROUTE, Front
 from .ids import new_id
+from .judge import Judge
 from .ledger import Ledger
-from .records import Records, begin_records
+from .records import Records, begin_records, forget_records
 from .roads import Answer, Roads
 from .routes import create_routes, json_response, reply, score_a_row
 from .rows import Limits
@@ -64,7 +66,8 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     limits = Limits(
         settings.max_rows, settings.max_columns, settings.max_depth, settings.max_body_bytes
     )
-    roads = Roads(desk, limits, make_puid)
+    feedback = begin_feedback(state.path, settings.window, settings.feedback_days)
+    roads = Roads(desk, limits, make_puid, Judge(desk, feedback))
     app = Flask("isoserve", static_folder=None)
     app.extensions["isoserve state folder"] = state  # held as long as the application lives
     swap = app.extensions["isoserve swap"] = Swap(desk, editions, ledger, rules)
@@ -105,6 +108,7 @@ def _chosen_threshold(ledger: Ledger, model: Model, setting: float) -> float:
 
 def _begin_records(state: StateFolder, model: Model, settings: Settings) -> Records | None:
     if not settings.records:
+        forget_records(state.path)
         return None
     records = begin_records(state.path, model.features, settings.records, settings.record_values)
     log.info(
@@ -126,7 +130,8 @@ def _watch_drift(desk: Desk) -> DriftWatch | None:
 def _refuse(error: Exception, environ: Mapping[str, Any]) -> Answer:
     """Turn any failure into one sentence in the caller's protocol."""
     if isinstance(error, Refusal):
-        return Answer(error.status, render_json(encode_error(str(error))))
+        body = render_json(encode_error(str(error), server_fault=error.status >= 500))
+        return Answer(error.status, body, retry_after=error.retry_after)
     request_id = environ[ID]
     log.error("request failed", route=environ[ROUTE], request_id=request_id, exc_info=error)
     text = "internal error; the log has it"

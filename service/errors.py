@@ -46,9 +46,11 @@ class CannotTrain(IsoserveError):
 
 
 class Refusal(IsoserveError):
-    """A request is refused for something its sender can change."""
+    """A request is refused for something its sender can change, or wait for."""
 
     status = HTTPStatus.BAD_REQUEST
+    retry_after: int | None = None
+    """Seconds after which the same request may succeed."""
 
 
 class BadInput(Refusal):
@@ -62,7 +64,7 @@ class Unauthorized(Refusal):
 
 
 class NotFound(Refusal):
-    """There is no such route."""
+    """There is no such thing: no such route, or no such prediction."""
 
     status = HTTPStatus.NOT_FOUND
 
@@ -89,6 +91,7 @@ class Unavailable(Refusal):
     """What the request needs does not work at the moment."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after = 1
 
 
 def count(number: int, noun: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from urllib.parse import parse_qs
 
 import numpy as np
 from flask import Blueprint, Response, request
@@ -43,6 +44,12 @@ def create_routes(
         body, scores = read_body(max_bytes), read_switch("scores")
         return reply(roads.seldon(body, seldon_v1.encode_rows, scores))
 
+    @routes.post("/send-feedback")
+    @routes.post("/api/v1.0/feedback")
+    @routes.post("/api/v0.1/feedback")
+    def send_feedback() -> Response:
+        return reply(roads.seldon_feedback(read_message(max_bytes)))
+
     @routes.get("/health/ping")
     def ping() -> str:
         return "pong"
@@ -70,14 +77,15 @@ def create_routes(
     @routes.get("/metrics")
     def show_metrics() -> Response:
         measured = drift.latest() if drift else Drift()
-        facts = _facts(desk.detector, settings)
-        page = render_metrics(desk.counts.read(), facts, measured, changes())
+        facts = _facts(desk.detector, settings, changes())
+        feedback = roads.judge.store.survey()
+        page = render_metrics(desk.counts.read(), facts, measured, *feedback)
         return Response(page, content_type=CONTENT_TYPE)
 
     return routes
 
 
-def _facts(detector: Detector, settings: Settings) -> Facts:
+def _facts(detector: Detector, settings: Settings, changes: Changes) -> Facts:
     model = detector.model
     info = {
         "name": settings.model_name,
@@ -86,7 +94,7 @@ def _facts(detector: Detector, settings: Settings) -> Facts:
         "isoserve": __version__,
     }
     share = model.card.training_outlier_share if model.card else None
-    return Facts(detector.threshold, info, share, seldon_labels(settings))
+    return Facts(detector.threshold, info, share, seldon_labels(settings), changes)
 
 
 def score_a_row(detector: Detector) -> None:
@@ -98,6 +106,21 @@ def read_body(max_bytes: int) -> bytes:
     """Return the JSON body of this request."""
     if not request.is_json:
         raise BadInput(f"{NO_JSON}: send it with Content-Type: application/json")
+    return receive_body(max_bytes)
+
+
+def read_message(max_bytes: int) -> bytes:
+    """Return the JSON of this request: the body, or the form field `json` as Seldon sends it."""
+    if request.mimetype != "application/x-www-form-urlencoded":
+        return read_body(max_bytes)
+    fields = parse_qs(receive_body(max_bytes))
+    if b"json" not in fields:
+        raise BadInput(f"{NO_JSON}: the form has no field json")
+    return fields[b"json"][0]
+
+
+def receive_body(max_bytes: int) -> bytes:
+    """Return the body of this request, whatever its type."""
     if request.content_encoding not in (None, "identity"):
         raise BadInput(f"{NO_JSON}: a body with Content-Encoding is not read here; send it plain")
     announced = request.content_length

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -78,47 +79,68 @@ def rounded(value):
     return round(value, 12) if isinstance(value, float) else value
 
 
-@pytest.fixture
-def sample_service(tmp_path, serve):
-    """The sample model, served; `run` does what a page says, here instead of in the repository."""
-    train = f"{sys.executable} -m training.train"
-    subprocess.run([*train.split(), "--save_path", str(tmp_path)], cwd=ROOT, check=True)
-    token = "0123456789abcdef"
-    service = serve(tmp_path / "model.pickle", admin_token=token)
-
-    def run(command):
-        command = command.replace("127.0.0.1:8000", f"127.0.0.1:{service.port}")
-        command = command.replace("python -m training.train", f"{train} --save_path {tmp_path}")
-        done = subprocess.run(
-            ["sh", "-ec", command],
-            cwd=ROOT,
-            env=os.environ | {"ISOSERVE_ADMIN_TOKEN": token},
-            capture_output=True,
-            check=True,
-        )
-        return json.loads(done.stdout.splitlines()[-1])
-
-    service.run = run
-    return service
+@pytest.fixture(scope="session")
+def sample_model(tmp_path_factory):
+    """The model that `make serve` trains."""
+    folder = tmp_path_factory.mktemp("sample")
+    command = [sys.executable, "-m", "training.train", "--save_path", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    return folder / "model.pickle"
 
 
-def test_the_commands_that_are_printed_get_the_answers_that_are_printed(sample_service):
-    answer = sample_service.run(next(block for block in blocks("sh") if "curl" in block))
-    printed = json.loads(blocks("json")[0])
+def paste(command, service):
+    """Run a command of the documentation beside a service; return what it prints."""
+    command = command.replace("127.0.0.1:8000", f"127.0.0.1:{service.port}")
+    command = command.replace("python -m", f"{sys.executable} -m")
+    state = {"ISOSERVE_STATE_DIR": str(service.log.with_suffix(""))}
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=ROOT, env=os.environ | state, capture_output=True, check=True
+    )
+    return done.stdout.decode()
+
+
+def test_the_readmes_curl_gets_the_answer_that_is_printed_there(sample_model, serve):
+    service = serve(sample_model)
+    answer = paste(next(block for block in blocks("sh") if "curl" in block), service)
+    answer, printed = json.loads(answer), json.loads(blocks("json")[0])
     assert len(answer["meta"].pop("puid")) == len(printed["meta"].pop("puid"))
     assert rounded(answer) == rounded(printed)
-    _, metrics = sample_service.request("GET", "/metrics")
+    _, metrics = service.request("GET", "/metrics")
     assert b"isoserve_samples_total 2.0" in metrics
     assert b"isoserve_outliers_total 1.0" in metrics
 
-    page = (ROOT / "docs" / "model.md").read_text()
-    load, set_threshold = (block for block in blocks("sh", page) if "curl" in block)
-    answer, printed = sample_service.run(load), json.loads(blocks("json", page)[0])
+
+def test_the_model_page_prints_what_its_commands_print(sample_model, serve, tmp_path, monkeypatch):
+    shutil.copytree(sample_model.parent, tmp_path / "models")
+    page = (ROOT / "docs/model.md").read_text()
+    page = page.replace("training.train", f"training.train --save_path {tmp_path}/models")
+    monkeypatch.setenv("ISOSERVE_ADMIN_TOKEN", "0123456789abcdef")
+    service = serve(tmp_path / "models" / "model.pickle")
+    load, threshold = (
+        json.loads(paste(command, service).splitlines()[-1])
+        for command in blocks("sh", page)
+        if "curl" in command
+    )
+    printed = json.loads(blocks("json", page)[0])
     # Other versions of scikit-learn and numpy write other bytes.
-    for told in (answer, answer["former"], printed, printed["former"]):
+    for told in (load, load["former"], printed, printed["former"]):
         assert re.fullmatch("[0-9a-f]{12}", told.pop("model_version"))
-    assert answer == printed
-    assert sample_service.run(set_threshold)["threshold"] == -0.05
+    assert load == printed
+    assert threshold["threshold"] == -0.05
+
+
+def test_the_feedback_page_prints_what_its_commands_print(sample_model, serve, tmp_path):
+    page = (ROOT / "docs/feedback.md").read_text()
+    page = page.replace("feedback.csv", str(tmp_path / "feedback.csv"))
+    service = serve(sample_model)
+    printed = [paste(command, service) for command in blocks("sh", page)]
+    answers = [json.loads(text) for text in printed if text.startswith("{")]
+    assert [len(answers), len(printed)] == [4, 7]
+    assert not any("status" in answer for answer in answers)
+    assert answers[1] == json.loads(blocks("json", page)[0])
+    assert printed[4].split() == blocks("text", page)[0].split()
+    assert printed[5].startswith("5 lines are in")
+    assert printed[6].startswith("3 truths and rewards are deleted.")
 
 
 def test_help_explains_every_target():
