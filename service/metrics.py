@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from types import MappingProxyType
 
@@ -94,41 +94,41 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Facts:
-    """What requests do not change: the model, and the names that this service goes by."""
+    """What is not counted: the model and the names that this service goes by."""
 
     threshold: float
     model_info: Mapping[str, str]
     """Labels of isoserve_model_info."""
     training_outlier_share: float | None
     seldon_labels: dict[str, str]
-    changes: Changes
 
 
-def render_metrics(
-    snapshot: Snapshot, facts: Facts, drift: Drift, learned: Learned | None, storage_up: bool
-) -> bytes:
-    """Return the exposition in Prometheus' text format, version 0.0.4.
+@dataclass(frozen=True)
+class Readings:
+    """All that a page of metrics shows."""
 
-    `learned` is what feedback has told, None where that cannot be read.
-    """
+    snapshot: Snapshot
+    facts: Facts
+    drift: Drift = field(default_factory=Drift)
+    changes: Changes = field(default_factory=Changes)
+    """Of the model and the threshold."""
+    learned: Learned | None = None
+    """From feedback; None where that cannot be read."""
+    storage_up: bool = True
+
+
+def render_metrics(readings: Readings) -> bytes:
+    """Return the exposition in Prometheus' text format, version 0.0.4."""
     registry = CollectorRegistry()
-    registry.register(_Families(snapshot, facts, drift, learned, storage_up))
+    registry.register(_Families(readings))
     return generate_latest(registry)
 
 
 class _Families(Collector):
     """Every family of METRICS, once."""
 
-    def __init__(
-        self,
-        snapshot: Snapshot,
-        facts: Facts,
-        drift: Drift,
-        learned: Learned | None,
-        storage_up: bool,
-    ) -> None:
-        self._snapshot, self._facts, self._drift = snapshot, facts, drift
-        self._learned, self._storage_up = learned, storage_up
+    def __init__(self, readings: Readings) -> None:
+        self._readings = readings
 
     def describe(self) -> list[Metric]:
         """Name nothing in advance, so that registering collects nothing."""
@@ -139,10 +139,12 @@ class _Families(Collector):
         others = list(self._others())
         left = MOST_SERIES - sum(len(family.samples) for family in others)
         yield from others
-        yield _durations(self._snapshot, min(_MOST_TIMED, left // (len(DURATION_BOUNDS) + 3)))
+        yield _durations(
+            self._readings.snapshot, min(_MOST_TIMED, left // (len(DURATION_BOUNDS) + 3))
+        )
 
     def _others(self) -> Iterator[Metric]:
-        snapshot, facts = self._snapshot, self._facts
+        snapshot, facts = self._readings.snapshot, self._readings.facts
         yield _counter("isoserve_samples_total", snapshot.totals.samples)
         yield _counter("isoserve_outliers_total", snapshot.totals.outliers)
         yield _score(snapshot)
@@ -150,14 +152,16 @@ class _Families(Collector):
         yield _gauge("isoserve_threshold", facts.threshold)
         if facts.training_outlier_share is not None:
             yield _gauge("isoserve_training_outlier_share", facts.training_outlier_share)
-        yield from _drift(self._drift)
-        yield from _changes(facts.changes)
+        yield from _drift(self._readings.drift)
+        yield from _changes(self._readings.changes)
         yield _gauge("isoserve_model_info", 1, facts.model_info)
         for name, value in _seldon_gauges(snapshot, facts.threshold).items():
             yield _gauge(name, value, facts.seldon_labels)
-        yield _gauge("isoserve_storage_up", int(self._storage_up))
-        if self._learned is not None:
-            yield from _learned(self._learned, facts.seldon_labels | {"method": "feedback"})
+        yield _gauge("isoserve_storage_up", int(self._readings.storage_up))
+        if self._readings.learned is not None:
+            yield from _learned(
+                self._readings.learned, facts.seldon_labels | {"method": "feedback"}
+            )
 
 
 def _seldon_gauges(snapshot: Snapshot, threshold: float) -> dict[str, float]:

@@ -15,7 +15,7 @@ from .components import Detector
 from .drift import Drift, DriftWatch
 from .editions import Changes
 from .errors import BadInput
-from .metrics import CONTENT_TYPE, Facts, render_metrics, seldon_labels
+from .metrics import CONTENT_TYPE, Facts, Readings, render_metrics, seldon_labels
 from .roads import Answer, Roads, body_too_large, receive
 from .rows import Rows
 from .settings import Settings
@@ -77,15 +77,22 @@ def create_routes(
     @routes.get("/metrics")
     def show_metrics() -> Response:
         measured = drift.latest() if drift else Drift()
-        facts = _facts(desk.detector, settings, changes())
-        feedback = roads.judge.store.survey()
-        page = render_metrics(desk.counts.read(), facts, measured, *feedback)
+        learned, storage_up = roads.judge.store.survey()
+        readings = Readings(
+            desk.counts.read(),
+            _facts(desk.detector, settings),
+            measured,
+            changes(),
+            learned,
+            storage_up,
+        )
+        page = render_metrics(readings)
         return Response(page, content_type=CONTENT_TYPE)
 
     return routes
 
 
-def _facts(detector: Detector, settings: Settings, changes: Changes) -> Facts:
+def _facts(detector: Detector, settings: Settings) -> Facts:
     model = detector.model
     info = {
         "name": settings.model_name,
@@ -94,7 +101,7 @@ def _facts(detector: Detector, settings: Settings, changes: Changes) -> Facts:
         "isoserve": __version__,
     }
     share = model.card.training_outlier_share if model.card else None
-    return Facts(detector.threshold, info, share, seldon_labels(settings), changes)
+    return Facts(detector.threshold, info, share, seldon_labels(settings))
 
 
 def score_a_row(detector: Detector) -> None:

@@ -266,6 +266,7 @@ def test_series_stay_few_whatever_is_asked(write_card, make_client):
     write_card()
     client = make_client()
     post(client, [[1, 1]] * 1000)
+    measure_drift(client)
     for i in range(2000):
         method = ("GET", "POST", "PUT", f"ODD{i}")[i % 4]
         path = (f"/{i}", f"/predict/{i}", "/predict", f"/health/{i}?{i}={i}", "/metrics")[i % 5]
