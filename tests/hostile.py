@@ -291,6 +291,8 @@ def _odd_attributes(forest):
         "path lengths of objects",
         has(_average_path_length_per_tree=tuple(x.astype(object) for x in extra)),
     )
+    yield "path lengths huge", has(_average_path_length_per_tree=tuple(x + 1e308 for x in extra))
+    yield "path lengths negative", has(_decision_path_lengths=tuple(-x for x in lengths))
     yield "10**12 columns", has(n_features_in_=10**12)
     yield "columns by name", has(n_features_in_="2")
     yield "no number of columns", has(n_features_in_=None)
