@@ -56,6 +56,7 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_puid) -> F
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes + 1
     drift = _watch_drift(desk)
     app.extensions["isoserve in each worker"] = [drift.begin] if drift else []
+    app.extensions["isoserve in each worker"].append(desk.counts.begin)
     app.register_blueprint(create_routes(roads, settings, drift))
     _answer_errors(app)
     app.wsgi_app = Front(app.wsgi_app, roads, _refuse, settings.access_log)  # type: ignore[method-assign]

@@ -43,6 +43,9 @@ METRICS = {
         "histogram",
         "Time to answer a request, by route and class of status, in seconds.",
     ),
+    "isoserve_workers": ("gauge", "Worker processes that are alive."),
+    "isoserve_state_size_bytes": ("gauge", "Size of the file system that the state folder is on."),
+    "isoserve_state_free_bytes": ("gauge", "What of it is free for the service."),
     "is_outlier": ("gauge", "Seldon: share of outliers in the latest request."),
     "anomaly_score": ("gauge", "Seldon: mean score of the latest request."),
     "nb_outliers": ("gauge", "Seldon: outliers so far."),
@@ -61,6 +64,10 @@ class Facts:
     """Labels of isoserve_model_info."""
     training_outlier_share: float | None
     seldon_labels: Mapping[str, str]
+    workers: int
+    """Processes that are alive."""
+    space: tuple[int, int] | None
+    """Bytes of the state folder's file system: in all, and free; None where it cannot be told."""
 
 
 def render_metrics(snapshot: Snapshot, facts: Facts, drift: Drift) -> bytes:
@@ -91,6 +98,10 @@ class _Families(Collector):
             yield _gauge("isoserve_training_outlier_share", facts.training_outlier_share)
         yield from _drift(self._drift)
         yield _gauge("isoserve_model_info", 1, facts.model_info)
+        yield _gauge("isoserve_workers", facts.workers)
+        if facts.space:
+            yield _gauge("isoserve_state_size_bytes", facts.space[0])
+            yield _gauge("isoserve_state_free_bytes", facts.space[1])
         for name, value in _seldon_gauges(snapshot, facts.threshold).items():
             yield _gauge(name, value, facts.seldon_labels)
 

@@ -9,13 +9,14 @@ import numpy as np
 from flask import Blueprint, Response, request
 
 from . import __version__, seldon_v1
-from .components import Detector
+from .components import Desk, Detector
 from .drift import Drift, DriftWatch
 from .errors import BadInput
 from .metrics import CONTENT_TYPE, Facts, render_metrics, seldon_labels
 from .roads import Answer, Roads, body_too_large, receive
 from .rows import Rows
 from .settings import Settings
+from .state import measure_space
 from .wire import NO_JSON, render_json
 
 _SWITCH = {"1": True, "true": True, "": False, "0": False, "false": False}
@@ -63,13 +64,14 @@ def create_routes(roads: Roads, settings: Settings, drift: DriftWatch | None) ->
     @routes.get("/metrics")
     def show_metrics() -> Response:
         measured = drift.latest() if drift else Drift()
-        page = render_metrics(desk.counts.read(), _facts(desk.detector, settings), measured)
+        page = render_metrics(desk.counts.read(), _facts(desk, settings), measured)
         return Response(page, content_type=CONTENT_TYPE)
 
     return routes
 
 
-def _facts(detector: Detector, settings: Settings) -> Facts:
+def _facts(desk: Desk, settings: Settings) -> Facts:
+    detector = desk.detector
     model = detector.model
     info = {
         "name": settings.model_name,
@@ -78,7 +80,9 @@ def _facts(detector: Detector, settings: Settings) -> Facts:
         "isoserve": __version__,
     }
     share = model.card.training_outlier_share if model.card else None
-    return Facts(detector.threshold, info, share, seldon_labels(settings))
+    space = measure_space(settings.state_dir)
+    workers = desk.counts.processes()
+    return Facts(detector.threshold, info, share, seldon_labels(settings), workers, space)
 
 
 def score_a_row(detector: Detector) -> None:
