@@ -6,9 +6,12 @@
     ├── CannotTrain         a training run stops and leaves no model
     └── Refusal             one request is answered with `status`
         ├── BadInput            400
+        ├── Unauthorized        401
         ├── NotFound            404
         ├── MethodNotAllowed    405
-        └── TooLarge            413
+        ├── Conflict            409
+        ├── TooLarge            413
+        └── Unavailable         503
 
 The text of each is one sentence: what is wrong, where, and what to do.
 """
@@ -27,7 +30,15 @@ class BadSetting(IsoserveError):
 
 
 class BadModel(IsoserveError):
-    """A model file cannot be served; the text names the file."""
+    """A model file cannot be served; the text names the file, and `reason` is one of REASONS."""
+
+    REASONS = ("file", "sha256", "pickle", "crash", "forest", "card", "scores", "features")
+    """The step at which a file is refused: reading it, its digest, its instructions and parts, the
+    child process, its trees, its card, its golden rows; or other columns than are served now."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class CannotTrain(IsoserveError):
@@ -35,17 +46,25 @@ class CannotTrain(IsoserveError):
 
 
 class Refusal(IsoserveError):
-    """A request is refused for something its sender can change."""
+    """A request is refused for something its sender can change, or wait for."""
 
     status = HTTPStatus.BAD_REQUEST
+    retry_after: int | None = None
+    """Seconds after which the same request may succeed."""
 
 
 class BadInput(Refusal):
     """The body is not what the route takes."""
 
 
+class Unauthorized(Refusal):
+    """The request needs a token that it does not have."""
+
+    status = HTTPStatus.UNAUTHORIZED
+
+
 class NotFound(Refusal):
-    """There is no such route."""
+    """There is no such thing: no such route, or no such prediction."""
 
     status = HTTPStatus.NOT_FOUND
 
@@ -56,10 +75,23 @@ class MethodNotAllowed(Refusal):
     status = HTTPStatus.METHOD_NOT_ALLOWED
 
 
+class Conflict(Refusal):
+    """What is asked for does not go together with what is served."""
+
+    status = HTTPStatus.CONFLICT
+
+
 class TooLarge(Refusal):
     """The body is over a limit of bytes, rows, columns or depth."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+class Unavailable(Refusal):
+    """What the request needs does not work at the moment."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after = 1
 
 
 def count(number: int, noun: str) -> str:

@@ -10,7 +10,9 @@ from typing import Any
 from .components import Desk
 from .counts import Totals
 from .errors import BadInput, Refusal, TooLarge
+from .judge import Judge
 from .rows import Limits, Verdict
+from .seldon_feedback import decode_feedback, encode_learned
 from .seldon_v1 import Message, decode_message, encode_labels
 from .wire import decode_json, render_json
 
@@ -29,6 +31,8 @@ class Answer:
     content_type: str = JSON
     version: str = ""
     """That of the model which made this answer, where one did."""
+    retry_after: int | None = None
+    """Seconds after which the same request may succeed."""
 
     @property
     def headers(self) -> list[tuple[str, str]]:
@@ -36,6 +40,8 @@ class Answer:
         headers = [("Content-Type", self.content_type)]
         if self.version:
             headers.append((MODEL_VERSION, self.version))
+        if self.retry_after is not None:
+            headers.append(("Retry-After", str(self.retry_after)))
         headers.append(("Content-Length", str(len(self.body))))
         return headers
 
@@ -48,6 +54,7 @@ class Roads:
     limits: Limits
     new_puid: Callable[[], str]
     """Names a prediction that came without a name."""
+    judge: Judge
 
     def seldon(
         self, body: bytes, encode: Encoder = encode_labels, with_scores: bool = False
@@ -58,6 +65,14 @@ class Roads:
         verdict, totals = self.desk.predict(message.rows, message.puid)
         answer = render_json(encode(message, verdict, totals, with_scores))
         return Answer(200, answer, version=verdict.version)
+
+    def seldon_feedback(self, body: bytes) -> Answer:
+        """Answer a Feedback of Seldon's."""
+        decode = partial(decode_feedback, limits=self.limits)
+        feedback = decode_json(body, decode, self.limits.depth).named(self.new_puid)
+        learned = self.judge.take(feedback)
+        totals, threshold = self.desk.counts.totals(), self.desk.detector.threshold
+        return Answer(200, render_json(encode_learned(feedback, totals, threshold, learned)))
 
 
 def receive(read: Callable[[], bytes], announced: int, most: int) -> bytes:
