@@ -17,7 +17,7 @@ from . import __version__
 from .counts import reset_counts
 from .errors import BadInput, BadSetting, IsoserveError
 from .records import export_records, open_records
-from .server import Server, check_address, configure_logs
+from .server import Server, check_address, configure_logs, warn_of_open_doors
 from .settings import Settings, describe_settings, unknown_variables
 
 cli = typer.Typer(
@@ -54,6 +54,7 @@ def serve() -> None:
         for sentence in unknown_variables():
             structlog.get_logger("isoserve").warning(sentence)
         check_address(settings)
+        warn_of_open_doors(settings)
         from .app import create_app  # noqa: PLC0415 - it takes seconds: not for a wrong setting
 
         app = create_app(settings)

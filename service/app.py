@@ -13,6 +13,7 @@ from . import __version__
 from .artifact import Model, load_model
 from .components import Desk, Detector
 from .counts import Counts
+from .doors import Doors, Gate, Key
 from .drift import DriftWatch
 from .errors import BadSetting, MethodNotAllowed, NotFound, Refusal, count, nearest
 from .front import ID, ROUTE, Front
@@ -48,9 +49,12 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_puid) -> F
     limits = Limits(
         settings.max_rows, settings.max_columns, settings.max_depth, settings.max_body_bytes
     )
-    roads = Roads(desk, limits, make_puid)
+    keys = settings.read_keys()
+    doors = Doors(Gate(settings.rows_in_flight, settings.threads), Key(*keys) if keys else None)
+    roads = Roads(desk, limits, make_puid, doors.gate)
     app = Flask("isoserve", static_folder=None)
     app.extensions["isoserve state folder"] = state  # held as long as the application lives
+    app.extensions["isoserve doors"] = doors
     # One byte over the limit is let by for `read_body` to see: Werkzeug cuts a body that comes
     # without a length at its limit and does not tell.
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes + 1
@@ -58,7 +62,7 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_puid) -> F
     app.extensions["isoserve in each worker"] = [drift.begin] if drift else []
     app.register_blueprint(create_routes(roads, settings, drift))
     _answer_errors(app)
-    app.wsgi_app = Front(app.wsgi_app, roads, _refuse, settings.access_log)  # type: ignore[method-assign]
+    app.wsgi_app = Front(app.wsgi_app, roads, doors, _refuse, settings.access_log)  # type: ignore[method-assign]
     log.info(
         "model loaded",
         version=__version__,
@@ -93,7 +97,8 @@ def _watch_drift(desk: Desk) -> DriftWatch | None:
 def _refuse(error: Exception, environ: Mapping[str, Any]) -> Answer:
     """Turn any failure into one sentence in the caller's protocol."""
     if isinstance(error, Refusal):
-        return Answer(error.status, render_json(encode_error(str(error))))
+        body = render_json(encode_error(str(error), server_fault=error.status >= 500))
+        return Answer(error.status, body, retry_after=error.retry_after)
     request_id = environ[ID]
     log.error("request failed", route=environ[ROUTE], request_id=request_id, exc_info=error)
     text = "internal error; the log has it"

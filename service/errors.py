@@ -6,9 +6,11 @@
     ├── CannotTrain         a training run stops and leaves no model
     └── Refusal             one request is answered with `status`
         ├── BadInput            400
+        ├── Unauthorized        401
         ├── NotFound            404
         ├── MethodNotAllowed    405
-        └── TooLarge            413
+        ├── TooLarge            413
+        └── Unavailable         503
 
 The text of each is one sentence: what is wrong, where, and what to do.
 """
@@ -35,13 +37,21 @@ class CannotTrain(IsoserveError):
 
 
 class Refusal(IsoserveError):
-    """A request is refused for something its sender can change."""
+    """A request is refused for something its sender can change, or wait for."""
 
     status = HTTPStatus.BAD_REQUEST
+    retry_after: int | None = None
+    """Seconds after which the same request may succeed."""
 
 
 class BadInput(Refusal):
     """The body is not what the route takes."""
+
+
+class Unauthorized(Refusal):
+    """The request needs a key or token that it does not have."""
+
+    status = HTTPStatus.UNAUTHORIZED
 
 
 class NotFound(Refusal):
@@ -60,6 +70,13 @@ class TooLarge(Refusal):
     """The body is over a limit of bytes, rows, columns or depth."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+class Unavailable(Refusal):
+    """What the request needs does not work at the moment."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after = 1
 
 
 def count(number: int, noun: str) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 from .components import Desk
 from .counts import Totals
+from .doors import Gate, Stay, estimate_rows
 from .errors import BadInput, Refusal, TooLarge
 from .rows import Limits, Verdict
 from .seldon_v1 import Message, decode_message, encode_labels
@@ -29,6 +31,8 @@ class Answer:
     content_type: str = JSON
     version: str = ""
     """That of the model which made this answer, where one did."""
+    retry_after: int | None = None
+    """Seconds after which the same request may succeed."""
 
     @property
     def headers(self) -> list[tuple[str, str]]:
@@ -36,6 +40,10 @@ class Answer:
         headers = [("Content-Type", self.content_type)]
         if self.version:
             headers.append((MODEL_VERSION, self.version))
+        if self.retry_after is not None:
+            headers.append(("Retry-After", str(self.retry_after)))
+        if self.status == HTTPStatus.UNAUTHORIZED:
+            headers.append(("WWW-Authenticate", "Bearer"))
         headers.append(("Content-Length", str(len(self.body))))
         return headers
 
@@ -48,16 +56,22 @@ class Roads:
     limits: Limits
     new_puid: Callable[[], str]
     """Names a prediction that came without a name."""
+    gate: Gate
 
     def seldon(
         self, body: bytes, encode: Encoder = encode_labels, with_scores: bool = False
     ) -> Answer:
         """Answer a Seldon message in its own form."""
-        decode = partial(decode_message, limits=self.limits)
-        message = decode_json(body, decode, self.limits.depth).named(self.new_puid)
-        verdict, totals = self.desk.predict(message.rows, message.puid)
-        answer = render_json(encode(message, verdict, totals, with_scores))
+        with self.let_in(body):
+            decode = partial(decode_message, limits=self.limits)
+            message = decode_json(body, decode, self.limits.depth).named(self.new_puid)
+            verdict, totals = self.desk.predict(message.rows, message.puid)
+            answer = render_json(encode(message, verdict, totals, with_scores))
         return Answer(200, answer, version=verdict.version)
+
+    def let_in(self, body: bytes) -> Stay:
+        """Let the rows of a body in, if the worker has not too many in work."""
+        return self.gate.let_in(estimate_rows(body, len(self.desk.detector.model.features)))
 
 
 def receive(read: Callable[[], bytes], announced: int, most: int) -> bytes:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -20,6 +20,8 @@ from pydantic_settings import (
 from .errors import BadSetting, nearest
 
 PREFIX = "ISOSERVE_"
+
+_SHORTEST_TOKEN = 16
 
 # Seldon's own variables, honoured where ours is not set.
 SELDON_VARIABLES = {
@@ -72,6 +74,16 @@ class Settings(BaseSettings):
     max_rows: int = Field(200_000, ge=1, description="most rows in one request")
     max_columns: int = Field(4_096, ge=1, description="most columns in one request")
     max_depth: int = Field(8, ge=4, le=1000, description="deepest nesting of JSON in a request")
+    rows_in_flight: int = Field(
+        200_000, ge=1, description="about the most rows a worker has in work; over it, 503"
+    )
+    drain_seconds: float = Field(
+        5, ge=0, le=3600, description="seconds to answer on, but not be ready, before a stop"
+    )
+    api_key: SecretStr = Field(
+        SecretStr(""), description="a key that all routes but health ask for; none without it"
+    )
+    api_key_file: Path | None = Field(None, description="a file that holds that key")
     state_dir: Path = Field(Path("state"), description="folder for what outlives a restart")
     records: int = Field(
         100_000, ge=0, le=100_000_000, description="scored rows to keep a record of; 0 keeps none"
@@ -105,6 +117,35 @@ class Settings(BaseSettings):
             return cls()
         except ValidationError as error:
             raise BadSetting("; ".join(_sentence(fault) for fault in error.errors())) from error
+
+    def read_keys(self) -> list[str]:
+        """Return what opens the routes: the key, or nothing where none is asked for.
+
+        Raises:
+            BadSetting: a file of one cannot be read, or one is too short to be a secret.
+        """
+        key = self._read_secret("API_KEY", self.api_key, self.api_key_file)
+        return [key] if key else []
+
+    def _read_secret(self, name: str, value: SecretStr, file: Path | None) -> str:
+        """Return a secret from its variable or its file, empty where there is neither."""
+        name, secret = f"{PREFIX}{name}", value.get_secret_value()
+        if file is not None:
+            if secret:
+                raise BadSetting(f"{name}_FILE={file}: {name} is set as well; choose one of them")
+            name = f"{name}_FILE={file}"
+            try:
+                secret = file.read_text().strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise BadSetting(f"{name}: cannot be read ({error})") from error
+        elif not secret:
+            return ""
+        if len(secret) < _SHORTEST_TOKEN or not (secret.isascii() and secret.isprintable()):
+            raise BadSetting(
+                f"{name}: this has {_SHORTEST_TOKEN} or more characters of ASCII; "
+                "make one with `openssl rand -hex 32`"
+            )
+        return secret
 
 
 def unknown_variables() -> list[str]:
@@ -206,4 +247,6 @@ def _variable(field: str) -> str:
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return ""
     return str(value).lower() if isinstance(value, bool) else str(value)
