@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -48,6 +50,7 @@ def main(
 @cli.command()
 def serve() -> None:
     """Start the service (what happens without a command, too)."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until gunicorn has its own
     with _sentences():
         settings = Settings.read()
         configure_logs(settings.log_level)

@@ -17,7 +17,8 @@ from .doors import Doors, Gate, Key
 from .drift import DriftWatch
 from .errors import BadSetting, MethodNotAllowed, NotFound, Refusal, count, nearest
 from .front import ID, ROUTE, Front
-from .records import Records, begin_records, new_puid
+from .ids import new_id
+from .records import Records, begin_records, forget_records
 from .roads import Answer, Roads
 from .routes import create_routes, json_response, reply, score_a_row
 from .rows import Limits
@@ -29,7 +30,7 @@ from .wire import render_json
 log = structlog.get_logger("isoserve")
 
 
-def create_app(settings: Settings, make_puid: Callable[[], str] = new_puid) -> Flask:
+def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Flask:
     """Return the WSGI application; its model is loaded and has scored a row.
 
     Raises:
@@ -76,6 +77,7 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_puid) -> F
 
 def _begin_records(state: StateFolder, model: Model, settings: Settings) -> Records | None:
     if not settings.records:
+        forget_records(state.path)
         return None
     records = begin_records(state.path, model.features, settings.records, settings.record_values)
     log.info(

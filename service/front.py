@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Iterable
 from functools import partial
 from http import HTTPStatus
-from secrets import token_hex
 from time import perf_counter
 from typing import Any
 
@@ -20,6 +19,7 @@ import structlog
 from .counts import OTHER
 from .doors import Doors
 from .errors import BadInput, Refusal
+from .ids import new_id
 from .roads import JSON, MODEL_VERSION, Answer, Roads, receive
 
 REQUEST_ID = "X-Request-ID"
@@ -64,7 +64,7 @@ class Front:
         """Answer one request."""
         started, flights = perf_counter(), self._doors.flights
         sent = environ.get("HTTP_X_REQUEST_ID")
-        environ[ID] = sent if sent and _GOOD_ID.fullmatch(sent) else token_hex(8)
+        environ[ID] = sent if sent and _GOOD_ID.fullmatch(sent) else new_id()[:16]
         environ[ROUTE] = OTHER
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:

@@ -11,12 +11,14 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from .counts import DURATION_BOUNDS, SCORE_BOUNDS, Snapshot
+from .counts import DURATION_BOUNDS, OTHER, SCORE_BOUNDS, Durations, Snapshot
 from .drift import Drift
 from .settings import Settings
 
-# A page of metrics stays readable, and its number of series bounded, however wide the rows.
+# A page of metrics stays readable, however wide the rows, whatever is asked and whoever adds to it.
+MOST_SERIES = 500
 _MOST_FEATURES = 50
+_MOST_TIMED = 20
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -39,9 +41,10 @@ METRICS = {
     ),
     "isoserve_score_drift_psi": ("gauge", "The same of the score."),
     "isoserve_model_info": ("gauge", "The model being served: its labels; the value is 1."),
+    "isoserve_requests_total": ("counter", "Requests answered, by route and class of status."),
     "isoserve_request_duration_seconds": (
         "histogram",
-        "Time to answer a request, by route and class of status, in seconds.",
+        "Time to answer a request, by route, in seconds.",
     ),
     "is_outlier": ("gauge", "Seldon: share of outliers in the latest request."),
     "anomaly_score": ("gauge", "Seldon: mean score of the latest request."),
@@ -81,11 +84,18 @@ class _Families(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
+        """Yield them; durations, which take the most series, get what the others leave."""
+        others = list(self._others())
+        left = MOST_SERIES - sum(len(family.samples) for family in others)
+        yield from others
+        yield _durations(self._snapshot, min(_MOST_TIMED, left // (len(DURATION_BOUNDS) + 3)))
+
+    def _others(self) -> Iterator[Metric]:
         snapshot, facts = self._snapshot, self._facts
         yield _counter("isoserve_samples_total", snapshot.totals.samples)
         yield _counter("isoserve_outliers_total", snapshot.totals.outliers)
         yield _score(snapshot)
-        yield _durations(snapshot)
+        yield _requests(snapshot)
         yield _gauge("isoserve_threshold", facts.threshold)
         if facts.training_outlier_share is not None:
             yield _gauge("isoserve_training_outlier_share", facts.training_outlier_share)
@@ -153,11 +163,26 @@ def _score(snapshot: Snapshot) -> Metric:
     return family
 
 
-def _durations(snapshot: Snapshot) -> Metric:
+def _requests(snapshot: Snapshot) -> Metric:
+    text = METRICS["isoserve_requests_total"][1]
+    family = CounterMetricFamily("isoserve_requests", text, labels=["route", "status"])
+    for key, durations in sorted(snapshot.requests.items()):
+        family.add_metric(key, durations.count)
+    return family
+
+
+def _durations(snapshot: Snapshot, most: int) -> Metric:
+    """Give the routes that were asked first a histogram each, and all others one together."""
     name = "isoserve_request_duration_seconds"
     family = Metric(name, METRICS[name][1], "histogram")
-    for (route, status), durations in sorted(snapshot.requests.items()):
-        labels = {"route": route, "status": status}
+    routes = dict.fromkeys(route for route, _ in snapshot.requests if route != OTHER)
+    apart = set(list(routes)[: max(most - 1, 0)])
+    by_route: dict[str, Durations] = {}
+    for (route, _), durations in snapshot.requests.items():
+        shown = route if route in apart else OTHER
+        by_route[shown] = by_route.get(shown, Durations()) + durations
+    for route, durations in sorted(by_route.items()):
+        labels = {"route": route}
         _add_histogram(family, labels, DURATION_BOUNDS, durations.buckets, durations.seconds)
     return family
 
