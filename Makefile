@@ -9,7 +9,7 @@ LOCK := $(VENV)/bin/uv pip compile --universal --python-version 3.11 --generate-
 
 .DEFAULT_GOAL := help
 .PHONY: help install train serve test test-slow lint fmt lock wheel clean notebooks up down logs jupyter \
-	containers reset-counts storms exactness bench bench-peers bench-short
+	containers reset-counts check-model storms torture exactness bench bench-peers bench-short
 
 help: ## list the chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,8 +84,14 @@ containers: ## try the containers from a fresh clone, as a new user would
 reset-counts: $(VENV)/serve.stamp ## let all counts begin at 0; stop the service first
 	@$(RUN) -m service counts reset
 
+check-model: $(VENV)/serve.stamp ## check models/model.pickle, or FILE=other.pickle, before it is served
+	@$(RUN) -m service check $(FILE)
+
 storms: $(VENV)/all.stamp ## kill, fill the disk and turn back the clock under load, and count (ARGS=--tenth)
 	$(RUN) tests/storms.py $(ARGS)
+
+torture: $(VENV)/all.stamp ## try hostile and damaged model files, and swaps under load (ARGS=--tenth)
+	$(RUN) tests/torture.py $(ARGS)
 
 exactness: $(VENV)/all.stamp ## search for minutes for a score that differs from scikit-learn's
 	$(RUN) -m tests.exactness

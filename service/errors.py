@@ -9,6 +9,7 @@
         ├── Unauthorized        401
         ├── NotFound            404
         ├── MethodNotAllowed    405
+        ├── Conflict            409
         ├── TooLarge            413
         └── Unavailable         503
 
@@ -29,7 +30,15 @@ class BadSetting(IsoserveError):
 
 
 class BadModel(IsoserveError):
-    """A model file cannot be served; the text names the file."""
+    """A model file cannot be served; the text names the file, and `reason` is one of REASONS."""
+
+    REASONS = ("file", "sha256", "pickle", "crash", "forest", "card", "scores", "features")
+    """The step at which a file is refused: reading it, its digest, its instructions and parts, the
+    child process, its trees, its card, its golden rows; or other columns than are served now."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class CannotTrain(IsoserveError):
@@ -55,7 +64,7 @@ class Unauthorized(Refusal):
 
 
 class NotFound(Refusal):
-    """There is no such route."""
+    """There is no such thing: no such route, or no such prediction."""
 
     status = HTTPStatus.NOT_FOUND
 
@@ -64,6 +73,12 @@ class MethodNotAllowed(Refusal):
     """The route exists, the method does not."""
 
     status = HTTPStatus.METHOD_NOT_ALLOWED
+
+
+class Conflict(Refusal):
+    """What is asked for does not go together with what is served."""
+
+    status = HTTPStatus.CONFLICT
 
 
 class TooLarge(Refusal):

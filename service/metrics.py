@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from types import MappingProxyType
 
@@ -13,12 +13,16 @@ from prometheus_client.registry import Collector
 
 from .counts import DURATION_BOUNDS, OTHER, SCORE_BOUNDS, Durations, Snapshot
 from .drift import Drift
+from .editions import Changes
+from .quality import Learned
 from .settings import Settings
 
 # A page of metrics stays readable, however wide the rows, whatever is asked and whoever adds to it.
 MOST_SERIES = 500
 _MOST_FEATURES = 50
 _MOST_TIMED = 20
+
+_NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -40,11 +44,25 @@ METRICS = {
         "Population stability index of a feature, recent rows against training; the largest 50.",
     ),
     "isoserve_score_drift_psi": ("gauge", "The same of the score."),
+    "isoserve_model_swaps_total": ("counter", "Models taken while the service ran."),
+    "isoserve_model_load_failures_total": (
+        "counter",
+        "Models refused while the service ran, by reason; the former one was served on.",
+    ),
+    "isoserve_threshold_changes_total": ("counter", "Thresholds set while the service ran."),
     "isoserve_model_info": ("gauge", "The model being served: its labels; the value is 1."),
     "isoserve_requests_total": ("counter", "Requests answered, by route and class of status."),
     "isoserve_request_duration_seconds": (
         "histogram",
         "Time to answer a request, by route, in seconds.",
+    ),
+    "isoserve_storage_up": (
+        "gauge",
+        "1 while feedback can be stored, tried at each scrape; else 0.",
+    ),
+    "isoserve_feedback_unmatched_total": (
+        "counter",
+        "Feedback about no known prediction, answered with 404.",
     ),
     "is_outlier": ("gauge", "Seldon: share of outliers in the latest request."),
     "anomaly_score": ("gauge", "Seldon: mean score of the latest request."),
@@ -52,6 +70,25 @@ METRICS = {
     "fraction_outliers": ("gauge", "Seldon: share of outliers so far."),
     "observation": ("gauge", "Seldon: samples scored so far."),
     "threshold": ("gauge", "Seldon: a sample is an outlier when its score is below this."),
+    "seldon_api_model_feedback_total": ("counter", "Seldon: feedback with a reward other than 0."),
+    "seldon_api_model_feedback_reward_total": ("counter", "Seldon: the sum of the rewards."),
+    "true_negative": ("gauge", "Seldon: inliers not flagged, of the rows that feedback judged."),
+    "false_positive": ("gauge", "Seldon: inliers flagged."),
+    "false_negative": ("gauge", "Seldon: outliers not flagged."),
+    "true_positive": ("gauge", "Seldon: outliers flagged."),
+    **{
+        f"{name}_{suffix}": ("gauge", f"Seldon: {text}, {which}.")
+        for suffix, which in (("tot", "so far"), ("roll", "in the window"))
+        for name, text in (
+            ("nb_labels", "rows that feedback judged"),
+            ("nb_outliers", "true outliers among them"),
+            ("accuracy", "share of right labels"),
+            ("precision", "share of outliers among the flagged"),
+            ("recall", "share of flagged among the outliers"),
+            ("f1", "harmonic mean of precision and recall"),
+            ("f2", "the same, recall weighted double"),
+        )
+    },
 }
 
 
@@ -63,21 +100,35 @@ class Facts:
     model_info: Mapping[str, str]
     """Labels of isoserve_model_info."""
     training_outlier_share: float | None
-    seldon_labels: Mapping[str, str]
+    seldon_labels: dict[str, str]
 
 
-def render_metrics(snapshot: Snapshot, facts: Facts, drift: Drift) -> bytes:
+@dataclass(frozen=True)
+class Readings:
+    """All that a page of metrics shows."""
+
+    snapshot: Snapshot
+    facts: Facts
+    drift: Drift = field(default_factory=Drift)
+    changes: Changes = field(default_factory=Changes)
+    """Of the model and the threshold."""
+    learned: Learned | None = None
+    """From feedback; None where that cannot be read."""
+    storage_up: bool = True
+
+
+def render_metrics(readings: Readings) -> bytes:
     """Return the exposition in Prometheus' text format, version 0.0.4."""
     registry = CollectorRegistry()
-    registry.register(_Families(snapshot, facts, drift))
+    registry.register(_Families(readings))
     return generate_latest(registry)
 
 
 class _Families(Collector):
     """Every family of METRICS, once."""
 
-    def __init__(self, snapshot: Snapshot, facts: Facts, drift: Drift) -> None:
-        self._snapshot, self._facts, self._drift = snapshot, facts, drift
+    def __init__(self, readings: Readings) -> None:
+        self._readings = readings
 
     def describe(self) -> list[Metric]:
         """Name nothing in advance, so that registering collects nothing."""
@@ -88,10 +139,12 @@ class _Families(Collector):
         others = list(self._others())
         left = MOST_SERIES - sum(len(family.samples) for family in others)
         yield from others
-        yield _durations(self._snapshot, min(_MOST_TIMED, left // (len(DURATION_BOUNDS) + 3)))
+        yield _durations(
+            self._readings.snapshot, min(_MOST_TIMED, left // (len(DURATION_BOUNDS) + 3))
+        )
 
     def _others(self) -> Iterator[Metric]:
-        snapshot, facts = self._snapshot, self._facts
+        snapshot, facts = self._readings.snapshot, self._readings.facts
         yield _counter("isoserve_samples_total", snapshot.totals.samples)
         yield _counter("isoserve_outliers_total", snapshot.totals.outliers)
         yield _score(snapshot)
@@ -99,10 +152,16 @@ class _Families(Collector):
         yield _gauge("isoserve_threshold", facts.threshold)
         if facts.training_outlier_share is not None:
             yield _gauge("isoserve_training_outlier_share", facts.training_outlier_share)
-        yield from _drift(self._drift)
+        yield from _drift(self._readings.drift)
+        yield from _changes(self._readings.changes)
         yield _gauge("isoserve_model_info", 1, facts.model_info)
         for name, value in _seldon_gauges(snapshot, facts.threshold).items():
             yield _gauge(name, value, facts.seldon_labels)
+        yield _gauge("isoserve_storage_up", int(self._readings.storage_up))
+        if self._readings.learned is not None:
+            yield from _learned(
+                self._readings.learned, facts.seldon_labels | {"method": "feedback"}
+            )
 
 
 def _seldon_gauges(snapshot: Snapshot, threshold: float) -> dict[str, float]:
@@ -116,6 +175,14 @@ def _seldon_gauges(snapshot: Snapshot, threshold: float) -> dict[str, float]:
     gauges["observation"] = totals.samples
     gauges["threshold"] = threshold
     return gauges
+
+
+def _learned(learned: Learned, labels: Mapping[str, str]) -> Iterator[Metric]:
+    yield _counter("isoserve_feedback_unmatched_total", learned.unmatched)
+    yield _counter("seldon_api_model_feedback_total", learned.rewarded, labels)
+    yield _counter("seldon_api_model_feedback_reward_total", learned.reward, labels)
+    for name, value in learned.gauges().items():
+        yield _gauge(name, value, labels)
 
 
 def seldon_labels(settings: Settings) -> dict[str, str]:
@@ -136,14 +203,26 @@ def seldon_labels(settings: Settings) -> dict[str, str]:
     return known | {"method": "predict"}
 
 
-def _counter(name: str, value: float) -> Metric:
-    return CounterMetricFamily(name.removesuffix("_total"), METRICS[name][1], value=value)
+def _counter(name: str, value: float, labels: Mapping[str, str] = _NO_LABELS) -> Metric:
+    family = CounterMetricFamily(name.removesuffix("_total"), METRICS[name][1], labels=list(labels))
+    family.add_metric(list(labels.values()), value)
+    return family
 
 
-def _gauge(name: str, value: float, labels: Mapping[str, str] = MappingProxyType({})) -> Metric:
+def _gauge(name: str, value: float, labels: Mapping[str, str] = _NO_LABELS) -> Metric:
     family = GaugeMetricFamily(name, METRICS[name][1], labels=list(labels))
     family.add_metric(list(labels.values()), value)
     return family
+
+
+def _changes(changes: Changes) -> Iterator[Metric]:
+    yield _counter("isoserve_model_swaps_total", changes.swaps)
+    name = "isoserve_model_load_failures_total"
+    failures = CounterMetricFamily(name.removesuffix("_total"), METRICS[name][1], labels=["reason"])
+    for reason, number in changes.failures.items():
+        failures.add_metric([reason], number)
+    yield failures
+    yield _counter("isoserve_threshold_changes_total", changes.thresholds)
 
 
 def _drift(drift: Drift) -> Iterator[Metric]:

@@ -12,7 +12,9 @@ from .components import Desk
 from .counts import Totals
 from .doors import Gate, Stay, estimate_rows
 from .errors import BadInput, Refusal, TooLarge
+from .judge import Judge
 from .rows import Limits, Verdict
+from .seldon_feedback import decode_feedback, encode_learned
 from .seldon_v1 import Message, decode_message, encode_labels
 from .wire import decode_json, render_json
 
@@ -56,6 +58,7 @@ class Roads:
     limits: Limits
     new_puid: Callable[[], str]
     """Names a prediction that came without a name."""
+    judge: Judge
     gate: Gate
 
     def seldon(
@@ -68,6 +71,15 @@ class Roads:
             verdict, totals = self.desk.predict(message.rows, message.puid)
             answer = render_json(encode(message, verdict, totals, with_scores))
         return Answer(200, answer, version=verdict.version)
+
+    def seldon_feedback(self, body: bytes) -> Answer:
+        """Answer a Feedback of Seldon's."""
+        with self.let_in(body):
+            decode = partial(decode_feedback, limits=self.limits)
+            feedback = decode_json(body, decode, self.limits.depth).named(self.new_puid)
+            learned = self.judge.take(feedback)
+        totals, threshold = self.desk.counts.totals(), self.desk.detector.threshold
+        return Answer(200, render_json(encode_learned(feedback, totals, threshold, learned)))
 
     def let_in(self, body: bytes) -> Stay:
         """Let the rows of a body in, if the worker has not too many in work."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
+from urllib.parse import parse_qs
 
 import numpy as np
 from flask import Blueprint, Response, request
@@ -11,8 +13,9 @@ from flask import Blueprint, Response, request
 from . import __version__, seldon_v1
 from .components import Detector
 from .drift import Drift, DriftWatch
+from .editions import Changes
 from .errors import BadInput
-from .metrics import CONTENT_TYPE, Facts, render_metrics, seldon_labels
+from .metrics import CONTENT_TYPE, Facts, Readings, render_metrics, seldon_labels
 from .roads import Answer, Roads, body_too_large, receive
 from .rows import Rows
 from .settings import Settings
@@ -21,8 +24,13 @@ from .wire import NO_JSON, render_json
 _SWITCH = {"1": True, "true": True, "": False, "0": False, "false": False}
 
 
-def create_routes(roads: Roads, settings: Settings, drift: DriftWatch | None) -> Blueprint:
-    """Return every route of the service."""
+def create_routes(
+    roads: Roads,
+    settings: Settings,
+    drift: DriftWatch | None,
+    changes: Callable[[], Changes],
+) -> Blueprint:
+    """Return every route of the service but the admin's."""
     routes = Blueprint("isoserve", __name__)
     desk, max_bytes = roads.desk, roads.limits.body_bytes
 
@@ -35,6 +43,12 @@ def create_routes(roads: Roads, settings: Settings, drift: DriftWatch | None) ->
     def transform_input() -> Response:
         body, scores = read_body(max_bytes), read_switch("scores")
         return reply(roads.seldon(body, seldon_v1.encode_rows, scores))
+
+    @routes.post("/send-feedback")
+    @routes.post("/api/v1.0/feedback")
+    @routes.post("/api/v0.1/feedback")
+    def send_feedback() -> Response:
+        return reply(roads.seldon_feedback(read_message(max_bytes)))
 
     @routes.get("/health/ping")
     def ping() -> str:
@@ -63,7 +77,16 @@ def create_routes(roads: Roads, settings: Settings, drift: DriftWatch | None) ->
     @routes.get("/metrics")
     def show_metrics() -> Response:
         measured = drift.latest() if drift else Drift()
-        page = render_metrics(desk.counts.read(), _facts(desk.detector, settings), measured)
+        learned, storage_up = roads.judge.store.survey()
+        readings = Readings(
+            desk.counts.read(),
+            _facts(desk.detector, settings),
+            measured,
+            changes(),
+            learned,
+            storage_up,
+        )
+        page = render_metrics(readings)
         return Response(page, content_type=CONTENT_TYPE)
 
     return routes
@@ -90,6 +113,21 @@ def read_body(max_bytes: int) -> bytes:
     """Return the JSON body of this request."""
     if not request.is_json:
         raise BadInput(f"{NO_JSON}: send it with Content-Type: application/json")
+    return receive_body(max_bytes)
+
+
+def read_message(max_bytes: int) -> bytes:
+    """Return the JSON of this request: the body, or the form field `json` as Seldon sends it."""
+    if request.mimetype != "application/x-www-form-urlencoded":
+        return read_body(max_bytes)
+    fields = parse_qs(receive_body(max_bytes))
+    if b"json" not in fields:
+        raise BadInput(f"{NO_JSON}: the form has no field json")
+    return fields[b"json"][0]
+
+
+def receive_body(max_bytes: int) -> bytes:
+    """Return the body of this request, whatever its type."""
     if request.content_encoding not in (None, "identity"):
         raise BadInput(f"{NO_JSON}: a body with Content-Encoding is not read here; send it plain")
     announced = request.content_length

@@ -225,7 +225,7 @@ def check_address(settings: Settings) -> None:
 
 def warn_of_open_doors(settings: Settings) -> None:
     """Log it when whoever reaches this machine can use the service."""
-    if settings.host not in ("127.0.0.1", "::1", "localhost") and not settings.read_keys():
+    if settings.host not in ("127.0.0.1", "::1", "localhost") and not settings.read_api_key():
         structlog.get_logger("isoserve").warning(
             "everybody who reaches this address can use the service; see docs/edge.md for a key, "
             "and for what to put in front of it",
@@ -265,8 +265,12 @@ def gunicorn_options(settings: Settings) -> dict[str, Any]:
 def _begin_work(worker: Any) -> None:
     """Begin, in a worker just forked, what the application does beside answering requests."""
     extensions = getattr(worker.wsgi, "extensions", {})  # a benchmark serves other applications
-    for begin in extensions.get("isoserve in each worker", ()):
-        begin()
+    try:
+        for begin in extensions.get("isoserve in each worker", ()):
+            begin()
+    except Exception:
+        logging.getLogger(__name__).exception("a worker could not begin")
+        sys.exit(1)  # an exception would make gunicorn stop; so it tries another worker
 
 
 def configure_logs(level: str) -> None:

@@ -40,6 +40,7 @@ LABELS = "PREDICTOR_LABELS"
 # A Kubernetes service called "isoserve" puts these into every container, and ISOSERVE_PORT=tcp://...
 _KUBERNETES = re.compile(PREFIX + r"(SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP)\w*)")
 
+LowerCase = BeforeValidator(lambda text: text.lower() if isinstance(text, str) else text)
 UpperCase = BeforeValidator(lambda text: text.upper() if isinstance(text, str) else text)
 
 
@@ -63,6 +64,11 @@ class Settings(BaseSettings):
     keepalive: int = Field(5, ge=0, description="seconds an idle connection is kept open")
     model: Path = Field(Path("models/model.pickle"), description="the pickled IsolationForest")
     model_name: str = Field("isoserve", min_length=1, description="name in metadata and metrics")
+    model_sha256: Annotated[str, LowerCase] = Field(
+        "",
+        pattern="^([0-9a-f]{64})?$",
+        description="refuse a model file with another SHA-256 than this",
+    )
     require_card: bool = Field(False, description="refuse a model file without a matching card")
     threshold: float = Field(
         0.0, allow_inf_nan=False, description="a row is an outlier when its score is below this"
@@ -89,6 +95,18 @@ class Settings(BaseSettings):
         100_000, ge=0, le=100_000_000, description="scored rows to keep a record of; 0 keeps none"
     )
     record_values: bool = Field(True, description="record the values of a row, not only its score")
+    window: int = Field(
+        100, ge=1, le=10_000, description="judged rows that the figures of the last rows are over"
+    )
+    feedback_days: int = Field(
+        0, ge=0, le=100_000, description="days to keep feedback; 0 keeps it for ever"
+    )
+    watch: bool = Field(False, description="load a model file by itself when its card changes")
+    admin_token: SecretStr = Field(
+        SecretStr(""),
+        description="opens the routes that load a model or set the threshold; none without it",
+    )
+    admin_token_file: Path | None = Field(None, description="a file that holds that token")
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], UpperCase] = Field(
         "INFO", description="least level of the log lines"
     )
@@ -118,34 +136,21 @@ class Settings(BaseSettings):
         except ValidationError as error:
             raise BadSetting("; ".join(_sentence(fault) for fault in error.errors())) from error
 
-    def read_keys(self) -> list[str]:
-        """Return what opens the routes: the key, or nothing where none is asked for.
+    def read_api_key(self) -> str:
+        """Return the key that all routes but health ask for, empty where there is none.
 
         Raises:
-            BadSetting: a file of one cannot be read, or one is too short to be a secret.
+            BadSetting: its file cannot be read, or it is too short to be a secret.
         """
-        key = self._read_secret("API_KEY", self.api_key, self.api_key_file)
-        return [key] if key else []
+        return _read_secret(f"{PREFIX}API_KEY", self.api_key, self.api_key_file)
 
-    def _read_secret(self, name: str, value: SecretStr, file: Path | None) -> str:
-        """Return a secret from its variable or its file, empty where there is neither."""
-        name, secret = f"{PREFIX}{name}", value.get_secret_value()
-        if file is not None:
-            if secret:
-                raise BadSetting(f"{name}_FILE={file}: {name} is set as well; choose one of them")
-            name = f"{name}_FILE={file}"
-            try:
-                secret = file.read_text().strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise BadSetting(f"{name}: cannot be read ({error})") from error
-        elif not secret:
-            return ""
-        if len(secret) < _SHORTEST_TOKEN or not (secret.isascii() and secret.isprintable()):
-            raise BadSetting(
-                f"{name}: this has {_SHORTEST_TOKEN} or more characters of ASCII; "
-                "make one with `openssl rand -hex 32`"
-            )
-        return secret
+    def read_admin_token(self) -> str:
+        """Return the admin token, empty where there is none.
+
+        Raises:
+            BadSetting: its file cannot be read, or it is too short to be a secret.
+        """
+        return _read_secret(f"{PREFIX}ADMIN_TOKEN", self.admin_token, self.admin_token_file)
 
 
 def unknown_variables() -> list[str]:
@@ -164,6 +169,27 @@ def describe_settings() -> list[tuple[str, str, str]]:
         (PREFIX + name.upper(), _shown(field.default), field.description or "")
         for name, field in Settings.model_fields.items()
     ]
+
+
+def _read_secret(name: str, value: SecretStr, file: Path | None) -> str:
+    """Return a secret from its variable or its file, empty where there is neither."""
+    secret = value.get_secret_value()
+    if file is not None:
+        if secret:
+            raise BadSetting(f"{name}_FILE={file}: {name} is set as well; choose one of them")
+        name = f"{name}_FILE={file}"
+        try:
+            secret = file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadSetting(f"{name}: cannot be read ({error})") from error
+    elif not secret:
+        return ""
+    if len(secret) < _SHORTEST_TOKEN or not (secret.isascii() and secret.isprintable()):
+        raise BadSetting(
+            f"{name}: a token has {_SHORTEST_TOKEN} or more characters of ASCII; "
+            "make one with `openssl rand -hex 32`"
+        )
+    return secret
 
 
 class _OurSource(EnvSettingsSource):

@@ -237,13 +237,15 @@ def test_metrics_name_the_model_and_keep_seldons_labels(write_card, make_client)
 
 def measure_drift(client):
     """Do once what a worker does every few seconds in a thread of its own."""
-    client.application.extensions["isoserve in each worker"][0].__self__.measure()
+    client.application.extensions["isoserve in each worker"][-1].__self__.measure()
 
 
 def test_every_metric_is_exposed_with_its_help(write_card, make_client):
     write_card()
     client = make_client()
-    post(client, [[1, 1]] * 1000)  # drift is not shown before
+    answer = post(client, [*[[1, 1]] * 999, [60, 40]]).json  # drift is not shown before
+    truth = {"data": {"ndarray": answer["data"]["ndarray"]}}
+    client.post("/send-feedback", json={"response": answer, "truth": truth, "reward": 1})
     measure_drift(client)
     page = client.get("/metrics").text
     exposed = dict(re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE))
@@ -264,6 +266,7 @@ def test_series_stay_few_whatever_is_asked(write_card, make_client):
     write_card()
     client = make_client()
     post(client, [[1, 1]] * 1000)
+    measure_drift(client)
     for i in range(2000):
         method = ("GET", "POST", "PUT", f"ODD{i}")[i % 4]
         path = (f"/{i}", f"/predict/{i}", "/predict", f"/health/{i}?{i}={i}", "/metrics")[i % 5]

@@ -13,13 +13,14 @@ PLAN = re.search(
 LEVELS = [re.findall(r"^ *([a-z_0-9 ]+?)(?:   |$)", line)[0].split() for line in PLAN.splitlines()]
 
 DOORS = {
-    "flask": {"app", "routes", "server"},
+    "flask": {"admin", "app", "routes", "server"},
     "werkzeug": {"app", "routes"},
     "gunicorn": {"server"},
     "prometheus_client": {"metrics"},
     "pydantic_settings": {"settings"},
     "pydantic": {"settings"},
     "orjson": {"wire"},
+    "sqlite3": {"feedback"},
     "numba": {"compiled", "walk"},
     "typer": {"__main__"},
     "rich": {"__main__"},

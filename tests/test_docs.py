@@ -1,6 +1,7 @@
 """The documentation, held against the code."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -34,8 +35,8 @@ def test_the_readme_lists_every_metric():
     assert table("Metrics") == [[f"`{name}`", kind, text] for name, (kind, text) in METRICS.items()]
 
 
-def test_the_readme_lists_every_route(client):
-    rules = client.application.url_map.iter_rules()
+def test_the_readme_lists_every_route(make_client):
+    rules = make_client(admin_token="x" * 16).application.url_map.iter_rules()
     routes = {f"`{m} {rule.rule}`" for rule in rules for m in rule.methods - {"HEAD", "OPTIONS"}}
     assert {row[0] for row in table("Routes")} == routes
 
@@ -64,8 +65,8 @@ def commands(page):
     return re.findall(r"```sh\n(.*?)```", text, re.DOTALL) + re.findall(r"`([^`\n]+)`", text)
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language, text=README):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def rounded(value):
@@ -77,20 +78,49 @@ def rounded(value):
     return round(value, 12) if isinstance(value, float) else value
 
 
-def test_the_readmes_curl_gets_the_answer_that_is_printed_there(tmp_path, serve):
-    subprocess.run(
-        [sys.executable, "-m", "training.train", "--save_path", str(tmp_path)], cwd=ROOT, check=True
-    )
-    service = serve(tmp_path / "model.pickle")
-    command = next(block for block in blocks("sh") if "curl" in block)
+@pytest.fixture(scope="session")
+def sample_model(tmp_path_factory):
+    """The model that `make serve` trains."""
+    folder = tmp_path_factory.mktemp("sample")
+    command = [sys.executable, "-m", "training.train", "--save_path", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    return folder / "model.pickle"
+
+
+def paste(command, service):
+    """Run a command of the documentation beside a service; return what it prints."""
     command = command.replace("127.0.0.1:8000", f"127.0.0.1:{service.port}")
-    answer = subprocess.run(["sh", "-c", command], capture_output=True, check=True).stdout
+    command = command.replace("python -m", f"{sys.executable} -m")
+    state = {"ISOSERVE_STATE_DIR": str(service.log.with_suffix(""))}
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=ROOT, env=os.environ | state, capture_output=True, check=True
+    )
+    return done.stdout.decode()
+
+
+def test_the_readmes_curl_gets_the_answer_that_is_printed_there(sample_model, serve):
+    service = serve(sample_model)
+    answer = paste(next(block for block in blocks("sh") if "curl" in block), service)
     answer, printed = json.loads(answer), json.loads(blocks("json")[0])
     assert len(answer["meta"].pop("puid")) == len(printed["meta"].pop("puid"))
     assert rounded(answer) == rounded(printed)
     _, metrics = service.request("GET", "/metrics")
     assert b"isoserve_samples_total 2.0" in metrics
     assert b"isoserve_outliers_total 1.0" in metrics
+
+
+def test_the_feedback_page_prints_what_its_commands_print(sample_model, serve, tmp_path):
+    page = (ROOT / "docs/feedback.md").read_text()
+    page = page.replace("feedback.csv", str(tmp_path / "feedback.csv"))
+    service = serve(sample_model)
+    printed = [paste(command, service) for command in blocks("sh", page)]
+    answers = [json.loads(text) for text in printed if text.startswith("{")]
+    assert [len(answers), len(printed)] == [4, 7]
+    assert not any("status" in answer for answer in answers)
+    assert answers[1] == json.loads(blocks("json", page)[0])
+    assert printed[4].split() == blocks("text", page)[0].split()
+    assert printed[5].startswith("5 lines are in")
+    assert printed[6].startswith("3 truths and rewards are deleted.")
 
 
 def test_help_explains_every_target():

@@ -6,8 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from service.__main__ import cli
-from service.artifact import load_model
+from service.artifact import Golden, load_model
 from service.counts import Counts, Totals
+from service.feedback import Labelled, begin_feedback
 from service.records import begin_records, open_records
 from service.rows import Verdict
 from service.state import StateFolder
@@ -34,6 +35,35 @@ def records(tmp_path, monkeypatch):
         monkeypatch.setattr("service.records.time.time", lambda time=time: time)
         records.append(name, np.ones((2, 2)), Verdict(np.array([0.1, -0.1]), 0.0, "abc"))
     return records
+
+
+def test_a_model_file_is_checked_step_by_step(run, folder, write_card):
+    write_card()
+    code, said = run("check")
+    assert (code, said.startswith(f"file {folder / 'model.pickle'}, ")) == (0, True)
+    assert "forest 5 trees" in said
+    assert said.endswith("scores 3 golden rows: identical to training It can be served.")
+
+
+def test_a_file_that_is_no_model_is_told_at_its_step(run, folder, monkeypatch):
+    monkeypatch.setenv("ISOSERVE_MODEL_SHA256", "0" * 64)
+    code, said = run("check", str(folder / "model.pickle"))
+    assert (code, "put the right file there" in said) == (1, True)
+    (folder / "notes.txt").write_text("notes")
+    monkeypatch.delenv("ISOSERVE_MODEL_SHA256")
+    code, said = run("check", str(folder / "notes.txt"))
+    assert (code, "is not a pickled IsolationForest" in said) == (1, True)
+
+
+def test_golden_rows_a_hair_apart_are_told_as_such(run, write_card, forest, samples):
+    scores = forest.decision_function(samples[:3])
+    scores[1] += 3e-16
+    write_card(golden=Golden(samples[:3].tolist(), scores.tolist()))
+    assert "equal within 1e-12 (at most 3" in run("check")[1]
+    scores[2] += 3e-12
+    write_card(golden=Golden(samples[:3].tolist(), scores.tolist()))
+    code, said = run("check")
+    assert (code, "does not score as in training: golden row 2" in said) == (1, True)
 
 
 def test_counts_are_reset(run, tmp_path):
@@ -93,6 +123,54 @@ def test_without_a_record_there_is_a_sentence(run, tmp_path):
     for arguments in (["export", "out.csv"], ["delete", "--puid", "p"]):
         code, said = run("records", *arguments)
         assert (code, "records.bin cannot be read" in said) == (1, True)
+
+
+@pytest.fixture
+def feedback(tmp_path):
+    """Three judged rows, one of them revised, and a reward."""
+    store = begin_feedback(StateFolder(tmp_path / "state").path)
+    for puid, truths in (("p0", [0]), ("p1", [1, 0]), ("p0", [1])):
+        store.add(puid, [Labelled(n, 1, -0.1, "abc", True) for n in range(len(truths))], truths)
+    store.add("p1", reward=0.5)
+    return store
+
+
+def test_feedback_is_summed_up(run, feedback, tmp_path):
+    code, said = run("feedback", "summary")
+    assert code == 0
+    assert "so far last 3 true negatives 0 0 false positives 1 1" in said
+    assert "precision 0.6667 0.6667 recall 1.0000 1.0000" in said
+    assert said.endswith("1 reward other than 0, in sum 0.5. 0 messages about no known prediction.")
+
+
+def test_feedback_is_exported_with_its_history(run, feedback, tmp_path):
+    code, said = run("feedback", "export", str(tmp_path / "out.csv"))
+    assert (code, said.startswith("5 lines are in")) == (0, True)
+    table = pd.read_csv(tmp_path / "out.csv")
+    first = table[table["puid"] == "p0"]
+    assert first[["truth", "current"]].values.tolist() == [[0, 0], [1, 1]]
+    assert table["reward"].sum() == 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "deleted"),
+    [(["--puid", "p1"], 3), (["--before", "2000-01-01"], 0), (["--before", "2100-01-01"], 4)],
+)
+def test_feedback_is_deleted(run, feedback, arguments, deleted):
+    said = f"{deleted} truths and rewards are deleted."
+    assert run("feedback", "delete", *arguments) == (0, said)
+
+
+def test_feedback_commands_that_cannot_be_done_are_told(run, feedback, tmp_path):
+    assert "say which rows: either --puid or --before" in run("feedback", "delete")[1]
+    assert "neither a .csv" in run("feedback", "export", "out.txt")[1]
+    feedback.close()
+    feedback.path.write_bytes(b"no database " * 100)
+    code, said = run("feedback", "summary")
+    assert (code, "file is not a database" in said) == (1, True)
+    feedback.path.unlink()
+    code, said = run("feedback", "summary")
+    assert (code, "no service has run with this state folder" in said) == (1, True)
 
 
 def test_drift_is_told_on_demand(run, folder, write_card):
