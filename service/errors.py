@@ -8,7 +8,8 @@
         ├── BadInput            400
         ├── NotFound            404
         ├── MethodNotAllowed    405
-        └── TooLarge            413
+        ├── TooLarge            413
+        └── Unsupported         415
 
 The text of each is one sentence: what is wrong, where, and what to do.
 """
@@ -60,6 +61,12 @@ class TooLarge(Refusal):
     """The body is over a limit of bytes, rows, columns or depth."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+class Unsupported(Refusal):
+    """The body is packed in a way that is not read here."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
 def count(number: int, noun: str) -> str:

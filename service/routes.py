@@ -21,7 +21,7 @@ from .wire import NO_JSON, decode_json, render_json
 
 _SWITCH = {"1": True, "true": True, "": False, "0": False, "false": False}
 
-Encoder = Callable[[seldon_v1.Message, Verdict, Totals, bool], dict[str, Any]]
+Encoder = Callable[[seldon_v1.Message, Verdict, Totals, dict[str, Any]], dict[str, Any]]
 
 
 def create_routes(
@@ -43,7 +43,8 @@ def create_routes(
         message = decode_json(body, decode, settings.max_depth)
         message = message.named(new_puid)
         verdict, totals = desk.predict(message.rows, message.puid)
-        return json_response(encode(message, verdict, totals, with_scores))
+        tags = seldon_v1.score_tags(verdict) if with_scores else {}
+        return json_response(encode(message, verdict, totals, tags))
 
     @routes.post("/predict")
     def predict() -> Response:

@@ -65,6 +65,30 @@ class Rows:
             raise BadInput(_fault(cells, names))
         return cls(values, tuple(names))
 
+    @classmethod
+    def fold(
+        cls,
+        cells: Sequence[Any],
+        n_rows: int,
+        n_columns: int,
+        names: Sequence[str] = (),
+        limits: Limits | None = None,
+    ) -> Rows:
+        """Check a table whose n_rows * n_columns cells come one row after another.
+
+        Raises what `parse` raises.
+        """
+        if limits is not None:
+            _check_shape(n_rows, n_columns, limits)
+        try:
+            values = np.array(cells, dtype=np.float64)
+        except (ValueError, TypeError, OverflowError):
+            values = np.empty(0)
+        if values.ndim == 1 and values.size and np.isfinite(values).all():
+            return cls(values.reshape(n_rows, n_columns), tuple(names))
+        table = [list(cells[i : i + n_columns]) for i in range(0, len(cells), n_columns or 1)]
+        return cls.parse(table, names)
+
     def arranged(self, features: tuple[str, ...], by_name: bool = True) -> Rows:
         """Return the rows with their columns as the model has them.
 
@@ -116,10 +140,15 @@ class Verdict:
 def _check_size(cells: Any, limits: Limits) -> None:
     if not isinstance(cells, list):
         return
-    if len(cells) > limits.rows:
-        raise TooLarge(f"{count(len(cells), 'row')} in one request; at most {limits.rows:,}")
-    if cells and isinstance(cells[0], list) and len(cells[0]) > limits.columns:
-        raise TooLarge(f"{count(len(cells[0]), 'column')} in a row; at most {limits.columns:,}")
+    width = len(cells[0]) if cells and isinstance(cells[0], list) else 0
+    _check_shape(len(cells), width, limits)
+
+
+def _check_shape(n_rows: int, n_columns: int, limits: Limits) -> None:
+    if n_rows > limits.rows:
+        raise TooLarge(f"{count(n_rows, 'row')} in one request; at most {limits.rows:,}")
+    if n_columns > limits.columns:
+        raise TooLarge(f"{count(n_columns, 'column')} in a row; at most {limits.columns:,}")
 
 
 def _check_names(names: tuple[str, ...], features: tuple[str, ...]) -> None:

@@ -21,8 +21,8 @@ def parts(*fields):
     """Return a multipart body of (name, text) and (name, text, file name)."""
     lines = []
     for name, text, *file in fields:
-        file = f'; filename="{file[0]}"' if file else ""
-        lines += ["--cut", f'Content-Disposition: form-data; name="{name}"{file}', "", text]
+        place = f'name="{name}"' + "".join(f'; filename="{one}"' for one in file)
+        lines += ["--cut", f"Content-Disposition: form-data; {place}", "", text]
     return "\r\n".join([*lines, "--cut--", ""]).encode()
 
 
