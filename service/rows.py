@@ -68,7 +68,7 @@ class Rows:
     @classmethod
     def fold(
         cls,
-        cells: Sequence[Any],
+        cells: Sequence[Any] | NDArray[Any],
         n_rows: int,
         n_columns: int,
         names: Sequence[str] = (),
@@ -86,7 +86,8 @@ class Rows:
             values = np.empty(0)
         if values.ndim == 1 and values.size and np.isfinite(values).all():
             return cls(values.reshape(n_rows, n_columns), tuple(names))
-        table = [list(cells[i : i + n_columns]) for i in range(0, len(cells), n_columns or 1)]
+        listed = cells.tolist() if isinstance(cells, np.ndarray) else cells
+        table = [listed[i : i + n_columns] for i in range(0, len(listed), n_columns or 1)]
         return cls.parse(table, names)
 
     def arranged(self, features: tuple[str, ...], by_name: bool = True) -> Rows:
