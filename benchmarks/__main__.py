@@ -23,9 +23,11 @@ FAMILIES: dict[str, Family] = {
 
 HEADER = """# Benchmarks
 
-Written by `make bench`. The two sides of a row were timed in turns in one run. A ratio is how many
-times faster ours is, by the medians; in brackets stands the middle half of the single rounds. The
-times are this machine's and this hour's, the ratios travel better.
+Written by `make bench`. The two sides of a row were timed in turns, in several rounds of one run.
+Times are medians; a ratio is how many times faster ours was, the median of the rounds, and in
+brackets the middle half of them. "Hot" is the median of 200 calls of ours in a row for one of
+theirs; "in turns" is one call each, with the caches as the other left them. The times are this
+machine's and this hour's, the ratios travel better.
 """
 
 COLUMNS = ["what", "ours", "against", "theirs", "ratio", "at least"]

@@ -23,20 +23,23 @@ class Ratio:
 
     @property
     def value(self) -> float:
-        """The ratio of the medians."""
-        return statistics.median(self.theirs) / statistics.median(self.ours)
+        """The median of the rounds' ratios."""
+        return statistics.median(self._ratios)
 
     @property
     def spread(self) -> tuple[float, float]:
-        """The lower and upper quartile of the ratios of the single rounds."""
-        ratios = [theirs / ours for ours, theirs in zip(self.ours, self.theirs, strict=True)]
-        lower, _, upper = statistics.quantiles(ratios, n=4, method="inclusive")
+        """The lower and upper quartile of the rounds' ratios."""
+        lower, _, upper = statistics.quantiles(self._ratios, n=4, method="inclusive")
         return lower, upper
 
     @property
     def met(self) -> bool:
         """Whether the target is met, or there is none."""
         return self.target is None or self.value >= self.target
+
+    @property
+    def _ratios(self) -> list[float]:
+        return [theirs / ours for ours, theirs in zip(self.ours, self.theirs, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from .measure import Absent, Ratio, Result, in_turns
 
 MISSING = {
     "treelite": "not installed; `make bench` brings it",
-    "isotree": "not installed; pip builds it from source in .venv-bench, for several minutes",
+    "isotree": "not installed; `make bench` builds it from source",
 }
 
 

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import re
-import secrets
-from collections.abc import Callable
-from time import perf_counter
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import structlog
-from flask import Flask, Response, g, request
+from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from . import __version__
 from .artifact import Model, load_model
 from .components import Desk, Detector
-from .counts import OTHER, Counts
+from .counts import Counts
 from .drift import DriftGauge
 from .errors import BadSetting, MethodNotAllowed, NotFound, Refusal, count, nearest
+from .front import ID, ROUTE, Front
 from .records import Records, begin_records, new_puid
-from .routes import body_too_large, create_routes, discard_body, json_response, score_a_row
-from .rows import Floats
+from .roads import Answer, Roads
+from .routes import create_routes, json_response, reply, score_a_row
+from .rows import Floats, Limits
 from .seldon_v1 import encode_error
 from .settings import Settings
 from .state import StateFolder
-
-REQUEST_ID = "X-Request-ID"
-MODEL_VERSION = "X-Model-Version"
-
-# A request id ends up in logs and headers, so it holds nothing that could forge either.
-_GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+from .wire import render_json
 
 log = structlog.get_logger("isoserve")
 
@@ -49,17 +44,19 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_puid) -> F
     detector = Detector(model, settings.threshold, by_name=settings.names == "match")
     score_a_row(detector)
     state = StateFolder(settings.state_dir)
-    counts = Counts(state.path)
-    records = _begin_records(state, model, settings)
-    desk, drift = Desk(detector, counts, records), watch_drift(model, records)
+    desk = Desk(detector, Counts(state.path), _begin_records(state, model, settings))
+    limits = Limits(
+        settings.max_rows, settings.max_columns, settings.max_depth, settings.max_body_bytes
+    )
+    roads = Roads(desk, limits, make_puid)
     app = Flask("isoserve", static_folder=None)
     app.extensions["isoserve state folder"] = state  # held as long as the application lives
     # One byte over the limit is let by for `read_body` to see: Werkzeug cuts a body that comes
     # without a length at its limit and does not tell.
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes + 1
-    app.register_blueprint(create_routes(desk, settings, drift, make_puid))
-    _observe_requests(app, counts, model.version, settings.access_log)
-    _answer_errors(app, settings.max_body_bytes)
+    app.register_blueprint(create_routes(roads, settings, watch_drift(model, desk.records)))
+    _answer_errors(app)
+    app.wsgi_app = Front(app.wsgi_app, roads, _refuse, settings.access_log)  # type: ignore[method-assign]
     log.info(
         "model loaded",
         version=__version__,
@@ -99,40 +96,27 @@ def watch_drift(model: Model, records: Records | None) -> DriftGauge | None:
     return DriftGauge(read, features, model.card.score_quantiles)
 
 
-def _observe_requests(app: Flask, counts: Counts, model_version: str, access_log: bool) -> None:
-    """Time and name every request, from outside the views."""
+def _refuse(error: Exception, environ: Mapping[str, Any]) -> Answer:
+    """Turn any failure into one sentence in the caller's protocol."""
+    if isinstance(error, Refusal):
+        return Answer(error.status, render_json(encode_error(str(error))))
+    request_id = environ[ID]
+    log.error("request failed", route=environ[ROUTE], request_id=request_id, exc_info=error)
+    text = "internal error; the log has it"
+    return Answer(500, render_json(encode_error(text, server_fault=True)))
+
+
+def _answer_errors(app: Flask) -> None:
+    """Let Flask put its own failures, and ours, into words."""
 
     @app.before_request
-    def start() -> None:
-        g.started = perf_counter()
-        sent = request.headers.get(REQUEST_ID, "")
-        g.request_id = sent if _GOOD_ID.fullmatch(sent) else secrets.token_hex(8)
+    def name_the_route() -> None:
+        if request.url_rule:
+            request.environ[ROUTE] = request.url_rule.rule
 
-    @app.after_request
-    def finish(response: Response) -> Response:
-        seconds = perf_counter() - g.started
-        route = request.url_rule.rule if request.url_rule else OTHER
-        counts.observe(route, f"{response.status_code // 100}xx", seconds)
-        response.headers[REQUEST_ID] = g.request_id
-        response.headers[MODEL_VERSION] = model_version
-        if access_log:
-            log.info(
-                "request",
-                method=request.method,
-                route=route,
-                status=response.status_code,
-                ms=round(seconds * 1000, 3),
-                request_id=g.request_id,
-            )
-        return response
-
-
-def _answer_errors(app: Flask, max_body_bytes: int) -> None:
-    """Turn every failure into one sentence in the caller's protocol."""
-
-    @app.errorhandler(Refusal)
-    def refuse(refusal: Refusal) -> Response:
-        return json_response(encode_error(str(refusal)), refusal.status)
+    @app.errorhandler(Exception)
+    def refuse(error: Exception) -> Response:
+        return reply(_refuse(error, request.environ))
 
     @app.errorhandler(404)
     def not_found(error: HTTPException) -> Response:
@@ -148,16 +132,6 @@ def _answer_errors(app: Flask, max_body_bytes: int) -> None:
         response.headers["Allow"] = ", ".join(allowed)
         return response
 
-    @app.errorhandler(413)
-    def too_large(error: HTTPException) -> Response:
-        discard_body(4 * max_body_bytes)
-        return refuse(body_too_large(max_body_bytes))
-
     @app.errorhandler(HTTPException)
     def other(error: HTTPException) -> Response:
         return json_response(encode_error(error.description or error.name), error.code or 500)
-
-    @app.errorhandler(Exception)
-    def broken(error: Exception) -> Response:
-        log.error("request failed", route=request.path, request_id=g.request_id, exc_info=error)
-        return json_response(encode_error("internal error; the log has it", server_fault=True), 500)

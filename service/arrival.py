@@ -14,7 +14,7 @@ from werkzeug.formparser import FormDataParser
 from werkzeug.http import parse_options_header
 
 from .errors import BadInput
-from .wire import NO_JSON, decode_json
+from .wire import JSON, NO_JSON, decode_json, is_json
 
 Decoded = TypeVar("Decoded")
 
@@ -42,6 +42,8 @@ def read_json(
         BadInput: there is no JSON, or what `decode` says of the value.
         TooLarge: nested deeper than `max_depth`.
     """
+    if content_type == JSON and not query:
+        return decode_json(body, decode, max_depth)
     kind, options = parse_options_header(content_type)
     if kind == _PARTS:
         return decode(_read_parts(body, options, max_depth))
@@ -51,17 +53,6 @@ def read_json(
     if is_json(kind):
         return decode_json(body, decode, max_depth)
     raise BadInput(f"{NO_JSON}: {_hint(kind)}")
-
-
-def is_json(kind: str) -> bool:
-    """Return whether a media type is JSON.
-
-    >>> is_json("application/json"), is_json("application/vnd.x+json"), is_json("text/plain")
-    (True, True, False)
-    """
-    return kind == "application/json" or (
-        kind.startswith("application/") and kind.endswith("+json")
-    )
 
 
 def _hint(kind: str) -> str:

@@ -51,27 +51,39 @@ class Detector:
         """Return the rows with their columns in the model's order."""
         return rows.arranged(self.model.features, self.by_name and self.model.named)
 
-    def judge(self, rows: Rows) -> Verdict:
-        """Score rows whose columns are arranged."""
-        return Verdict(self.model.scorer.decision_function(rows.values), self.threshold)
+    def judge(self, rows: Rows, with_samples: bool = False) -> Verdict:
+        """Score rows whose columns are arranged; on request keep their `score_samples`, too."""
+        scorer, samples = self.model.scorer, None
+        if with_samples:
+            samples = scorer.score_samples(rows.values)
+            scores = samples - scorer.offset
+        else:
+            scores = scorer.decision_function(rows.values)
+        return Verdict(scores, self.threshold, self.model.version, samples)
 
 
-@dataclass(frozen=True)
 class Desk:
-    """Where every client's rows are scored, counted once, and recorded."""
+    """Where every client's rows are scored, counted once, and recorded.
 
-    detector: Detector
-    counts: Counts
-    records: Records | None = None
+    `detector` may be replaced by another at any time; a request looks at it once.
+    """
+
+    def __init__(self, detector: Detector, counts: Counts, records: Records | None = None) -> None:
+        self.detector, self.counts, self.records = detector, counts, records
 
     def predict(self, rows: Rows, puid: str) -> tuple[Verdict, Totals]:
         """Score the rows of the prediction `puid`; the totals include them."""
-        rows = self.detector.arrange(rows)
-        verdict = self.detector.judge(rows)
+        detector = self.detector
+        rows = detector.arrange(rows)
+        verdict = detector.judge(rows)
+        return verdict, self.note(rows, verdict, puid)
+
+    def note(self, rows: Rows, verdict: Verdict, puid: str) -> Totals:
+        """Count and record rows that were arranged and judged; the totals include them."""
         totals = self.counts.add(verdict)
         if self.records is not None:
-            self.records.append(puid, rows.values, verdict, self.detector.model.version)
-        return verdict, totals
+            self.records.append(puid, rows.values, verdict)
+        return totals
 
 
 class CoreIsolationForest:

@@ -1,7 +1,7 @@
 """The Open Inference Protocol, V2, with binary tensors: pure functions from bytes to rows and back.
 
-A binary message is its JSON, then the raw bytes of its binary tensors in their order: little-endian,
-row by row, without padding.
+A binary message is its JSON, then the raw bytes of its binary tensors, one after another:
+little-endian, row by row, without padding.
 """
 
 from __future__ import annotations
@@ -73,20 +73,18 @@ class Request:
         return self if self.id else replace(self, id=new_id())
 
 
-def decode_request(
-    body: bytes, json_length: str = "", limits: Limits | None = None, max_depth: int = 8
-) -> Request:
-    """Read an inference request; `json_length` is the header of a binary one.
+def decode_request(body: bytes, json_length: str, limits: Limits) -> Request:
+    """Read an inference request; `json_length` is the header of a binary one, or empty.
 
     One input is a table of any name, (n, columns) or a single column (n,); several inputs are its
     columns, each (n,) or (n, 1), in any order.
 
     Raises:
         BadInput: not such a request; the text names the input, row and column.
-        TooLarge: more rows or columns than `limits`, or nested deeper than `max_depth`.
+        TooLarge: more rows or columns than `limits`, or nested deeper.
     """
     if not json_length:
-        return decode_json(body, partial(_decode, raw=b"", limits=limits), max_depth)
+        return decode_json(body, partial(_decode, raw=b"", limits=limits), limits.depth)
     if not json_length.isdecimal() or int(json_length) > len(body):
         raise BadInput(
             f"{JSON_LENGTH} is a number of bytes up to the body's {len(body):,}, "
@@ -94,7 +92,7 @@ def decode_request(
         )
     length = int(json_length)
     decode = partial(_decode, raw=body[length:], limits=limits)
-    return decode_json(body[:length], decode, max_depth)
+    return decode_json(body[:length], decode, limits.depth)
 
 
 def encode_answer(
@@ -116,7 +114,7 @@ def encode_answer(
     for name, binary in request.outputs.items():
         value = np.asarray(values[name])
         datatype = OUTPUTS[name][0]
-        tensor = {"name": name, "datatype": datatype, "shape": list(value.shape)}
+        tensor: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(value.shape)}
         parameters: dict[str, Any] = {"content_type": "np"}
         if binary:
             blobs.append(value.astype(_TYPES[datatype], copy=False).tobytes())
@@ -134,8 +132,8 @@ def encode_answer(
     return b"".join([text, *blobs]), len(text) if blobs else None
 
 
-def encode_error(text: str) -> dict[str, Any]:
-    """Tell a failure in this protocol's shape."""
+def encode_error(text: str, server_fault: bool = False) -> dict[str, Any]:
+    """Tell a failure in this protocol's shape, the same for anybody's fault."""
     return {"error": text}
 
 
@@ -193,7 +191,7 @@ class _Tensor:
     is_column: bool
     """Whether its content type says that it is a column of a data frame."""
 
-    def table(self, limits: Limits | None) -> Floats:
+    def table(self, limits: Limits) -> Floats:
         """Return the checked values, (n_rows, n_columns) float64."""
         try:
             values = Rows.fold(self.cells, self.n_rows, self.n_columns, (), limits).values
@@ -203,7 +201,7 @@ class _Tensor:
         return values
 
 
-def _decode(value: Any, raw: bytes, limits: Limits | None) -> Request:
+def _decode(value: Any, raw: bytes, limits: Limits) -> Request:
     if not isinstance(value, dict):
         raise BadInput(f"an inference request is a JSON object, as in {EXAMPLE}")
     if not isinstance(value.get("id") or "", str):
@@ -212,7 +210,7 @@ def _decode(value: Any, raw: bytes, limits: Limits | None) -> Request:
     inputs = value.get("inputs")
     if not isinstance(inputs, list) or not inputs:
         raise BadInput(f"there are no inputs; send {EXAMPLE}")
-    if limits is not None and len(inputs) > limits.columns:
+    if len(inputs) > limits.columns:
         raise TooLarge(f"{count(len(inputs), 'input')} in one request; at most {limits.columns:,}")
     tensors = list(_decode_inputs(inputs, parameters.get("content_type"), raw))
     return Request(
@@ -222,7 +220,7 @@ def _decode(value: Any, raw: bytes, limits: Limits | None) -> Request:
     )
 
 
-def _table(tensors: list[_Tensor], limits: Limits | None) -> Rows:
+def _table(tensors: list[_Tensor], limits: Limits) -> Rows:
     first = tensors[0]
     if len(tensors) == 1:
         return Rows(first.table(limits), (first.name,) if first.is_column else ())
@@ -241,9 +239,7 @@ def _table(tensors: list[_Tensor], limits: Limits | None) -> Rows:
     return Rows(values, tuple(tensor.name for tensor in tensors))
 
 
-def _decode_inputs(
-    inputs: list[Any], content_type: str | None, raw: bytes
-) -> Iterator[_Tensor]:
+def _decode_inputs(inputs: list[Any], content_type: str | None, raw: bytes) -> Iterator[_Tensor]:
     """Read the inputs in order; `raw` holds the bytes of the binary ones, one after another."""
     start = 0
     for i, value in enumerate(inputs):

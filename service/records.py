@@ -111,7 +111,7 @@ class Records:
         self._block = -1
         self._next = self._end = 0
 
-    def append(self, puid: str, values: Floats, verdict: Verdict, version: str) -> None:
+    def append(self, puid: str, values: Floats, verdict: Verdict) -> None:
         """Record the rows of one request: `values` (n_rows, n_features) and what was said of them.
 
         Of more rows than are kept the last ones are recorded.
@@ -120,7 +120,7 @@ class Records:
         write = self._write_few if len(verdict) <= _FEW else self._write_many
         with self._lock:
             stamp = time.monotonic_ns() + self._ahead
-            write((stamp, now, version.encode(), name), values, verdict)
+            write((stamp, now, verdict.version.encode(), name), values, verdict)
 
     def read(self, last: int | None = None) -> Recorded:
         """Return the last rows, all that are kept or at most `last`, the oldest first."""

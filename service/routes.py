@@ -1,58 +1,40 @@
-"""The URLs: decode, decide, encode."""
+"""The URLs, for Flask: what a view does is a road's affair or a look at the desk."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from flask import Blueprint, Response, request
-from werkzeug.exceptions import HTTPException
 
 from . import __version__, seldon_v1
-from .components import Desk, Detector
-from .counts import Totals
+from .components import Detector
 from .drift import Drift, DriftGauge
-from .errors import BadInput, TooLarge
+from .errors import BadInput
 from .metrics import CONTENT_TYPE, Facts, render_metrics, seldon_labels
-from .rows import Limits, Rows, Verdict
+from .roads import Answer, Roads, body_too_large, receive
+from .rows import Rows
 from .settings import Settings
-from .wire import NO_JSON, decode_json, render_json
+from .wire import NO_JSON, render_json
 
 _SWITCH = {"1": True, "true": True, "": False, "0": False, "false": False}
 
-Encoder = Callable[[seldon_v1.Message, Verdict, Totals, dict[str, Any]], dict[str, Any]]
 
-
-def create_routes(
-    desk: Desk, settings: Settings, drift: DriftGauge | None, new_puid: Callable[[], str]
-) -> Blueprint:
-    """Return every route of the service; `new_puid` names a prediction that came without a name."""
+def create_routes(roads: Roads, settings: Settings, drift: DriftGauge | None) -> Blueprint:
+    """Return every route of the service."""
     routes = Blueprint("isoserve", __name__)
-    limits = Limits(settings.max_rows, settings.max_columns)
-    detector, counts = desk.detector, desk.counts
-    facts = _facts(detector, settings)
-
-    def decode(value: Any) -> seldon_v1.Message:
-        return seldon_v1.decode_message(value, limits)
-
-    def answer(encode: Encoder) -> Response:
-        """Answer one Seldon message in its own form."""
-        with_scores = read_switch("scores")
-        body = read_body(settings.max_body_bytes)
-        message = decode_json(body, decode, settings.max_depth)
-        message = message.named(new_puid)
-        verdict, totals = desk.predict(message.rows, message.puid)
-        tags = seldon_v1.score_tags(verdict) if with_scores else {}
-        return json_response(encode(message, verdict, totals, tags))
+    desk, max_bytes = roads.desk, roads.limits.body_bytes
 
     @routes.post("/predict")
     def predict() -> Response:
-        return answer(seldon_v1.encode_labels)
+        body, scores = read_body(max_bytes), read_switch("scores")
+        return reply(roads.seldon(body, with_scores=scores))
 
     @routes.post("/transform-input")
     def transform_input() -> Response:
-        return answer(seldon_v1.encode_rows)
+        body, scores = read_body(max_bytes), read_switch("scores")
+        return reply(roads.seldon(body, seldon_v1.encode_rows, scores))
 
     @routes.get("/health/ping")
     def ping() -> str:
@@ -60,11 +42,11 @@ def create_routes(
 
     @routes.get("/health/status")
     def status() -> Response:
-        return json_response(seldon_v1.encode_health(counts.totals(), detector.threshold))
+        return json_response(seldon_v1.encode_health(desk.counts.totals(), desk.detector.threshold))
 
     @routes.get("/metadata")
     def metadata() -> Response:
-        model = detector.model
+        model = desk.detector.model
         return json_response(
             seldon_v1.encode_metadata(settings.model_name, model.version, model.features)
         )
@@ -75,13 +57,13 @@ def create_routes(
 
     @routes.get("/ready")
     def ready() -> Response:
-        score_a_row(detector)
+        score_a_row(desk.detector)
         return json_response({"ready": True})
 
     @routes.get("/metrics")
     def show_metrics() -> Response:
         measured = drift.measure() if drift else Drift()
-        page = render_metrics(counts.read(), facts, measured)
+        page = render_metrics(desk.counts.read(), _facts(desk.detector, settings), measured)
         return Response(page, content_type=CONTENT_TYPE)
 
     return routes
@@ -110,17 +92,13 @@ def read_body(max_bytes: int) -> bytes:
         raise BadInput(f"{NO_JSON}: send it with Content-Type: application/json")
     if request.content_encoding not in (None, "identity"):
         raise BadInput(f"{NO_JSON}: a body with Content-Encoding is not read here; send it plain")
-    try:
-        body = request.get_data(cache=False)
-    except HTTPException:
-        raise
-    except Exception as error:  # the server's own, for chunks that are none
-        raise BadInput(f"the body cannot be read: {error}") from error
-    if len(body) > max_bytes:
+    announced = request.content_length
+    if announced is None:  # chunks: Werkzeug stops at its own limit
+        return receive(partial(request.get_data, cache=False), 0, max_bytes)
+    if announced > max_bytes:
+        discard_body(4 * max_bytes)
         raise body_too_large(max_bytes)
-    if len(body) < (request.content_length or 0):
-        raise BadInput(f"the body ends early: {len(body)} of {request.content_length} bytes came")
-    return body
+    return receive(partial(request.environ["wsgi.input"].read, announced), announced, max_bytes)
 
 
 def discard_body(most: int) -> None:
@@ -141,11 +119,11 @@ def read_switch(name: str) -> bool:
     return _SWITCH[text]
 
 
-def body_too_large(max_bytes: int) -> TooLarge:
-    """Say that a body is over the limit."""
-    return TooLarge(f"the body is larger than {max_bytes:,} bytes; send fewer rows at a time")
+def reply(answer: Answer) -> Response:
+    """Hand Flask an answer."""
+    return Response(answer.body, answer.status, answer.headers)
 
 
 def json_response(value: Any, status: int = 200) -> Response:
     """Return a JSON answer."""
-    return Response(render_json(value), status, content_type="application/json")
+    return reply(Answer(status, render_json(value)))

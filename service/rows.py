@@ -22,10 +22,13 @@ _POSITIONAL = re.compile(r"|t:\d+")
 
 @dataclass(frozen=True)
 class Limits:
-    """How large a table one request may bring."""
+    """How much one request may bring."""
 
     rows: int = 200_000
     columns: int = 4_096
+    depth: int = 8
+    """Levels of nesting in JSON."""
+    body_bytes: int = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,11 @@ class Verdict:
 
     scores: Floats
     threshold: float
+    version: str = ""
+    """That of the model: the first digits of its file's SHA-256."""
+
+    samples: Floats | None = None
+    """scikit-learn's `score_samples`, where it was asked for."""
 
     def __len__(self) -> int:
         return len(self.scores)

@@ -15,6 +15,8 @@ from .errors import BadInput, TooLarge, Unsupported
 
 Decoded = TypeVar("Decoded")
 
+JSON = "application/json"
+
 # What Seldon's wrapper says of a body that it cannot read; clients look for it.
 NO_JSON = "Can't find JSON in data"
 
@@ -43,6 +45,17 @@ def decode_json(body: bytes, decode: Callable[[Any], Decoded], max_depth: int = 
         _blame_a_number(body, decode)
         raise BadInput(f"{NO_JSON}: {error}") from error
     return decode(value)
+
+
+def is_json(kind: str) -> bool:
+    """Return whether a media type is JSON.
+
+    >>> is_json("application/json"), is_json("application/vnd.x+json"), is_json("text/plain")
+    (True, True, False)
+    """
+    return kind == "application/json" or (
+        kind.startswith("application/") and kind.endswith("+json")
+    )
 
 
 def render_json(value: Any) -> bytes:
@@ -77,7 +90,9 @@ def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
     if not unpacker.eof:
         raise BadInput(f"the body packed with {encoding} ends early")
     if unpacker.unused_data:
-        raise BadInput(f"{len(unpacker.unused_data):,} bytes follow the body packed with {encoding}")
+        raise BadInput(
+            f"{len(unpacker.unused_data):,} bytes follow the body packed with {encoding}"
+        )
     return unpacked
 
 

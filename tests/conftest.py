@@ -20,6 +20,7 @@ from sklearn.ensemble import IsolationForest
 
 from service.app import create_app
 from service.artifact import Card, Feature, Golden
+from service.records import new_puid
 from service.settings import LABELS, PARAMETERS, PREFIX, SELDON_VARIABLES, Settings
 
 
@@ -83,9 +84,9 @@ def write_card(folder):
 def make_client(folder):
     """Build the service with some settings, in a state folder of its own; return a test client."""
 
-    def make(**settings):
-        state = {"state_dir": Path(tempfile.mkdtemp(dir=folder))}
-        return create_app(Settings(model=folder / "model.pickle", **state | settings)).test_client()
+    def make(make_puid=new_puid, **settings):
+        chosen = {"model": folder / "model.pickle", "state_dir": Path(tempfile.mkdtemp(dir=folder))}
+        return create_app(Settings(**chosen | settings), make_puid).test_client()
 
     return make
 

@@ -32,7 +32,7 @@ def records(tmp_path, monkeypatch):
     records = begin_records(StateFolder(tmp_path / "state").path, ["a", "b"], 100)
     for name, time in (("p0", 1.0), ("p1", 1e9), ("p2", 2e9)):
         monkeypatch.setattr("service.records.time.time", lambda time=time: time)
-        records.append(name, np.ones((2, 2)), Verdict(np.array([0.1, -0.1]), 0.0), "abc")
+        records.append(name, np.ones((2, 2)), Verdict(np.array([0.1, -0.1]), 0.0, "abc"))
     return records
 
 
@@ -99,10 +99,10 @@ def test_drift_is_told_on_demand(run, folder, write_card):
     write_card(score_quantiles=np.linspace(-1, 1, 101).tolist())
     records = begin_records(StateFolder(folder / "state").path, ["mean", "sd"], 5000)
     scores = np.random.default_rng(16).uniform(-1, 1, 2000)
-    records.append("p", np.zeros((2000, 2)), Verdict(scores, 0.0), "another")
+    records.append("p", np.zeros((2000, 2)), Verdict(scores, 0.0, "another"))
     assert "0 rows of this model are recorded" in run("records", "drift")[1]
     version = load_model(folder / "model.pickle").version
-    records.append("p", np.zeros((2000, 2)), Verdict(scores, 0.0), version)
+    records.append("p", np.zeros((2000, 2)), Verdict(scores, 0.0, version))
     code, said = run("records", "drift")
     assert code == 0
     assert "mean 0.0000" in said

@@ -29,12 +29,12 @@ def batch(rows, start=0.0):
     """Rows (i, -i) and scores that tell them apart; every second one is an outlier."""
     numbers = start + np.arange(float(rows))
     scores = np.where(numbers % 2 == 1, -1.0, 1.0) / (numbers + 2)
-    return np.column_stack([numbers, -numbers]), Verdict(scores, 0.0)
+    return np.column_stack([numbers, -numbers]), Verdict(scores, 0.0, VERSION)
 
 
 def append(records, puid, rows=1, start=0.0):
     values, verdict = batch(rows, start)
-    records.append(puid, values, verdict, VERSION)
+    records.append(puid, values, verdict)
 
 
 def in_child(action):
@@ -316,7 +316,7 @@ def test_at_every_instruction_a_row_is_whole_or_not_there(tmp_path, rows, every)
     lengths = set()
 
     def work():
-        records.append("new", values, verdict, VERSION)
+        records.append("new", values, verdict)
 
     for step in steps(work, prepare=lambda: append(records, "warm", rows)):
         if step % every:
@@ -412,7 +412,7 @@ def test_rows_are_wiped_while_a_service_records(records):
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_the_record_is_exported_as_a_table(tmp_path, kind):
     records = begin_records(tmp_path, ["amount", "score"], 100)
-    records.append("p", np.array([[0.1, 1 / 3]]), Verdict(np.array([-0.1]), 0.0), VERSION)
+    records.append("p", np.array([[0.1, 1 / 3]]), Verdict(np.array([-0.1]), 0.0, VERSION))
     path = tmp_path / f"out.{kind}"
     assert export_records(records, path) == 1
     table = pd.read_csv(path) if kind == "csv" else pd.read_parquet(path)

@@ -1,0 +1,109 @@
+"""What holds for every request, whichever way it goes: its name, its time, its count, its headers.
+
+Flask's routing takes longer than a whole prediction. So plain predictions, `POST /predict` with a
+JSON body of known length and nothing else to look at, take a short cut past it; the same functions
+read, answer and refuse them, and a test sends the same bodies both ways.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from functools import partial
+from http import HTTPStatus
+from secrets import token_hex
+from time import perf_counter
+from typing import Any
+
+import structlog
+
+from .counts import OTHER
+from .roads import MODEL_VERSION, Answer, Roads, receive
+from .wire import JSON
+
+REQUEST_ID = "X-Request-ID"
+SHORT_CUT = "/predict"
+
+# Where Flask's side finds the request's name and leaves its route.
+ID, ROUTE = "isoserve.request_id", "isoserve.route"
+
+# A request id ends up in logs and headers, so it holds nothing that could forge either.
+_GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+_STATUS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+
+Environ = dict[str, Any]
+Start = Callable[..., Any]
+Application = Callable[[Environ, Start], Iterable[bytes]]
+
+log = structlog.get_logger("isoserve")
+
+
+class Front:
+    """The outermost WSGI application."""
+
+    def __init__(
+        self,
+        behind: Application,
+        roads: Roads,
+        refuse: Callable[[Exception, Environ], Answer],
+        access_log: bool = False,
+    ) -> None:
+        """Wrap the application `behind`; `refuse` puts what a road raises into words."""
+        self._behind, self._roads, self._refuse = behind, roads, refuse
+        self._access_log = access_log
+
+    def __call__(self, environ: Environ, start_response: Start) -> Iterable[bytes]:
+        """Answer one request."""
+        started = perf_counter()
+        sent = environ.get("HTTP_X_REQUEST_ID")
+        environ[ID] = sent if sent and _GOOD_ID.fullmatch(sent) else token_hex(8)
+        environ[ROUTE] = OTHER
+
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            code = int(status[:3])
+            self._observe(environ, code, perf_counter() - started)
+            headers.append((REQUEST_ID, environ[ID]))
+            if all(name != MODEL_VERSION for name, _ in headers):
+                headers.append((MODEL_VERSION, self._roads.desk.detector.model.version))
+            return start_response(_STATUS.get(code, status), headers, exc_info)
+
+        if not self._is_plain(environ):
+            return self._behind(environ, start)
+        answer = self._answer(environ)
+        start(str(answer.status), answer.headers)
+        return [answer.body]
+
+    def _is_plain(self, environ: Environ) -> bool:
+        return (
+            environ["PATH_INFO"] == SHORT_CUT
+            and environ["REQUEST_METHOD"] == "POST"
+            and environ.get("CONTENT_TYPE") == JSON
+            and not environ.get("QUERY_STRING")
+            and "HTTP_CONTENT_ENCODING" not in environ
+            and "HTTP_TRANSFER_ENCODING" not in environ
+            and len(length := environ.get("CONTENT_LENGTH") or "") < 20
+            and length.isdecimal()
+            and int(length) <= self._roads.limits.body_bytes
+        )
+
+    def _answer(self, environ: Environ) -> Answer:
+        environ[ROUTE] = SHORT_CUT
+        length = int(environ["CONTENT_LENGTH"])
+        try:
+            read = partial(environ["wsgi.input"].read, length)
+            return self._roads.seldon(receive(read, length, self._roads.limits.body_bytes))
+        except Exception as error:
+            return self._refuse(error, environ)
+
+    def _observe(self, environ: Environ, status: int, seconds: float) -> None:
+        self._roads.desk.counts.observe(environ[ROUTE], f"{status // 100}xx", seconds)
+        if self._access_log:
+            log.info(
+                "request",
+                method=environ["REQUEST_METHOD"],
+                route=environ[ROUTE],
+                status=status,
+                ms=round(seconds * 1000, 3),
+                request_id=environ[ID],
+            )
