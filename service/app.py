@@ -17,13 +17,11 @@ from .drift import DriftGauge
 from .errors import BadSetting, MethodNotAllowed, NotFound, Refusal, count, nearest
 from .front import ID, ROUTE, Front
 from .records import Records, begin_records, new_puid
-from .roads import Answer, Roads
-from .routes import create_routes, json_response, reply, score_a_row
+from .roads import Answer, Roads, encode_error
+from .routes import create_routes, reply, score_a_row
 from .rows import Floats, Limits
-from .seldon_v1 import encode_error
 from .settings import Settings
 from .state import StateFolder
-from .wire import render_json
 
 log = structlog.get_logger("isoserve")
 
@@ -48,7 +46,14 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_puid) -> F
     limits = Limits(
         settings.max_rows, settings.max_columns, settings.max_depth, settings.max_body_bytes
     )
-    roads = Roads(desk, limits, make_puid)
+    roads = Roads(
+        desk,
+        limits,
+        make_puid,
+        model_name=settings.model_name,
+        unit={settings.model_name: settings.model_image} if settings.model_image else {},
+        show_metrics=settings.answer_metrics,
+    )
     app = Flask("isoserve", static_folder=None)
     app.extensions["isoserve state folder"] = state  # held as long as the application lives
     # One byte over the limit is let by for `read_body` to see: Werkzeug cuts a body that comes
@@ -98,12 +103,12 @@ def watch_drift(model: Model, records: Records | None) -> DriftGauge | None:
 
 def _refuse(error: Exception, environ: Mapping[str, Any]) -> Answer:
     """Turn any failure into one sentence in the caller's protocol."""
+    path = environ["PATH_INFO"]
     if isinstance(error, Refusal):
-        return Answer(error.status, render_json(encode_error(str(error))))
+        return Answer(error.status, encode_error(path, str(error)))
     request_id = environ[ID]
     log.error("request failed", route=environ[ROUTE], request_id=request_id, exc_info=error)
-    text = "internal error; the log has it"
-    return Answer(500, render_json(encode_error(text, server_fault=True)))
+    return Answer(500, encode_error(path, "internal error; the log has it", server_fault=True))
 
 
 def _answer_errors(app: Flask) -> None:
@@ -117,6 +122,15 @@ def _answer_errors(app: Flask) -> None:
     @app.errorhandler(Exception)
     def refuse(error: Exception) -> Response:
         return reply(_refuse(error, request.environ))
+
+    @app.after_request
+    def allow_every_origin(response: Response) -> Response:
+        """Answer what a browser asks before it lets another site's page send a request."""
+        if request.method == "OPTIONS":
+            asked = request.headers.get("Access-Control-Request-Headers", "*")
+            response.headers["Access-Control-Allow-Headers"] = asked
+            response.headers["Access-Control-Allow-Methods"] = "GET, HEAD, OPTIONS, POST"
+        return response
 
     @app.errorhandler(404)
     def not_found(error: HTTPException) -> Response:
@@ -134,4 +148,5 @@ def _answer_errors(app: Flask) -> None:
 
     @app.errorhandler(HTTPException)
     def other(error: HTTPException) -> Response:
-        return json_response(encode_error(error.description or error.name), error.code or 500)
+        text = error.description or error.name
+        return reply(Answer(error.code or 500, encode_error(request.path, text)))

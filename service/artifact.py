@@ -155,6 +155,12 @@ class Model:
     """Whether `features` are the training table's own names (else f0, f1, ...)."""
     card: Card | None
 
+    @property
+    def column_types(self) -> dict[str, str]:
+        """What each column held in training: 'bool', 'int' or 'float', as the card knows it."""
+        known = {feature.name: feature.type for feature in self.card.features} if self.card else {}
+        return {name: known.get(name, "float") for name in self.features}
+
 
 def _misfit(record: Any) -> str | None:
     """Return the name of a dataclass field whose value does not fit its type, if there is one."""

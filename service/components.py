@@ -21,7 +21,7 @@ from .counts import Counts, Totals
 from .errors import BadInput, count
 from .quality import Quality
 from .records import Records
-from .rows import Rows, Verdict
+from .rows import Floats, Rows, Verdict
 from .seldon_v1 import encode_gauges, gauge
 
 
@@ -61,6 +61,10 @@ class Detector:
             scores = scorer.decision_function(rows.values)
         return Verdict(scores, self.threshold, self.model.version, samples)
 
+    def explain(self, rows: Rows) -> Floats:
+        """Return each feature's share in each row's path length; the columns are arranged."""
+        return self.model.scorer.contributions(rows.values)
+
 
 class Desk:
     """Where every client's rows are scored, counted once, and recorded.
@@ -71,19 +75,24 @@ class Desk:
     def __init__(self, detector: Detector, counts: Counts, records: Records | None = None) -> None:
         self.detector, self.counts, self.records = detector, counts, records
 
-    def predict(self, rows: Rows, puid: str) -> tuple[Verdict, Totals]:
-        """Score the rows of the prediction `puid`; the totals include them."""
-        detector = self.detector
-        rows = detector.arrange(rows)
-        verdict = detector.judge(rows)
-        return verdict, self.note(rows, verdict, puid)
+    def predict(
+        self,
+        rows: Rows,
+        puid: str,
+        detector: Detector | None = None,
+        with_samples: bool = False,
+    ) -> tuple[Verdict, Totals]:
+        """Score the rows of the prediction `puid`; the totals include them.
 
-    def note(self, rows: Rows, verdict: Verdict, puid: str) -> Totals:
-        """Count and record rows that were arranged and judged; the totals include them."""
+        Who has more to ask of the same model names the `detector` that the desk had.
+        """
+        detector = detector or self.detector
+        rows = detector.arrange(rows)
+        verdict = detector.judge(rows, with_samples)
         totals = self.counts.add(verdict)
         if self.records is not None:
             self.records.append(puid, rows.values, verdict)
-        return totals
+        return verdict, totals
 
 
 class CoreIsolationForest:

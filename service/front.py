@@ -24,6 +24,9 @@ from .wire import JSON
 REQUEST_ID = "X-Request-ID"
 SHORT_CUT = "/predict"
 
+# Seldon's answers may be read by every page in a browser, and clients rely on it.
+ANY_ORIGIN = ("Access-Control-Allow-Origin", "*")
+
 # Where Flask's side finds the request's name and leaves its route.
 ID, ROUTE = "isoserve.request_id", "isoserve.route"
 
@@ -64,6 +67,7 @@ class Front:
             code = int(status[:3])
             self._observe(environ, code, perf_counter() - started)
             headers.append((REQUEST_ID, environ[ID]))
+            headers.append(ANY_ORIGIN)
             if all(name != MODEL_VERSION for name, _ in headers):
                 headers.append((MODEL_VERSION, self._roads.desk.detector.model.version))
             return start_response(_STATUS.get(code, status), headers, exc_info)

@@ -54,7 +54,7 @@ _TYPES = {
 }
 _DATATYPES = [*_TYPES, "BYTES"]
 
-_CARD_TYPES = {"bool": "BOOL", "int": "INT64", "float": "FP64"}
+_CARD_TYPES = {"bool": "BOOL", "int": "INT64"}
 _CONTENT_TYPES = (None, "np", "pd")
 
 
@@ -67,6 +67,10 @@ class Request:
     """The name of the prediction; empty when none was sent."""
     outputs: Mapping[str, bool]
     """The tensors to answer with, and whether each goes as bytes."""
+
+    def wants(self, output: str) -> bool:
+        """Return whether an output was asked for."""
+        return output in self.outputs
 
     def named(self, new_id: Callable[[], str]) -> Request:
         """Return the request with the id that it came with, else a new one."""
@@ -150,7 +154,9 @@ def encode_model(
     A model whose columns have names takes one input a column; else a single table.
     """
     width = len(features)
-    columns = [_tensor(column, _CARD_TYPES[kind], [-1]) for column, kind in features.items()]
+    columns = [
+        _tensor(column, _CARD_TYPES.get(kind, "FP64"), [-1]) for column, kind in features.items()
+    ]
     shapes = {"threshold": [1], CONTRIBUTIONS: [-1, width]}
     return {
         "name": name,
@@ -162,6 +168,12 @@ def encode_model(
             for output, (kind, meaning) in OUTPUTS.items()
         ],
     }
+
+
+def decode_index(value: Any) -> None:
+    """Check what a client may say when it asks for the index; the one model is always ready."""
+    if not isinstance(value, dict) or not isinstance(value.get("ready", False), bool):
+        raise BadInput('the body is empty or an object, as in {"ready": true}')
 
 
 def encode_index(name: str, version: str) -> list[dict[str, Any]]:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Any
 
 import numpy as np
 from flask import Blueprint, Response, request
 
-from . import __version__, seldon_v1
-from .components import Detector
+from . import __version__, open_inference, seldon_v1
+from .artifact import Model
+from .components import Desk, Detector
 from .drift import Drift, DriftGauge
 from .errors import BadInput
 from .metrics import CONTENT_TYPE, Facts, render_metrics, seldon_labels
-from .roads import Answer, Roads, body_too_large, receive
+from .roads import Answer, Encoder, Roads, Wanted, body_too_large, receive
 from .rows import Rows
 from .settings import Settings
-from .wire import NO_JSON, render_json
+from .wire import NO_JSON, decode_json, render_json, unpack
 
 _SWITCH = {"1": True, "true": True, "": False, "0": False, "false": False}
 
@@ -24,34 +26,25 @@ _SWITCH = {"1": True, "true": True, "": False, "0": False, "false": False}
 def create_routes(roads: Roads, settings: Settings, drift: DriftGauge | None) -> Blueprint:
     """Return every route of the service."""
     routes = Blueprint("isoserve", __name__)
-    desk, max_bytes = roads.desk, roads.limits.body_bytes
+    _add_seldon(routes, roads)
+    _add_open_inference(routes, roads)
+    _add_mlflow(routes, roads)
+    _add_health(routes, roads.desk)
 
-    @routes.post("/predict")
-    def predict() -> Response:
-        body, scores = read_body(max_bytes), read_switch("scores")
-        return reply(roads.seldon(body, with_scores=scores))
-
-    @routes.post("/transform-input")
-    def transform_input() -> Response:
-        body, scores = read_body(max_bytes), read_switch("scores")
-        return reply(roads.seldon(body, seldon_v1.encode_rows, scores))
-
-    @routes.get("/health/ping")
-    def ping() -> str:
-        return "pong"
-
-    @routes.get("/health/status")
-    def status() -> Response:
-        return json_response(seldon_v1.encode_health(desk.counts.totals(), desk.detector.threshold))
-
-    @routes.get("/metadata")
-    def metadata() -> Response:
-        model = desk.detector.model
-        return json_response(
-            seldon_v1.encode_metadata(settings.model_name, model.version, model.features)
+    @routes.get("/metrics")
+    def show_metrics() -> Response:
+        measured = drift.measure() if drift else Drift()
+        page = render_metrics(
+            roads.desk.counts.read(), _facts(roads.desk.detector, settings), measured
         )
+        return Response(page, content_type=CONTENT_TYPE)
 
+    return routes
+
+
+def _add_health(routes: Blueprint, desk: Desk) -> None:
     @routes.get("/live")
+    @routes.get("/v2/health/live")
     def live() -> Response:
         return json_response({"live": True})
 
@@ -60,13 +53,127 @@ def create_routes(roads: Roads, settings: Settings, drift: DriftGauge | None) ->
         score_a_row(desk.detector)
         return json_response({"ready": True})
 
-    @routes.get("/metrics")
-    def show_metrics() -> Response:
-        measured = drift.measure() if drift else Drift()
-        page = render_metrics(desk.counts.read(), _facts(desk.detector, settings), measured)
-        return Response(page, content_type=CONTENT_TYPE)
+    @routes.get("/v2/health/ready")
+    def server_ready() -> Response:
+        score_a_row(desk.detector)
+        return json_response({"live": True, "ready": True})
 
-    return routes
+    @routes.get("/ping")
+    def ping() -> Response:
+        score_a_row(desk.detector)
+        return text_response("pong")
+
+    @routes.get("/health/ping")
+    def seldon_ping() -> str:
+        return "pong"
+
+    @routes.get("/health/status")
+    @routes.get("/api/v1.0/health/status")
+    def status() -> Response:
+        return json_response(seldon_v1.encode_health(desk.counts.totals(), desk.detector.threshold))
+
+
+def _add_seldon(routes: Blueprint, roads: Roads) -> None:
+    max_bytes = roads.limits.body_bytes
+
+    def arrived() -> tuple[bytes, str, str]:
+        """Return the body, its type, and the query: a message may be in any of them."""
+        return read_plain_body(max_bytes), request.content_type or "", read_query()
+
+    def answer(encode: Encoder) -> Response:
+        wanted = Wanted(encode, read_switch("scores"), read_number("explain"))
+        return reply(roads.seldon(*arrived(), wanted))
+
+    @routes.route("/predict", methods=["GET", "POST"])
+    @routes.post("/api/v1.0/predictions")
+    @routes.post("/api/v0.1/predictions")
+    def predict() -> Response:
+        return answer(seldon_v1.encode_labels)
+
+    @routes.route("/transform-input", methods=["GET", "POST"])
+    def transform_input() -> Response:
+        return answer(seldon_v1.encode_rows)
+
+    @routes.route("/transform-output", methods=["GET", "POST"])
+    def transform_output() -> Response:
+        return reply(roads.seldon_echo(*arrived()))
+
+    @routes.route("/route", methods=["GET", "POST"])
+    def route() -> Response:
+        raise BadInput("Route not defined: this is an outlier detector, not a router")
+
+    @routes.route("/aggregate", methods=["GET", "POST"])
+    def aggregate() -> Response:
+        raise BadInput("Aggregate not defined: this is an outlier detector, not a combiner")
+
+    @routes.get("/metadata")
+    @routes.get("/api/v1.0/metadata")
+    def metadata() -> Response:
+        model = roads.desk.detector.model
+        return json_response(
+            seldon_v1.encode_metadata(roads.model_name, model.version, model.features)
+        )
+
+
+def _add_open_inference(routes: Blueprint, roads: Roads) -> None:
+    max_bytes, name = roads.limits.body_bytes, roads.model_name
+
+    def check(sent: str, sent_version: str | None) -> Model:
+        """Return the model, if it is the one that the path names."""
+        model = roads.desk.detector.model
+        open_inference.check_model(sent, name, sent_version, model.version)
+        return model
+
+    @routes.get("/v2", strict_slashes=False)
+    def server_metadata() -> Response:
+        return json_response(open_inference.encode_server("isoserve", __version__))
+
+    @routes.get("/v2/models/<model>")
+    @routes.get("/v2/models/<model>/versions/<version>")
+    def model_metadata(model: str, version: str | None = None) -> Response:
+        found = check(model, version)
+        return json_response(
+            open_inference.encode_model(name, found.version, found.column_types, found.named)
+        )
+
+    @routes.get("/v2/models/<model>/ready")
+    @routes.get("/v2/models/<model>/versions/<version>/ready")
+    def model_ready(model: str, version: str | None = None) -> Response:
+        check(model, version)
+        score_a_row(roads.desk.detector)
+        return json_response({"name": name, "ready": True})
+
+    @routes.post("/v2/models/<model>/infer")
+    @routes.post("/v2/models/<model>/versions/<version>/infer")
+    def infer(model: str, version: str | None = None) -> Response:
+        check(model, version)
+        encoding = request.headers.get("Content-Encoding", "")
+        json_length = request.headers.get(open_inference.JSON_LENGTH, "")
+        return reply(roads.open_inference(read_body(max_bytes), encoding, json_length))
+
+    @routes.post("/v2/repository/index")
+    def index() -> Response:
+        encoding = request.headers.get("Content-Encoding", "")
+        body = unpack(read_body(max_bytes), encoding, max_bytes)
+        version = roads.desk.detector.model.version
+        decode_json(body or b"{}", open_inference.decode_index, roads.limits.depth)
+        return json_response(open_inference.encode_index(name, version))
+
+    @routes.post("/v2/repository/models/<model>/load")
+    @routes.post("/v2/repository/models/<model>/unload")
+    def change(model: str) -> Response:
+        raise BadInput("the model is chosen at the start: set ISOSERVE_MODEL and start anew")
+
+
+def _add_mlflow(routes: Blueprint, roads: Roads) -> None:
+    @routes.post("/invocations")
+    def invocations() -> Response:
+        body, scores = read_plain_body(roads.limits.body_bytes), read_switch("scores")
+        return reply(roads.invocations(body, request.content_type or "", scores))
+
+    @routes.get("/version")
+    def version() -> Response:
+        return text_response(__version__)
 
 
 def _facts(detector: Detector, settings: Settings) -> Facts:
@@ -86,12 +193,15 @@ def score_a_row(detector: Detector) -> None:
     detector.detect(Rows(np.zeros((1, len(detector.model.features)))))
 
 
-def read_body(max_bytes: int) -> bytes:
-    """Return the JSON body of this request."""
-    if not request.is_json:
-        raise BadInput(f"{NO_JSON}: send it with Content-Type: application/json")
+def read_plain_body(max_bytes: int) -> bytes:
+    """Return the body of this request, which must not be compressed."""
     if request.content_encoding not in (None, "identity"):
         raise BadInput(f"{NO_JSON}: a body with Content-Encoding is not read here; send it plain")
+    return read_body(max_bytes)
+
+
+def read_body(max_bytes: int) -> bytes:
+    """Return the body of this request as it came."""
     announced = request.content_length
     if announced is None:  # chunks: Werkzeug stops at its own limit
         return receive(partial(request.get_data, cache=False), 0, max_bytes)
@@ -111,12 +221,25 @@ def discard_body(most: int) -> None:
         left -= len(chunk)
 
 
+def read_query() -> str:
+    """Return the query of this request as it came."""
+    return request.query_string.decode("latin-1")
+
+
 def read_switch(name: str) -> bool:
     """Return whether the query has `name=1`; BadInput for what is neither on nor off."""
-    text = request.args.get(name, "0").lower()
+    text = request.args.get(name, "0")
     if text not in _SWITCH:
         raise BadInput(f"{name} is 1 or 0, not {text[:20]!r}")
     return _SWITCH[text]
+
+
+def read_number(name: str) -> int:
+    """Return the whole number `name` of the query, 0 where there is none."""
+    text = request.args.get(name, "0")
+    if not re.fullmatch("[0-9]{1,6}", text):
+        raise BadInput(f"{name} is a whole number, not {text[:20]!r}")
+    return int(text)
 
 
 def reply(answer: Answer) -> Response:
@@ -127,3 +250,8 @@ def reply(answer: Answer) -> Response:
 def json_response(value: Any, status: int = 200) -> Response:
     """Return a JSON answer."""
     return reply(Answer(status, render_json(value)))
+
+
+def text_response(text: str) -> Response:
+    """Return a short plain answer."""
+    return reply(Answer(200, text.encode(), "text/plain; charset=utf-8"))

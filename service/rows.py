@@ -45,6 +45,10 @@ class Rows:
     def __len__(self) -> int:
         return len(self.values)
 
+    def at(self, numbers: NDArray[np.intp]) -> Rows:
+        """Return the rows with these numbers."""
+        return Rows(self.values[numbers], self.names)
+
     @classmethod
     def parse(cls, cells: Any, names: Sequence[str] = (), limits: Limits | None = None) -> Rows:
         """Check a table: nested lists, as JSON gives them, or an array.

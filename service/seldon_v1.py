@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -111,24 +111,25 @@ def score_tags(verdict: Verdict) -> dict[str, Any]:
     return {"anomaly-scores": verdict.scores, "threshold": verdict.threshold}
 
 
-def explain_tags(rows: Rows, verdict: Verdict, shares: Floats, most: int) -> dict[str, Any]:
+def explain_tags(outliers: Sequence[int], rows: Rows, shares: Floats, most: int) -> dict[str, Any]:
     """Return the tag of `?explain=K`: what isolated each outlier most, in at most K features.
 
-    `rows` are arranged as the model has them. `shares` is (n_outliers, n_features): of each
-    outlier, in order, the scorer's `contributions` in steps; the most negative isolated it most.
+    `outliers` are their numbers in the request, `rows` their values, `shares` the scorer's
+    contributions, (n_outliers, n_features) in steps: the most negative isolated a row most.
     """
-    outliers = np.flatnonzero(verdict.labels)
-    order = np.argsort(shares, axis=1, kind="stable")[:, :most]
+    order = np.argsort(shares, axis=1, kind="stable")[:, :most].tolist()
     return {
         "explanations": [
             {
-                "row": row,
+                "row": outlier,
                 "features": [
-                    {"name": rows.names[j], "contribution": share[j], "value": rows.values[row, j]}
+                    {"name": rows.names[j], "contribution": share[j], "value": values[j]}
                     for j in chosen
                 ],
             }
-            for row, share, chosen in zip(outliers.tolist(), shares, order.tolist(), strict=True)
+            for outlier, chosen, share, values in zip(
+                outliers, order, shares, rows.values, strict=True
+            )
         ]
     }
 

@@ -162,9 +162,9 @@ def test_this_unit_joins_those_that_the_message_came_by():
 
 
 def test_an_explanation_names_what_isolated_each_outlier_most():
-    rows = Rows(np.array([[1.0, 2.0, 3.0], [7.0, 8.0, 9.0]]), ("a", "b", "c"))
+    rows = Rows(np.array([[7.0, 8.0, 9.0]]), ("a", "b", "c"))
     shares = np.array([[-1.0, 0.5, -3.0]])
-    assert seldon_v1.explain_tags(rows, VERDICT, shares, 2)["explanations"] == [
+    assert seldon_v1.explain_tags([1], rows, shares, 2)["explanations"] == [
         {
             "row": 1,
             "features": [
