@@ -287,7 +287,8 @@ def _decode_inputs(inputs: list[Any], content_type: str | None, raw: bytes) -> I
             )
         yield _Tensor(name, datatype, n_rows, n_columns, cells, kind == "pd")
     if start < len(raw):
-        raise BadInput(f"{count(len(raw) - start, 'byte')} follow the last binary input")
+        left = count(len(raw) - start, "byte")
+        raise BadInput(f"the body goes on after the last binary input, by {left}")
 
 
 def _parameters(value: dict[str, Any], place: str) -> dict[str, Any]:
