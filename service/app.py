@@ -55,6 +55,7 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_puid) -> F
         show_metrics=settings.answer_metrics,
     )
     app = Flask("isoserve", static_folder=None)
+    app.url_map.merge_slashes = False  # "//predict" is no route; Flask would redirect it
     app.extensions["isoserve state folder"] = state  # held as long as the application lives
     # One byte over the limit is let by for `read_body` to see: Werkzeug cuts a body that comes
     # without a length at its limit and does not tell.

@@ -52,7 +52,8 @@ _TYPES = {
     **{f"FP{8 * size}": np.dtype(f"<f{size}") for size in (2, 4, 8)},
     "BF16": np.dtype("<u2"),
 }
-_DATATYPES = [*_TYPES, "BYTES"]
+DATATYPES = [*_TYPES, "BYTES"]
+"""What an input may hold."""
 
 _CARD_TYPES = {"bool": "BOOL", "int": "INT64"}
 _CONTENT_TYPES = (None, "np", "pd")
@@ -77,8 +78,8 @@ class Request:
         return self if self.id else replace(self, id=new_id())
 
 
-def decode_request(body: bytes, json_length: str, limits: Limits) -> Request:
-    """Read an inference request; `json_length` is the header of a binary one, or empty.
+def decode_request(body: bytes, json_length: str | None, limits: Limits) -> Request:
+    """Read an inference request; `json_length` is the header of a binary one.
 
     One input is a table of any name, (n, columns) or a single column (n,); several inputs are its
     columns, each (n,) or (n, 1), in any order.
@@ -87,7 +88,7 @@ def decode_request(body: bytes, json_length: str, limits: Limits) -> Request:
         BadInput: not such a request; the text names the input, row and column.
         TooLarge: more rows or columns than `limits`, or nested deeper.
     """
-    if not json_length:
+    if json_length is None:
         return decode_json(body, partial(_decode, raw=b"", limits=limits), limits.depth)
     if not json_length.isdecimal() or int(json_length) > len(body):
         raise BadInput(
@@ -216,7 +217,7 @@ class _Tensor:
 def _decode(value: Any, raw: bytes, limits: Limits) -> Request:
     if not isinstance(value, dict):
         raise BadInput(f"an inference request is a JSON object, as in {EXAMPLE}")
-    if not isinstance(value.get("id") or "", str):
+    if not isinstance(value.get("id"), str | None):
         raise BadInput("id is not a string")
     parameters = _parameters(value, "the request")
     inputs = value.get("inputs")
@@ -263,8 +264,8 @@ def _decode_inputs(inputs: list[Any], content_type: str | None, raw: bytes) -> I
         if kind not in _CONTENT_TYPES:
             raise BadInput(f"{place}: content_type {kind!r} is not read here; np and pd are")
         datatype = value.get("datatype")
-        if datatype not in _DATATYPES:
-            hint = nearest(datatype, _DATATYPES) if isinstance(datatype, str) else ""
+        if datatype not in DATATYPES:
+            hint = nearest(datatype, DATATYPES) if isinstance(datatype, str) else ""
             raise BadInput(f"{place}: {datatype!r} is no datatype{hint}")
         n_rows, n_columns = _decode_shape(value.get("shape"), place)
         cells: Sequence[Any] | NDArray[Any]
@@ -365,7 +366,7 @@ def _check_type(values: Floats, datatype: str) -> None:
 
 def _decode_outputs(outputs: Any, parameters: dict[str, Any]) -> dict[str, bool]:
     default = parameters.get("binary_data_output") is True
-    if not outputs:
+    if outputs is None or outputs == []:
         return {name: default for name in OUTPUTS if name != CONTRIBUTIONS}
     if not isinstance(outputs, list):
         raise BadInput("outputs is not a list")

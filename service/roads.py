@@ -95,7 +95,7 @@ class Roads:
         totals, threshold = self.desk.counts.totals(), self.desk.detector.threshold
         return self._seldon_answer(seldon_v1.encode_echo(*echo, totals, threshold))
 
-    def open_inference(self, body: bytes, encoding: str = "", json_length: str = "") -> Answer:
+    def open_inference(self, body: bytes, encoding: str, json_length: str | None) -> Answer:
         """Answer an inference request; the two texts are headers of it."""
         body = unpack(body, encoding, self.limits.body_bytes)
         request = open_inference.decode_request(body, json_length, self.limits)

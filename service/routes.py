@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,22 @@ from . import __version__, open_inference, seldon_v1
 from .artifact import Model
 from .components import Desk, Detector
 from .drift import Drift, DriftGauge
-from .errors import BadInput
+from .errors import BadInput, NotFound
 from .metrics import CONTENT_TYPE, Facts, render_metrics, seldon_labels
+from .openapi import describe
 from .roads import Answer, Encoder, Roads, Wanted, body_too_large, receive
 from .rows import Rows
 from .settings import Settings
 from .wire import NO_JSON, decode_json, render_json, unpack
+
+PAGE = Path(__file__).parent / "page"
+PAGE_TYPES = {
+    "index.html": "text/html; charset=utf-8",
+    "start.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+    "swagger-ui-bundle.js": "text/javascript",
+}
+PAGE_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
 
 _SWITCH = {"1": True, "true": True, "": False, "0": False, "false": False}
 
@@ -30,6 +41,8 @@ def create_routes(roads: Roads, settings: Settings, drift: DriftGauge | None) ->
     _add_open_inference(routes, roads)
     _add_mlflow(routes, roads)
     _add_health(routes, roads.desk)
+
+    _add_documents(routes, roads)
 
     @routes.get("/metrics")
     def show_metrics() -> Response:
@@ -148,7 +161,7 @@ def _add_open_inference(routes: Blueprint, roads: Roads) -> None:
     def infer(model: str, version: str | None = None) -> Response:
         check(model, version)
         encoding = request.headers.get("Content-Encoding", "")
-        json_length = request.headers.get(open_inference.JSON_LENGTH, "")
+        json_length = request.headers.get(open_inference.JSON_LENGTH)
         return reply(roads.open_inference(read_body(max_bytes), encoding, json_length))
 
     @routes.post("/v2/repository/index")
@@ -174,6 +187,25 @@ def _add_mlflow(routes: Blueprint, roads: Roads) -> None:
     @routes.get("/version")
     def version() -> Response:
         return text_response(__version__)
+
+
+def _add_documents(routes: Blueprint, roads: Roads) -> None:
+    @routes.get("/openapi.json")
+    @routes.get("/seldon.json")
+    def document() -> Response:
+        model = roads.desk.detector.model
+        described = describe(roads.model_name, model.version, list(model.features))
+        return reply(Answer(200, render_json(described, in_order=True)))
+
+    @routes.get("/docs")
+    def page() -> Response:
+        answer = file_response("index.html")
+        answer.headers["Content-Security-Policy"] = PAGE_POLICY
+        return answer
+
+    @routes.get("/docs/<name>")
+    def page_file(name: str) -> Response:
+        return file_response(name)
 
 
 def _facts(detector: Detector, settings: Settings) -> Facts:
@@ -228,7 +260,7 @@ def read_query() -> str:
 
 def read_switch(name: str) -> bool:
     """Return whether the query has `name=1`; BadInput for what is neither on nor off."""
-    text = request.args.get(name, "0")
+    text = read_option(name)
     if text not in _SWITCH:
         raise BadInput(f"{name} is 1 or 0, not {text[:20]!r}")
     return _SWITCH[text]
@@ -236,10 +268,18 @@ def read_switch(name: str) -> bool:
 
 def read_number(name: str) -> int:
     """Return the whole number `name` of the query, 0 where there is none."""
-    text = request.args.get(name, "0")
+    text = read_option(name)
     if not re.fullmatch("[0-9]{1,6}", text):
         raise BadInput(f"{name} is a whole number, not {text[:20]!r}")
     return int(text)
+
+
+def read_option(name: str) -> str:
+    """Return an option of the query; BadInput where it is given twice."""
+    given = request.args.getlist(name)
+    if len(given) > 1:
+        raise BadInput(f"{name} is given {len(given)} times")
+    return given[0] if given else "0"
 
 
 def reply(answer: Answer) -> Response:
@@ -250,6 +290,13 @@ def reply(answer: Answer) -> Response:
 def json_response(value: Any, status: int = 200) -> Response:
     """Return a JSON answer."""
     return reply(Answer(status, render_json(value)))
+
+
+def file_response(name: str) -> Response:
+    """Return a file of the page of all routes."""
+    if name not in PAGE_TYPES:
+        raise NotFound(f"the page has no file {name[:100]!r}")
+    return reply(Answer(200, (PAGE / name).read_bytes(), PAGE_TYPES[name]))
 
 
 def text_response(text: str) -> Response:

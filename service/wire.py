@@ -20,6 +20,9 @@ JSON = "application/json"
 # What Seldon's wrapper says of a body that it cannot read; clients look for it.
 NO_JSON = "Can't find JSON in data"
 
+_AS_IT_IS = orjson.OPT_SERIALIZE_NUMPY
+_SORTED = _AS_IT_IS | orjson.OPT_SORT_KEYS
+
 # zlib's window sizes that tell the two packings apart.
 _PACKINGS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
@@ -58,9 +61,9 @@ def is_json(kind: str) -> bool:
     )
 
 
-def render_json(value: Any) -> bytes:
-    """Write a value, numpy arrays included, with sorted keys and without spaces."""
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY)
+def render_json(value: Any, in_order: bool = False) -> bytes:
+    """Write a value, numpy arrays included, without spaces; keys are sorted unless `in_order`."""
+    return orjson.dumps(value, option=_AS_IT_IS if in_order else _SORTED)
 
 
 def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:

@@ -25,7 +25,7 @@ def tensor(data, shape=None, datatype="FP64", name="x", **more):
 
 def decode(*inputs, limits=LIMITS, **more):
     body = json.dumps({"inputs": list(inputs), **more}).encode()
-    return open_inference.decode_request(body, "", limits)
+    return open_inference.decode_request(body, None, limits)
 
 
 def pack(*inputs, **more):
@@ -231,7 +231,7 @@ def test_an_answer_in_bytes_has_them_after_its_json_in_order():
 )  # fmt: skip
 def test_what_is_no_request_is_refused_in_words(body, text):
     with pytest.raises(BadInput) as refusal:
-        open_inference.decode_request(json.dumps(body).encode(), "", LIMITS)
+        open_inference.decode_request(json.dumps(body).encode(), None, LIMITS)
     assert str(refusal.value).startswith(text)
 
 
@@ -268,7 +268,7 @@ def test_bytes_that_do_not_fit_are_told(inputs, text):
     assert str(refusal.value).startswith(text)
 
 
-@pytest.mark.parametrize("length", ["x", "-1", "1e3", "999999"])
+@pytest.mark.parametrize("length", ["", "x", "-1", "1e3", "999999"])
 def test_a_wrong_length_of_the_json_is_told(length):
     with pytest.raises(BadInput, match="Inference-Header-Content-Length is a number of bytes up"):
         open_inference.decode_request(pack(binary(np.ones((1, 2))))[0], length, LIMITS)
