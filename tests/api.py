@@ -35,7 +35,6 @@ def main(cases: str = "2000") -> int:
                     "--phases=examples,coverage,fuzzing",
                     "--exclude-checks=positive_data_acceptance",
                     "--continue-on-failure",
-                    "--workers=2",
                     "--warnings=off",
                     "--seed=1",
                 ],
