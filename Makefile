@@ -9,7 +9,7 @@ LOCK := $(VENV)/bin/uv pip compile --universal --python-version 3.11 --generate-
 
 .DEFAULT_GOAL := help
 .PHONY: help install train serve test test-slow lint fmt lock wheel clean notebooks up down logs jupyter \
-	containers reset-counts storms exactness bench bench-short
+	containers reset-counts storms exactness bench bench-peers bench-short
 
 help: ## list the chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,12 +45,14 @@ lock: $(VENV)/all.stamp ## compile requirements/*.txt anew from pyproject.toml
 	$(LOCK) pyproject.toml --extra dev --constraint requirements/notebooks.txt --output-file requirements/all.txt
 	echo hatchling | $(LOCK) - --constraint requirements/all.txt --output-file requirements/build.txt
 	$(LOCK) pyproject.toml --extra bench --constraint requirements/serve.txt --output-file requirements/bench.txt
+	$(LOCK) requirements/seldon.in --output-file requirements/seldon.txt
+	$(LOCK) requirements/mlserver.in --output-file requirements/mlserver.txt
 
 wheel: $(VENV)/all.stamp ## build the wheel into dist/
 	$(PIP) wheel . --no-deps --no-build-isolation --wheel-dir dist
 
 clean: ## remove .venv, caches and builds; models and state stay
-	rm -rf $(VENV) $(BENCH) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 notebooks: $(VENV)/all.stamp ## run the notebooks and write them as pages into notebooks/html/
@@ -91,7 +93,10 @@ exactness: $(VENV)/all.stamp ## search for minutes for a score that differs from
 bench: $(BENCH)/stamp ## measure against scikit-learn, shap and treelite; writes benchmarks/results.md
 	$(BENCH)/bin/python -m benchmarks --output benchmarks/results.md
 
-bench-short: $(VENV)/all.stamp ## half a minute of it, to see that it runs
+bench-peers: $(BENCH)/stamp .venv-seldon/stamp .venv-mlserver/stamp ## measure against Seldon's wrapper and MLServer; writes benchmarks/peers.md
+	$(BENCH)/bin/python -m benchmarks peers --output benchmarks/peers.md
+
+bench-short: $(VENV)/all.stamp ## a minute and a half of it, to see that it runs
 	$(RUN) -m benchmarks --short
 
 models/model.pickle: | $(VENV)/serve.stamp
@@ -118,8 +123,9 @@ $(VENV)/all.stamp: requirements/all.txt pyproject.toml | $(VENV)/bin/python
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $(VENV)/serve.stamp $(VENV)/train.stamp $@
 
-$(BENCH)/stamp: requirements/bench.txt
-	$(PYTHON) -m venv $(BENCH)
-	@echo "Installing what the benchmarks need into $(BENCH) ..."
-	@$(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $<
+# Environments beside ours: to measure in, and those of others.
+.venv-%/stamp: requirements/%.txt
+	$(PYTHON) -m venv $(@D)
+	@echo "Installing $< into $(@D), which takes some minutes ..."
+	@$(@D)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $<
 	@touch $@

@@ -9,8 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
-from . import contributions, fitting, loading, references, scoring
-from .measure import Absent, Family, Ratio, Result
+from . import contributions, fitting, loading, peers, references, scoring, web
+from .measure import Absent, AtMost, Family, Ratio, Result
 
 # A further family is a further module with a `run`.
 FAMILIES: dict[str, Family] = {
@@ -19,29 +19,34 @@ FAMILIES: dict[str, Family] = {
     "contributions": contributions.run,
     "fitting": fitting.run,
     "loading": loading.run,
+    "web": web.run,
+    "peers": peers.run,
 }
+
+# These have a run and a file of their own: they take environments of their own.
+APART = {"peers"}
 
 HEADER = """# Benchmarks
 
-Written by `make bench`. The two sides of a row were timed in turns, in several rounds of one run.
-Times are medians; a ratio is how many times faster ours was, the median of the rounds, and in
-brackets the middle half of them. "Hot" is the median of 200 calls of ours in a row for one of
-theirs; "in turns" is one call each, with the caches as the other left them. The times are this
-machine's and this hour's, the ratios travel better.
+Written by `make bench` or `make bench-peers`. The two sides of a row were timed in turns, in
+several rounds of one run. Times are medians; a ratio is how many times faster ours was, the median
+of the rounds, and in brackets the middle half of them. "Hot" is the median of 200 calls of ours in
+a row for one of theirs; "in turns" is one call each, with the caches as the other left them. The
+times are this machine's and this hour's, the ratios travel better.
 """
 
-COLUMNS = ["what", "ours", "against", "theirs", "ratio", "at least"]
+COLUMNS = ["what", "ours", "against", "theirs", "ratio", "target"]
 
 
 def main() -> None:
     """Run the families that were asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("families", nargs="*", help=f"of {', '.join(FAMILIES)}; all by default")
+    parser.add_argument("families", nargs="*", help=f"of {', '.join(FAMILIES)}")
     parser.add_argument("--short", action="store_true", help="half a minute: see that it runs")
     parser.add_argument("--output", type=Path, help="the Markdown file to write")
     options = parser.parse_args()
     table = [COLUMNS, ["---"] * len(COLUMNS)]
-    for name in options.families or FAMILIES:
+    for name in options.families or [name for name in FAMILIES if name not in APART]:
         for result in FAMILIES[name](options.short):
             table.append(cells(result))
             print("  ".join(f"{cell:<12}" for cell in table[-1]), flush=True)
@@ -54,7 +59,7 @@ def cells(result: Result) -> list[str]:
     """Return a result as a row of the table."""
     if isinstance(result, Ratio):
         lower, upper = result.spread
-        target = "" if result.target is None else f"{result.target:,g}"
+        target = "" if result.target is None else f"at least {result.target:,g}"
         return [
             result.what,
             duration(median(result.ours)),
@@ -63,6 +68,9 @@ def cells(result: Result) -> list[str]:
             f"**{short(result.value)}** ({short(lower)} to {short(upper)})",
             target if result.met else f"{target}, missed",
         ]
+    if isinstance(result, AtMost):
+        target = f"at most {result.target:g} {result.unit}" + ("" if result.met else ", missed")
+        return [result.what, f"**{result.value:.3g}** {result.unit}", "", "", "", target]
     if isinstance(result, Absent):
         return [result.what, "", "", "", result.reason, ""]
     return [result.what, result.value, "", "", "", ""]

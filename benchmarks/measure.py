@@ -51,6 +51,21 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class AtMost:
+    """A number that is better the smaller it is."""
+
+    what: str
+    value: float
+    target: float
+    unit: str
+
+    @property
+    def met(self) -> bool:
+        """Whether the target is met."""
+        return self.value <= self.target
+
+
+@dataclass(frozen=True)
 class Absent:
     """A comparison that could not be made, and why."""
 
@@ -58,7 +73,7 @@ class Absent:
     reason: str
 
 
-Result = Ratio | Figure | Absent
+Result = Ratio | Figure | AtMost | Absent
 Family = Callable[[bool], Iterator[Result]]
 """A module's `run(short)`: it yields its results one by one."""
 

@@ -109,15 +109,15 @@ def delete(
 def drift() -> None:
     """Print how far the recorded rows have moved from training, the largest drift first."""
     with _sentences():
-        from .app import watch_drift  # noqa: PLC0415
         from .artifact import load_model  # noqa: PLC0415
+        from .components import Detector  # noqa: PLC0415
 
         settings = Settings.read()
         model = load_model(settings.model, settings.require_card)
-        gauge = watch_drift(model, open_records(settings.state_dir)[0])
-        if gauge is None:
+        baseline = Detector(model).baseline
+        if baseline is None:
             raise BadSetting(f"{settings.model} has no card to compare the recorded rows with")
-        found = gauge.measure()
+        found = baseline.measure(open_records(settings.state_dir)[0].scored_by)
         if found.score is None:
             raise BadInput(f"{found.rows:,} rows of this model are recorded; drift needs 1,000")
     table = Table("column", "population stability index", box=None)

@@ -13,13 +13,13 @@ from . import __version__
 from .artifact import Model, load_model
 from .components import Desk, Detector
 from .counts import Counts
-from .drift import DriftGauge
+from .drift import DriftWatch
 from .errors import BadSetting, MethodNotAllowed, NotFound, Refusal, count, nearest
 from .front import ID, ROUTE, Front
 from .records import Records, begin_records, new_puid
 from .roads import Answer, Roads, encode_error
 from .routes import create_routes, reply, score_a_row
-from .rows import Floats, Limits
+from .rows import Limits
 from .settings import Settings
 from .state import StateFolder
 
@@ -60,7 +60,9 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_puid) -> F
     # One byte over the limit is let by for `read_body` to see: Werkzeug cuts a body that comes
     # without a length at its limit and does not tell.
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes + 1
-    app.register_blueprint(create_routes(roads, settings, watch_drift(model, desk.records)))
+    drift = _watch_drift(desk)
+    app.extensions["isoserve in each worker"] = [drift.begin] if drift else []
+    app.register_blueprint(create_routes(roads, settings, drift))
     _answer_errors(app)
     app.wsgi_app = Front(app.wsgi_app, roads, _refuse, settings.access_log)  # type: ignore[method-assign]
     log.info(
@@ -87,19 +89,11 @@ def _begin_records(state: StateFolder, model: Model, settings: Settings) -> Reco
     return records
 
 
-def watch_drift(model: Model, records: Records | None) -> DriftGauge | None:
-    """Return what compares the rows that this model has scored with its card's quantiles."""
-    if records is None or model.card is None:
+def _watch_drift(desk: Desk) -> DriftWatch | None:
+    if desk.records is None:
         return None
-    kept, version = records, model.version.encode()
-
-    def read(rows: int) -> tuple[Floats, Floats]:
-        table = kept.read(rows)
-        table = table[table["version"] == version]
-        return table["values"], table["score"]
-
-    features = {feature.name: feature.quantiles for feature in model.card.features}
-    return DriftGauge(read, features, model.card.score_quantiles)
+    features = len(desk.detector.model.features)
+    return DriftWatch(desk.records.scored_by, lambda: desk.detector.baseline, features)
 
 
 def _refuse(error: Exception, environ: Mapping[str, Any]) -> Answer:

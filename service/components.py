@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sklearn.ensemble import IsolationForest
 
 from .artifact import Model, load_model
 from .counts import Counts, Totals
+from .drift import Baseline
 from .errors import BadInput, count
 from .quality import Quality
 from .records import Records
@@ -42,6 +44,15 @@ class Detector:
     threshold: float = 0.0
     by_name: bool = True
     """Whether named columns may come in any order; else names are ignored."""
+
+    @cached_property
+    def baseline(self) -> Baseline | None:
+        """What drift is measured from; None where the model has no card."""
+        card = self.model.card
+        if card is None:
+            return None
+        features = {feature.name: feature.quantiles for feature in card.features}
+        return Baseline(self.model.version, features, card.score_quantiles)
 
     def detect(self, rows: Rows) -> Verdict:
         """Score rows; nothing is counted and nothing remembered."""

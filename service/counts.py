@@ -3,20 +3,8 @@
 All workers of a service write into one mapped file, each into a slot of its own, and whoever wants
 totals adds the slots up. Nothing is sent and nobody waits for another process.
 
-A slot consists of cells: one for the samples (how many, how many outliers, their scores), and one
-for each route and status class. A cell is a selector and two copies of its numbers:
-
-    selector | sequence, numbers, check | sequence, numbers, check
-
-Copy `selector % 2` is live. To change a cell, a writer copies the live numbers over the idle copy,
-changes them there, writes the idle copy's sequence (the selector plus one) and check sum, and
-then stores selector plus one: one aligned store of 8 bytes. Whatever the instruction at which a
-writer is killed, the live copy is whole: the old numbers before that store, the new ones after it.
-What it left half done is in the idle copy, which the next writer begins by writing over.
-
-A reader notes the selector, reads the live copy, and looks at the selector again. If it has not
-moved then no writer has begun to write over what was read, and the numbers belong together; else
-the reader reads again. A dead or stopped writer moves no selector, so nobody ever waits for it.
+A slot consists of cells, whose numbers change together whatever happens (`Cell` says how): one for
+the samples (how many, how many outliers, their scores), and one for each route and status class.
 
 A worker claims the first free slot with a lock that the kernel releases when the worker dies, and
 counts on from the numbers it finds there: no slot is ever cleared, so nothing that was counted is
@@ -49,8 +37,8 @@ from .errors import BadSetting
 from .rows import Verdict
 from .state import (
     MAX_PROCESSES,
-    OUT_OF_ORDER,
     ByteLocks,
+    Cell,
     MappedFile,
     StateFolder,
     fence,
@@ -165,18 +153,16 @@ class Counts:
         self._lock = threading.Lock()
         self._locks: ByteLocks | None = None
         self._slot = -1
-        self._requests: dict[_Key, _Cell] = {}
+        self._requests: dict[_Key, Cell] = {}
 
     def add(self, verdict: Verdict) -> Totals:
         """Count the rows of one verdict and return the totals that include them."""
-        scores = verdict.scores
-        if len(scores) == 1:  # by far the most common size, and numpy's fixed cost is most of it
-            mean = total = scores.item()
-            outliers = int(total < verdict.threshold)
+        scores, outliers, mean = verdict.scores, verdict.outliers, verdict.mean_score
+        if len(scores) == 1:  # numpy's fixed cost would be nearly all
+            total = mean
             buckets = [(bisect_left(SCORE_BOUNDS, total), 1)]
         else:
-            total, mean = float(scores.sum()), float(scores.mean())
-            outliers = int(verdict.labels.sum())
+            total = float(scores.sum())
             places = np.searchsorted(SCORE_BOUNDS, scores, side="left")
             buckets = [(i, n) for i, n in enumerate(np.bincount(places).tolist()) if n]
         with self._lock:
@@ -287,13 +273,13 @@ class Counts:
                 return True
         return False
 
-    def _samples_cell(self, slot: int) -> _Cell:
+    def _samples_cell(self, slot: int) -> Cell:
         place = _SLOTS + slot * _SLOT_WORDS
-        return _Cell(self._words, self._floats, place, _SAMPLES_SIZE)
+        return Cell(self._words, self._floats, place, _SAMPLES_SIZE)
 
-    def _requests_cell(self, slot: int, number: int) -> _Cell:
+    def _requests_cell(self, slot: int, number: int) -> Cell:
         place = _SLOTS + slot * _SLOT_WORDS + _SAMPLES_CELL + number * _REQUESTS_CELL
-        return _Cell(self._words, self._floats, place, _REQUESTS_SIZE)
+        return Cell(self._words, self._floats, place, _REQUESTS_SIZE)
 
     def _claim(self) -> None:
         """Make the first slot that no living process has this process's own."""
@@ -307,7 +293,7 @@ class Counts:
             raise BadSetting(f"more than {MAX_PROCESSES} processes count in one place")
         self._locks, self._slot = locks, slot
 
-    def _find_requests(self, key: _Key) -> _Cell:
+    def _find_requests(self, key: _Key) -> Cell:
         number = self._name(key)
         if number is None:
             return self._find_requests((OTHER, key[1]))
@@ -346,81 +332,6 @@ class Counts:
                 break
             names.append(name)
         return names
-
-
-class _Cell:
-    """Numbers that change together: a selector and two copies, as the module's text says."""
-
-    __slots__ = ("_copies", "_floats", "_selector", "_size", "_words")
-
-    def __init__(
-        self, words: memoryview[int], floats: memoryview[float], place: int, size: int
-    ) -> None:
-        """Lay a cell of `size` numbers, the sequence included, over the words at `place`."""
-        self._words, self._floats = words, floats
-        self._selector = place
-        self._copies = (place + 1, place + 1 + size + 1)
-        self._size = size
-
-    def begin(self) -> tuple[memoryview[int], memoryview[float], int]:
-        """Make the idle copy equal to the live one and return where it begins, to be changed."""
-        words, size = self._words, self._size
-        selector = words[self._selector]
-        live, idle = self._copies[selector & 1], self._copies[~selector & 1]
-        words[idle : idle + size] = words[live : live + size]
-        words[idle] = selector + 1
-        return words, self._floats, idle
-
-    def commit(self) -> None:
-        """Make the idle copy the live one."""
-        words, size = self._words, self._size
-        selector = words[self._selector]
-        idle = self._copies[~selector & 1]
-        words[idle + size] = crc32(words[idle : idle + size])
-        if OUT_OF_ORDER:
-            fence()
-        words[self._selector] = selector + 1
-
-    def read(self) -> tuple[list[int], list[float]]:
-        """Return the live numbers, as integers and as floats: each place is one or the other."""
-        words, size = self._words, self._size
-        while True:
-            selector = words[self._selector]
-            if OUT_OF_ORDER:
-                fence()
-            live = self._copies[selector & 1]
-            numbers = memoryview(bytes(words[live : live + size]))
-            if OUT_OF_ORDER:
-                fence()
-            if words[self._selector] == selector:
-                return list(numbers.cast("q")), list(numbers.cast("d"))
-
-    def read_pair(self) -> tuple[int, int]:
-        """Return the first two live numbers: `read` for those in a hurry."""
-        words = self._words
-        while True:
-            selector = words[self._selector]
-            if OUT_OF_ORDER:
-                fence()
-            live = self._copies[selector & 1]
-            pair = words[live + 1], words[live + 2]
-            if OUT_OF_ORDER:
-                fence()
-            if words[self._selector] == selector:
-                return pair
-
-    def is_used(self) -> bool:
-        """Tell whether anything was ever written."""
-        return self._words[self._selector] != 0
-
-    def is_whole(self) -> bool:
-        """Tell whether the live copy is what a writer left there."""
-        words, size = self._words, self._size
-        selector = words[self._selector]
-        live = self._copies[selector & 1]
-        if not selector:
-            return not any(words[live : live + size + 1])
-        return words[live] == selector and words[live + size] == crc32(words[live : live + size])
 
 
 def reset_counts(folder: Path) -> None:

@@ -11,10 +11,13 @@ Each row has a stamp: nanoseconds of a clock that all workers share and that no 
 moves, plus the row's number in its request. So stamps sort rows as they came, and a row's stamp
 less its number tells its request from all others. A stamp of 0 means that there is no row, and a
 negative one that the row was wiped: it keeps its place among the last rows, so that none that had
-left them comes back. A writer
-sets the stamp to 0, writes the row, and then sets the stamp: one aligned store of 8 bytes. A reader
-reads the stamps, the rows, and the stamps again: a row whose stamp stayed the same is whole.
-Whatever the instruction at which a writer is killed, no half-written row is ever read.
+left them comes back. Who takes an old block sets its stamps to 0 first. Then each row is written,
+and its stamp after it: one aligned store of 8 bytes. A reader reads the stamps, the rows, and the
+stamps again: a row whose stamp stayed the same is whole. Whatever the instruction at which a writer
+is killed, no half-written row is ever read.
+
+A row begins and ends with its stamp, too. After a power cut some pages of the disk are newer than
+others: a row that does not agree with its stamp, or half of which is another row's, is dropped.
 
 In the file, stamps, rows and keys (a check sum of the puid, to find it quickly) follow each other.
 """
@@ -68,7 +71,8 @@ _LARGEST_BLOCK, _SMALLEST_BLOCK, _BLOCKS = 256, 16, 512
 
 _TAKEN = np.iinfo(np.int64).max  # later than any stamp
 
-_Request = tuple[int, float, bytes, bytes]  # stamp, time, version, puid: the same for all its rows
+# Time, version, puid, the puid's key, threshold: the same for all rows of a request.
+_Request = tuple[float, bytes, bytes, int, float]
 
 # Up to here rows are written one by one: numpy's fixed cost is that of about ten rows.
 _FEW = 8
@@ -99,7 +103,7 @@ class Records:
         self._row_bytes = memory[rows_start:keys_start]
         self._key_words = memory[keys_start:].cast("I")
         self._row_size, self._values_size = row_type.itemsize, 8 * len(self.features)
-        self._pack_row = struct.Struct(f"=qddII16s48s{self._values_size}s").pack_into
+        self._pack_row = struct.Struct(f"=qddII16s48s{self._values_size}sq").pack_into
         self._ahead = later_than(int(np.abs(self._stamps).max()))
         self.forget()
         forget_after_fork(self)
@@ -116,11 +120,20 @@ class Records:
 
         Of more rows than are kept the last ones are recorded.
         """
-        name, now = _kept(puid), time.time()
-        write = self._write_few if len(verdict) <= _FEW else self._write_many
-        with self._lock:
+        name, now, scores = _kept(puid), time.time(), verdict.scores
+        request = now, verdict.version.encode(), name, crc32(name), verdict.threshold
+        if len(scores) > _FEW:
+            self._write_many(values, verdict, request)
+            return
+        self._lock.acquire()  # a `with` costs twice as much, and this is paid by every request
+        try:
             stamp = time.monotonic_ns() + self._ahead
-            write((stamp, now, verdict.version.encode(), name), values, verdict)
+            if len(scores) == 1:
+                self._write_row(stamp, 0, scores.item(), values.tobytes(), request)
+            else:
+                self._write_few(stamp, values, verdict, request)
+        finally:
+            self._lock.release()
 
     def read(self, last: int | None = None) -> Recorded:
         """Return the last rows, all that are kept or at most `last`, the oldest first."""
@@ -134,6 +147,12 @@ class Records:
         latest = latest[np.argsort(order[latest])]
         return self._whole(latest, stamps[latest])
 
+    def scored_by(self, version: str, last: int) -> tuple[Floats, Floats]:
+        """Return values and scores of those of the last rows that this model version has scored."""
+        rows = self.read(last)
+        rows = rows[rows["version"] == version.encode()]
+        return rows["values"], rows["score"]
+
     def find(self, puid: str) -> Recorded:
         """Return the rows of the latest request with this puid, in their order; none if unknown.
 
@@ -141,7 +160,17 @@ class Records:
         """
         name = _kept(puid)
         places = np.flatnonzero(self._keys == crc32(name))
-        rows = self._whole(places, self._stamps[places])
+        stamps = self._stamps[places]
+        if len(places) and self._table["puid"][places[stamps.argmax()]] != name:
+            stamps[self._table["puid"][places] != name] = 0  # two puids have one check sum
+        if stamps.max(initial=0) <= 0:
+            return self._table[:0].copy()
+        # The latest request began no earlier than that of the newest row, so where one puid is
+        # used for everything only few rows are looked at.
+        newest = stamps.argmax()
+        first = max(1, stamps[newest] - self._table["row"][places[newest]])
+        recent = np.flatnonzero(stamps >= first)
+        rows = self._whole(places[recent], stamps[recent])
         rows = rows[rows["puid"] == name]
         requests = rows["stamp"] - rows["row"]
         rows = rows[requests == requests.max(initial=0)]
@@ -182,8 +211,7 @@ class Records:
 
         Only for a file that nobody writes to.
         """
-        wrong = self._table["stamp"] != self._stamps
-        wrong |= (self._table["label"] > 1) | ~np.isfinite(self._table["score"])
+        wrong = (self._table["stamp"] != self._stamps) | (self._table["end"] != self._stamps)
         wrong &= self._stamps > 0
         self._stamps[wrong] = 0
         self._ahead = later_than(int(np.abs(self._stamps).max()))
@@ -198,51 +226,55 @@ class Records:
         whole: Recorded = rows[stayed & (rows["stamp"] == stamps)]
         return whole
 
-    def _write_few(self, request: _Request, values: Floats, verdict: Verdict) -> None:
-        stamp, now, version, name = request
-        stamps, key, threshold = self._stamp_words, crc32(name), verdict.threshold
+    def _write_row(
+        self, stamp: int, row: int, score: float, cells: bytes, request: _Request
+    ) -> None:
+        place = self._next
+        if place == self._end:
+            place = self._open_block()
+        now, version, puid, key, threshold = request
+        self._pack_row(
+            self._row_bytes, place * self._row_size,
+            stamp, now, score, row, score < threshold, version, puid, cells, stamp,
+        )  # fmt: skip
+        self._key_words[place] = key
+        if OUT_OF_ORDER:
+            fence()
+        self._stamp_words[place] = stamp
+        self._next = place + 1
+
+    def _write_few(self, stamp: int, values: Floats, verdict: Verdict, request: _Request) -> None:
         cells, width = values.tobytes(), self._values_size
         for i, score in enumerate(verdict.scores.tolist()):
-            place = self._next
-            if place == self._end:
-                place = self._open_block()
-            stamps[place] = 0
-            if OUT_OF_ORDER:
-                fence()
-            self._pack_row(
-                self._row_bytes, place * self._row_size,
-                stamp + i, now, score, i, score < threshold, version, name,
-                cells[i * width : (i + 1) * width],
-            )  # fmt: skip
-            self._key_words[place] = key
-            if OUT_OF_ORDER:
-                fence()
-            stamps[place] = stamp + i
-            self._next = place + 1
+            self._write_row(stamp + i, i, score, cells[i * width : (i + 1) * width], request)
 
-    def _write_many(self, request: _Request, values: Floats, verdict: Verdict) -> None:
-        numbers = slice(max(0, len(verdict) - self.rows), len(verdict))
-        rows = np.empty(numbers.stop - numbers.start, self._table.dtype)
-        rows["row"] = np.arange(numbers.start, numbers.stop)
-        rows["stamp"], rows["time"], rows["version"], rows["puid"] = request
-        rows["stamp"] += rows["row"]
+    def _write_many(self, values: Floats, verdict: Verdict, request: _Request) -> None:
+        """Write rows a block at a time: between blocks other threads have their turn."""
+        numbers = np.arange(max(0, len(verdict) - self.rows), len(verdict))
+        rows = np.empty(len(numbers), self._table.dtype)
+        rows["row"] = numbers
+        rows["time"], rows["version"], rows["puid"], key, _ = request
         rows["score"], rows["label"] = verdict.scores[numbers], verdict.labels[numbers]
         if self.features:
             rows["values"] = values[numbers]
-        written, size, key = rows.view(np.uint8), self._row_size, crc32(request[-1])
+        rows["stamp"] = rows["end"] = time.monotonic_ns() + self._ahead + numbers
         done = 0
         while done < len(rows):
-            if self._next == self._end:
-                self._open_block()
-            first, last = self._next, min(self._next + len(rows) - done, self._end)
-            until = done + last - first
-            self._stamps[first:last] = 0
-            fence()
-            self._row_bytes[first * size : last * size] = written[done * size : until * size].data
-            self._keys[first:last] = key
-            fence()
-            self._stamps[first:last] = rows["stamp"][done:until]
-            self._next, done = last, until
+            with self._lock:
+                done += self._write_piece(rows[done:], key)
+
+    def _write_piece(self, rows: Recorded, key: int) -> int:
+        """Write the first of these rows, as many as fit into this block; return how many."""
+        if self._next == self._end:
+            self._open_block()
+        first, last = self._next, min(self._next + len(rows), self._end)
+        written, size = rows[: last - first], self._row_size
+        self._row_bytes[first * size : last * size] = written.view(np.uint8).data
+        self._keys[first:last] = key
+        fence()
+        self._stamps[first:last] = written["stamp"]
+        self._next = last
+        return last - first
 
     def _open_block(self) -> int:
         """Give back the block just filled, claim another, and return its first free place."""
@@ -272,6 +304,7 @@ class Records:
                 continue
             if found:
                 blocks[block] = 0
+                fence()
             return block, int(np.flatnonzero(blocks[block]).max(initial=-1)) + 1
 
 
@@ -365,6 +398,7 @@ def _row_type(features: int) -> np.dtype[np.void]:
             ("version", "S16"),  # of the model
             ("puid", f"S{_PUID_BYTES}"),
             ("values", np.float64, (features,)),
+            ("end", np.int64),  # the stamp once more
         ]
     )
 
@@ -378,7 +412,7 @@ def _plan(features: Sequence[str], rows: int) -> tuple[dict[str, Any], int]:
     blocks = min(-(-rows // block_rows) + _SPARE_BLOCKS, most // block_rows)
     layout = {
         "kind": "records",
-        "format": 1,
+        "format": 2,
         "byte order": sys.byteorder,
         "rows": min(rows, (blocks - _SPARE_BLOCKS) * block_rows),
         "features": list(features),
@@ -391,7 +425,7 @@ def _plan(features: Sequence[str], rows: int) -> tuple[dict[str, Any], int]:
 def _kept(puid: str) -> bytes:
     """Return a puid as it is recorded: itself, or the beginning and a hash of a long one."""
     name = puid.encode("utf-8", "surrogatepass")
-    if len(name) <= _PUID_BYTES and b"\0" not in name:
+    if len(name) <= _PUID_BYTES and 0 not in name:
         return name
     return (
         name[:15].replace(b"\0", b"?") + b"~" + blake2b(name, digest_size=16).hexdigest().encode()

@@ -13,7 +13,7 @@ from flask import Blueprint, Response, request
 from . import __version__, open_inference, seldon_v1
 from .artifact import Model
 from .components import Desk, Detector
-from .drift import Drift, DriftGauge
+from .drift import Drift, DriftWatch
 from .errors import BadInput, NotFound
 from .metrics import CONTENT_TYPE, Facts, render_metrics, seldon_labels
 from .openapi import describe
@@ -34,7 +34,7 @@ PAGE_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'se
 _SWITCH = {"1": True, "true": True, "": False, "0": False, "false": False}
 
 
-def create_routes(roads: Roads, settings: Settings, drift: DriftGauge | None) -> Blueprint:
+def create_routes(roads: Roads, settings: Settings, drift: DriftWatch | None) -> Blueprint:
     """Return every route of the service."""
     routes = Blueprint("isoserve", __name__)
     _add_seldon(routes, roads)
@@ -46,7 +46,7 @@ def create_routes(roads: Roads, settings: Settings, drift: DriftGauge | None) ->
 
     @routes.get("/metrics")
     def show_metrics() -> Response:
-        measured = drift.measure() if drift else Drift()
+        measured = drift.latest() if drift else Drift()
         page = render_metrics(
             roads.desk.counts.read(), _facts(roads.desk.detector, settings), measured
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -39,10 +39,12 @@ class Message:
 
         `unit`, this service's name and image, joins the units that the message came by.
         """
-        meta = self.meta if self.puid else self.meta | {"puid": new_puid()}
+        if self.puid and not unit:
+            return self
+        meta = self.meta if self.puid else {**self.meta, "puid": new_puid()}
         if unit:
-            meta = meta | {"requestPath": {**unit, **(meta.get("requestPath") or {})}}
-        return self if meta is self.meta else replace(self, meta=meta)
+            meta = {**meta, "requestPath": {**unit, **(meta.get("requestPath") or {})}}
+        return Message(self.rows, self.payload, meta)
 
 
 def decode_message(body: Any, limits: Limits | None = None) -> Message:
@@ -168,8 +170,8 @@ def encode_gauges(
     """
     values: dict[str, float] = {}
     if verdict is not None:
-        values["is_outlier"] = float(verdict.labels.mean())
-        values["anomaly_score"] = float(verdict.scores.mean())
+        values["is_outlier"] = verdict.outliers / len(verdict)
+        values["anomaly_score"] = verdict.mean_score
     values["nb_outliers"] = totals.outliers
     if totals.samples:
         values["fraction_outliers"] = totals.outliers / totals.samples

@@ -23,9 +23,9 @@ import struct
 import threading
 import time
 import weakref
-import zlib
 from pathlib import Path
 from typing import Any, Protocol
+from zlib import crc32
 
 from .errors import BadSetting
 
@@ -221,6 +221,102 @@ class ByteLocks:
         fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, 0, number, 1, 0))
 
 
+class Cell:
+    """Numbers that change together, for any number of readers and one writer at a time.
+
+    It lies in shared memory as a selector and two copies of the numbers:
+
+        selector | sequence, numbers, check | sequence, numbers, check
+
+    Copy `selector % 2` is live. To change a cell, a writer copies the live numbers over the idle
+    copy, changes them there, writes the idle copy's sequence (the selector plus one) and check sum,
+    and then stores selector plus one: one aligned store of 8 bytes. Whatever the instruction at
+    which a writer is killed, the live copy is whole: the old numbers before that store, the new
+    ones after it. What it left half done is in the idle copy, which the next writer begins by
+    writing over.
+
+    A reader notes the selector, reads the live copy, and looks at the selector again. If it has not
+    moved then no writer has begun to write over what was read, and the numbers belong together;
+    else the reader reads again. A dead or stopped writer moves no selector, so nobody ever waits.
+    """
+
+    __slots__ = ("_copies", "_floats", "_selector", "_size", "_words")
+
+    def __init__(
+        self, words: memoryview[int], floats: memoryview[float], place: int, size: int
+    ) -> None:
+        """Lay a cell of `size` numbers, the sequence included, over the words at `place`."""
+        self._words, self._floats = words, floats
+        self._selector = place
+        self._copies = (place + 1, place + 1 + size + 1)
+        self._size = size
+
+    @staticmethod
+    def words(size: int) -> int:
+        """Return how many words a cell of `size` numbers takes."""
+        return 1 + 2 * (size + 1)
+
+    def begin(self) -> tuple[memoryview[int], memoryview[float], int]:
+        """Make the idle copy equal to the live one and return where it begins, to be changed."""
+        words, size = self._words, self._size
+        selector = words[self._selector]
+        live, idle = self._copies[selector & 1], self._copies[~selector & 1]
+        words[idle : idle + size] = words[live : live + size]
+        words[idle] = selector + 1
+        return words, self._floats, idle
+
+    def commit(self) -> None:
+        """Make the idle copy the live one."""
+        words, size = self._words, self._size
+        selector = words[self._selector]
+        idle = self._copies[~selector & 1]
+        words[idle + size] = crc32(words[idle : idle + size])
+        if OUT_OF_ORDER:
+            fence()
+        words[self._selector] = selector + 1
+
+    def read(self) -> tuple[list[int], list[float]]:
+        """Return the live numbers, as integers and as floats: each place is one or the other."""
+        words, size = self._words, self._size
+        while True:
+            selector = words[self._selector]
+            if OUT_OF_ORDER:
+                fence()
+            live = self._copies[selector & 1]
+            numbers = memoryview(bytes(words[live : live + size]))
+            if OUT_OF_ORDER:
+                fence()
+            if words[self._selector] == selector:
+                return list(numbers.cast("q")), list(numbers.cast("d"))
+
+    def read_pair(self) -> tuple[int, int]:
+        """Return the first two live numbers: `read` for those in a hurry."""
+        words = self._words
+        while True:
+            selector = words[self._selector]
+            if OUT_OF_ORDER:
+                fence()
+            live = self._copies[selector & 1]
+            pair = words[live + 1], words[live + 2]
+            if OUT_OF_ORDER:
+                fence()
+            if words[self._selector] == selector:
+                return pair
+
+    def is_used(self) -> bool:
+        """Tell whether anything was ever written."""
+        return self._words[self._selector] != 0
+
+    def is_whole(self) -> bool:
+        """Tell whether the live copy is what a writer left there."""
+        words, size = self._words, self._size
+        selector = words[self._selector]
+        live = self._copies[selector & 1]
+        if not selector:
+            return not any(words[live : live + size + 1])
+        return words[live] == selector and words[live + size] == crc32(words[live : live + size])
+
+
 class Forgetful(Protocol):
     """Something that holds what belongs to one process."""
 
@@ -265,7 +361,7 @@ def later_than(stamp: int) -> int:
 
 def _header(layout: dict[str, Any]) -> bytes:
     text = json.dumps(layout, sort_keys=True).encode()
-    header = _HEAD.pack(_MAGIC, zlib.crc32(text), len(text)) + text
+    header = _HEAD.pack(_MAGIC, crc32(text), len(text)) + text
     return header + bytes(-len(header) % _PAGE)
 
 
@@ -283,7 +379,7 @@ def _read_layout(file: int) -> dict[str, Any]:
     if magic != _MAGIC:
         raise ValueError("it is not a state file of isoserve")
     text = os.pread(file, min(length, os.fstat(file).st_size), _HEAD.size)
-    if zlib.crc32(text) != check:
+    if crc32(text) != check:
         raise ValueError("its header is damaged")
     layout: dict[str, Any] = json.loads(text)
     if os.fstat(file).st_size < len(_header(layout)):

@@ -10,6 +10,7 @@ A request whose connection broke may have been counted or not. The clients' batc
 
 import argparse
 import contextlib
+import hashlib
 import http.client
 import json
 import os
@@ -35,10 +36,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from conftest import Service
 
+from service.artifact import Card, Feature, Golden, load_model
+from service.components import Detector
 from service.counts import SCORE_BOUNDS
 from service.records import open_records
 
 CLIENTS = 8
+PERCENT = np.linspace(0, 1, 101)
 
 # A clock that is a day early or late every now and then.
 ODD_CLOCK = """
@@ -110,13 +114,14 @@ class Answer:
 
 
 class Model:
-    """A forest in a file, and batches of rows whose scores are known."""
+    """A forest in a file with a card, and batches of rows whose scores are known."""
 
     def __init__(self, folder):
-        self.forest = IsolationForest(random_state=16)
-        self.forest.fit(np.random.default_rng(16).lognormal(size=(5000, 2)))
+        table = np.random.default_rng(16).lognormal(size=(5000, 2))
+        self.forest = IsolationForest(random_state=16).fit(table)
         self.path = folder / "model.pickle"
         self.path.write_bytes(pickle.dumps(self.forest, protocol=5))
+        self.baseline = write_card(self.path, self.forest, table)
         self.values = np.random.default_rng(1).lognormal(sigma=1.3, size=(20_000, 2))
         self.scores = self.forest.decision_function(self.values)
 
@@ -127,6 +132,29 @@ class Model:
         buckets = np.bincount(places, minlength=len(SCORE_BOUNDS) + 1).tolist()
         values = json.dumps(self.values[start : start + rows].tolist())
         return Batch(values, Tally(rows, int((scores < 0).sum()), tuple(buckets)))
+
+
+def write_card(path, forest, table):
+    """Write a model's card and return what drift is measured from."""
+    features, scores = np.quantile(table, PERCENT, axis=0).T.tolist(), forest.score_samples(table)
+    card = Card(
+        created="2026-01-01T00:00:00Z",
+        dataset="storm",
+        rows=len(table),
+        features=[Feature(f"f{i}", "float", quantiles) for i, quantiles in enumerate(features)],
+        parameters={},
+        seed=16,
+        offset=forest.offset_,
+        training_outlier_share=0.1,
+        allow_missing=False,
+        score_quantiles=np.quantile(scores - forest.offset_, PERCENT).tolist(),
+        golden=Golden(table[:1].tolist(), forest.decision_function(table[:1]).tolist()),
+        quality=None,
+        versions={},
+        files={path.name: hashlib.sha256(path.read_bytes()).hexdigest()},
+    )
+    path.with_suffix(".json").write_text(card.to_json())
+    return Detector(load_model(path)).baseline
 
 
 class Client(threading.Thread):
@@ -264,6 +292,26 @@ def check_records(report, model, service):
     return rows
 
 
+def check_drift(report, model, service):
+    """Check that soon every worker says of the drift what the record says."""
+    drift = model.baseline.measure(open_records(service.state)[0].scored_by)
+    expected = drift.features | {"": drift.score}
+    limit = time.monotonic() + 15
+    while read_drift(service) != expected and time.monotonic() < limit:
+        time.sleep(0.1)
+    said = [read_drift(service) for _ in range(12)]
+    report.check(len(expected) == 3 and all(one == expected for one in said), "drift is wrong")
+
+
+def read_drift(service):
+    """Return the drift of each feature that /metrics shows, and of the score as that of ''."""
+    return {
+        dict(labels).get("feature", ""): value
+        for (name, labels), value in scrape(service).items()
+        if name.endswith("drift_psi")
+    }
+
+
 def check_log(report, service):
     log = service.log.read_text()
     report.check("set aside" not in log and "damaged" not in log, "a state file was damaged")
@@ -286,6 +334,7 @@ def storm_workers(model, start, kills=100):
         report.worst_wait = max(report.worst_wait, min(waits, default=0.0))
         counted = reconcile(report, counted, crowd, service)
     check_records(report, model, service)
+    check_drift(report, model, service)
     service.stop()
     check_log(report, service)
     return report
@@ -384,7 +433,8 @@ def storm_restarts(model, start, restarts=5):
         report.check(service.stop() == 0, "the service ended with a fault")
         service = start(workers=3, again=service)
         after = scrape(service)
-        ours = {key for key in before if ("route", "/predict") in key[1] or "route" not in str(key)}
+        kept = {key for key in before if "drift" not in key[0]}
+        ours = {key for key in kept if ("route", "/predict") in key[1] or "route" not in str(key)}
         changed = [key for key in ours if before[key] != after.get(key)]
         report.check(not changed, f"a restart changed {changed[:3]}")
     service.stop()
@@ -408,6 +458,7 @@ def storm_rows(model, start, rows=200_000):
         wrong = misled(answers, told)
         report.check(not wrong, f"{wrong} answers have a wrong {told}")
     key = "isoserve_request_duration_seconds_count", (("route", "/predict"), ("status", "2xx"))
+    check_drift(report, model, service)
     scrapes = [scrape(service) for _ in range(12)]
     report.check(scrapes[0][key] == len(answers), "requests are missing")
     ours = [

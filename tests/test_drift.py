@@ -1,13 +1,18 @@
 """Population stability indices: worked out by hand, on real columns, and under too little data."""
 
 import math
+import mmap
+import os
+import signal
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from service.drift import LEAST_ROWS, Bins, Drift, DriftGauge
+from service.drift import LEAST_ROWS, Baseline, Bins, Drift, DriftWatch
 
 DATA = Path(__file__).parents[2] / "shared/data"
 PERCENT = np.linspace(0, 1, 101)
@@ -90,23 +95,33 @@ def test_real_rows_twice_as_large_do():
     assert bins.index(values + 0.5) > 0.25
 
 
-def gauge(values, scores, **features):
+VERSION = "0123456789ab"
+
+
+def baseline(scores, **features):
+    return Baseline(VERSION, features, quantiles(scores))
+
+
+def reader(values, scores):
+    """Stand in for the record: rows of one model version."""
     asked = []
 
-    def read(rows):
-        asked.append(rows)
+    def read(version, rows):
+        asked.append((version, rows))
         return values[-rows:], scores[-rows:]
 
+    return read, asked
+
+
+def measure(values, scores, **features):
     known = features or {"a": quantiles(values[:, 0])}
-    return DriftGauge(read, known, quantiles(scores)), asked
+    return baseline(scores, **known).measure(reader(values, scores)[0])
 
 
 def test_nothing_is_shown_below_a_thousand_rows():
     values, scores = RANDOM.random((LEAST_ROWS, 1)), RANDOM.random(LEAST_ROWS)
-    few, _ = gauge(values[1:], scores[1:])
-    assert few.measure() == Drift(rows=999)
-    enough, _ = gauge(values, scores)
-    drift = enough.measure()
+    assert measure(values[1:], scores[1:]) == Drift(rows=999)
+    drift = measure(values, scores)
     assert (drift.rows, list(drift.features)) == (1000, ["a"])
     assert drift.score == pytest.approx(0, abs=0.01)
 
@@ -115,33 +130,139 @@ def test_missing_values_are_left_out():
     values = RANDOM.random((3000, 2))
     values[::2, 0] = values[:2500, 1] = np.nan
     a = RANDOM.random(5000)
-    both, _ = gauge(values, RANDOM.random(3000), a=quantiles(a), b=quantiles(a))
-    assert list(both.measure().features) == ["a"]  # of b too few are left
-    assert both.measure().features["a"] < 0.05
+    drift = measure(values, RANDOM.random(3000), a=quantiles(a), b=quantiles(a))
+    assert list(drift.features) == ["a"]  # of b too few are left
+    assert drift.features["a"] < 0.05
 
 
 def test_a_feature_whose_quantiles_are_not_known_is_not_shown():
-    one, _ = gauge(RANDOM.random((1000, 1)), RANDOM.random(1000), a=[None] * 101)
-    assert one.measure().features == {}
+    assert measure(RANDOM.random((1000, 1)), RANDOM.random(1000), a=[None] * 101).features == {}
 
 
 def test_without_values_only_the_score_is_measured():
-    bare, _ = gauge(np.empty((1000, 0)), RANDOM.random(1000), a=PERCENT.tolist())
-    assert bare.measure().features == {}
-    assert bare.measure().score is not None
+    drift = measure(np.empty((1000, 0)), RANDOM.random(1000), a=PERCENT.tolist())
+    assert drift.features == {}
+    assert drift.score is not None
 
 
-def test_it_is_measured_only_every_few_seconds(monkeypatch):
-    clock = [1000.0]
-    monkeypatch.setattr("service.drift.time.monotonic", lambda: clock[0])
-    one, asked = gauge(RANDOM.random((1000, 1)), RANDOM.random(1000))
-    for clock[0] in (1000.0, 1004.9, 1005.1):
-        one.measure()
-    assert asked == [10_000, 10_000]
+def test_the_last_rows_of_the_model_are_looked_at_and_of_wide_ones_fewer():
+    for features, rows in ((1, 10_000), (1000, 4000)):
+        names = {f"f{i}": PERCENT.tolist() for i in range(features)}
+        read, asked = reader(RANDOM.random((5000, features)), RANDOM.random(5000))
+        assert len(baseline(RANDOM.random(5000), **names).measure(read).features) == features
+        assert asked == [(VERSION, rows)]
 
 
-def test_of_wide_rows_fewer_are_looked_at():
-    features = {f"f{i}": PERCENT.tolist() for i in range(1000)}
-    wide, asked = gauge(RANDOM.random((5000, 1000)), RANDOM.random(5000), **features)
-    assert len(wide.measure().features) == 1000
-    assert asked == [4000]
+def watch(current, rows=2000):
+    values = np.column_stack([RANDOM.random(rows), RANDOM.random(rows) + 5])
+    return DriftWatch(reader(values, RANDOM.random(rows))[0], lambda: current[0], 3)
+
+
+@pytest.fixture
+def current():
+    """The baseline of the model being served, to be replaced as a swap does."""
+    known = RANDOM.random(5000)
+    return [baseline(known, a=quantiles(known), b=quantiles(known), c=[None] * 101)]
+
+
+def in_child(action):
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        action()
+        time.sleep(60)
+    finally:
+        os._exit(1)
+
+
+def wait_until(true):
+    limit = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+
+
+def stop(pid):
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def test_what_one_process_measures_all_show(current):
+    shared = watch(current)
+    assert shared.latest() == Drift()
+    child = in_child(shared.measure)
+    wait_until(lambda: shared.latest().rows)
+    stop(child)
+    here = watch(current)
+    here._read = shared._read
+    here.measure()
+    assert shared.latest() == here.latest()
+    assert list(shared.latest().features) == ["a", "b"]
+    assert shared.latest().features["a"] < 0.05
+    assert shared.latest().features["b"] > 1
+
+
+def test_of_another_model_nothing_is_shown(current):
+    shared = watch(current)
+    shared.measure()
+    first = shared.latest()
+    current[0] = replace(current[0], version="ba9876543210")
+    assert shared.latest() == Drift()
+    shared.measure()
+    assert shared.latest() == first
+    current[0] = None  # a model without a card
+    shared.measure()
+    assert shared.latest() == Drift()
+
+
+def test_what_is_a_minute_old_is_not_shown(current, monkeypatch):
+    shared, clock = watch(current), time.monotonic_ns()
+    shared.measure()
+    monkeypatch.setattr("service.drift.time.monotonic_ns", lambda: clock + 50 * 10**9)
+    assert shared.latest().rows == 2000
+    monkeypatch.setattr("service.drift.time.monotonic_ns", lambda: clock + 70 * 10**9)
+    assert shared.latest() == Drift()
+
+
+def test_one_process_measures_and_another_takes_over_when_it_dies(current, monkeypatch):
+    monkeypatch.setattr("service.drift._EVERY", 0.02)
+    shared = watch(current)
+    measured = mmap.mmap(-1, 8 * 2)  # how often each child has measured
+    times = memoryview(measured).cast("q")
+
+    def work(child):
+        read = shared._read
+
+        def counting(*asked):
+            times[child] += 1
+            return read(*asked)
+
+        shared._read = counting
+        shared.begin()
+
+    first = in_child(lambda: work(0))
+    wait_until(lambda: times[0])
+    second = in_child(lambda: work(1))
+    wait_until(lambda: times[0] > 10)
+    assert times[1] == 0
+    stop(first)
+    wait_until(lambda: times[1] > 1)
+    stop(second)
+    assert shared.latest().rows == 2000
+
+
+def test_a_measurement_that_fails_is_told_and_tried_again(current, monkeypatch, caplog):
+    shared = watch(current)
+    read, shared._read = shared._read, None
+
+    def sleep(_):
+        if shared.latest().rows:
+            raise KeyboardInterrupt
+        shared._read = read
+
+    monkeypatch.setattr("service.drift.time.sleep", sleep)
+    with pytest.raises(KeyboardInterrupt):
+        shared._watch()
+    assert "drift cannot be measured" in caplog.text
+    assert shared.latest().rows == 2000

@@ -5,6 +5,8 @@ import signal
 import stat
 import threading
 import time
+from random import Random
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -154,6 +156,39 @@ def test_of_a_puid_used_twice_the_later_prediction_is_found(records):
     assert records.find("p")["values"][:, 0].tolist() == [100, 101, 102]
 
 
+def test_of_two_requests_at_one_time_the_one_begun_later_is_found(records, monkeypatch):
+    """Their stamps overlap: a row's stamp is the time of its request plus its number in it."""
+    now = time.monotonic_ns()
+    for later in (0, 5):
+        monkeypatch.setattr("service.records.time.monotonic_ns", lambda later=later: now + later)
+        append(records, "p", 20 if not later else 3, start=100 * later)
+    assert records.find("p")["values"][:, 0].tolist() == [500, 501, 502]
+
+
+def test_puids_with_one_check_sum_are_told_apart(records):
+    random, known = Random(16), {}
+    for _ in range(10**6):
+        puid = random.randbytes(8).hex()
+        twin = known.setdefault(crc32(puid.encode()), puid)
+        if twin != puid:
+            break
+    assert twin != puid
+    append(records, twin, start=1)
+    append(records, puid, start=2)
+    append(records, "other", start=3)
+    assert records.find(twin)["values"].tolist() == [[1, -1]]
+    assert records.find(puid)["values"].tolist() == [[2, -2]]
+
+
+def test_of_a_puid_used_for_every_row_only_the_latest_are_looked_at(records, monkeypatch):
+    for i in range(60):
+        append(records, "p", 17, start=i)
+    looked_at, whole = [], records._whole
+    monkeypatch.setattr(records, "_whole", lambda *rows: looked_at.append(rows) or whole(*rows))
+    assert records.find("p")["values"][:, 0].tolist() == list(range(59, 76))
+    assert [len(places) for places, _ in looked_at] == [17]
+
+
 def test_a_later_prediction_by_another_process_is_the_later_one(records):
     append(records, "p", 300)
     wait_for(in_child(lambda: append(records, "p", start=5)))
@@ -237,14 +272,18 @@ def test_another_layout_is_set_aside_with_its_rows(tmp_path, caplog):
     assert before.features == ("a", "b")
 
 
-def test_damaged_rows_are_dropped_and_told(tmp_path, caplog):
+def test_rows_half_written_to_the_disk_are_dropped_and_told(tmp_path, caplog):
+    """A power cut leaves pages of different times: a row's beginning or end may be another's."""
     records = begin_records(tmp_path, ["a", "b"], 1000)
     append(records, "p", 20)
-    records._table["stamp"][3] += 1
-    records._table["label"][5] = 7
+    rows = records._row_bytes
+    size = len(rows) // len(records._stamps)
+    rows[3 * size : 3 * size + 50] = rows[4 * size : 4 * size + 50]
+    rows[6 * size - 50 : 6 * size] = rows[7 * size - 50 : 7 * size]
+    rows[9 * size : 12 * size] = bytes(3 * size)
     read = begin_records(tmp_path, ["a", "b"], 1000).read()
-    assert sorted(set(range(20)) - set(read["row"].tolist())) == [3, 5]
-    assert "2 damaged rows are dropped" in caplog.text
+    assert sorted(set(range(20)) - set(read["row"].tolist())) == [3, 5, 9, 10, 11]
+    assert "5 damaged rows are dropped" in caplog.text
 
 
 def test_a_damaged_stamp_does_not_lead_the_clock_astray(tmp_path):

@@ -1,0 +1,219 @@
+"""Real servers, and wrk to load them."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .forests import subject
+
+OURS = (sys.executable, "-m", "service")
+BARE, FLASK, NAIVE = (
+    (sys.executable, "-m", "benchmarks.hello", name) for name in ("bare", "flask", "naive")
+)
+
+_TICK = os.sysconf("SC_CLK_TCK")
+
+_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
+
+
+def some_rows(n_rows: int) -> NDArray[np.float64]:
+    """Return rows for the small forest, with few digits as a client would send them."""
+    return subject("small").rows[:n_rows].round(3)
+
+
+def message(n_rows: int) -> bytes:
+    """Return a Seldon message of rows for the small forest."""
+    rows = some_rows(n_rows).tolist()
+    return json.dumps({"data": {"ndarray": rows}}).encode()
+
+
+@dataclass(frozen=True, eq=False)
+class Server:
+    """A server in a process group of its own."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    path: str = "/predict"
+    encode: Callable[[int], bytes] = message
+    """Returns the body of a prediction of some rows."""
+    stop: signal.Signals = signal.SIGTERM
+
+    def wait(self, seconds: float = 60) -> None:
+        """Return once it answers a prediction."""
+        limit = time.monotonic() + seconds
+        while time.monotonic() < limit:
+            assert self.process.poll() is None, f"{self.process.args} has ended"
+            with contextlib.suppress(OSError, http.client.HTTPException), self.connect() as client:
+                client.post(self.encode(1))
+                return
+            time.sleep(0.01)
+        raise TimeoutError(f"no answer in {seconds} s")
+
+    def connect(self) -> Client:
+        """Return a connection that is kept."""
+        return Client(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60), self.path)
+
+    def workers(self) -> list[int]:
+        """Return the ids of the worker processes."""
+        pid = self.process.pid
+        return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def processor_time(self) -> float:
+        """Return the seconds of processor that the workers have used."""
+        fields = [Path(f"/proc/{pid}/stat").read_text().split() for pid in self.workers()]
+        return sum(int(field[13]) + int(field[14]) for field in fields) / _TICK
+
+
+@dataclass(frozen=True)
+class Client:
+    """One connection to a server."""
+
+    connection: http.client.HTTPConnection
+    path: str
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.connection.close()
+
+    def post(self, body: bytes) -> float:
+        """Send one prediction and return the seconds that it took."""
+        start = time.perf_counter()
+        self.connection.request("POST", self.path, body, {"Content-Type": "application/json"})
+        answer = self.connection.getresponse()
+        answer.read()
+        if answer.status != 200:
+            raise ConnectionError(f"{self.path} answers {answer.status}")
+        return time.perf_counter() - start
+
+
+@contextmanager
+def served(folder: Path, command: tuple[str, ...], **settings: Any) -> Iterator[Server]:
+    """Run a server of ours, with these settings, until the block ends."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(dir=folder) as state:
+        chosen = {
+            "port": port,
+            "model": folder / "model.pickle",
+            "state_dir": state,
+            "log_level": "warning",
+        }
+        variables = {f"ISOSERVE_{name.upper()}": str(x) for name, x in (chosen | settings).items()}
+        with running(Server(start(command, variables), port)) as server:
+            yield server
+
+
+def start(
+    command: tuple[str, ...], variables: dict[str, str], folder: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a server in a process group of its own."""
+    return subprocess.Popen(
+        command,
+        env=os.environ | variables,
+        process_group=0,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=folder,
+    )
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(server: Server) -> Iterator[Server]:
+    """Wait until a server answers, and stop it when the block ends."""
+    try:
+        server.wait()
+        yield server
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.process.pid, server.stop)
+        server.process.wait(timeout=30)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What wrk saw."""
+
+    seconds: float
+    """A request, all connections together."""
+    p99: float
+    """Seconds within which 99 of 100 were answered."""
+
+
+@contextmanager
+def loading(
+    server: Server, folder: Path, n_rows: int, span: int, connections: int = 8
+) -> Iterator[list[Load]]:
+    """Let wrk post messages of some rows while the block runs; what it saw is there afterwards.
+
+    It goes on for `span` seconds, whatever the block does.
+    """
+    script = folder / f"{server.port}-{n_rows}.lua"
+    if not script.exists():
+        script.write_text(
+            f"wrk.method = 'POST'\nwrk.body = [=[{server.encode(n_rows).decode()}]=]\n"
+            "wrk.headers['Content-Type'] = 'application/json'\n"
+        )
+    options = ["-t1", f"-c{connections}", f"-d{span}s", "--timeout", "20s", "--latency"]
+    url = f"http://127.0.0.1:{server.port}{server.path}"
+    process = subprocess.Popen(
+        ["wrk", *options, "-s", script, url], stdout=subprocess.PIPE, text=True
+    )
+    seen: list[Load] = []
+    yield seen
+    report, _ = process.communicate(timeout=span + 60)
+    assert "Non-2xx" not in report, report
+    assert "Socket errors" not in report, report
+    rate = float(re.search(r"Requests/sec: +([\d.]+)", report)[1])
+    number, unit = re.search(r"99% +([\d.]+)(\w+)", report).groups()
+    seen.append(Load(1 / rate, float(number) * _UNITS[unit]))
+
+
+def in_turns(
+    servers: dict[str, Server], folder: Path, n_rows: int, rounds: int, span: int
+) -> dict[str, list[float]]:
+    """Load servers in turns, over eight connections; return each one's seconds a request."""
+    times: dict[str, list[float]] = {name: [] for name in servers}
+    for _ in range(rounds):
+        for name, server in servers.items():
+            with loading(server, folder, n_rows, span) as seen:
+                pass
+            times[name].append(seen[0].seconds)
+    return times
+
+
+def describe(n_rows: int, workers: int) -> str:
+    """Name a case of the table."""
+    rows = f"{n_rows:,} row{'s' * (n_rows > 1)}"
+    return f"HTTP, {rows}, {workers} worker{'s' * (workers > 1)}"
+
+
+def private_bytes(pid: int) -> int:
+    """Return the memory that a process shares with nobody (USS)."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
