@@ -110,11 +110,15 @@ def _seldon_paths() -> Schema:
         "/predict": predict,
         "/api/v1.0/predictions": {"post": dict(predict["post"])},
         "/api/v0.1/predictions": {"post": dict(predict["post"])},
-        "/transform-input": both("Return the rows, labels in the tags.", "RowsAnswer", options),
+        "/transform-input": both(
+            "Return the rows, their labels in the tags.", "RowsAnswer", options
+        ),
         "/transform-output": both("Pass a message on as it came.", "EchoAnswer"),
-        "/route": none("Routers route; this is none."),
-        "/aggregate": none("Combiners aggregate; this is none."),
-        "/health/ping": {"get": _text("Answer pong.", "Seldon v1", "text/html; charset=utf-8")},
+        "/route": none("Refuse: this is no router."),
+        "/aggregate": none("Refuse: this is no combiner."),
+        "/health/ping": {
+            "get": _text("Tell that the process answers.", "Seldon v1", "text/html; charset=utf-8")
+        },
         "/health/status": {"get": status},
         "/api/v1.0/health/status": {"get": dict(status)},
         "/metadata": {"get": metadata},
@@ -142,14 +146,18 @@ def _open_inference_paths(name: str, version: str) -> Schema:
         infer["responses"]["200"]["content"] |= _bytes()
         return (
             {"get": _operation("Describe the model.", tag, "Model", named, [404])},
-            {"get": _operation("Tell if the model is ready.", tag, "Ready", named, [404])},
+            {
+                "get": _operation(
+                    "Score a row, and so tell that the model is ready.", tag, "Ready", named, [404]
+                )
+            },
             {"post": infer},
         )
 
     plain, versioned = about(model), about(model, its_version)
     change = {
         "post": {
-            "summary": "The model is chosen at the start.",
+            "summary": "Refuse: the model is chosen at the start.",
             "tags": [tag],
             "parameters": [model],
             "responses": {"400": _error(400, "InferenceError")},
@@ -159,8 +167,12 @@ def _open_inference_paths(name: str, version: str) -> Schema:
     index = _operation("List the one model.", tag, "Index", asks, [400, 413, 415])
     return {
         "/v2": {"get": _operation("Describe the server.", tag, "Server")},
-        "/v2/health/live": {"get": _operation("Tell if the process answers.", tag, "Live")},
-        "/v2/health/ready": {"get": _operation("Score a row.", tag, "LiveAndReady")},
+        "/v2/health/live": {"get": _operation("Tell that the process answers.", tag, "Live")},
+        "/v2/health/ready": {
+            "get": _operation(
+                "Score a row, and so tell that the model is ready.", tag, "LiveAndReady"
+            )
+        },
         "/v2/models/{model}": plain[0],
         "/v2/models/{model}/ready": plain[1],
         "/v2/models/{model}/infer": plain[2],
@@ -185,13 +197,15 @@ def _mlflow_paths() -> Schema:
     )
     return {
         "/invocations": {"post": invoke},
-        "/ping": {"get": _text("Score a row.", "MLflow", _PLAIN)},
+        "/ping": {
+            "get": _text("Score a row, and so tell that the model is ready.", "MLflow", _PLAIN)
+        },
         "/version": {"get": _text("Tell isoserve's version.", "MLflow", _PLAIN)},
     }
 
 
 def _our_paths() -> Schema:
-    document = _operation("Show this document.", "Service", "Anything")
+    document = _operation("Show the OpenAPI document.", "Service", "Anything")
     name = _in_path("name", "swagger-ui.css")
     files = {
         "summary": "A file of the page.",
@@ -200,12 +214,16 @@ def _our_paths() -> Schema:
         "responses": {"200": {"description": "It."}, "404": _error(404, "SeldonError")},
     }
     return {
-        "/live": {"get": _operation("Tell if the process answers.", "Service", "Live")},
-        "/ready": {"get": _operation("Score a row.", "Service", "OnlyReady")},
+        "/live": {"get": _operation("Tell that the process answers.", "Service", "Live")},
+        "/ready": {
+            "get": _operation(
+                "Score a row, and so tell that the model is ready.", "Service", "OnlyReady"
+            )
+        },
         "/metrics": {"get": _text("Show the numbers, for Prometheus.", "Service", _METRICS)},
         "/openapi.json": {"get": document},
         "/seldon.json": {"get": dict(document)},
-        "/docs": {"get": _text("Show this document as a page.", "Service", _HTML)},
+        "/docs": {"get": _text("Show the OpenAPI document as a page.", "Service", _HTML)},
         "/docs/{name}": {"get": files},
     }
 

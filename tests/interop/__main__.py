@@ -1,13 +1,11 @@
 """Let real clients use a running service, and write down what worked: docs/conformance.md.
 
-    python -m tests.interop              all clients; environments are made as needed
+    python -m tests.interop              all clients
     python -m tests.interop triton       this client alone; nothing is written
 
-Each client's script runs in an environment of its own, .venv-interop-NAME, which holds exactly what
-tests/interop/requirements/NAME.txt pins.
+Each client's script runs in an environment beside ours; `make interop` makes them.
 """
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -32,14 +30,14 @@ from .report import Case  # noqa: E402
 # script -> the environment that it runs in; "" is this one.
 SCRIPTS = {
     "plain": "",
-    "seldon": "seldon",
-    "triton": "clients",
-    "kserve_client": "clients",
-    "mlserver_infer": "mlserver",
-    "mlflow_client": "clients",
+    "seldon": ".venv-seldon",
+    "triton": ".venv-clients",
+    "kserve_client": ".venv-clients",
+    "mlserver_infer": ".venv-mlserver",
+    "mlflow_client": ".venv-clients",
 }
 
-# What is said of each client's version: environment and package.
+# The package whose version is told with each client.
 VERSIONS = {
     "seldon": "seldon-core",
     "triton": "tritonclient",
@@ -150,7 +148,9 @@ def make_case(port: int, folder: Path) -> Case:
 
 def run(name: str, case: Path) -> list[dict]:
     """Run one client's script and return what it says."""
-    python = prepare(SCRIPTS[name]) if SCRIPTS[name] else Path(sys.executable)
+    python = ROOT / SCRIPTS[name] / "bin/python" if SCRIPTS[name] else Path(sys.executable)
+    if name == "seldon":
+        install_ourselves(python)
     done = subprocess.run(
         [python, f"{name}.py", case],
         cwd=HERE,
@@ -171,35 +171,14 @@ def run(name: str, case: Path) -> list[dict]:
     return said
 
 
-def prepare(name: str) -> Path:
-    """Return the Python of an environment, made anew where its requirements have changed."""
-    folder, lock = ROOT / f".venv-interop-{name}", HERE / f"requirements/{name}.txt"
-    python, stamp = folder / "bin/python", folder / "made-of"
-    digest = hashlib.sha256(lock.read_bytes()).hexdigest()
-    uv = [Path(sys.executable).with_name("uv"), "--quiet"]
-    if not stamp.exists() or stamp.read_text() != digest:
-        print(f"installing what {name} needs into {folder.name} ...", flush=True)
-        subprocess.run(
-            [*uv, "venv", "--clear", "--python", f"{sys.version_info[0]}.{sys.version_info[1]}",
-             folder],
-            check=True,
-        )  # fmt: skip
-        install = ["pip", "install", "--require-hashes", "--requirement", lock]
-        subprocess.run([*uv, *install, "--python", python], check=True)
-        stamp.write_text(digest)
-    if name == "seldon":
-        install_ourselves(uv, python)
-    return python
-
-
-def install_ourselves(uv: list, python: Path) -> None:
-    """Install our package, as it is now, without what it depends on."""
+def install_ourselves(python: Path) -> None:
+    """Install our package into an environment, as it is now, without what it depends on."""
     with tempfile.TemporaryDirectory() as folder:
         build = ["pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder]
         subprocess.run([sys.executable, "-m", *build, ROOT], check=True, capture_output=True)
         (wheel,) = Path(folder).glob("*.whl")
-        install = ["pip", "install", "--no-deps", "--force-reinstall", wheel, "--python", python]
-        subprocess.run([*uv, *install], check=True)
+        install = ["pip", "install", "--quiet", "--no-deps", "--force-reinstall", wheel]
+        subprocess.run([python, "-m", *install], check=True, capture_output=True)
 
 
 def render(found: list[dict]) -> str:
