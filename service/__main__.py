@@ -15,10 +15,12 @@ from rich.table import Table
 
 from . import __version__
 from .counts import reset_counts
-from .errors import BadInput, BadSetting, IsoserveError
+from .errors import BadInput, BadSetting, IsoserveError, count
+from .feedback import FeedbackStore, open_feedback
 from .records import export_records, open_records
 from .server import Server, check_address, configure_logs
 from .settings import Settings, describe_settings, unknown_variables
+from .tablefile import write_table
 
 cli = typer.Typer(
     help="Serve an Isolation Forest over HTTP. Settings come from the environment: see `settings`.",
@@ -29,8 +31,10 @@ cli = typer.Typer(
 
 counts_cli = typer.Typer(help="The running counts.", no_args_is_help=True)
 records_cli = typer.Typer(help="The record of the rows scored last.", no_args_is_help=True)
+feedback_cli = typer.Typer(help="What clients said of predictions.", no_args_is_help=True)
 cli.add_typer(counts_cli, name="counts")
 cli.add_typer(records_cli, name="records")
+cli.add_typer(feedback_cli, name="feedback")
 
 
 @cli.callback(invoke_without_command=True)
@@ -97,9 +101,7 @@ def delete(
 ) -> None:
     """Wipe rows from the record, and from those set aside; the service may be running."""
     with _sentences():
-        if (puid is None) == (before is None):
-            raise BadInput("say which rows: either --puid or --before")
-        until = None if before is None else _seconds(before)
+        until = _check_choice(puid, before)
         records = open_records(Settings.read().state_dir)
         rows = sum(record.delete(puid, until) for record in records)
     typer.echo(f"{rows:,} rows are wiped.")
@@ -125,6 +127,61 @@ def drift() -> None:
     for feature, index in found.largest(len(found.features)):
         table.add_row(feature, f"{index:.4f}")
     _print(table)
+
+
+@feedback_cli.command("summary")
+def summarize() -> None:
+    """Print how good the labels were, as far as feedback tells."""
+    with _sentences():
+        learned = _feedback().read()
+    table = Table("", "so far", f"last {learned.recent.rows:,}", box=None)
+    for name in ("true_negative", "false_positive", "false_negative", "true_positive"):
+        counts = (f"{getattr(one, name):,}" for one in (learned.total, learned.recent))
+        table.add_row(name.replace("_", " ") + "s", *counts)
+    total, recent = learned.total.figures(), learned.recent.figures()
+    for name, figure in total.items():
+        table.add_row(name, f"{figure:.4f}", f"{recent[name]:.4f}" if name in recent else "")
+    _print(table)
+    rewards, misses = count(learned.rewarded, "reward"), count(learned.unmatched, "message")
+    typer.echo(f"{rewards} other than 0, in sum {learned.reward:,}.")
+    typer.echo(f"{misses} about no known prediction.")
+
+
+@feedback_cli.command("export")
+def export_feedback(
+    file: Annotated[Path, typer.Argument(help="A .csv or .parquet file to write.")],
+) -> None:
+    """Write all that was said as a table, what was revised later included."""
+    with _sentences():
+        statements = _feedback().statements()
+        write_table(statements, file)
+    typer.echo(f"{len(statements['time']):,} lines are in {file.absolute()}")
+
+
+@feedback_cli.command("delete")
+def delete_feedback(
+    puid: Annotated[str | None, typer.Option(help="The feedback about this prediction.")] = None,
+    before: Annotated[
+        str | None, typer.Option(help="What first came before this time, as in 2026-01-31T12:00Z.")
+    ] = None,
+) -> None:
+    """Delete feedback, its history included; the service may be running."""
+    with _sentences():
+        until = _check_choice(puid, before)
+        deleted = _feedback().delete(puid, until)
+    typer.echo(f"{deleted:,} truths and rewards are deleted.")
+
+
+def _feedback() -> FeedbackStore:
+    settings = Settings.read()
+    return open_feedback(settings.state_dir, settings.window)
+
+
+def _check_choice(puid: str | None, before: str | None) -> float | None:
+    """Return --before in seconds, where that was chosen and not --puid; BadInput for both."""
+    if (puid is None) == (before is None):
+        raise BadInput("say which rows: either --puid or --before")
+    return None if before is None else _seconds(before)
 
 
 def _print(table: Table) -> None:

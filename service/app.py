@@ -15,8 +15,11 @@ from .components import Desk, Detector
 from .counts import Counts
 from .drift import DriftWatch
 from .errors import BadSetting, MethodNotAllowed, NotFound, Refusal, count, nearest
+from .feedback import begin_feedback
 from .front import ID, ROUTE, Front
-from .records import Records, begin_records, new_puid
+from .ids import new_id
+from .judge import Judge
+from .records import Records, begin_records, forget_records
 from .roads import Answer, Roads, encode_error
 from .routes import create_routes, reply, score_a_row
 from .rows import Limits
@@ -26,7 +29,7 @@ from .state import StateFolder
 log = structlog.get_logger("isoserve")
 
 
-def create_app(settings: Settings, make_puid: Callable[[], str] = new_puid) -> Flask:
+def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Flask:
     """Return the WSGI application; its model is loaded and has scored a row.
 
     Raises:
@@ -46,10 +49,12 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_puid) -> F
     limits = Limits(
         settings.max_rows, settings.max_columns, settings.max_depth, settings.max_body_bytes
     )
+    feedback = begin_feedback(state.path, settings.window, settings.feedback_days)
     roads = Roads(
         desk,
         limits,
         make_puid,
+        Judge(desk, feedback),
         model_name=settings.model_name,
         unit={settings.model_name: settings.model_image} if settings.model_image else {},
         show_metrics=settings.answer_metrics,
@@ -78,6 +83,7 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_puid) -> F
 
 def _begin_records(state: StateFolder, model: Model, settings: Settings) -> Records | None:
     if not settings.records:
+        forget_records(state.path)
         return None
     records = begin_records(state.path, model.features, settings.records, settings.record_values)
     log.info(
@@ -100,7 +106,8 @@ def _refuse(error: Exception, environ: Mapping[str, Any]) -> Answer:
     """Turn any failure into one sentence in the caller's protocol."""
     path = environ["PATH_INFO"]
     if isinstance(error, Refusal):
-        return Answer(error.status, encode_error(path, str(error)))
+        body = encode_error(path, str(error), server_fault=error.status >= 500)
+        return Answer(error.status, body, retry_after=error.retry_after)
     request_id = environ[ID]
     log.error("request failed", route=environ[ROUTE], request_id=request_id, exc_info=error)
     return Answer(500, encode_error(path, "internal error; the log has it", server_fault=True))

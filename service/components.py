@@ -237,5 +237,5 @@ class OutlierIsolationForest(CoreIsolationForest):
     def metrics(self) -> list[dict[str, Any]]:
         """Return the gauges of the base class and those that feedback has made known."""
         with self._quality_lock:
-            learned = self._quality.gauges()
+            learned = self._quality.learned().gauges()
         return super().metrics() + [gauge(key, value) for key, value in learned.items()]

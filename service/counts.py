@@ -36,9 +36,11 @@ import numpy as np
 from .errors import BadSetting
 from .rows import Verdict
 from .state import (
+    KEPT_ASIDE,
     MAX_PROCESSES,
     ByteLocks,
     Cell,
+    InUse,
     MappedFile,
     StateFolder,
     fence,
@@ -54,13 +56,13 @@ FILE_NAME = "counts.bin"
 SCORE_BOUNDS = tuple(round(-0.5 + 0.05 * i, 2) for i in range(21))
 
 # Seconds. One row takes well under a millisecond, a batch of 200,000 about one second.
-DURATION_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0)
+DURATION_BOUNDS = (0.0005, 0.001, 0.0025, 0.01, 0.05, 0.25, 1.0)
 
 OTHER = "other"
 """The route of every request that has none of its own."""
 
 SERIES = 128
-"""The most pairs of route and status class that are counted apart; beyond, all are OTHER."""
+"""The most pairs of route and status class that are counted apart; what comes beyond is OTHER."""
 
 _STATUS_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 
@@ -82,9 +84,10 @@ _SAMPLES_CELL = 64  # 61 words in use; a power of 2, so that no cell lies on two
 # The numbers of a request cell.
 _COUNT, _SECONDS, _DURATION_BUCKETS = range(1, 4)
 _REQUESTS_SIZE = _DURATION_BUCKETS + len(DURATION_BOUNDS) + 1
-_REQUESTS_CELL = 32  # 29 words in use
+_REQUESTS_CELL = 32  # 25 words in use
 
 _SLOT_WORDS = _SAMPLES_CELL + SERIES * _REQUESTS_CELL
+_SELECTORS = [0, *range(_SAMPLES_CELL, _SLOT_WORDS, _REQUESTS_CELL)]  # where a slot's cells begin
 
 _Key = tuple[str, str]  # route, status class
 
@@ -106,6 +109,11 @@ class Durations:
     buckets: tuple[int, ...] = (0,) * (len(DURATION_BOUNDS) + 1)
     """How many fell into each interval of DURATION_BOUNDS, the last one open."""
 
+    def __add__(self, other: Durations) -> Durations:
+        """Return both together."""
+        buckets = _add((self.buckets, other.buckets))
+        return Durations(self.count + other.count, self.seconds + other.seconds, buckets)
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -119,7 +127,8 @@ class Snapshot:
     last_mean_score: float = 0.0
     """Of the latest scored request; meaningless while nothing was scored."""
     requests: Mapping[tuple[str, str], Durations] = field(default_factory=dict)
-    """(route, status class such as '2xx') to durations; only what has happened."""
+    """(route, status class such as '2xx') to durations, only what has happened, and in the order in
+    which it first did."""
 
 
 class Counts:
@@ -139,7 +148,7 @@ class Counts:
         """
         self._open(folder)
         if folder is not None and self._is_damaged():
-            set_aside(folder / FILE_NAME, "its numbers are damaged")
+            set_aside(folder / FILE_NAME, "its numbers are damaged", KEPT_ASIDE)
             self._open(folder)
         self._samples = [self._samples_cell(slot) for slot in range(MAX_PROCESSES)]
         self._ahead = later_than(max(cell.read()[0][_STAMP] for cell in self._samples))
@@ -243,7 +252,7 @@ class Counts:
     def _open(self, folder: Path | None) -> None:
         layout: dict[str, Any] = {
             "kind": "counts",
-            "format": 1,
+            "format": 2,
             "byte order": sys.byteorder,
             "slots": MAX_PROCESSES,
             "series": SERIES,
@@ -252,20 +261,22 @@ class Counts:
         }
         size = (_SLOTS + MAX_PROCESSES * _SLOT_WORDS) * _WORD
         if folder is None:
-            self._file = MappedFile.anonymous(layout, size)
+            self._file = MappedFile.anonymous(layout, size, _nothing_counted())
         else:
-            self._file = MappedFile.open_or_create(folder / FILE_NAME, layout, size)
+            path = folder / FILE_NAME
+            self._file = MappedFile.open_or_create(path, layout, size, _nothing_counted())
         self._body = memoryview(self._file.memory)[self._file.start :]
         self._words, self._floats = self._body.cast("q"), self._body.cast("d")
         # Not trusted from one run to the next: it has no check sum, and is as soon found again.
         slots = np.asarray(self._words)[_SLOTS:].reshape(MAX_PROCESSES, _SLOT_WORDS)
-        self._words[_USED] = 1 + max(np.flatnonzero(slots.any(axis=1)).tolist(), default=-1)
+        used = slots[:, _SELECTORS].any(axis=1)
+        self._words[_USED] = 1 + max(np.flatnonzero(used).tolist(), default=-1)
 
     def _is_damaged(self) -> bool:
         names = len(self._read_names())
         if any(self._words[_NAMES + i * _NAME_WORDS] for i in range(names, SERIES)):
             return True
-        for slot in range(self._words[_USED]):
+        for slot in range(MAX_PROCESSES):
             cells = [self._requests_cell(slot, i) for i in range(SERIES)]
             if not self._samples_cell(slot).is_whole() or not all(c.is_whole() for c in cells):
                 return True
@@ -340,8 +351,28 @@ def reset_counts(folder: Path) -> None:
     Raises:
         BadSetting: it is running.
     """
-    held = StateFolder(folder, patience=0)
+    try:
+        held = StateFolder(folder, patience=0)
+    except InUse as error:
+        raise BadSetting(
+            f"the counts in {folder} are those of a running service (process {error.owner}); "
+            "stop it first"
+        ) from error
     (held.path / FILE_NAME).unlink(missing_ok=True)
+
+
+def _nothing_counted() -> bytes:
+    """Return the names and slots of a new file.
+
+    Each cell has the check sum of its zeros: so zeros alone, as a lost page of the disk reads, are
+    not taken for a cell that was never used.
+    """
+    words = np.zeros(_SLOTS + MAX_PROCESSES * _SLOT_WORDS, np.int64)
+    slots = words[_SLOTS:].reshape(MAX_PROCESSES, _SLOT_WORDS)
+    samples, *requests = _SELECTORS
+    slots[:, samples + 1 + _SAMPLES_SIZE] = crc32(bytes(_SAMPLES_SIZE * _WORD))
+    slots[:, np.array(requests) + 1 + _REQUESTS_SIZE] = crc32(bytes(_REQUESTS_SIZE * _WORD))
+    return words.tobytes()
 
 
 def _check_name(name: bytes) -> int:

@@ -9,7 +9,8 @@
         ├── NotFound            404
         ├── MethodNotAllowed    405
         ├── TooLarge            413
-        └── Unsupported         415
+        ├── Unsupported         415
+        └── Unavailable         503
 
 The text of each is one sentence: what is wrong, where, and what to do.
 """
@@ -36,9 +37,11 @@ class CannotTrain(IsoserveError):
 
 
 class Refusal(IsoserveError):
-    """A request is refused for something its sender can change."""
+    """A request is refused for something its sender can change, or wait for."""
 
     status = HTTPStatus.BAD_REQUEST
+    retry_after: int | None = None
+    """Seconds after which the same request may succeed."""
 
 
 class BadInput(Refusal):
@@ -46,7 +49,7 @@ class BadInput(Refusal):
 
 
 class NotFound(Refusal):
-    """There is no such route."""
+    """There is no such thing: no such route, or no such prediction."""
 
     status = HTTPStatus.NOT_FOUND
 
@@ -67,6 +70,13 @@ class Unsupported(Refusal):
     """The body is packed in a way that is not read here."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+
+class Unavailable(Refusal):
+    """What the request needs does not work at the moment."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after = 1
 
 
 def count(number: int, noun: str) -> str:

@@ -11,13 +11,13 @@ import re
 from collections.abc import Callable, Iterable
 from functools import partial
 from http import HTTPStatus
-from secrets import token_hex
 from time import perf_counter
 from typing import Any
 
 import structlog
 
 from .counts import OTHER
+from .ids import new_id
 from .roads import MODEL_VERSION, Answer, Roads, receive
 from .wire import JSON
 
@@ -60,7 +60,7 @@ class Front:
         """Answer one request."""
         started = perf_counter()
         sent = environ.get("HTTP_X_REQUEST_ID")
-        environ[ID] = sent if sent and _GOOD_ID.fullmatch(sent) else token_hex(8)
+        environ[ID] = sent if sent and _GOOD_ID.fullmatch(sent) else new_id()[:16]
         environ[ROUTE] = OTHER
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:

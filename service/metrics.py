@@ -11,12 +11,17 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from .counts import DURATION_BOUNDS, SCORE_BOUNDS, Snapshot
+from .counts import DURATION_BOUNDS, OTHER, SCORE_BOUNDS, Durations, Snapshot
 from .drift import Drift
+from .quality import Learned
 from .settings import Settings
 
-# A page of metrics stays readable, and its number of series bounded, however wide the rows.
+# A page of metrics stays readable, however wide the rows, whatever is asked and whoever adds to it.
+MOST_SERIES = 500
 _MOST_FEATURES = 50
+_MOST_TIMED = 20
+
+_NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -39,9 +44,18 @@ METRICS = {
     ),
     "isoserve_score_drift_psi": ("gauge", "The same of the score."),
     "isoserve_model_info": ("gauge", "The model being served: its labels; the value is 1."),
+    "isoserve_requests_total": ("counter", "Requests answered, by route and class of status."),
     "isoserve_request_duration_seconds": (
         "histogram",
-        "Time to answer a request, by route and class of status, in seconds.",
+        "Time to answer a request, by route, in seconds.",
+    ),
+    "isoserve_storage_up": (
+        "gauge",
+        "1 while feedback can be stored, tried at each scrape; else 0.",
+    ),
+    "isoserve_feedback_unmatched_total": (
+        "counter",
+        "Feedback about no known prediction, answered with 404.",
     ),
     "is_outlier": ("gauge", "Seldon: share of outliers in the latest request."),
     "anomaly_score": ("gauge", "Seldon: mean score of the latest request."),
@@ -49,6 +63,25 @@ METRICS = {
     "fraction_outliers": ("gauge", "Seldon: share of outliers so far."),
     "observation": ("gauge", "Seldon: samples scored so far."),
     "threshold": ("gauge", "Seldon: a sample is an outlier when its score is below this."),
+    "seldon_api_model_feedback_total": ("counter", "Seldon: feedback with a reward other than 0."),
+    "seldon_api_model_feedback_reward_total": ("counter", "Seldon: the sum of the rewards."),
+    "true_negative": ("gauge", "Seldon: inliers not flagged, of the rows that feedback judged."),
+    "false_positive": ("gauge", "Seldon: inliers flagged."),
+    "false_negative": ("gauge", "Seldon: outliers not flagged."),
+    "true_positive": ("gauge", "Seldon: outliers flagged."),
+    **{
+        f"{name}_{suffix}": ("gauge", f"Seldon: {text}, {which}.")
+        for suffix, which in (("tot", "so far"), ("roll", "in the window"))
+        for name, text in (
+            ("nb_labels", "rows that feedback judged"),
+            ("nb_outliers", "true outliers among them"),
+            ("accuracy", "share of right labels"),
+            ("precision", "share of outliers among the flagged"),
+            ("recall", "share of flagged among the outliers"),
+            ("f1", "harmonic mean of precision and recall"),
+            ("f2", "the same, recall weighted double"),
+        )
+    },
 }
 
 
@@ -60,32 +93,52 @@ class Facts:
     model_info: Mapping[str, str]
     """Labels of isoserve_model_info."""
     training_outlier_share: float | None
-    seldon_labels: Mapping[str, str]
+    seldon_labels: dict[str, str]
 
 
-def render_metrics(snapshot: Snapshot, facts: Facts, drift: Drift) -> bytes:
-    """Return the exposition in Prometheus' text format, version 0.0.4."""
+def render_metrics(
+    snapshot: Snapshot, facts: Facts, drift: Drift, learned: Learned | None, storage_up: bool
+) -> bytes:
+    """Return the exposition in Prometheus' text format, version 0.0.4.
+
+    `learned` is what feedback has told, None where that cannot be read.
+    """
     registry = CollectorRegistry()
-    registry.register(_Families(snapshot, facts, drift))
+    registry.register(_Families(snapshot, facts, drift, learned, storage_up))
     return generate_latest(registry)
 
 
 class _Families(Collector):
     """Every family of METRICS, once."""
 
-    def __init__(self, snapshot: Snapshot, facts: Facts, drift: Drift) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        facts: Facts,
+        drift: Drift,
+        learned: Learned | None,
+        storage_up: bool,
+    ) -> None:
         self._snapshot, self._facts, self._drift = snapshot, facts, drift
+        self._learned, self._storage_up = learned, storage_up
 
     def describe(self) -> list[Metric]:
         """Name nothing in advance, so that registering collects nothing."""
         return []
 
     def collect(self) -> Iterator[Metric]:
+        """Yield them; durations, which take the most series, get what the others leave."""
+        others = list(self._others())
+        left = MOST_SERIES - sum(len(family.samples) for family in others)
+        yield from others
+        yield _durations(self._snapshot, min(_MOST_TIMED, left // (len(DURATION_BOUNDS) + 3)))
+
+    def _others(self) -> Iterator[Metric]:
         snapshot, facts = self._snapshot, self._facts
         yield _counter("isoserve_samples_total", snapshot.totals.samples)
         yield _counter("isoserve_outliers_total", snapshot.totals.outliers)
         yield _score(snapshot)
-        yield _durations(snapshot)
+        yield _requests(snapshot)
         yield _gauge("isoserve_threshold", facts.threshold)
         if facts.training_outlier_share is not None:
             yield _gauge("isoserve_training_outlier_share", facts.training_outlier_share)
@@ -93,6 +146,9 @@ class _Families(Collector):
         yield _gauge("isoserve_model_info", 1, facts.model_info)
         for name, value in _seldon_gauges(snapshot, facts.threshold).items():
             yield _gauge(name, value, facts.seldon_labels)
+        yield _gauge("isoserve_storage_up", int(self._storage_up))
+        if self._learned is not None:
+            yield from _learned(self._learned, facts.seldon_labels | {"method": "feedback"})
 
 
 def _seldon_gauges(snapshot: Snapshot, threshold: float) -> dict[str, float]:
@@ -106,6 +162,14 @@ def _seldon_gauges(snapshot: Snapshot, threshold: float) -> dict[str, float]:
     gauges["observation"] = totals.samples
     gauges["threshold"] = threshold
     return gauges
+
+
+def _learned(learned: Learned, labels: Mapping[str, str]) -> Iterator[Metric]:
+    yield _counter("isoserve_feedback_unmatched_total", learned.unmatched)
+    yield _counter("seldon_api_model_feedback_total", learned.rewarded, labels)
+    yield _counter("seldon_api_model_feedback_reward_total", learned.reward, labels)
+    for name, value in learned.gauges().items():
+        yield _gauge(name, value, labels)
 
 
 def seldon_labels(settings: Settings) -> dict[str, str]:
@@ -126,11 +190,13 @@ def seldon_labels(settings: Settings) -> dict[str, str]:
     return known | {"method": "predict"}
 
 
-def _counter(name: str, value: float) -> Metric:
-    return CounterMetricFamily(name.removesuffix("_total"), METRICS[name][1], value=value)
+def _counter(name: str, value: float, labels: Mapping[str, str] = _NO_LABELS) -> Metric:
+    family = CounterMetricFamily(name.removesuffix("_total"), METRICS[name][1], labels=list(labels))
+    family.add_metric(list(labels.values()), value)
+    return family
 
 
-def _gauge(name: str, value: float, labels: Mapping[str, str] = MappingProxyType({})) -> Metric:
+def _gauge(name: str, value: float, labels: Mapping[str, str] = _NO_LABELS) -> Metric:
     family = GaugeMetricFamily(name, METRICS[name][1], labels=list(labels))
     family.add_metric(list(labels.values()), value)
     return family
@@ -153,11 +219,26 @@ def _score(snapshot: Snapshot) -> Metric:
     return family
 
 
-def _durations(snapshot: Snapshot) -> Metric:
+def _requests(snapshot: Snapshot) -> Metric:
+    text = METRICS["isoserve_requests_total"][1]
+    family = CounterMetricFamily("isoserve_requests", text, labels=["route", "status"])
+    for key, durations in sorted(snapshot.requests.items()):
+        family.add_metric(key, durations.count)
+    return family
+
+
+def _durations(snapshot: Snapshot, most: int) -> Metric:
+    """Give the routes that were asked first a histogram each, and all others one together."""
     name = "isoserve_request_duration_seconds"
     family = Metric(name, METRICS[name][1], "histogram")
-    for (route, status), durations in sorted(snapshot.requests.items()):
-        labels = {"route": route, "status": status}
+    routes = dict.fromkeys(route for route, _ in snapshot.requests if route != OTHER)
+    apart = set(list(routes)[: max(most - 1, 0)])
+    by_route: dict[str, Durations] = {}
+    for (route, _), durations in snapshot.requests.items():
+        shown = route if route in apart else OTHER
+        by_route[shown] = by_route.get(shown, Durations()) + durations
+    for route, durations in sorted(by_route.items()):
+        labels = {"route": route}
         _add_histogram(family, labels, DURATION_BOUNDS, durations.buckets, durations.seconds)
     return family
 

@@ -34,6 +34,7 @@ _ERRORS = {
     400: "The request is not what the route takes; the text names what and where.",
     404: "There is no such thing.",
     413: "The request is over a limit of bytes, rows, columns or depth.",
+    503: "It cannot be stored at the moment.",
     415: "The body is packed in a way, or of a type, that is not read here.",
 }
 
@@ -82,18 +83,19 @@ def _seldon_paths() -> Schema:
     ]
     in_query = _query("json", {"type": "string"}, "the message, in place of a body")
 
-    def both(summary: str, answer: str, options: Sequence[Schema] = ()) -> Schema:
+    def both(summary: str, message: str, answer: str, *errors: int) -> Schema:
         """Describe a route that takes its message by GET and by POST."""
-        asks = {"parameters": [in_query, *options]}
-        body = _message_body("Echo" if answer == "EchoAnswer" else "Message")
+        asks: Schema = {"parameters": [in_query, *(options if message == "Message" else ())]}
+        with_body = {**asks, "requestBody": _message_body(message)}
         return {
-            "get": _operation(summary, "Seldon v1", answer, asks, [400, 413]),
-            "post": _operation(
-                summary, "Seldon v1", answer, {**asks, "requestBody": body}, [400, 413]
-            ),
+            "get": _operation(summary, "Seldon v1", answer, asks, [400, *errors, 413]),
+            "post": _operation(summary, "Seldon v1", answer, with_body, [400, *errors, 413]),
         }
 
-    predict = both("Tell which rows are outliers.", "LabelsAnswer", options)
+    predict = both("Tell which rows are outliers.", "Message", "LabelsAnswer")
+    rows = both("Return the rows, their labels in the tags.", "Message", "RowsAnswer")
+    echo = both("Pass a message on as it came.", "Echo", "EchoAnswer")
+    feedback = both("Say what was true of a prediction.", "Feedback", "FeedbackAnswer", 404, 503)
     refused = {
         "description": "Always: this is an outlier detector.",
         "headers": _HEADERS,
@@ -110,10 +112,11 @@ def _seldon_paths() -> Schema:
         "/predict": predict,
         "/api/v1.0/predictions": {"post": dict(predict["post"])},
         "/api/v0.1/predictions": {"post": dict(predict["post"])},
-        "/transform-input": both(
-            "Return the rows, their labels in the tags.", "RowsAnswer", options
-        ),
-        "/transform-output": both("Pass a message on as it came.", "EchoAnswer"),
+        "/transform-input": rows,
+        "/transform-output": echo,
+        "/send-feedback": feedback,
+        "/api/v1.0/feedback": {"post": dict(feedback["post"])},
+        "/api/v0.1/feedback": {"post": dict(feedback["post"])},
         "/route": none("Refuse: this is no router."),
         "/aggregate": none("Refuse: this is no combiner."),
         "/health/ping": {
@@ -364,6 +367,7 @@ def _seldon_schemas(table: Schema, columns: list[str]) -> Schema:
         metrics=_or_null(_list()),
         requestPath=_or_null(_ANY_OBJECT),
     )
+    part = {"type": ["object", "array", "null"]}
     names = _or_null(_STRINGS)
     data = {
         "anyOf": [
@@ -409,6 +413,24 @@ def _seldon_schemas(table: Schema, columns: list[str]) -> Schema:
             **_object(meta=_or_null(meta)),
             "anyOf": [{"required": [key]} for key in ("data", "jsonData", "strData", "binData")],
         },
+        "Feedback": {
+            "anyOf": [
+                _object(
+                    request=part,
+                    response=part,
+                    reward={"type": ["number", "string", "null"]},
+                    truth=part,
+                ),
+                {"type": "array", "maxItems": 0},
+            ],
+            "examples": [
+                {
+                    "request": {"data": {"names": columns, "ndarray": [[0] * len(columns)]}},
+                    "truth": {"data": {"ndarray": [0]}},
+                }
+            ],
+        },
+        "FeedbackAnswer": _exactly(data=_ANY_OBJECT, meta=answer_meta),
         "LabelsAnswer": _exactly(data=labels, meta=answer_meta),
         "RowsAnswer": _exactly(data=rows, meta=answer_meta),
         "EchoAnswer": _object(["meta"], meta=answer_meta),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 # F-beta weighs recall beta times as much as precision (van Rijsbergen, 1979).
 _BETAS = {"f1": 1.0, "f2": 2.0}
@@ -23,6 +23,16 @@ class Confusion:
         """Count (label, truth) pairs."""
         return cls(pairs[0, 0], pairs[1, 0], pairs[0, 1], pairs[1, 1])
 
+    @property
+    def rows(self) -> int:
+        """All rows."""
+        return self.true_negative + self.false_positive + self.outliers
+
+    @property
+    def outliers(self) -> int:
+        """Rows that truly are outliers."""
+        return self.true_positive + self.false_negative
+
     def figures(self) -> dict[str, float]:
         """Return accuracy, precision, recall, f1 and f2; what is not defined yet is left out.
 
@@ -30,16 +40,43 @@ class Confusion:
         {'accuracy': 0.75, 'recall': 0.0, 'f1': 0.0, 'f2': 0.0}
         """
         hits, alarms = self.true_positive, self.true_positive + self.false_positive
-        outliers = self.true_positive + self.false_negative
-        total = alarms + self.false_negative + self.true_negative
         parts: dict[str, tuple[float, float]] = {
-            "accuracy": (hits + self.true_negative, total),
+            "accuracy": (hits + self.true_negative, self.rows),
             "precision": (hits, alarms),
-            "recall": (hits, outliers),
+            "recall": (hits, self.outliers),
         }
         for name, beta in _BETAS.items():
-            parts[name] = ((1 + beta**2) * hits, beta**2 * outliers + alarms)
+            parts[name] = ((1 + beta**2) * hits, beta**2 * self.outliers + alarms)
         return {name: above / below for name, (above, below) in parts.items() if below}
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What feedback has told so far."""
+
+    total: Confusion = Confusion()
+    recent: Confusion = Confusion()
+    """Of the window: the rows that were judged last, in the order of their first feedback."""
+    rewarded: int = 0
+    """Rewards other than 0."""
+    reward: float = 0.0
+    """Their sum."""
+    unmatched: int = 0
+    """Feedback about no known prediction."""
+
+    def gauges(self) -> dict[str, float]:
+        """Return Seldon's names for the figures: `_tot` over all rows, `_roll` over the window.
+
+        What is not defined yet is left out.
+        """
+        total, recent = self.total, self.recent
+        gauges = {f"{name}_tot": value for name, value in total.figures().items()}
+        gauges |= {f"{name}_roll": value for name, value in recent.figures().items()}
+        gauges |= asdict(total)
+        for suffix, counts in (("tot", total), ("roll", recent)):
+            gauges[f"nb_outliers_{suffix}"] = counts.outliers
+            gauges[f"nb_labels_{suffix}"] = counts.rows
+        return gauges
 
 
 class Quality:
@@ -60,18 +97,6 @@ class Quality:
         if len(self._order) > self._window:
             self._recent[self._order.popleft()] -= 1
 
-    def gauges(self) -> dict[str, float]:
-        """Return Seldon's names for the figures: `_tot` over all rows, `_roll` over the window."""
-        total, recent = Confusion.count(self._total), Confusion.count(self._recent)
-        gauges = {f"{name}_tot": value for name, value in total.figures().items()}
-        gauges |= {f"{name}_roll": value for name, value in recent.figures().items()}
-        gauges["true_negative"] = total.true_negative
-        gauges["false_positive"] = total.false_positive
-        gauges["false_negative"] = total.false_negative
-        gauges["true_positive"] = total.true_positive
-        for suffix, counts in (("tot", total), ("roll", recent)):
-            positive = counts.true_positive + counts.false_negative
-            negative = counts.true_negative + counts.false_positive
-            gauges[f"nb_outliers_{suffix}"] = positive
-            gauges[f"nb_labels_{suffix}"] = positive + negative
-        return gauges
+    def learned(self) -> Learned:
+        """Return what is known now."""
+        return Learned(Confusion.count(self._total), Confusion.count(self._recent))

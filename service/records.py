@@ -7,14 +7,17 @@ unfinished, else the one whose last row is the oldest. Every process may have on
 and may have had one half full when the oldest row was written; with as many blocks to spare, the
 last `rows` rows are always there, whichever workers they came through.
 
-Each row has a stamp: nanoseconds of a clock that all workers share and that no change of the time
-moves, plus the row's number in its request. So stamps sort rows as they came, and a row's stamp
-less its number tells its request from all others. A stamp of 0 means that there is no row, and a
-negative one that the row was wiped: it keeps its place among the last rows, so that none that had
-left them comes back. Who takes an old block sets its stamps to 0 first. Then each row is written,
-and its stamp after it: one aligned store of 8 bytes. A reader reads the stamps, the rows, and the
-stamps again: a row whose stamp stayed the same is whole. Whatever the instruction at which a writer
-is killed, no half-written row is ever read.
+Each row has a stamp: when it was written, in nanoseconds of a clock that all workers share and that
+no change of the time moves, plus its place among those written with it. So stamps sort rows as they
+came, and grow along a block; small requests that are written between the pieces of a large one have
+their place there. Which rows are of one request says another number, the same in all of them and
+greater for a later one. A stamp of 0 means that there is no row, and a negative one that the row
+was wiped: it keeps its place among the last rows, so that none that had left them comes back.
+
+Who takes an old block sets its stamps to 0 first. Then each row is written, and its stamp after it:
+one aligned store of 8 bytes. A reader reads the stamps, the rows, and the stamps again: a row whose
+stamp stayed the same is whole. Whatever the instruction at which a writer is killed, no
+half-written row is ever read.
 
 A row begins and ends with its stamp, too. After a power cut some pages of the disk are newer than
 others: a row that does not agree with its stamp, or half of which is another row's, is dropped.
@@ -46,6 +49,7 @@ from .state import (
     OUT_OF_ORDER,
     ByteLocks,
     MappedFile,
+    aside,
     fence,
     forget_after_fork,
     later_than,
@@ -103,7 +107,7 @@ class Records:
         self._row_bytes = memory[rows_start:keys_start]
         self._key_words = memory[keys_start:].cast("I")
         self._row_size, self._values_size = row_type.itemsize, 8 * len(self.features)
-        self._pack_row = struct.Struct(f"=qddII16s48s{self._values_size}sq").pack_into
+        self._pack_row = struct.Struct(f"=qqddII16s48s{self._values_size}sq").pack_into
         self._ahead = later_than(int(np.abs(self._stamps).max()))
         self.forget()
         forget_after_fork(self)
@@ -168,12 +172,11 @@ class Records:
         # The latest request began no earlier than that of the newest row, so where one puid is
         # used for everything only few rows are looked at.
         newest = stamps.argmax()
-        first = max(1, stamps[newest] - self._table["row"][places[newest]])
+        first = max(1, self._table["request"][places[newest]])
         recent = np.flatnonzero(stamps >= first)
         rows = self._whole(places[recent], stamps[recent])
         rows = rows[rows["puid"] == name]
-        requests = rows["stamp"] - rows["row"]
-        rows = rows[requests == requests.max(initial=0)]
+        rows = rows[rows["request"] == rows["request"].max(initial=0)]
         found: Recorded = rows[np.argsort(rows["row"])]
         return found
 
@@ -235,7 +238,7 @@ class Records:
         now, version, puid, key, threshold = request
         self._pack_row(
             self._row_bytes, place * self._row_size,
-            stamp, now, score, row, score < threshold, version, puid, cells, stamp,
+            stamp, stamp - row, now, score, row, score < threshold, version, puid, cells, stamp,
         )  # fmt: skip
         self._key_words[place] = key
         if OUT_OF_ORDER:
@@ -257,7 +260,7 @@ class Records:
         rows["score"], rows["label"] = verdict.scores[numbers], verdict.labels[numbers]
         if self.features:
             rows["values"] = values[numbers]
-        rows["stamp"] = rows["end"] = time.monotonic_ns() + self._ahead + numbers
+        rows["request"] = time.monotonic_ns() + self._ahead
         done = 0
         while done < len(rows):
             with self._lock:
@@ -269,6 +272,8 @@ class Records:
             self._open_block()
         first, last = self._next, min(self._next + len(rows), self._end)
         written, size = rows[: last - first], self._row_size
+        stamp = time.monotonic_ns() + self._ahead
+        written["stamp"] = written["end"] = np.arange(stamp, stamp + len(written))
         self._row_bytes[first * size : last * size] = written.view(np.uint8).data
         self._keys[first:last] = key
         fence()
@@ -311,11 +316,14 @@ class Records:
 def begin_records(folder: Path, features: Sequence[str], rows: int, values: bool = True) -> Records:
     """Open the record of a service in `folder`, or begin it: of `rows` rows, fewer if wide.
 
-    A file with another layout (features, number of rows) is set aside under another name.
+    A file with another layout (features, number of rows) is set aside under another name; but one
+    that holds values is deleted when they are not to be kept.
 
     Raises:
         BadSetting: there is no room for the file.
     """
+    if not values:
+        forget_values(folder)
     layout, size = _plan(features if values else (), rows)
     if values and layout["rows"] < 1:
         logger.warning("rows of %d features are too wide to record their values", len(features))
@@ -331,6 +339,36 @@ def begin_records(folder: Path, features: Sequence[str], rows: int, values: bool
     return records
 
 
+def forget_records(folder: Path) -> None:
+    """Delete the record in `folder` and those set aside, for a service that keeps none."""
+    for path in _files(folder):
+        path.unlink()
+        logger.warning("%s is deleted: no rows are to be kept (ISOSERVE_RECORDS=0)", path)
+
+
+def forget_values(folder: Path) -> None:
+    """Delete the record in `folder`, and each set aside, unless it is known to hold no values."""
+    for path in _files(folder):
+        if _may_hold_values(path):
+            path.unlink()
+            logger.warning(
+                "%s is deleted: it holds values, which are not to be kept "
+                "(ISOSERVE_RECORD_VALUES=false)", path,
+            )  # fmt: skip
+
+
+def _files(folder: Path) -> list[Path]:
+    path = folder / FILE_NAME
+    return [path] * path.exists() + aside(path)
+
+
+def _may_hold_values(path: Path) -> bool:
+    try:
+        return MappedFile.open(path).layout.get("features") != []
+    except (OSError, ValueError):
+        return True
+
+
 def open_records(folder: Path) -> list[Records]:
     """Open the record in `folder`, and after it those that were set aside.
 
@@ -341,7 +379,7 @@ def open_records(folder: Path) -> list[Records]:
         files = [MappedFile.open(folder / FILE_NAME)]
     except (OSError, ValueError) as error:
         raise BadSetting(f"{folder / FILE_NAME} cannot be read ({error})") from error
-    for path in sorted(folder.glob(f"{FILE_NAME}.*")):
+    for path in aside(folder / FILE_NAME):
         try:
             files.append(MappedFile.open(path))
         except (OSError, ValueError) as error:
@@ -382,15 +420,11 @@ def export_records(records: Records, path: Path) -> int:
     return len(rows)
 
 
-def new_puid() -> str:
-    """Return a new id for a prediction: 32 hexadecimal digits, not to be guessed."""
-    return os.urandom(16).hex()
-
-
 def _row_type(features: int) -> np.dtype[np.void]:
     return np.dtype(
         [
             ("stamp", np.int64),  # see the module's text
+            ("request", np.int64),  # the same of all rows of a request, later for a later one
             ("time", np.float64),  # seconds since 1970, UTC; not to be relied on for the order
             ("score", np.float64),
             ("row", np.uint32),  # number in its request

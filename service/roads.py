@@ -14,7 +14,9 @@ from .arrival import read_json
 from .components import Desk, Detector
 from .counts import Totals
 from .errors import BadInput, Refusal, TooLarge
+from .judge import Judge
 from .rows import Limits, Rows, Verdict
+from .seldon_feedback import decode_feedback, encode_learned
 from .wire import JSON, render_json, unpack
 
 BYTES = "application/octet-stream"
@@ -32,6 +34,8 @@ class Answer:
     content_type: str = JSON
     version: str = ""
     """That of the model which made this answer, where one did."""
+    retry_after: int | None = None
+    """Seconds after which the same request may succeed."""
     json_length: int | None = None
     """How many bytes of the body are JSON, where the rest is not."""
 
@@ -43,6 +47,8 @@ class Answer:
             headers.append((MODEL_VERSION, self.version))
         if self.json_length is not None:
             headers.append((open_inference.JSON_LENGTH, str(self.json_length)))
+        if self.retry_after is not None:
+            headers.append(("Retry-After", str(self.retry_after)))
         headers.append(("Content-Length", str(len(self.body))))
         return headers
 
@@ -68,6 +74,7 @@ class Roads:
     limits: Limits
     new_puid: Callable[[], str]
     """Names a prediction that came without a name."""
+    judge: Judge
     model_name: str = "isoserve"
     unit: Mapping[str, str] = field(default_factory=dict)
     """This unit of a Seldon graph, name to image, for `meta.requestPath`; empty outside of one."""
@@ -95,6 +102,15 @@ class Roads:
         totals, threshold = self.desk.counts.totals(), self.desk.detector.threshold
         return self._seldon_answer(seldon_v1.encode_echo(*echo, totals, threshold))
 
+    def seldon_feedback(self, body: bytes, content_type: str, query: str) -> Answer:
+        """Answer a Feedback of Seldon's, whichever way it came."""
+        decode = partial(decode_feedback, limits=self.limits)
+        feedback = read_json(content_type, query, body, decode, self.limits.depth)
+        feedback = feedback.named(self.new_puid)
+        learned = self.judge.take(feedback)
+        totals, threshold = self.desk.counts.totals(), self.desk.detector.threshold
+        return self._seldon_answer(encode_learned(feedback, totals, threshold, learned))
+
     def open_inference(self, body: bytes, encoding: str, json_length: str | None) -> Answer:
         """Answer an inference request; the two texts are headers of it."""
         body = unpack(body, encoding, self.limits.body_bytes)
@@ -106,7 +122,7 @@ class Roads:
         shares = detector.explain(rows) if request.wants("contributions") else None
         answer, length = open_inference.encode_answer(request, self.model_name, verdict, shares)
         kind = JSON if length is None else BYTES
-        return Answer(200, answer, kind, verdict.version, length)
+        return Answer(200, answer, kind, verdict.version, json_length=length)
 
     def invocations(self, body: bytes, content_type: str, with_scores: bool = False) -> Answer:
         """Answer a table as MLflow's scoring server does."""

@@ -41,15 +41,14 @@ def create_routes(roads: Roads, settings: Settings, drift: DriftWatch | None) ->
     _add_open_inference(routes, roads)
     _add_mlflow(routes, roads)
     _add_health(routes, roads.desk)
-
     _add_documents(routes, roads)
 
     @routes.get("/metrics")
     def show_metrics() -> Response:
         measured = drift.latest() if drift else Drift()
-        page = render_metrics(
-            roads.desk.counts.read(), _facts(roads.desk.detector, settings), measured
-        )
+        facts = _facts(roads.desk.detector, settings)
+        feedback = roads.judge.store.survey()
+        page = render_metrics(roads.desk.counts.read(), facts, measured, *feedback)
         return Response(page, content_type=CONTENT_TYPE)
 
     return routes
@@ -110,6 +109,12 @@ def _add_seldon(routes: Blueprint, roads: Roads) -> None:
     @routes.route("/transform-output", methods=["GET", "POST"])
     def transform_output() -> Response:
         return reply(roads.seldon_echo(*arrived()))
+
+    @routes.route("/send-feedback", methods=["GET", "POST"])
+    @routes.post("/api/v1.0/feedback")
+    @routes.post("/api/v0.1/feedback")
+    def send_feedback() -> Response:
+        return reply(roads.seldon_feedback(*arrived()))
 
     @routes.route("/route", methods=["GET", "POST"])
     def route() -> Response:

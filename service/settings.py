@@ -80,6 +80,12 @@ class Settings(BaseSettings):
         100_000, ge=0, le=100_000_000, description="scored rows to keep a record of; 0 keeps none"
     )
     record_values: bool = Field(True, description="record the values of a row, not only its score")
+    window: int = Field(
+        100, ge=1, le=10_000, description="judged rows that the figures of the last rows are over"
+    )
+    feedback_days: int = Field(
+        0, ge=0, le=100_000, description="days to keep feedback; 0 keeps it for ever"
+    )
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], UpperCase] = Field(
         "INFO", description="least level of the log lines"
     )

@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 MAX_PROCESSES = 64
 """Workers at one moment, those of a reload under way included."""
 
+KEPT_ASIDE = 3
+"""How many mapped files of one name are kept when they cannot be used any more."""
+
 _LOCK_NAME = "service.lock"
 _MAGIC = b"isoserve"
 _HEAD = struct.Struct("<8sII")  # magic, check sum of the text, its length in bytes
@@ -60,6 +63,17 @@ def fence() -> None:
         pass
 
 
+class InUse(BadSetting):
+    """Another service, whose first process is `owner`, holds the state folder."""
+
+    def __init__(self, path: Path, owner: str) -> None:
+        self.owner = owner
+        super().__init__(
+            f"ISOSERVE_STATE_DIR: {path} is in use by another service (process {owner}); stop that "
+            "one, or give this one a folder of its own"
+        )
+
+
 class StateFolder:
     """A folder that this process and the workers it forks hold, and nobody else."""
 
@@ -70,7 +84,8 @@ class StateFolder:
         seconds.
 
         Raises:
-            BadSetting: the folder cannot be written, or another service holds it.
+            BadSetting: the folder cannot be written.
+            InUse: another service holds it.
         """
         self.path = path
         try:
@@ -100,10 +115,7 @@ class StateFolder:
                 if time.monotonic() > end:
                     owner = os.pread(self._file, 20, 0).decode() or "unknown"
                     os.close(self._file)
-                    raise BadSetting(
-                        f"ISOSERVE_STATE_DIR: {self.path} is in use by another service (process "
-                        f"{owner}); stop that one, or give this one a folder of its own"
-                    ) from error
+                    raise InUse(self.path, owner) from error
                 time.sleep(0.05)
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, str(os.getpid()).encode(), 0)
@@ -123,15 +135,17 @@ class MappedFile:
         weakref.finalize(self, os.close, file)
 
     @classmethod
-    def anonymous(cls, layout: dict[str, Any], size: int) -> MappedFile:
-        """Make `size` zero bytes that live as long as the processes that share them."""
+    def anonymous(cls, layout: dict[str, Any], size: int, content: bytes = b"") -> MappedFile:
+        """Make `size` bytes, `content` and then zeros, that live as long as who shares them."""
         file = os.memfd_create("isoserve")
-        _write_new(file, layout, size)
+        _write_new(file, layout, size, content)
         return cls(file, layout)
 
     @classmethod
-    def create(cls, path: Path, layout: dict[str, Any], size: int) -> MappedFile:
-        """Make a file of `size` zero bytes after its header.
+    def create(
+        cls, path: Path, layout: dict[str, Any], size: int, content: bytes = b""
+    ) -> MappedFile:
+        """Make a file of `size` bytes after its header: `content`, and then zeros.
 
         Raises:
             BadSetting: there is no room for it.
@@ -139,7 +153,7 @@ class MappedFile:
         unfinished = path.with_name(f"{path.name}.new")
         file = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            _write_new(file, layout, size)
+            _write_new(file, layout, size, content)
             os.fsync(file)
             unfinished.rename(path)
         except OSError as error:
@@ -167,26 +181,29 @@ class MappedFile:
             raise
 
     @classmethod
-    def open_or_create(cls, path: Path, layout: dict[str, Any], size: int) -> MappedFile:
+    def open_or_create(
+        cls, path: Path, layout: dict[str, Any], size: int, content: bytes = b""
+    ) -> MappedFile:
         """Map the file at `path`; one with a damaged header or another layout is set aside."""
         try:
             found = cls.open(path)
         except FileNotFoundError:
-            return cls.create(path, layout, size)
+            return cls.create(path, layout, size, content)
         except OSError as error:
             raise BadSetting(
                 f"ISOSERVE_STATE_DIR: {path} cannot be opened ({error.strerror})"
             ) from error
         except ValueError as error:
-            set_aside(path, str(error))
-            return cls.create(path, layout, size)
+            set_aside(path, str(error), KEPT_ASIDE)
+            return cls.create(path, layout, size, content)
         if found.layout != layout:
             changed = [key for key in layout if found.layout.get(key) != layout[key]]
-            set_aside(path, f"its layout is another one ({', '.join(changed)})")
-            return cls.create(path, layout, size)
+            set_aside(path, f"its layout is another one ({', '.join(changed)})", KEPT_ASIDE)
+            return cls.create(path, layout, size, content)
         if len(found.memory) != found.start + size:
-            set_aside(path, f"it has {len(found.memory):,} bytes, not {found.start + size:,}")
-            return cls.create(path, layout, size)
+            reason = f"it has {len(found.memory):,} bytes, not {found.start + size:,}"
+            set_aside(path, reason, KEPT_ASIDE)
+            return cls.create(path, layout, size, content)
         return found
 
     def locks(self) -> ByteLocks:
@@ -312,8 +329,6 @@ class Cell:
         words, size = self._words, self._size
         selector = words[self._selector]
         live = self._copies[selector & 1]
-        if not selector:
-            return not any(words[live : live + size + 1])
         return words[live] == selector and words[live + size] == crc32(words[live : live + size])
 
 
@@ -340,14 +355,26 @@ def _forget_all() -> None:
 os.register_at_fork(after_in_child=_forget_all)
 
 
-def set_aside(path: Path, reason: str) -> Path:
-    """Rename a file that cannot be used to the first free of NAME.1, NAME.2, ... and say so."""
-    number = 1
-    while (other := path.with_name(f"{path.name}.{number}")).exists():
-        number += 1
+def set_aside(path: Path, reason: str, keep: int | None = None) -> Path:
+    """Rename a file that cannot be used to NAME.1, the next one to NAME.2, ..., and say so.
+
+    Of the files set aside the last `keep` stay, all of them by default.
+    """
+    before = aside(path)
+    number = 1 + int(before[-1].suffix[1:]) if before else 1
+    other = path.with_name(f"{path.name}.{number}")
     path.rename(other)
     logger.warning("%s is set aside as %s: %s; a new one is begun", path, other.name, reason)
+    for old in before[: max(0, len(before) + 1 - keep)] if keep else ():
+        old.unlink()
+        logger.warning("%s is deleted: the last %d set aside are kept", old, keep)
     return other
+
+
+def aside(path: Path) -> list[Path]:
+    """Return the files that were once `path` and are set aside, the oldest first."""
+    found = [one for one in path.parent.glob(f"{path.name}.*") if one.suffix[1:].isdecimal()]
+    return sorted(found, key=lambda one: int(one.suffix[1:]))
 
 
 def later_than(stamp: int) -> int:
@@ -365,10 +392,10 @@ def _header(layout: dict[str, Any]) -> bytes:
     return header + bytes(-len(header) % _PAGE)
 
 
-def _write_new(file: int, layout: dict[str, Any], size: int) -> None:
-    header = _header(layout)
-    os.posix_fallocate(file, 0, len(header) + size)
-    os.pwrite(file, header, 0)
+def _write_new(file: int, layout: dict[str, Any], size: int, content: bytes) -> None:
+    start = _header(layout) + content
+    os.posix_fallocate(file, 0, len(start) - len(content) + size)
+    os.pwrite(file, start, 0)
 
 
 def _read_layout(file: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from sklearn.ensemble import IsolationForest
 
 from service.app import create_app
 from service.artifact import Card, Feature, Golden
-from service.records import new_puid
+from service.ids import new_id
 from service.settings import LABELS, PARAMETERS, PREFIX, SELDON_VARIABLES, Settings
 
 
@@ -84,7 +84,7 @@ def write_card(folder):
 def make_client(folder):
     """Build the service with some settings, in a state folder of its own; return a test client."""
 
-    def make(make_puid=new_puid, **settings):
+    def make(make_puid=new_id, **settings):
         chosen = {"model": folder / "model.pickle", "state_dir": Path(tempfile.mkdtemp(dir=folder))}
         return create_app(Settings(**chosen | settings), make_puid).test_client()
 

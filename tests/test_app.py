@@ -13,7 +13,7 @@ from service.app import create_app
 from service.artifact import Feature
 from service.errors import BadModel, BadSetting
 from service.metrics import METRICS
-from service.records import open_records
+from service.records import begin_records, open_records
 from service.settings import Settings
 
 ROUTES = ["/predict", "/transform-input"]
@@ -206,13 +206,18 @@ def test_the_score_histogram_has_its_sum_and_count(client, forest, samples):
     assert seen["isoserve_score_bucket", (("le", "+Inf"),)] == len(samples)
 
 
-def test_requests_are_timed_by_route_and_status(client):
+def test_requests_are_counted_by_route_and_status_and_timed_by_route(client):
     post(client, [[1, 1]])
+    post(client, [[1]])
     client.get("/nowhere")
     client.get("/elsewhere")
-    name = "isoserve_request_duration_seconds_count"
+    name = "isoserve_requests_total"
     assert value(client, name, route="/predict", status="2xx") == 1
+    assert value(client, name, route="/predict", status="4xx") == 1
     assert value(client, name, route="other", status="4xx") == 2
+    name = "isoserve_request_duration_seconds_count"
+    assert value(client, name, route="/predict") == 2
+    assert value(client, name, route="other") == 2
 
 
 def test_metrics_name_the_model_and_keep_seldons_labels(write_card, make_client):
@@ -238,7 +243,9 @@ def measure_drift(client):
 def test_every_metric_is_exposed_with_its_help(write_card, make_client):
     write_card()
     client = make_client()
-    post(client, [[1, 1]] * 1000)  # drift is not shown before
+    answer = post(client, [*[[1, 1]] * 999, [60, 40]]).json  # drift is not shown before
+    truth = {"data": {"ndarray": answer["data"]["ndarray"]}}
+    client.post("/send-feedback", json={"response": answer, "truth": truth, "reward": 1})
     measure_drift(client)
     page = client.get("/metrics").text
     exposed = dict(re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE))
@@ -306,6 +313,15 @@ def test_what_is_recorded_can_be_chosen(make_client, folder, records, kept):
     if kept:
         (record,) = open_records(folder / "state")
         assert record.read()["values"].shape == (10, 0)
+
+
+def test_rows_recorded_before_are_deleted_when_none_are_to_be_kept(make_client, folder):
+    (folder / "state").mkdir(mode=0o700)
+    for rows in (10, 20):
+        begin_records(folder / "state", ["a"], rows)
+    assert len(open_records(folder / "state")) == 2
+    make_client(state_dir=folder / "state", records=0)
+    assert not list((folder / "state").glob("records*"))
 
 
 def test_drift_is_shown_once_there_are_enough_rows(write_card, make_client, samples):

@@ -27,7 +27,7 @@ def test_scores_come_back_in_a_table_and_refusals_as_sentences(folder, write_car
 
     metrics = client.metrics().set_index(["metric", "labels"])["value"]
     assert metrics["isoserve_samples_total", ""] == 2
-    assert metrics["isoserve_request_duration_seconds_count", "route=/predict, status=4xx"] == 2
+    assert metrics["isoserve_requests_total", "route=/predict, status=4xx"] == 2
 
 
 def test_a_service_that_is_not_there_is_told_with_what_to_do():

@@ -20,6 +20,7 @@ DOORS = {
     "pydantic_settings": {"settings"},
     "pydantic": {"settings"},
     "orjson": {"wire"},
+    "sqlite3": {"feedback"},
     "numba": {"compiled", "walk"},
     "typer": {"__main__"},
     "rich": {"__main__"},

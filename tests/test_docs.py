@@ -1,6 +1,7 @@
 """The documentation, held against the code."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -85,6 +86,10 @@ def examples(page):
     return re.findall(r"```sh\n(curl (?:(?!```).)*)```\n\n```json\n(.*?)```", page, re.DOTALL)
 
 
+def blocks(language, text=README):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
 def plain(value):
     """Leave out what differs between runs, and the last bits, which differ between machines."""
     if isinstance(value, dict):
@@ -97,13 +102,24 @@ def plain(value):
 CHANGING = {"puid", "model_version", "versions"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def sample_model(tmp_path_factory):
     """The model that `make serve` trains."""
     folder = tmp_path_factory.mktemp("sample")
-    train = [sys.executable, "-m", "training.train", "--save_path", str(folder)]
-    subprocess.run(train, cwd=ROOT, check=True)
+    command = [sys.executable, "-m", "training.train", "--save_path", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True)
     return folder / "model.pickle"
+
+
+def paste(command, service):
+    """Run a command of the documentation beside a service; return what it prints."""
+    command = command.replace("127.0.0.1:8000", f"127.0.0.1:{service.port}")
+    command = command.replace("python -m", f"{sys.executable} -m")
+    state = {"ISOSERVE_STATE_DIR": str(service.log.with_suffix(""))}
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=ROOT, env=os.environ | state, capture_output=True, check=True
+    )
+    return done.stdout.decode()
 
 
 @pytest.mark.parametrize(
@@ -112,12 +128,24 @@ def sample_model(tmp_path_factory):
 def test_each_curl_gets_the_answer_that_is_printed_there(sample_model, serve, page, counts):
     service = serve(sample_model)
     for command, printed in examples(page):
-        here = command.replace("127.0.0.1:8000", f"127.0.0.1:{service.port}")
-        answer = subprocess.run(["sh", "-c", here], capture_output=True, check=True).stdout
-        assert plain(json.loads(answer)) == plain(json.loads(printed)), command
+        assert plain(json.loads(paste(command, service))) == plain(json.loads(printed)), command
     _, metrics = service.request("GET", "/metrics")
     assert b"isoserve_samples_total %d.0" % counts[0] in metrics
     assert b"isoserve_outliers_total %d.0" % counts[1] in metrics
+
+
+def test_the_feedback_page_prints_what_its_commands_print(sample_model, serve, tmp_path):
+    page = (ROOT / "docs/feedback.md").read_text()
+    page = page.replace("feedback.csv", str(tmp_path / "feedback.csv"))
+    service = serve(sample_model)
+    printed = [paste(command, service) for command in blocks("sh", page)]
+    answers = [json.loads(text) for text in printed if text.startswith("{")]
+    assert [len(answers), len(printed)] == [4, 7]
+    assert not any("status" in answer for answer in answers)
+    assert answers[1] == json.loads(blocks("json", page)[0])
+    assert printed[4].split() == blocks("text", page)[0].split()
+    assert printed[5].startswith("5 lines are in")
+    assert printed[6].startswith("3 truths and rewards are deleted.")
 
 
 def test_help_explains_every_target():

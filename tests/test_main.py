@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from service.__main__ import cli
 from service.artifact import load_model
 from service.counts import Counts, Totals
+from service.feedback import Labelled, begin_feedback
 from service.records import begin_records, open_records
 from service.rows import Verdict
 from service.state import StateFolder
@@ -40,7 +41,7 @@ def test_counts_are_reset(run, tmp_path):
     state = StateFolder(tmp_path / "state")
     Counts(state.path).add(Verdict(np.array([0.1]), 0.0))
     code, said = run("counts", "reset")
-    assert (code, "in use" in said) == (1, True)
+    assert (code, said.endswith("stop it first")) == (1, True)
     del state
     assert run("counts", "reset")[0] == 0
     assert Counts(tmp_path / "state").read().totals == Totals(0, 0)
@@ -93,6 +94,54 @@ def test_without_a_record_there_is_a_sentence(run, tmp_path):
     for arguments in (["export", "out.csv"], ["delete", "--puid", "p"]):
         code, said = run("records", *arguments)
         assert (code, "records.bin cannot be read" in said) == (1, True)
+
+
+@pytest.fixture
+def feedback(tmp_path):
+    """Three judged rows, one of them revised, and a reward."""
+    store = begin_feedback(StateFolder(tmp_path / "state").path)
+    for puid, truths in (("p0", [0]), ("p1", [1, 0]), ("p0", [1])):
+        store.add(puid, [Labelled(n, 1, -0.1, "abc", True) for n in range(len(truths))], truths)
+    store.add("p1", reward=0.5)
+    return store
+
+
+def test_feedback_is_summed_up(run, feedback, tmp_path):
+    code, said = run("feedback", "summary")
+    assert code == 0
+    assert "so far last 3 true negatives 0 0 false positives 1 1" in said
+    assert "precision 0.6667 0.6667 recall 1.0000 1.0000" in said
+    assert said.endswith("1 reward other than 0, in sum 0.5. 0 messages about no known prediction.")
+
+
+def test_feedback_is_exported_with_its_history(run, feedback, tmp_path):
+    code, said = run("feedback", "export", str(tmp_path / "out.csv"))
+    assert (code, said.startswith("5 lines are in")) == (0, True)
+    table = pd.read_csv(tmp_path / "out.csv")
+    first = table[table["puid"] == "p0"]
+    assert first[["truth", "current"]].values.tolist() == [[0, 0], [1, 1]]
+    assert table["reward"].sum() == 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "deleted"),
+    [(["--puid", "p1"], 3), (["--before", "2000-01-01"], 0), (["--before", "2100-01-01"], 4)],
+)
+def test_feedback_is_deleted(run, feedback, arguments, deleted):
+    said = f"{deleted} truths and rewards are deleted."
+    assert run("feedback", "delete", *arguments) == (0, said)
+
+
+def test_feedback_commands_that_cannot_be_done_are_told(run, feedback, tmp_path):
+    assert "say which rows: either --puid or --before" in run("feedback", "delete")[1]
+    assert "neither a .csv" in run("feedback", "export", "out.txt")[1]
+    feedback.close()
+    feedback.path.write_bytes(b"no database " * 100)
+    code, said = run("feedback", "summary")
+    assert (code, "file is not a database" in said) == (1, True)
+    feedback.path.unlink()
+    code, said = run("feedback", "summary")
+    assert (code, "no service has run with this state folder" in said) == (1, True)
 
 
 def test_drift_is_told_on_demand(run, folder, write_card):

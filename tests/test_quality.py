@@ -7,8 +7,8 @@ from service.quality import Confusion, Quality
 
 def test_nothing_is_defined_before_the_first_feedback():
     assert Confusion().figures() == {}
-    assert Quality().gauges()["nb_labels_tot"] == 0
-    assert "precision_tot" not in Quality().gauges()
+    assert Quality().learned().gauges()["nb_labels_tot"] == 0
+    assert "precision_tot" not in Quality().learned().gauges()
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -18,7 +18,7 @@ def test_figures_equal_scikit_learns_in_total_and_over_the_window(seed):
     quality = Quality(window=100)
     for label, truth in zip(labels.tolist(), truths.tolist(), strict=True):
         quality.add(label, truth)
-    gauges = quality.gauges()
+    gauges = quality.learned().gauges()
     for suffix, part in (("tot", slice(None)), ("roll", slice(-100, None))):
         y, p = truths[part], labels[part]
         assert gauges[f"accuracy_{suffix}"] == pytest.approx(metrics.accuracy_score(y, p))

@@ -14,12 +14,12 @@ import pytest
 from stepping import steps
 
 from service.errors import BadInput, BadSetting
+from service.ids import new_id
 from service.records import (
     FILE_NAME,
     MAX_BYTES,
     begin_records,
     export_records,
-    new_puid,
     open_records,
 )
 from service.rows import Verdict
@@ -141,6 +141,37 @@ def test_the_last_rows_are_kept_whoever_writes_and_dies(tmp_path, monkeypatch):
         assert shared.read()["values"][:, 0].tolist() == last
 
 
+def test_small_requests_between_the_pieces_of_a_large_one_are_kept_as_long(tmp_path, monkeypatch):
+    monkeypatch.setattr("service.records._SPARE_BLOCKS", 4)
+    records = begin_records(tmp_path, ["a", "b"], 1000)
+    write_piece, lock, written = records._write_piece, records._lock, []
+
+    class Turns:
+        """The lock of the threads: a small request comes in whenever a large one lets go."""
+
+        acquire, release = lock.acquire, lock.release
+
+        def __enter__(self):
+            lock.acquire()
+
+        def __exit__(self, *_):
+            lock.release()
+            append(records, "small", start=-len(written))
+            written.append(-len(written))
+
+    def note(rows, key):
+        length = write_piece(rows, key)
+        written.extend(rows["values"][:length, 0].tolist())
+        return length
+
+    monkeypatch.setattr(records, "_write_piece", note)
+    monkeypatch.setattr(records, "_lock", Turns())
+    for size in (900, 500, 700, 900, 300, 40, 800, 900, 200):
+        append(records, "large", size)
+        assert records.read()["values"][:, 0].tolist() == written[-1000:]
+        assert records.find("large")["row"].tolist() == list(range(size))
+
+
 def test_the_rows_of_a_prediction_are_found_by_its_puid(records):
     for i in range(30):
         append(records, f"p{i}", 5, start=i)
@@ -157,7 +188,7 @@ def test_of_a_puid_used_twice_the_later_prediction_is_found(records):
 
 
 def test_of_two_requests_at_one_time_the_one_begun_later_is_found(records, monkeypatch):
-    """Their stamps overlap: a row's stamp is the time of its request plus its number in it."""
+    """Their stamps overlap, and the earlier one has the newest row."""
     now = time.monotonic_ns()
     for later in (0, 5):
         monkeypatch.setattr("service.records.time.monotonic_ns", lambda later=later: now + later)
@@ -209,11 +240,6 @@ def test_long_puids_with_the_same_beginning_are_told_apart(records):
     append(records, "x" * 100 + "1", start=1)
     append(records, "x" * 100 + "2", start=2)
     assert records.find("x" * 100 + "1")["values"].tolist() == [[1, -1]]
-
-
-def test_puids_made_here_are_all_different():
-    assert len({new_puid() for _ in range(1000)}) == 1000
-    assert len(new_puid()) == 32
 
 
 def test_a_clock_set_back_changes_no_order(records, monkeypatch):
@@ -270,6 +296,18 @@ def test_another_layout_is_set_aside_with_its_rows(tmp_path, caplog):
     now, before = open_records(tmp_path)
     assert (len(now.read()), len(before.read())) == (0, 20)
     assert before.features == ("a", "b")
+
+
+def test_values_recorded_before_are_deleted_when_none_are_to_be_kept(tmp_path, caplog):
+    append(begin_records(tmp_path, ["SECRET", "b"], 1000), "p", 20)
+    append(begin_records(tmp_path, ["a", "c"], 1000), "p", 20)
+    os.truncate(tmp_path / "records.bin.1", 5000)  # who knows what it holds
+    append(begin_records(tmp_path, ["a", "b"], 1000, values=False), "q", 20)
+    assert [path.name for path in tmp_path.iterdir()] == ["records.bin"]
+    assert caplog.text.count("it holds values, which are not to be kept") == 2
+    assert len(begin_records(tmp_path, ["a", "b"], 1000, values=False).read()) == 20
+    begin_records(tmp_path, ["a", "b"], 500, values=False)
+    assert [len(one.read()) for one in open_records(tmp_path)] == [0, 20]
 
 
 def test_rows_half_written_to_the_disk_are_dropped_and_told(tmp_path, caplog):
@@ -374,8 +412,8 @@ def test_killed_writers_leave_a_record_that_goes_on(tmp_path):
 
     def work():
         while True:
-            append(records, new_puid(), 1)
-            append(records, new_puid(), 30)
+            append(records, new_id(), 1)
+            append(records, new_id(), 30)
 
     for _ in range(60):
         child = in_child(work)

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from service.errors import BadSetting
-from service.state import MappedFile, StateFolder, later_than
+from service.state import MappedFile, StateFolder, aside, later_than, set_aside
 
 LAYOUT = {"kind": "test", "numbers": 4}
 
@@ -111,6 +111,23 @@ def test_a_file_of_another_layout_is_set_aside_and_keeps_its_content(tmp_path, c
     assert "its layout is another one (numbers)" in caplog.text
     assert MappedFile.open(tmp_path / "x.bin.1").layout["numbers"] == 4
     assert MappedFile.open(tmp_path / "x.bin.2").layout["numbers"] == 5
+
+
+def test_the_last_three_set_aside_are_kept(tmp_path, caplog):
+    for numbers in range(15):
+        MappedFile.open_or_create(tmp_path / "x.bin", LAYOUT | {"numbers": numbers}, 100)
+    (tmp_path / "x.bin.new").touch()
+    kept = aside(tmp_path / "x.bin")
+    assert [path.name for path in kept] == ["x.bin.12", "x.bin.13", "x.bin.14"]
+    assert [MappedFile.open(path).layout["numbers"] for path in kept] == [11, 12, 13]
+    assert "x.bin.11 is deleted: the last 3 set aside are kept" in caplog.text
+
+
+def test_what_is_no_mapped_file_is_set_aside_for_ever(tmp_path):
+    for i in range(12):
+        (tmp_path / "x.db").write_text(str(i))
+        set_aside(tmp_path / "x.db", "it is damaged")
+    assert [path.read_text() for path in aside(tmp_path / "x.db")] == [*map(str, range(12))]
 
 
 def test_a_file_for_which_there_is_no_room_is_refused_and_leaves_nothing(tmp_path):

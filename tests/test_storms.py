@@ -1,7 +1,7 @@
 """A breath of two storms; `make storms` runs them all, and in full."""
 
 import pytest
-from storms import Answer, Tally, misled, run, storm_rows, storm_workers
+from storms import Answer, Tally, misled, run, storm_clock, storm_rows, storm_workers
 
 
 @pytest.mark.parametrize(("storm", "share"), [(storm_workers, 0.03), (storm_rows, 0.05)])
@@ -9,6 +9,13 @@ def test_a_small_storm_leaves_every_number_exact(storm, share):
     report = run(storm, share)
     assert report.faults == []
     assert report.acknowledged > 0
+
+
+def test_a_service_that_goes_by_the_time_of_day_is_caught():
+    report = run(storm_clock, 0.1, faults=("perf_counter", "monotonic_ns"))
+    assert "durations follow the clock" in report.faults
+    assert "the order of the record follows the clock" in report.faults
+    assert "the clock did not jump" not in report.faults
 
 
 def answer(began, ended, rows, observation):

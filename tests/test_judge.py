@@ -1,0 +1,299 @@
+"""Feedback over HTTP: about which row it is, and what is counted."""
+
+import json
+import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http import HTTPStatus
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+from test_app import json_values
+
+ROUTES = ["/send-feedback", "/api/v1.0/feedback", "/api/v0.1/feedback"]
+NORMAL, ODD = [1.0, 1.0], [60.0, 40.0]
+OK, BAD, MISSING = HTTPStatus.OK, HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND
+
+
+@pytest.fixture
+def predict(client):
+    """Predict rows; return the answer."""
+
+    def post(rows, puid=None):
+        meta = {"puid": puid} if puid else {}
+        return client.post("/predict", json={"meta": meta, "data": {"ndarray": rows}}).json
+
+    return post
+
+
+def say(client, truth=None, puid=None, *, row=None, rows=None, route=ROUTES[0], **message):
+    """Send feedback; return the status and what it is told."""
+    meta = {"puid": puid} if puid else {}
+    if row is not None:
+        meta["tags"] = {"row": row}
+    request = {"meta": meta} | ({"data": {"ndarray": rows}} if rows else {})
+    if truth is not None:
+        message["truth"] = {"data": {"ndarray": truth}}
+    answer = client.post(route, json={"request": request, **message})
+    return answer.status_code, told(answer.json)
+
+
+def told(answer):
+    if "status" in answer:
+        return answer["status"]["info"]
+    return {gauge["key"]: gauge["value"] for gauge in answer["meta"]["metrics"]}
+
+
+def counts(known):
+    return tuple(
+        known[name]
+        for name in ("true_negative", "false_positive", "false_negative", "true_positive")
+    )
+
+
+def samples(client):
+    """Every sample of /metrics that has one series, by name."""
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    return {sample.name: sample.value for family in families for sample in family.samples}
+
+
+def stop(client):
+    """Let go of the state folder, as a process does when it ends; its log must hold no errors."""
+    client.application.extensions.clear()
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_an_answer_sent_back_with_the_truth_is_judged_row_by_row(client, predict, route):
+    answer = predict([NORMAL, ODD, NORMAL])
+    status, known = say(client, [0, 1, 1], route=route, response=answer, reward=1.0)
+    assert (status, counts(known)) == (OK, (1, 0, 1, 1))
+    assert known["observation"] == 3  # feedback counts no samples
+    seen = samples(client)
+    assert {name: seen[name] for name in known if name != "is_outlier"} == known
+    assert seen["seldon_api_model_feedback_total"] == 1
+    assert seen["seldon_api_model_feedback_reward_total"] == 1.0
+    assert seen["isoserve_storage_up"] == 1
+
+
+def test_a_form_field_is_read_as_seldons_clients_send_it(client, predict):
+    message = {"response": predict([ODD]), "truth": {"data": {"ndarray": [1]}}}
+    answer = client.post("/send-feedback", data={"json": json.dumps(message)})
+    assert counts(told(answer.json)) == (0, 0, 0, 1)
+    assert client.post("/send-feedback", data={"jsn": "{}"}).status_code == BAD
+
+
+def test_feedback_is_never_paired_with_the_last_prediction(client, predict):
+    first = predict([ODD])
+    predict([NORMAL])
+    predict([NORMAL])
+    assert counts(say(client, [1], response=first)[1]) == (0, 0, 0, 1)
+
+
+def test_one_row_of_a_prediction_can_be_judged(client, predict):
+    predict([NORMAL, ODD], "p")
+    assert counts(say(client, [1], "p", row=1)[1]) == (0, 0, 0, 1)
+    status, words = say(client, [1], "p", row=2)
+    assert (status, words.startswith("request.meta.tags.row is 2")) == (BAD, True)
+    assert counts(say(client, [0, 1], "p")[1]) == (1, 0, 0, 1)
+
+
+def test_a_label_that_the_client_carries_is_never_trusted(client, predict):
+    answer = predict([ODD])
+    answer["data"]["ndarray"] = [0]
+    assert counts(say(client, [1], response=answer)[1]) == (0, 0, 0, 1)
+
+
+def test_without_a_record_the_carried_request_is_scored_again(client):
+    status, known = say(client, [0, 0], "elsewhere", rows=[NORMAL, ODD])
+    assert (status, counts(known)) == (OK, (1, 1, 0, 0))
+    assert known["observation"] == 0
+    assert counts(say(client, [1], "elsewhere", row=1)[1]) == (1, 0, 0, 1)  # a revision
+    assert counts(say(client, [1], "elsewhere", row=0, rows=[NORMAL, ODD])[1]) == (0, 0, 1, 1)
+
+
+def test_without_any_puid_two_messages_are_two(client):
+    for n in (1, 2):
+        answer = client.post(
+            "/send-feedback",
+            json={"request": {"data": {"ndarray": [ODD]}}, "truth": {"data": {"ndarray": [1]}}},
+        )
+        assert counts(told(answer.json)) == (0, 0, 0, n)
+        assert len(answer.json["meta"]["puid"]) == 32
+    status, words = say(client, [1])
+    assert (status, words.startswith("truth about no prediction")) == (BAD, True)
+
+
+def test_sent_twice_is_counted_once_and_sent_otherwise_is_a_revision(client, predict):
+    predict([ODD], "p")
+    for _ in range(3):
+        known = say(client, [1], "p", reward=2.0)[1]
+    assert counts(known) == (0, 0, 0, 1)
+    assert counts(say(client, [0], "p")[1]) == (0, 1, 0, 0)
+    assert samples(client)["seldon_api_model_feedback_reward_total"] == 2.0
+    say(client, None, "p", reward=0)
+    assert samples(client)["seldon_api_model_feedback_total"] == 0
+
+
+def test_a_prediction_that_nobody_knows_is_404_and_counted_apart(client):
+    for message in ({"truth": [1]}, {"reward": 1.0}, {}):
+        status, words = say(client, puid="unheard-of", **message)
+        assert status == MISSING
+        assert words.startswith("prediction 'unheard-of' is not on record (any more)")
+    assert samples(client)["isoserve_feedback_unmatched_total"] == 3
+    assert samples(client)["seldon_api_model_feedback_total"] == 0
+
+
+@pytest.mark.parametrize("body", [{}, []])
+def test_an_empty_message_changes_nothing(client, body):
+    answer = client.post("/send-feedback", json=body)
+    assert answer.json["data"] == {"tensor": {"shape": [0]}}
+    assert counts(told(answer.json)) == (0, 0, 0, 0)
+    assert "accuracy_tot" not in told(answer.json)
+    assert "accuracy_tot" not in samples(client)
+
+
+def test_a_reward_alone_counts_and_changes_nothing_else(client, predict):
+    known = say(client, response=predict([ODD]), reward=-0.5)[1]
+    assert known["nb_labels_tot"] == 0
+    assert say(client, reward=2)[0] == OK
+    assert samples(client)["seldon_api_model_feedback_total"] == 2
+    assert samples(client)["seldon_api_model_feedback_reward_total"] == 1.5
+
+
+def test_a_truth_for_each_row_or_none(client, predict):
+    answer = predict([NORMAL, ODD])
+    status, words = say(client, [1], response=answer)
+    assert status == BAD
+    assert words.startswith("1 truth for 2 rows; send one for each, or name a single row")
+    assert say(client, [1, 0], rows=[NORMAL])[0] == BAD
+    assert samples(client)["nb_labels_tot"] == 0
+
+
+def test_a_puid_used_twice_means_the_later_prediction(client, predict):
+    predict([ODD], "p")
+    say(client, [1], "p")
+    predict([NORMAL], "p")
+    assert counts(say(client, [1], "p")[1]) == (0, 0, 1, 0)
+
+
+def test_rows_that_left_the_record_need_the_request(make_client):
+    client = make_client(records=10)
+    body = {"meta": {"puid": "p"}, "data": {"ndarray": [NORMAL, ODD] * 10}}
+    client.post("/predict", json=body)
+    status, words = say(client, [0, 1] * 10, "p")
+    assert (status, words.startswith("row 0 of prediction 'p'")) == (MISSING, True)
+    assert say(client, [0, 1] * 10, "p", rows=[NORMAL])[0] == MISSING  # another request's rows
+    assert counts(say(client, [1], "p", row=19)[1]) == (0, 0, 0, 1)
+    assert counts(say(client, [0, 1] * 10, "p", rows=[NORMAL, ODD] * 10)[1]) == (10, 0, 0, 10)
+    assert say(client, [0, 1] * 10, "p")[0] == OK  # all are known from before
+
+
+def test_without_any_record_the_request_decides(make_client):
+    client = make_client(records=0)
+    answer = client.post("/predict", json={"data": {"ndarray": [ODD]}}).json
+    assert say(client, [1], response=answer)[0] == MISSING
+    assert counts(say(client, [1], rows=[ODD], response=answer)[1]) == (0, 0, 0, 1)
+
+
+def test_the_label_is_the_one_that_was_answered_whatever_is_served_now(
+    make_client, write_card, folder
+):
+    write_card()
+    settings = {"state_dir": folder / "state"}
+    client = make_client(**settings)
+    answer = client.post("/predict", json={"data": {"ndarray": [ODD]}}).json
+    stop(client)
+    lenient = make_client(threshold=-0.5, **settings)
+    assert counts(say(lenient, [1], rows=[ODD], response=answer)[1]) == (0, 0, 0, 1)
+    assert counts(say(lenient, [1], rows=[ODD])[1]) == (0, 0, 1, 1)
+
+
+def test_a_restart_changes_no_figure(make_client, write_card, folder):
+    write_card()
+    settings = {"state_dir": folder / "state", "window": 2}
+    client = make_client(**settings)
+    for truth in (0, 1, 1):
+        known = say(client, [truth], rows=[ODD], reward=0.1)[1]
+    stop(client)
+    client = make_client(**settings)
+    assert say(client)[1] == known
+    assert known["nb_labels_roll"] == 2
+    assert samples(client)["seldon_api_model_feedback_reward_total"] == pytest.approx(0.3)
+
+
+def test_figures_are_exact_under_many_threads(make_client):
+    app = make_client().application
+    app.test_client().post(
+        "/predict", json={"meta": {"puid": "p"}, "data": {"ndarray": [NORMAL, ODD] * 100}}
+    )
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: say(app.test_client(), [n % 4 // 2], "p", row=n // 2), range(400)))
+    known = samples(app.test_client())
+    assert counts(known) == (100 - known["false_negative"], known["false_positive"],
+                             known["false_negative"], 100 - known["false_positive"])  # fmt: skip
+    assert known["nb_labels_tot"] == 200
+
+
+def test_a_locked_storage_stops_feedback_only(make_client, folder):
+    client = make_client(state_dir=folder / "state")
+    say(client, [1], rows=[ODD])
+    with closing(sqlite3.connect(folder / "state/feedback.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        answer = client.post("/send-feedback", json={"reward": 1})
+        assert answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE
+        assert answer.headers["Retry-After"] == "1"
+        assert answer.json["status"]["reason"] == "MICROSERVICE_INTERNAL_ERROR"
+        assert "database is locked" in answer.json["status"]["info"]
+        assert client.post("/predict", json={"data": {"ndarray": [ODD]}}).status_code == OK
+        seen = samples(client)
+        assert (seen["isoserve_storage_up"], seen["nb_labels_tot"]) == (0, 1)
+    assert samples(client)["isoserve_storage_up"] == 1
+    assert client.post("/send-feedback", json={"reward": 1}).status_code == OK
+
+
+def test_metrics_are_there_even_when_feedback_cannot_be_read(make_client, folder):
+    client = make_client(state_dir=folder / "state")
+    (folder / "state").rename(folder / "elsewhere")
+    seen = samples(client)
+    assert seen["isoserve_storage_up"] == 0
+    assert "nb_labels_tot" not in seen
+    assert seen["isoserve_samples_total"] == 0
+
+
+def test_feedback_right_after_its_prediction_finds_it(make_client):
+    """The record of a prediction is there before its answer leaves."""
+    app = make_client().application
+    failed = threading.Event()
+
+    def both(n):
+        client = app.test_client()
+        answer = client.post("/predict", json={"data": {"ndarray": [ODD]}}).json
+        if say(client, [1], response=answer)[0] != OK:
+            failed.set()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(both, range(200)))
+    assert not failed.is_set()
+    assert counts(samples(app.test_client())) == (0, 0, 0, 200)
+
+
+parts = st.fixed_dictionaries(
+    {},
+    optional={
+        "request": json_values,
+        "response": json_values,
+        "reward": json_values,
+        "truth": json_values | st.fixed_dictionaries({"data": json_values}),
+    },
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(body=json_values | parts)
+def test_no_json_whatever_is_answered_with_a_fault_of_ours(client, body):
+    answer = client.post("/send-feedback", data=json.dumps(body), content_type="application/json")
+    assert answer.status_code in (200, 400, 404, 413)
+    assert answer.json
