@@ -7,9 +7,15 @@ PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 LOCK := $(VENV)/bin/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header --quiet
 
+define ADDRESSES
+	echo "dashboard   http://$$(docker compose port grafana 3000)/d/isoserve"; \
+	echo "alerts      http://$$(docker compose port prometheus 9090)/alerts"; \
+	echo "service     http://$$(docker compose port service 8000)"
+endef
+
 .DEFAULT_GOAL := help
-.PHONY: help install train serve test test-slow lint fmt lock wheel clean notebooks up down logs jupyter \
-	containers reset-counts storms exactness api interop bench bench-peers bench-short
+.PHONY: help install train serve test test-slow lint fmt lock wheel clean notebooks up demo down logs jupyter \
+	containers reset-counts check-model storms torture exactness api interop bench bench-peers bench-short
 
 help: ## list the chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,13 +66,17 @@ notebooks: $(VENV)/all.stamp ## run the notebooks and write them as pages into n
 	$(RUN) -m training.render
 
 # The images' labels say which commit they were made of.
-up jupyter: export REVISION = $(shell git describe --always --dirty 2>/dev/null || echo unknown)
-up jupyter: export CREATED = $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
+up demo jupyter: export REVISION = $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+up demo jupyter: export CREATED = $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
 
-up: ## start the service and Prometheus in containers
+up: ## start the service, Prometheus and Grafana in containers
 	docker compose up --detach --build
-	@echo "service     http://$$(docker compose port service 8000)"
-	@echo "Prometheus  http://$$(docker compose port prometheus 9090)"
+	@$(ADDRESSES)
+
+demo: ## the same, with ten minutes of requests; waits until no panel of the dashboard is empty
+	docker compose --profile load up --detach --build
+	@docker compose --profile load exec -T load python -m monitoring.panels --wait 120
+	@$(ADDRESSES)
 
 down: ## stop all containers; model, counts and Prometheus' data stay
 	docker compose --profile '*' down
@@ -85,8 +95,14 @@ containers: ## try the containers from a fresh clone, as a new user would
 reset-counts: $(VENV)/serve.stamp ## let all counts begin at 0; stop the service first
 	@$(RUN) -m service counts reset
 
+check-model: $(VENV)/serve.stamp ## check models/model.pickle, or FILE=other.pickle, before it is served
+	@$(RUN) -m service check $(FILE)
+
 storms: $(VENV)/all.stamp ## kill, fill the disk and turn back the clock under load, and count (ARGS=--tenth)
 	$(RUN) tests/storms.py $(ARGS)
+
+torture: $(VENV)/all.stamp ## try hostile and damaged model files, and swaps under load (ARGS=--tenth)
+	$(RUN) tests/torture.py $(ARGS)
 
 exactness: $(VENV)/all.stamp ## search for minutes for a score that differs from scikit-learn's
 	$(RUN) -m tests.exactness

@@ -64,6 +64,26 @@ def serve() -> None:
     Server(app, settings).run()
 
 
+@cli.command()
+def check(
+    file: Annotated[
+        Path | None, typer.Argument(help="A pickled forest; by default ISOSERVE_MODEL.")
+    ] = None,
+) -> None:
+    """Take a model file through every step before it is served, and print what was found."""
+    with _sentences():
+        settings = Settings.read()
+        from .artifact import open_model, read_model_file  # noqa: PLC0415 - it takes seconds
+
+        open_model(
+            read_model_file(file or settings.model),
+            settings.require_card,
+            settings.model_sha256,
+            tell=lambda step, found: typer.echo(f"{step:<8}{found}"),
+        )
+    typer.echo("It can be served.")
+
+
 @cli.command("settings")
 def show_settings() -> None:
     """Print every setting: its variable, default and meaning."""

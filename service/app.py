@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -10,21 +12,26 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from . import __version__
-from .artifact import Model, load_model
+from .admin import create_admin
+from .artifact import Model, read_model_file
 from .components import Desk, Detector
 from .counts import Counts
 from .drift import DriftWatch
+from .editions import Editions
 from .errors import BadSetting, MethodNotAllowed, NotFound, Refusal, count, nearest
 from .feedback import begin_feedback
 from .front import ID, ROUTE, Front
 from .ids import new_id
 from .judge import Judge
+from .ledger import Ledger
 from .records import Records, begin_records, forget_records
 from .roads import Answer, Roads, encode_error
 from .routes import create_routes, reply, score_a_row
 from .rows import Limits
+from .scorer import compile_walks
 from .settings import Settings
 from .state import StateFolder
+from .swap import Rules, Swap, mark_of
 
 log = structlog.get_logger("isoserve")
 
@@ -36,15 +43,23 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
         BadModel: the model file cannot be served.
         BadSetting: the state folder cannot be written, or another service uses it.
     """
-    model = load_model(settings.model, settings.require_card)
+    token = settings.read_admin_token()
+    rules = Rules(settings.model, settings.require_card, settings.model_sha256, settings.threshold)
+    mark = mark_of(settings.model)
+    model = rules.open(read_model_file(settings.model))
     if len(model.features) > settings.max_columns:
         raise BadSetting(
             f"ISOSERVE_MAX_COLUMNS={settings.max_columns} would refuse every request: "
             f"the model has {count(len(model.features), 'feature')}"
         )
+    if token or settings.watch:
+        compile_walks()  # here, where nobody waits for an answer
     detector = Detector(model, settings.threshold, by_name=settings.names == "match")
     score_a_row(detector)
     state = StateFolder(settings.state_dir)
+    editions, ledger = Editions(state.path), Ledger(state.path)
+    editions.seen = mark
+    detector = replace(detector, threshold=_chosen_threshold(ledger, model, settings.threshold))
     desk = Desk(detector, Counts(state.path), _begin_records(state, model, settings))
     limits = Limits(
         settings.max_rows, settings.max_columns, settings.max_depth, settings.max_body_bytes
@@ -62,12 +77,19 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     app = Flask("isoserve", static_folder=None)
     app.url_map.merge_slashes = False  # "//predict" is no route; Flask would redirect it
     app.extensions["isoserve state folder"] = state  # held as long as the application lives
+    swap = app.extensions["isoserve swap"] = Swap(desk, editions, ledger, rules)
     # One byte over the limit is let by for `read_body` to see: Werkzeug cuts a body that comes
     # without a length at its limit and does not tell.
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes + 1
     drift = _watch_drift(desk)
-    app.extensions["isoserve in each worker"] = [drift.begin] if drift else []
-    app.register_blueprint(create_routes(roads, settings, drift))
+    app.extensions["isoserve in each worker"] = [
+        partial(swap.enlist, settings.watch),
+        *([drift.begin] if drift else []),
+        desk.counts.begin,
+    ]
+    app.register_blueprint(create_routes(roads, settings, drift, editions.changes))
+    if token:
+        app.register_blueprint(create_admin(swap, settings.model_name, token))
     _answer_errors(app)
     app.wsgi_app = Front(app.wsgi_app, roads, _refuse, settings.access_log)  # type: ignore[method-assign]
     log.info(
@@ -76,9 +98,20 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
         model=str(settings.model),
         model_version=model.version,
         features=list(model.features),
-        threshold=settings.threshold,
+        threshold=detector.threshold,
     )
     return app
+
+
+def _chosen_threshold(ledger: Ledger, model: Model, setting: float) -> float:
+    """Return the threshold that was chosen while an earlier service ran, else the setting."""
+    chosen, void = ledger.chosen(model.sha256, setting)
+    if void:
+        log.warning("the threshold that was chosen is forgotten", reason=void, threshold=setting)
+        ledger.choose(None, model.sha256, setting)
+    elif chosen is not None:
+        log.info("the threshold that was chosen holds on", threshold=chosen, setting=setting)
+    return setting if chosen is None else chosen
 
 
 def _begin_records(state: StateFolder, model: Model, settings: Settings) -> Records | None:

@@ -6,8 +6,10 @@
     ├── CannotTrain         a training run stops and leaves no model
     └── Refusal             one request is answered with `status`
         ├── BadInput            400
+        ├── Unauthorized        401
         ├── NotFound            404
         ├── MethodNotAllowed    405
+        ├── Conflict            409
         ├── TooLarge            413
         ├── Unsupported         415
         └── Unavailable         503
@@ -29,7 +31,15 @@ class BadSetting(IsoserveError):
 
 
 class BadModel(IsoserveError):
-    """A model file cannot be served; the text names the file."""
+    """A model file cannot be served; the text names the file, and `reason` is one of REASONS."""
+
+    REASONS = ("file", "sha256", "pickle", "crash", "forest", "card", "scores", "features")
+    """The step at which a file is refused: reading it, its digest, its instructions and parts, the
+    child process, its trees, its card, its golden rows; or other columns than are served now."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class CannotTrain(IsoserveError):
@@ -48,6 +58,12 @@ class BadInput(Refusal):
     """The body is not what the route takes."""
 
 
+class Unauthorized(Refusal):
+    """The request needs a token that it does not have."""
+
+    status = HTTPStatus.UNAUTHORIZED
+
+
 class NotFound(Refusal):
     """There is no such thing: no such route, or no such prediction."""
 
@@ -58,6 +74,12 @@ class MethodNotAllowed(Refusal):
     """The route exists, the method does not."""
 
     status = HTTPStatus.METHOD_NOT_ALLOWED
+
+
+class Conflict(Refusal):
+    """What is asked for does not go together with what is served."""
+
+    status = HTTPStatus.CONFLICT
 
 
 class TooLarge(Refusal):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from types import MappingProxyType
 
@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from .counts import DURATION_BOUNDS, OTHER, SCORE_BOUNDS, Durations, Snapshot
 from .drift import Drift
+from .editions import Changes
 from .quality import Learned
 from .settings import Settings
 
@@ -43,6 +44,12 @@ METRICS = {
         "Population stability index of a feature, recent rows against training; the largest 50.",
     ),
     "isoserve_score_drift_psi": ("gauge", "The same of the score."),
+    "isoserve_model_swaps_total": ("counter", "Models taken while the service ran."),
+    "isoserve_model_load_failures_total": (
+        "counter",
+        "Models refused while the service ran, by reason; the former one was served on.",
+    ),
+    "isoserve_threshold_changes_total": ("counter", "Thresholds set while the service ran."),
     "isoserve_model_info": ("gauge", "The model being served: its labels; the value is 1."),
     "isoserve_requests_total": ("counter", "Requests answered, by route and class of status."),
     "isoserve_request_duration_seconds": (
@@ -57,6 +64,9 @@ METRICS = {
         "counter",
         "Feedback about no known prediction, answered with 404.",
     ),
+    "isoserve_workers": ("gauge", "Worker processes that are alive."),
+    "isoserve_state_size_bytes": ("gauge", "Size of the file system that the state folder is on."),
+    "isoserve_state_free_bytes": ("gauge", "What of it is free for the service."),
     "is_outlier": ("gauge", "Seldon: share of outliers in the latest request."),
     "anomaly_score": ("gauge", "Seldon: mean score of the latest request."),
     "nb_outliers": ("gauge", "Seldon: outliers so far."),
@@ -96,31 +106,36 @@ class Facts:
     seldon_labels: dict[str, str]
 
 
-def render_metrics(
-    snapshot: Snapshot, facts: Facts, drift: Drift, learned: Learned | None, storage_up: bool
-) -> bytes:
-    """Return the exposition in Prometheus' text format, version 0.0.4.
+@dataclass(frozen=True)
+class Readings:
+    """All that a page of metrics shows."""
 
-    `learned` is what feedback has told, None where that cannot be read.
-    """
+    snapshot: Snapshot
+    facts: Facts
+    drift: Drift = field(default_factory=Drift)
+    changes: Changes = field(default_factory=Changes)
+    """Of the model and the threshold."""
+    learned: Learned | None = None
+    """From feedback; None where that cannot be read."""
+    storage_up: bool = True
+    workers: int = 0
+    """Processes that are alive."""
+    space: tuple[int, int] | None = None
+    """Bytes of the state folder's file system: in all, and free; None where it cannot be told."""
+
+
+def render_metrics(readings: Readings) -> bytes:
+    """Return the exposition in Prometheus' text format, version 0.0.4."""
     registry = CollectorRegistry()
-    registry.register(_Families(snapshot, facts, drift, learned, storage_up))
+    registry.register(_Families(readings))
     return generate_latest(registry)
 
 
 class _Families(Collector):
     """Every family of METRICS, once."""
 
-    def __init__(
-        self,
-        snapshot: Snapshot,
-        facts: Facts,
-        drift: Drift,
-        learned: Learned | None,
-        storage_up: bool,
-    ) -> None:
-        self._snapshot, self._facts, self._drift = snapshot, facts, drift
-        self._learned, self._storage_up = learned, storage_up
+    def __init__(self, readings: Readings) -> None:
+        self._readings = readings
 
     def describe(self) -> list[Metric]:
         """Name nothing in advance, so that registering collects nothing."""
@@ -131,10 +146,12 @@ class _Families(Collector):
         others = list(self._others())
         left = MOST_SERIES - sum(len(family.samples) for family in others)
         yield from others
-        yield _durations(self._snapshot, min(_MOST_TIMED, left // (len(DURATION_BOUNDS) + 3)))
+        yield _durations(
+            self._readings.snapshot, min(_MOST_TIMED, left // (len(DURATION_BOUNDS) + 3))
+        )
 
     def _others(self) -> Iterator[Metric]:
-        snapshot, facts = self._snapshot, self._facts
+        snapshot, facts = self._readings.snapshot, self._readings.facts
         yield _counter("isoserve_samples_total", snapshot.totals.samples)
         yield _counter("isoserve_outliers_total", snapshot.totals.outliers)
         yield _score(snapshot)
@@ -142,13 +159,20 @@ class _Families(Collector):
         yield _gauge("isoserve_threshold", facts.threshold)
         if facts.training_outlier_share is not None:
             yield _gauge("isoserve_training_outlier_share", facts.training_outlier_share)
-        yield from _drift(self._drift)
+        yield from _drift(self._readings.drift)
+        yield from _changes(self._readings.changes)
         yield _gauge("isoserve_model_info", 1, facts.model_info)
         for name, value in _seldon_gauges(snapshot, facts.threshold).items():
             yield _gauge(name, value, facts.seldon_labels)
-        yield _gauge("isoserve_storage_up", int(self._storage_up))
-        if self._learned is not None:
-            yield from _learned(self._learned, facts.seldon_labels | {"method": "feedback"})
+        yield _gauge("isoserve_storage_up", int(self._readings.storage_up))
+        if self._readings.learned is not None:
+            yield from _learned(
+                self._readings.learned, facts.seldon_labels | {"method": "feedback"}
+            )
+        yield _gauge("isoserve_workers", self._readings.workers)
+        if self._readings.space:
+            yield _gauge("isoserve_state_size_bytes", self._readings.space[0])
+            yield _gauge("isoserve_state_free_bytes", self._readings.space[1])
 
 
 def _seldon_gauges(snapshot: Snapshot, threshold: float) -> dict[str, float]:
@@ -200,6 +224,16 @@ def _gauge(name: str, value: float, labels: Mapping[str, str] = _NO_LABELS) -> M
     family = GaugeMetricFamily(name, METRICS[name][1], labels=list(labels))
     family.add_metric(list(labels.values()), value)
     return family
+
+
+def _changes(changes: Changes) -> Iterator[Metric]:
+    yield _counter("isoserve_model_swaps_total", changes.swaps)
+    name = "isoserve_model_load_failures_total"
+    failures = CounterMetricFamily(name.removesuffix("_total"), METRICS[name][1], labels=["reason"])
+    for reason, number in changes.failures.items():
+        failures.add_metric([reason], number)
+    yield failures
+    yield _counter("isoserve_threshold_changes_total", changes.thresholds)
 
 
 def _drift(drift: Drift) -> Iterator[Metric]:

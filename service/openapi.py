@@ -32,15 +32,18 @@ _TAGS = {
 
 _ERRORS = {
     400: "The request is not what the route takes; the text names what and where.",
+    401: "The admin token is missing or wrong.",
     404: "There is no such thing.",
+    409: "The service as it is does not allow it.",
     413: "The request is over a limit of bytes, rows, columns or depth.",
-    503: "It cannot be stored at the moment.",
+    503: "It does not work at the moment.",
     415: "The body is packed in a way, or of a type, that is not read here.",
 }
 
 
-def describe(name: str, version: str, columns: list[str]) -> Schema:
+def describe(name: str, version: str, columns: list[str], with_admin: bool = False) -> Schema:
     """Return the document of a service with this model: its name, version and columns."""
+    admin = _admin_paths(name) if with_admin else {}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -51,10 +54,15 @@ def describe(name: str, version: str, columns: list[str]) -> Schema:
         },
         "tags": [{"name": tag, "description": text} for tag, text in _TAGS.items()],
         "paths": _with_ids(
-            _seldon_paths() | _open_inference_paths(name, version) | _mlflow_paths() | _our_paths()
+            _seldon_paths()
+            | _open_inference_paths(name, version)
+            | admin
+            | _mlflow_paths()
+            | _our_paths()
         ),
         "components": {
             "schemas": _schemas(columns),
+            "securitySchemes": {"admin": {"type": "http", "scheme": "bearer"}},
             "headers": {
                 "X-Request-ID": _header("names the request; yours, where you sent a good one"),
                 "X-Model-Version": _header("the first 12 digits of the model file's SHA-256"),
@@ -158,14 +166,6 @@ def _open_inference_paths(name: str, version: str) -> Schema:
         )
 
     plain, versioned = about(model), about(model, its_version)
-    change = {
-        "post": {
-            "summary": "Refuse: the model is chosen at the start.",
-            "tags": [tag],
-            "parameters": [model],
-            "responses": {"400": _error(400, "InferenceError")},
-        }
-    }
     asks = {"parameters": [encoding], "requestBody": index_body}
     index = _operation("List the one model.", tag, "Index", asks, [400, 413, 415])
     return {
@@ -183,9 +183,33 @@ def _open_inference_paths(name: str, version: str) -> Schema:
         "/v2/models/{model}/versions/{version}/ready": versioned[1],
         "/v2/models/{model}/versions/{version}/infer": versioned[2],
         "/v2/repository/index": {"post": index},
-        "/v2/repository/models/{model}/load": change,
-        "/v2/repository/models/{model}/unload": {"post": dict(change["post"])},
     }
+
+
+def _admin_paths(name: str) -> Schema:
+    """Describe the routes that there are only with an admin token."""
+    tag, path = "Open Inference Protocol", "/v2/repository/models/{name}"
+    named = {"parameters": [_in_path("name", name)], "security": [{"admin": []}]}
+    threshold = _object(["threshold"], threshold={"type": ["number", "null"]})
+    changes = {
+        "load": ("Serve the model file as it is now, in all workers.", _ANY_OBJECT),
+        "threshold": ("Judge by another threshold, in all workers.", threshold),
+    }
+    operations = {
+        f"{path}/{change}": {
+            "post": _operation(
+                summary,
+                tag,
+                "Change",
+                {**named, "requestBody": {"content": {JSON: {"schema": body}}}},
+                [400, 401, 404, 409, 413, 503],
+            )
+        }
+        for change, (summary, body) in changes.items()
+    }
+    refusals = {str(status): _error(status, "InferenceError") for status in (401, 404, 409)}
+    unload = {"summary": "Refuse: there is one model.", "tags": [tag], **named}
+    return operations | {f"{path}/unload": {"post": {**unload, "responses": refusals}}}
 
 
 def _mlflow_paths() -> Schema:
@@ -494,6 +518,14 @@ def _open_inference_schemas(columns: list[str]) -> Schema:
             outputs=_list(about),
         ),
         "Ready": _exactly(name=_STRING, ready={"const": True}),
+        "Change": _object(
+            ["model_name", "model_version", "threshold", "changed", "former"],
+            model_name=_STRING,
+            model_version=_STRING,
+            threshold=_NUMBER,
+            changed={"type": "boolean"},
+            former=_object(model_version=_STRING, threshold=_NUMBER),
+        ),
         "IndexRequest": _object(ready={"type": "boolean"}),
         "Index": _list(_exactly(name=_STRING, version=_STRING, state=state, reason=_STRING)),
     }

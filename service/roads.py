@@ -105,8 +105,8 @@ class Roads:
     def seldon_feedback(self, body: bytes, content_type: str, query: str) -> Answer:
         """Answer a Feedback of Seldon's, whichever way it came."""
         decode = partial(decode_feedback, limits=self.limits)
-        feedback = read_json(content_type, query, body, decode, self.limits.depth)
-        feedback = feedback.named(self.new_puid)
+        depth = self.limits.depth + 1  # there are whole messages in it
+        feedback = read_json(content_type, query, body, decode, depth).named(self.new_puid)
         learned = self.judge.take(feedback)
         totals, threshold = self.desk.counts.totals(), self.desk.detector.threshold
         return self._seldon_answer(encode_learned(feedback, totals, threshold, learned))

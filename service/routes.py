@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, current_app, request
 
 from . import __version__, open_inference, seldon_v1
 from .artifact import Model
 from .components import Desk, Detector
 from .drift import Drift, DriftWatch
+from .editions import Changes
 from .errors import BadInput, NotFound
-from .metrics import CONTENT_TYPE, Facts, render_metrics, seldon_labels
+from .metrics import CONTENT_TYPE, Facts, Readings, render_metrics, seldon_labels
 from .openapi import describe
 from .roads import Answer, Encoder, Roads, Wanted, body_too_large, receive
 from .rows import Rows
 from .settings import Settings
+from .state import measure_space
 from .wire import NO_JSON, decode_json, render_json, unpack
 
 PAGE = Path(__file__).parent / "page"
@@ -34,8 +37,13 @@ PAGE_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'se
 _SWITCH = {"1": True, "true": True, "": False, "0": False, "false": False}
 
 
-def create_routes(roads: Roads, settings: Settings, drift: DriftWatch | None) -> Blueprint:
-    """Return every route of the service."""
+def create_routes(
+    roads: Roads,
+    settings: Settings,
+    drift: DriftWatch | None,
+    changes: Callable[[], Changes],
+) -> Blueprint:
+    """Return every route of the service but the admin's."""
     routes = Blueprint("isoserve", __name__)
     _add_seldon(routes, roads)
     _add_open_inference(routes, roads)
@@ -45,11 +53,19 @@ def create_routes(roads: Roads, settings: Settings, drift: DriftWatch | None) ->
 
     @routes.get("/metrics")
     def show_metrics() -> Response:
-        measured = drift.latest() if drift else Drift()
-        facts = _facts(roads.desk.detector, settings)
-        feedback = roads.judge.store.survey()
-        page = render_metrics(roads.desk.counts.read(), facts, measured, *feedback)
-        return Response(page, content_type=CONTENT_TYPE)
+        desk, measured = roads.desk, drift.latest() if drift else Drift()
+        learned, storage_up = roads.judge.store.survey()
+        readings = Readings(
+            desk.counts.read(),
+            _facts(desk.detector, settings),
+            measured,
+            changes(),
+            learned,
+            storage_up,
+            desk.counts.processes(),
+            measure_space(settings.state_dir),
+        )
+        return Response(render_metrics(readings), content_type=CONTENT_TYPE)
 
     return routes
 
@@ -177,11 +193,6 @@ def _add_open_inference(routes: Blueprint, roads: Roads) -> None:
         decode_json(body or b"{}", open_inference.decode_index, roads.limits.depth)
         return json_response(open_inference.encode_index(name, version))
 
-    @routes.post("/v2/repository/models/<model>/load")
-    @routes.post("/v2/repository/models/<model>/unload")
-    def change(model: str) -> Response:
-        raise BadInput("the model is chosen at the start: set ISOSERVE_MODEL and start anew")
-
 
 def _add_mlflow(routes: Blueprint, roads: Roads) -> None:
     @routes.post("/invocations")
@@ -199,7 +210,12 @@ def _add_documents(routes: Blueprint, roads: Roads) -> None:
     @routes.get("/seldon.json")
     def document() -> Response:
         model = roads.desk.detector.model
-        described = describe(roads.model_name, model.version, list(model.features))
+        described = describe(
+            roads.model_name,
+            model.version,
+            list(model.features),
+            with_admin="admin" in current_app.blueprints,
+        )
         return reply(Answer(200, render_json(described, in_order=True)))
 
     @routes.get("/docs")

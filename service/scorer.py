@@ -162,6 +162,12 @@ def compile_forest(forest: IsolationForest, threads: int | None = None) -> Compi
     )
 
 
+def compile_walks() -> None:
+    """Compile the walk for small and for large forests, so that no later forest has to wait."""
+    walk.kernels(walk.COMPACT)
+    walk.kernels(walk.WIDE)
+
+
 class _Tree(NamedTuple):
     """One fitted tree as scikit-learn numbers its nodes: arrays (n_nodes,)."""
 

@@ -145,8 +145,12 @@ def gunicorn_options(settings: Settings) -> dict[str, Any]:
 def _begin_work(worker: Any) -> None:
     """Begin, in a worker just forked, what the application does beside answering requests."""
     extensions = getattr(worker.wsgi, "extensions", {})  # a benchmark serves other applications
-    for begin in extensions.get("isoserve in each worker", ()):
-        begin()
+    try:
+        for begin in extensions.get("isoserve in each worker", ()):
+            begin()
+    except Exception:
+        logging.getLogger(__name__).exception("a worker could not begin")
+        sys.exit(1)  # an exception would make gunicorn stop; so it tries another worker
 
 
 def configure_logs(level: str) -> None:

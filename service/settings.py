@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -20,6 +20,8 @@ from pydantic_settings import (
 from .errors import BadSetting, nearest
 
 PREFIX = "ISOSERVE_"
+
+_SHORTEST_TOKEN = 16
 
 # Seldon's own variables, honoured where ours is not set.
 SELDON_VARIABLES = {
@@ -41,6 +43,7 @@ LABELS = "PREDICTOR_LABELS"
 # A Kubernetes service called "isoserve" puts these into every container, and ISOSERVE_PORT=tcp://...
 _KUBERNETES = re.compile(PREFIX + r"(SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP)\w*)")
 
+LowerCase = BeforeValidator(lambda text: text.lower() if isinstance(text, str) else text)
 UpperCase = BeforeValidator(lambda text: text.upper() if isinstance(text, str) else text)
 
 
@@ -64,6 +67,11 @@ class Settings(BaseSettings):
     keepalive: int = Field(5, ge=0, description="seconds an idle connection is kept open")
     model: Path = Field(Path("models/model.pickle"), description="the pickled IsolationForest")
     model_name: str = Field("isoserve", min_length=1, description="name in metadata and metrics")
+    model_sha256: Annotated[str, LowerCase] = Field(
+        "",
+        pattern="^([0-9a-f]{64})?$",
+        description="refuse a model file with another SHA-256 than this",
+    )
     require_card: bool = Field(False, description="refuse a model file without a matching card")
     threshold: float = Field(
         0.0, allow_inf_nan=False, description="a row is an outlier when its score is below this"
@@ -86,6 +94,12 @@ class Settings(BaseSettings):
     feedback_days: int = Field(
         0, ge=0, le=100_000, description="days to keep feedback; 0 keeps it for ever"
     )
+    watch: bool = Field(False, description="load a model file by itself when its card changes")
+    admin_token: SecretStr = Field(
+        SecretStr(""),
+        description="opens the routes that load a model or set the threshold; none without it",
+    )
+    admin_token_file: Path | None = Field(None, description="a file that holds that token")
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], UpperCase] = Field(
         "INFO", description="least level of the log lines"
     )
@@ -115,6 +129,30 @@ class Settings(BaseSettings):
             return cls()
         except ValidationError as error:
             raise BadSetting("; ".join(_sentence(fault) for fault in error.errors())) from error
+
+    def read_admin_token(self) -> str:
+        """Return the admin token, empty where there is none.
+
+        Raises:
+            BadSetting: its file cannot be read, or it is too short to be a secret.
+        """
+        name, token = f"{PREFIX}ADMIN_TOKEN", self.admin_token.get_secret_value()
+        if self.admin_token_file is not None:
+            name = f"{PREFIX}ADMIN_TOKEN_FILE={self.admin_token_file}"
+            if token:
+                raise BadSetting(f"{name}: {PREFIX}ADMIN_TOKEN is set as well; choose one of them")
+            try:
+                token = self.admin_token_file.read_text().strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise BadSetting(f"{name}: cannot be read ({error})") from error
+        elif not token:
+            return ""
+        if len(token) < _SHORTEST_TOKEN or not (token.isascii() and token.isprintable()):
+            raise BadSetting(
+                f"{name}: a token has {_SHORTEST_TOKEN} or more characters of ASCII; "
+                "make one with `openssl rand -hex 32`"
+            )
+        return token
 
 
 def unknown_variables() -> list[str]:
@@ -216,4 +254,6 @@ def _variable(field: str) -> str:
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return ""
     return str(value).lower() if isinstance(value, bool) else str(value)

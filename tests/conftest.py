@@ -52,11 +52,12 @@ def folder(tmp_path, forest):
 
 
 @pytest.fixture
-def write_card(folder):
+def write_card(folder, forest, samples):
     """Write a card for the model in `folder`: columns mean and sd, and what a test asks for."""
 
     def write(**changes):
         content = (folder / "model.pickle").read_bytes()
+        golden = Golden(samples[:3].tolist(), forest.decision_function(samples[:3]).tolist())
         fields = {
             "created": "2026-01-01T00:00:00Z",
             "dataset": "test",
@@ -68,7 +69,7 @@ def write_card(folder):
             "training_outlier_share": 0.125,
             "allow_missing": False,
             "score_quantiles": [0.0] * 101,
-            "golden": Golden([[0.1, None]], [0.25]),
+            "golden": golden,
             "quality": None,
             "versions": {},
             "files": {"model.pickle": hashlib.sha256(content).hexdigest()},

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 
@@ -237,7 +238,7 @@ def test_metrics_name_the_model_and_keep_seldons_labels(write_card, make_client)
 
 def measure_drift(client):
     """Do once what a worker does every few seconds in a thread of its own."""
-    client.application.extensions["isoserve in each worker"][0].__self__.measure()
+    client.application.extensions["isoserve in each worker"][-1].__self__.measure()
 
 
 def test_every_metric_is_exposed_with_its_help(write_card, make_client):
@@ -266,6 +267,7 @@ def test_series_stay_few_whatever_is_asked(write_card, make_client):
     write_card()
     client = make_client()
     post(client, [[1, 1]] * 1000)
+    measure_drift(client)
     for i in range(2000):
         method = ("GET", "POST", "PUT", f"ODD{i}")[i % 4]
         path = (f"/{i}", f"/predict/{i}", "/predict", f"/health/{i}?{i}={i}", "/metrics")[i % 5]
@@ -386,3 +388,12 @@ def test_no_json_whatever_is_answered_with_a_fault_of_ours(client, body):
         answer = client.post(route, data=json.dumps(body), content_type="application/json")
         assert answer.status_code in (200, 400, 413)
         assert answer.json
+
+
+def test_metrics_tell_the_space_on_the_state_folders_disk(make_client, folder):
+    client = make_client()
+    usage = shutil.disk_usage(folder)
+    assert value(client, "isoserve_state_size_bytes") == usage.total
+    assert 0 < value(client, "isoserve_state_free_bytes") <= usage.total
+    shutil.rmtree(client.application.extensions["isoserve state folder"].path)
+    assert ("isoserve_state_free_bytes", ()) not in metrics(client)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,8 @@ def test_the_readme_lists_every_metric():
     assert table("Metrics") == [[f"`{name}`", kind, text] for name, (kind, text) in METRICS.items()]
 
 
-def test_every_route_is_listed_with_what_it_does(client):
+def test_every_route_is_listed_with_what_it_does(make_client):
+    client = make_client(admin_token="x" * 16)
     paths = client.get("/openapi.json").json["paths"].items()
     expected = [
         [f"`{', '.join(item).upper()} {path}`", next(iter(item.values()))["summary"]]
@@ -132,6 +134,25 @@ def test_each_curl_gets_the_answer_that_is_printed_there(sample_model, serve, pa
     _, metrics = service.request("GET", "/metrics")
     assert b"isoserve_samples_total %d.0" % counts[0] in metrics
     assert b"isoserve_outliers_total %d.0" % counts[1] in metrics
+
+
+def test_the_model_page_prints_what_its_commands_print(sample_model, serve, tmp_path, monkeypatch):
+    shutil.copytree(sample_model.parent, tmp_path / "models")
+    page = (ROOT / "docs/model.md").read_text()
+    page = page.replace("training.train", f"training.train --save_path {tmp_path}/models")
+    monkeypatch.setenv("ISOSERVE_ADMIN_TOKEN", "0123456789abcdef")
+    service = serve(tmp_path / "models" / "model.pickle")
+    load, threshold = (
+        json.loads(paste(command, service).splitlines()[-1])
+        for command in blocks("sh", page)
+        if "curl" in command
+    )
+    printed = json.loads(blocks("json", page)[0])
+    # Other versions of scikit-learn and numpy write other bytes.
+    for told in (load, load["former"], printed, printed["former"]):
+        assert re.fullmatch("[0-9a-f]{12}", told.pop("model_version"))
+    assert load == printed
+    assert threshold["threshold"] == -0.05
 
 
 def test_the_feedback_page_prints_what_its_commands_print(sample_model, serve, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from service.__main__ import cli
-from service.artifact import load_model
+from service.artifact import Golden, load_model
 from service.counts import Counts, Totals
 from service.feedback import Labelled, begin_feedback
 from service.records import begin_records, open_records
@@ -35,6 +35,35 @@ def records(tmp_path, monkeypatch):
         monkeypatch.setattr("service.records.time.time", lambda time=time: time)
         records.append(name, np.ones((2, 2)), Verdict(np.array([0.1, -0.1]), 0.0, "abc"))
     return records
+
+
+def test_a_model_file_is_checked_step_by_step(run, folder, write_card):
+    write_card()
+    code, said = run("check")
+    assert (code, said.startswith(f"file {folder / 'model.pickle'}, ")) == (0, True)
+    assert "forest 5 trees" in said
+    assert said.endswith("scores 3 golden rows: identical to training It can be served.")
+
+
+def test_a_file_that_is_no_model_is_told_at_its_step(run, folder, monkeypatch):
+    monkeypatch.setenv("ISOSERVE_MODEL_SHA256", "0" * 64)
+    code, said = run("check", str(folder / "model.pickle"))
+    assert (code, "put the right file there" in said) == (1, True)
+    (folder / "notes.txt").write_text("notes")
+    monkeypatch.delenv("ISOSERVE_MODEL_SHA256")
+    code, said = run("check", str(folder / "notes.txt"))
+    assert (code, "is not a pickled IsolationForest" in said) == (1, True)
+
+
+def test_golden_rows_a_hair_apart_are_told_as_such(run, write_card, forest, samples):
+    scores = forest.decision_function(samples[:3])
+    scores[1] += 3e-16
+    write_card(golden=Golden(samples[:3].tolist(), scores.tolist()))
+    assert "equal within 1e-12 (at most 3" in run("check")[1]
+    scores[2] += 3e-12
+    write_card(golden=Golden(samples[:3].tolist(), scores.tolist()))
+    code, said = run("check")
+    assert (code, "does not score as in training: golden row 2" in said) == (1, True)
 
 
 def test_counts_are_reset(run, tmp_path):

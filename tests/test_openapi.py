@@ -1,8 +1,15 @@
 import re
 
+import pytest
 import schemathesis
 
 PREFIX = "#/components/schemas/"
+
+
+@pytest.fixture
+def client(make_client):
+    """A service with all routes there can be."""
+    return make_client(admin_token="x" * 16)
 
 
 def document(client):
@@ -28,6 +35,10 @@ def test_every_route_is_described_and_nothing_else(client):
     }
     paths = document(client)["paths"].items()
     assert {(path, method) for path, item in paths for method in item} == routes
+
+
+def test_admin_routes_are_described_only_where_there_are_any(make_client):
+    assert not any("load" in path for path in document(make_client())["paths"])
 
 
 def test_the_document_is_valid_and_each_schema_is_used(client):

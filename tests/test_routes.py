@@ -279,7 +279,7 @@ def test_the_repository_lists_the_one_model(client, body):
         (f"GET {MODEL}/infer", None, 405, f"{MODEL}/infer takes POST, not GET"),
         (f"POST {MODEL}/infer", {}, 400, "there are no inputs"),
         ("POST /v2/repository/index", [], 400, "the body is empty or an object"),
-        ("POST /v2/repository/models/isoserve/unload", {}, 400, ""),
+        ("POST /v2/repository/models/isoserve/unload", {}, 404, "there is no route"),
     ],
 )
 def test_faults_under_v2_have_its_shape(client, asked, body, status, text):

@@ -223,6 +223,7 @@ def test_workers_count_in_one_place_and_a_restart_goes_on(folder, serve):
         _, answer = predict(service, [[1, 1], [60, 40]])
         gauges = {gauge["key"]: gauge["value"] for gauge in answer["meta"]["metrics"]}
         assert (gauges["observation"], gauges["nb_outliers"]) == (2 * i, i)
+    assert b"isoserve_workers 3.0" in service.request("GET", "/metrics")[1]
     assert service.stop() == 0
     again = serve(folder / "model.pickle", workers=1, state_dir=folder / "state")
     assert b"isoserve_samples_total 40.0" in again.request("GET", "/metrics")[1]
@@ -231,5 +232,6 @@ def test_workers_count_in_one_place_and_a_restart_goes_on(folder, serve):
 def test_state_files_are_their_owners_only(folder, serve):
     serve(folder / "model.pickle", state_dir=folder / "state")
     files = {path.name: path.stat().st_mode & 0o777 for path in (folder / "state").iterdir()}
-    assert files == {"service.lock": 0o600, "counts.bin": 0o600, "records.bin": 0o600}
+    assert files.keys() == {"service.lock", "counts.bin", "records.bin", "swaps.bin"}
+    assert set(files.values()) == {0o600}
     assert (folder / "state").stat().st_mode & 0o777 == 0o700

@@ -98,3 +98,22 @@ def test_what_kubernetes_makes_of_a_service_called_isoserve_is_not_ours(monkeypa
     monkeypatch.setenv("ISOSERVE_SERVICE_HOST", "10.0.0.1")
     assert Settings.read().port == 8000
     assert unknown_variables() == []
+
+
+@pytest.mark.parametrize(
+    ("token", "file", "words"),
+    [
+        ("short", None, "ADMIN_TOKEN: a token has 16 or more"),
+        ("x" * 16 + "ü", None, "of ASCII"),
+        ("", "none", "ADMIN_TOKEN_FILE=.*cannot be read"),
+        ("", "empty", "ADMIN_TOKEN_FILE=.*has 16 or more"),
+        ("x" * 16, "empty", "choose one of them"),
+    ],
+)
+def test_a_token_that_is_no_secret_is_refused_and_not_repeated(tmp_path, token, file, words):
+    (tmp_path / "empty").touch()
+    settings = Settings(admin_token=token, admin_token_file=file and tmp_path / file)
+    assert not token or token not in repr(settings)
+    with pytest.raises(BadSetting, match=words) as refusal:
+        settings.read_admin_token()
+    assert not token or token not in str(refusal.value)

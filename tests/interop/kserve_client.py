@@ -108,7 +108,7 @@ for feature, use in {
     "infer, binary and JSON mixed": lambda: check(infer([table(binary=True)])),
     "one input a column, in any order": columns,
     "outputs chosen by name, contributions too": chosen,
-    "every datatype": datatypes,
+    "FP32 tensors": datatypes,
     "a wrong request is refused in words": refusal,
 }.items():
     try_out(CLIENT, feature, use)

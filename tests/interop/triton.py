@@ -132,7 +132,7 @@ for feature, use in {
     "one input a column, in any order": columns,
     "outputs chosen by name, contributions too": chosen,
     "model_version and id come back": versions,
-    "every datatype": datatypes,
+    "integers of all sizes, FP16, FP32, BYTES": datatypes,
     "gzip body": lambda: check(packed["gzip"]()),
     "deflate body": lambda: check(packed["deflate"]()),
     "repository index": index,

@@ -1,0 +1,70 @@
+"""Who may change what is served, and how it is told."""
+
+import pytest
+
+TOKEN = "0123456789abcdef"
+URL = "/v2/repository/models/isoserve"
+ADMIN = {"Authorization": f"Bearer {TOKEN}"}
+ROUTES = ["load", "unload", "threshold"]
+
+
+@pytest.fixture
+def admin(make_client):
+    return make_client(admin_token=TOKEN)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_without_a_token_in_the_settings_there_is_no_such_route(client, route):
+    assert client.post(f"{URL}/{route}", headers=ADMIN).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "header",
+    [None, "", TOKEN, f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", "Bearer \xff", "Basic x"],
+)
+@pytest.mark.parametrize("route", ROUTES)
+def test_who_has_no_token_is_turned_away(admin, route, header):
+    headers = {} if header is None else {"Authorization": header}
+    answer = admin.post(f"{URL}/{route}", headers=headers)
+    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert list(answer.json) == ["error"]
+    assert TOKEN not in answer.text
+
+
+def test_the_token_may_lie_in_a_file(make_client, tmp_path):
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    client = make_client(admin_token_file=tmp_path / "token")
+    assert client.post(f"{URL}/load", headers=ADMIN).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "status", "words"),
+    [
+        ("unload", None, 409, "does not unload"),
+        ("load", b"[1]", 400, "is not a JSON object"),
+        ("load", b"{", 400, "JSON"),
+        ("load", b'{"parameters": {"config": "x"}}', 400, "load takes no parameters"),
+        ("load", b" " * 2**17, 413, "larger than 65,536 bytes"),
+        ("threshold", None, 400, 'send {"threshold": -0.05}'),
+        ("threshold", b'{"threshold": "x"}', 400, 'send {"threshold": -0.05}'),
+        ("threshold", b'{"threshold": true}', 400, 'send {"threshold": -0.05}'),
+        ("threshold", b'{"threshold": NaN}', 400, "JSON"),
+        ("threshold", b'{"threshold": 1e999}', 400, "JSON"),
+    ],
+)
+def test_what_cannot_be_done_is_told(admin, route, body, status, words):
+    answer = admin.post(f"{URL}/{route}", data=body, headers=ADMIN)
+    assert (answer.status_code, list(answer.json)) == (status, ["error"])
+    assert words in answer.json["error"]
+
+
+def test_another_model_is_not_here(admin):
+    answer = admin.post("/v2/repository/models/other/load", headers=ADMIN)
+    assert answer.status_code == 404
+    assert answer.json["error"] == "there is no model 'other'; this one is 'isoserve'"
+
+
+def test_load_takes_what_tritonclient_sends(admin):
+    for body in (b"{}", b'{"parameters":{}}', b""):
+        answer = admin.post(f"{URL}/load", data=body, headers=ADMIN)
+        assert (answer.status_code, answer.json["changed"]) == (200, False)

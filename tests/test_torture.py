@@ -1,0 +1,11 @@
+"""A breath of the torture; `make torture` does all of it, and in full."""
+
+import pytest
+from torture import run, torture_crafted, torture_torn
+
+
+@pytest.mark.parametrize(("section", "share"), [(torture_crafted, 0.0005), (torture_torn, 0.05)])
+def test_a_little_torture_is_borne(section, share):
+    tally = run(section, share)
+    assert tally.faults == []
+    assert tally.held == tally.tried > 0
