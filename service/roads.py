@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from . import mlflow, open_inference, seldon_v1
 from .arrival import read_json
 from .components import Desk, Detector
 from .counts import Totals
+from .doors import Gate, Stay, estimate_rows
 from .errors import BadInput, Refusal, TooLarge
 from .judge import Judge
 from .rows import Limits, Rows, Verdict
@@ -49,6 +51,8 @@ class Answer:
             headers.append((open_inference.JSON_LENGTH, str(self.json_length)))
         if self.retry_after is not None:
             headers.append(("Retry-After", str(self.retry_after)))
+        if self.status == HTTPStatus.UNAUTHORIZED:
+            headers.append(("WWW-Authenticate", "Bearer"))
         headers.append(("Content-Length", str(len(self.body))))
         return headers
 
@@ -75,6 +79,7 @@ class Roads:
     new_puid: Callable[[], str]
     """Names a prediction that came without a name."""
     judge: Judge
+    gate: Gate
     model_name: str = "isoserve"
     unit: Mapping[str, str] = field(default_factory=dict)
     """This unit of a Seldon graph, name to image, for `meta.requestPath`; empty outside of one."""
@@ -85,50 +90,60 @@ class Roads:
         self, body: bytes, content_type: str = JSON, query: str = "", wanted: Wanted = LABELS
     ) -> Answer:
         """Answer a Seldon message in its own form, whichever way it came."""
-        decode = partial(seldon_v1.decode_message, limits=self.limits)
-        message = read_json(content_type, query, body, decode, self.limits.depth)
-        message = message.named(self.new_puid, self.unit)
-        detector = self.desk.detector
-        verdict, totals = self.desk.predict(message.rows, message.puid, detector)
-        tags = seldon_v1.score_tags(verdict) if wanted.scores else {}
-        if wanted.explain:
-            tags |= _explain(detector, message.rows, verdict, wanted.explain)
-        answer = wanted.encode(message, verdict, totals, tags)
-        return self._seldon_answer(answer, verdict.version)
+        with self.let_in(body or query.encode()):
+            decode = partial(seldon_v1.decode_message, limits=self.limits)
+            message = read_json(content_type, query, body, decode, self.limits.depth)
+            message = message.named(self.new_puid, self.unit)
+            detector = self.desk.detector
+            verdict, totals = self.desk.predict(message.rows, message.puid, detector)
+            tags = seldon_v1.score_tags(verdict) if wanted.scores else {}
+            if wanted.explain:
+                tags |= _explain(detector, message.rows, verdict, wanted.explain)
+            answer = wanted.encode(message, verdict, totals, tags)
+            return self._seldon_answer(answer, verdict.version)
 
     def seldon_echo(self, body: bytes, content_type: str, query: str) -> Answer:
         """Pass a Seldon message on; none of its rows is scored or counted."""
-        echo = read_json(content_type, query, body, seldon_v1.decode_echo, self.limits.depth)
-        totals, threshold = self.desk.counts.totals(), self.desk.detector.threshold
-        return self._seldon_answer(seldon_v1.encode_echo(*echo, totals, threshold))
+        with self.let_in(body or query.encode()):
+            echo = read_json(content_type, query, body, seldon_v1.decode_echo, self.limits.depth)
+            totals, threshold = self.desk.counts.totals(), self.desk.detector.threshold
+            return self._seldon_answer(seldon_v1.encode_echo(*echo, totals, threshold))
 
     def seldon_feedback(self, body: bytes, content_type: str, query: str) -> Answer:
         """Answer a Feedback of Seldon's, whichever way it came."""
-        decode = partial(decode_feedback, limits=self.limits)
-        depth = self.limits.depth + 1  # there are whole messages in it
-        feedback = read_json(content_type, query, body, decode, depth).named(self.new_puid)
-        learned = self.judge.take(feedback)
+        with self.let_in(body or query.encode()):
+            decode = partial(decode_feedback, limits=self.limits)
+            depth = self.limits.depth + 1  # there are whole messages in it
+            feedback = read_json(content_type, query, body, decode, depth).named(self.new_puid)
+            learned = self.judge.take(feedback)
         totals, threshold = self.desk.counts.totals(), self.desk.detector.threshold
         return self._seldon_answer(encode_learned(feedback, totals, threshold, learned))
 
     def open_inference(self, body: bytes, encoding: str, json_length: str | None) -> Answer:
         """Answer an inference request; the two texts are headers of it."""
         body = unpack(body, encoding, self.limits.body_bytes)
-        request = open_inference.decode_request(body, json_length, self.limits)
-        request = request.named(self.new_puid)
-        detector = self.desk.detector
-        rows = detector.arrange(request.rows)
-        verdict, _ = self.desk.predict(rows, request.id, detector, request.wants("score_samples"))
-        shares = detector.explain(rows) if request.wants("contributions") else None
-        answer, length = open_inference.encode_answer(request, self.model_name, verdict, shares)
+        with self.let_in(body):
+            request = open_inference.decode_request(body, json_length, self.limits)
+            request = request.named(self.new_puid)
+            detector = self.desk.detector
+            rows, with_samples = detector.arrange(request.rows), request.wants("score_samples")
+            verdict, _ = self.desk.predict(rows, request.id, detector, with_samples)
+            shares = detector.explain(rows) if request.wants("contributions") else None
+            answer, length = open_inference.encode_answer(request, self.model_name, verdict, shares)
         kind = JSON if length is None else BYTES
         return Answer(200, answer, kind, verdict.version, json_length=length)
 
     def invocations(self, body: bytes, content_type: str, with_scores: bool = False) -> Answer:
         """Answer a table as MLflow's scoring server does."""
-        rows = mlflow.decode_request(body, content_type, self.limits)
-        verdict, _ = self.desk.predict(rows, self.new_puid())
-        return Answer(200, mlflow.encode_answer(verdict, with_scores), version=verdict.version)
+        with self.let_in(body):
+            rows = mlflow.decode_request(body, content_type, self.limits)
+            verdict, _ = self.desk.predict(rows, self.new_puid())
+            answer = mlflow.encode_answer(verdict, with_scores)
+        return Answer(200, answer, version=verdict.version)
+
+    def let_in(self, body: bytes) -> Stay:
+        """Let the rows of a body in, if the worker has not too many in work."""
+        return self.gate.let_in(estimate_rows(body, len(self.desk.detector.model.features)))
 
     def _seldon_answer(self, answer: dict[str, Any], version: str = "") -> Answer:
         if not self.show_metrics:
