@@ -204,14 +204,15 @@ class _Tensor:
     is_column: bool
     """Whether its content type says that it is a column of a data frame."""
 
-    def table(self, limits: Limits) -> Floats:
-        """Return the checked values, (n_rows, n_columns) float64."""
+    def table(self, limits: Limits) -> Rows:
+        """Return the checked table, its columns named where they are a data frame's."""
+        names = (self.name,) if self.is_column else ()
         try:
-            values = Rows.fold(self.cells, self.n_rows, self.n_columns, (), limits).values
-            _check_type(values, self.datatype)
+            rows = Rows.fold(self.cells, self.n_rows, self.n_columns, names, limits)
+            _check_type(rows.values, self.datatype)
         except Refusal as refusal:
             raise type(refusal)(f"input {self.name!r}: {refusal}") from refusal
-        return values
+        return rows
 
 
 def _decode(value: Any, raw: bytes, limits: Limits) -> Request:
@@ -236,7 +237,7 @@ def _decode(value: Any, raw: bytes, limits: Limits) -> Request:
 def _table(tensors: list[_Tensor], limits: Limits) -> Rows:
     first = tensors[0]
     if len(tensors) == 1:
-        return Rows(first.table(limits), (first.name,) if first.is_column else ())
+        return first.table(limits)
     for tensor in tensors:
         if tensor.n_columns != 1:
             raise BadInput(
@@ -248,8 +249,12 @@ def _table(tensors: list[_Tensor], limits: Limits) -> Rows:
                 f"input {tensor.name!r} has {count(tensor.n_rows, 'row')}, "
                 f"input {first.name!r} has {first.n_rows:,}"
             )
-    values = np.hstack([tensor.table(limits) for tensor in tensors])
-    return Rows(values, tuple(tensor.name for tensor in tensors))
+    columns = [tensor.table(limits) for tensor in tensors]
+    return Rows(
+        np.hstack([column.values for column in columns]),
+        tuple(tensor.name for tensor in tensors),
+        any(column.missing for column in columns),
+    )
 
 
 def _decode_inputs(inputs: list[Any], content_type: str | None, raw: bytes) -> Iterator[_Tensor]:
@@ -359,6 +364,7 @@ def _check_type(values: Floats, datatype: str) -> None:
         wrong = (values != np.rint(values)) | (values < bounds.min) | (values > bounds.max)
     else:
         return
+    wrong &= ~np.isnan(values)  # a missing value
     if wrong.any():
         i, j = np.argwhere(wrong)[0].tolist()
         raise BadInput(f"row {i}, column {j}: {values[i, j]} is not of the datatype {datatype}")

@@ -50,6 +50,7 @@ def describe(name: str, version: str, columns: list[str], with_admin: bool = Fal
             "title": "isoserve",
             "version": __version__,
             "summary": "Outlier detection with an Isolation Forest.",
+            "description": "With an API key set, every route but health answers 401 without it.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "tags": [{"name": tag, "description": text} for tag, text in _TAGS.items()],
@@ -96,14 +97,14 @@ def _seldon_paths() -> Schema:
         asks: Schema = {"parameters": [in_query, *(options if message == "Message" else ())]}
         with_body = {**asks, "requestBody": _message_body(message)}
         return {
-            "get": _operation(summary, "Seldon v1", answer, asks, [400, *errors, 413]),
-            "post": _operation(summary, "Seldon v1", answer, with_body, [400, *errors, 413]),
+            "get": _operation(summary, "Seldon v1", answer, asks, [400, *errors, 413, 503]),
+            "post": _operation(summary, "Seldon v1", answer, with_body, [400, *errors, 413, 503]),
         }
 
     predict = both("Tell which rows are outliers.", "Message", "LabelsAnswer")
     rows = both("Return the rows, their labels in the tags.", "Message", "RowsAnswer")
     echo = both("Pass a message on as it came.", "Echo", "EchoAnswer")
-    feedback = both("Say what was true of a prediction.", "Feedback", "FeedbackAnswer", 404, 503)
+    feedback = both("Say what was true of a prediction.", "Feedback", "FeedbackAnswer", 404)
     refused = {
         "description": "Always: this is an outlier detector.",
         "headers": _HEADERS,
@@ -151,7 +152,7 @@ def _open_inference_paths(name: str, version: str) -> Schema:
         """Describe metadata, readiness and inference of a model."""
         asks = {"parameters": [*where, encoding, length], "requestBody": infer_body}
         infer = _operation(
-            "Tell which rows are outliers.", tag, "InferenceAnswer", asks, [400, 404, 413, 415]
+            "Tell which rows are outliers.", tag, "InferenceAnswer", asks, [400, 404, 413, 415, 503]
         )
         named = {"parameters": list(where)}
         infer["responses"]["200"]["content"] |= _bytes()
@@ -220,7 +221,7 @@ def _mlflow_paths() -> Schema:
     }
     asks = {"parameters": [scores], "requestBody": body}
     invoke = _operation(
-        "Tell which rows are outliers.", "MLflow", "Predictions", asks, [400, 413, 415]
+        "Tell which rows are outliers.", "MLflow", "Predictions", asks, [400, 413, 415, 503]
     )
     return {
         "/invocations": {"post": invoke},
@@ -363,8 +364,9 @@ _SIZES = _list({"type": "integer", "minimum": 0})
 
 def _schemas(columns: list[str]) -> Schema:
     cell: Schema = {
-        "type": ["number", "boolean", "string"],
-        "description": "a finite number; numeric strings and booleans count as such",
+        "type": ["number", "boolean", "string", "null"],
+        "description": "a finite number; numeric strings and booleans count as such, "
+        "and null is a missing value where the model was trained with such",
     }
     row = _list(cell, minItems=len(columns), maxItems=len(columns), examples=[[0] * len(columns)])
     table = _list(row, minItems=1)

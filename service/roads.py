@@ -90,7 +90,7 @@ class Roads:
         self, body: bytes, content_type: str = JSON, query: str = "", wanted: Wanted = LABELS
     ) -> Answer:
         """Answer a Seldon message in its own form, whichever way it came."""
-        with self.let_in(body):
+        with self.let_in(body or query.encode()):
             decode = partial(seldon_v1.decode_message, limits=self.limits)
             message = read_json(content_type, query, body, decode, self.limits.depth)
             message = message.named(self.new_puid, self.unit)
@@ -104,13 +104,14 @@ class Roads:
 
     def seldon_echo(self, body: bytes, content_type: str, query: str) -> Answer:
         """Pass a Seldon message on; none of its rows is scored or counted."""
-        echo = read_json(content_type, query, body, seldon_v1.decode_echo, self.limits.depth)
-        totals, threshold = self.desk.counts.totals(), self.desk.detector.threshold
-        return self._seldon_answer(seldon_v1.encode_echo(*echo, totals, threshold))
+        with self.let_in(body or query.encode()):
+            echo = read_json(content_type, query, body, seldon_v1.decode_echo, self.limits.depth)
+            totals, threshold = self.desk.counts.totals(), self.desk.detector.threshold
+            return self._seldon_answer(seldon_v1.encode_echo(*echo, totals, threshold))
 
     def seldon_feedback(self, body: bytes, content_type: str, query: str) -> Answer:
         """Answer a Feedback of Seldon's, whichever way it came."""
-        with self.let_in(body):
+        with self.let_in(body or query.encode()):
             decode = partial(decode_feedback, limits=self.limits)
             depth = self.limits.depth + 1  # there are whole messages in it
             feedback = read_json(content_type, query, body, decode, depth).named(self.new_puid)
@@ -125,9 +126,8 @@ class Roads:
             request = open_inference.decode_request(body, json_length, self.limits)
             request = request.named(self.new_puid)
             detector = self.desk.detector
-            rows = detector.arrange(request.rows)
-            samples = request.wants("score_samples")
-            verdict, _ = self.desk.predict(rows, request.id, detector, samples)
+            rows, with_samples = detector.arrange(request.rows), request.wants("score_samples")
+            verdict, _ = self.desk.predict(rows, request.id, detector, with_samples)
             shares = detector.explain(rows) if request.wants("contributions") else None
             answer, length = open_inference.encode_answer(request, self.model_name, verdict, shares)
         kind = JSON if length is None else BYTES
@@ -138,7 +138,8 @@ class Roads:
         with self.let_in(body):
             rows = mlflow.decode_request(body, content_type, self.limits)
             verdict, _ = self.desk.predict(rows, self.new_puid())
-        return Answer(200, mlflow.encode_answer(verdict, with_scores), version=verdict.version)
+            answer = mlflow.encode_answer(verdict, with_scores)
+        return Answer(200, answer, version=verdict.version)
 
     def let_in(self, body: bytes) -> Stay:
         """Let the rows of a body in, if the worker has not too many in work."""

@@ -52,7 +52,7 @@ class Rows:
 
     def at(self, numbers: NDArray[np.intp]) -> Rows:
         """Return the rows with these numbers."""
-        return Rows(self.values[numbers], self.names)
+        return Rows(self.values[numbers], self.names, self.missing)
 
     @classmethod
     def parse(cls, cells: Any, names: Sequence[str] = (), limits: Limits | None = None) -> Rows:

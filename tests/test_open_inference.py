@@ -64,6 +64,15 @@ def test_several_inputs_are_columns_in_any_order(content_type):
     assert decoded.rows.values.tolist() == [[2, 1], [40, 60]]
 
 
+@pytest.mark.parametrize("datatype", ["FP64", "INT64", "BOOL"])
+def test_null_is_a_missing_value_of_every_type(datatype):
+    whole = decode(tensor([[1, None]], datatype=datatype)).rows
+    columns = decode(tensor([1], name="a"), tensor([None], name="b", datatype=datatype)).rows
+    for rows in (whole, columns):
+        assert rows.missing
+        assert np.isnan(rows.values).tolist() == [[False, True]]
+
+
 def test_a_single_column_has_a_name_only_where_its_type_says_so():
     assert decode(tensor([1, 2])).rows.values.tolist() == [[1], [2]]
     assert decode(tensor([1, 2])).rows.names == ()
@@ -205,8 +214,8 @@ def test_an_answer_in_bytes_has_them_after_its_json_in_order():
         ({"inputs": [tensor("x", shape=[1, 1])]}, "input 'x': data is not a list"),
         ({"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP64"}]},
          "input 'x': data is not a list"),
-        ({"inputs": [tensor([[1, 2], [3, None]])]},
-         "input 'x': row 1, column 1: null is not a number"),
+        ({"inputs": [tensor([[1, None], [3, "x"]])]},
+         "input 'x': row 1, column 1: 'x' is not a number"),
         ({"inputs": [tensor([[1, 2], [3, "x"]], datatype="BYTES")]},
          "input 'x': row 1, column 1: 'x' is not a number"),
         ({"inputs": [tensor([[1, 2], [3, 1.5]], datatype="INT64")]},

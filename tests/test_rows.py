@@ -159,7 +159,7 @@ def test_cells_in_one_row_fold_into_a_table():
 @pytest.mark.parametrize(
     ("cells", "text"),
     [
-        ([1, 2, None, 4], "row 1, column 0 ('a'): null is not a number"),
+        ([1, 2, {}, 4], "row 1, column 0 ('a'): an object is not a number"),
         ([1, "x", 3, 4], "row 0, column 1 ('b'): 'x' is not a number"),
         ([1, 2, 3, float("inf")], "row 1, column 1 ('b'): inf is not a finite number"),
         ([1, 2, 3, [4]], "row 1, column 1 ('b'): a list is too deep"),
@@ -170,6 +170,13 @@ def test_a_cell_that_does_not_fold_is_named(cells, text):
     with pytest.raises(BadInput) as refusal:
         Rows.fold(cells, 2, 2, ["a", "b"])
     assert str(refusal.value).startswith(text)
+
+
+def test_none_is_missing_in_folded_cells_too():
+    rows = Rows.fold([1, 2, None, 4], 2, 2, ["a", "b"])
+    assert rows.missing
+    assert rows.first_missing() == "row 1, column 0 ('a'): null is not a number"
+    assert rows.at(np.array([1])).missing
 
 
 def test_limits_hold_before_cells_are_folded():
