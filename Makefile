@@ -7,8 +7,14 @@ PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 LOCK := $(VENV)/bin/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header --quiet
 
+define ADDRESSES
+	echo "dashboard   http://$$(docker compose port grafana 3000)/d/isoserve"; \
+	echo "alerts      http://$$(docker compose port prometheus 9090)/alerts"; \
+	echo "service     http://$$(docker compose port service 8000)"
+endef
+
 .DEFAULT_GOAL := help
-.PHONY: help install train serve test test-slow lint fmt lock wheel clean notebooks up down logs jupyter \
+.PHONY: help install train serve test test-slow lint fmt lock wheel clean notebooks up demo down logs jupyter \
 	containers reset-counts check-model storms torture exactness bench bench-peers bench-short
 
 help: ## list the chores
@@ -59,13 +65,17 @@ notebooks: $(VENV)/all.stamp ## run the notebooks and write them as pages into n
 	$(RUN) -m training.render
 
 # The images' labels say which commit they were made of.
-up jupyter: export REVISION = $(shell git describe --always --dirty 2>/dev/null || echo unknown)
-up jupyter: export CREATED = $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
+up demo jupyter: export REVISION = $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+up demo jupyter: export CREATED = $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
 
-up: ## start the service and Prometheus in containers
+up: ## start the service, Prometheus and Grafana in containers
 	docker compose up --detach --build
-	@echo "service     http://$$(docker compose port service 8000)"
-	@echo "Prometheus  http://$$(docker compose port prometheus 9090)"
+	@$(ADDRESSES)
+
+demo: ## the same, with ten minutes of requests; waits until no panel of the dashboard is empty
+	docker compose --profile load up --detach --build
+	@docker compose --profile load exec -T load python -m monitoring.panels --wait 120
+	@$(ADDRESSES)
 
 down: ## stop all containers; model, counts and Prometheus' data stay
 	docker compose --profile '*' down

@@ -83,6 +83,7 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     app.extensions["isoserve in each worker"] = [
         partial(swap.enlist, settings.watch),
         *([drift.begin] if drift else []),
+        desk.counts.begin,
     ]
     app.register_blueprint(create_routes(roads, settings, drift, editions.changes))
     if token:

@@ -164,6 +164,12 @@ class Counts:
         self._slot = -1
         self._requests: dict[_Key, Cell] = {}
 
+    def begin(self) -> None:
+        """Claim this process's slot now, and not with the first update."""
+        with self._lock:
+            if self._slot < 0:
+                self._claim()
+
     def add(self, verdict: Verdict) -> Totals:
         """Count the rows of one verdict and return the totals that include them."""
         scores, outliers, mean = verdict.scores, verdict.outliers, verdict.mean_score
@@ -209,6 +215,10 @@ class Counts:
     def totals(self) -> Totals:
         """Return the totals as they are now."""
         return self._sum_up()
+
+    def processes(self) -> int:
+        """Return how many living processes count here: the workers."""
+        return sum(map(self._file.locks().is_taken, range(self._words[_USED])))
 
     def read(self) -> Snapshot:
         """Return all counts as they are now, each cell whole."""

@@ -64,6 +64,9 @@ METRICS = {
         "counter",
         "Feedback about no known prediction, answered with 404.",
     ),
+    "isoserve_workers": ("gauge", "Worker processes that are alive."),
+    "isoserve_state_size_bytes": ("gauge", "Size of the file system that the state folder is on."),
+    "isoserve_state_free_bytes": ("gauge", "What of it is free for the service."),
     "is_outlier": ("gauge", "Seldon: share of outliers in the latest request."),
     "anomaly_score": ("gauge", "Seldon: mean score of the latest request."),
     "nb_outliers": ("gauge", "Seldon: outliers so far."),
@@ -115,6 +118,10 @@ class Readings:
     learned: Learned | None = None
     """From feedback; None where that cannot be read."""
     storage_up: bool = True
+    workers: int = 0
+    """Processes that are alive."""
+    space: tuple[int, int] | None = None
+    """Bytes of the state folder's file system: in all, and free; None where it cannot be told."""
 
 
 def render_metrics(readings: Readings) -> bytes:
@@ -162,6 +169,10 @@ class _Families(Collector):
             yield from _learned(
                 self._readings.learned, facts.seldon_labels | {"method": "feedback"}
             )
+        yield _gauge("isoserve_workers", self._readings.workers)
+        if self._readings.space:
+            yield _gauge("isoserve_state_size_bytes", self._readings.space[0])
+            yield _gauge("isoserve_state_free_bytes", self._readings.space[1])
 
 
 def _seldon_gauges(snapshot: Snapshot, threshold: float) -> dict[str, float]:

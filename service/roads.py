@@ -76,7 +76,8 @@ class Roads:
         """Answer a Feedback of Seldon's."""
         with self.let_in(body):
             decode = partial(decode_feedback, limits=self.limits)
-            feedback = decode_json(body, decode, self.limits.depth).named(self.new_puid)
+            depth = self.limits.depth + 1  # there are whole messages in it
+            feedback = decode_json(body, decode, depth).named(self.new_puid)
             learned = self.judge.take(feedback)
         totals, threshold = self.desk.counts.totals(), self.desk.detector.threshold
         return Answer(200, render_json(encode_learned(feedback, totals, threshold, learned)))

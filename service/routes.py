@@ -19,6 +19,7 @@ from .metrics import CONTENT_TYPE, Facts, Readings, render_metrics, seldon_label
 from .roads import Answer, Roads, body_too_large, receive
 from .rows import Rows
 from .settings import Settings
+from .state import measure_space
 from .wire import NO_JSON, render_json
 
 _SWITCH = {"1": True, "true": True, "": False, "0": False, "false": False}
@@ -85,6 +86,8 @@ def create_routes(
             changes(),
             learned,
             storage_up,
+            desk.counts.processes(),
+            measure_space(settings.state_dir),
         )
         page = render_metrics(readings)
         return Response(page, content_type=CONTENT_TYPE)

@@ -19,6 +19,7 @@ import logging
 import mmap
 import os
 import platform
+import shutil
 import struct
 import threading
 import time
@@ -119,6 +120,15 @@ class StateFolder:
                 time.sleep(0.05)
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, str(os.getpid()).encode(), 0)
+
+
+def measure_space(folder: Path) -> tuple[int, int] | None:
+    """Return the bytes of a folder's file system, in all and free; None if it cannot be told."""
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError:
+        return None
+    return usage.total, usage.free
 
 
 class MappedFile:
@@ -232,6 +242,12 @@ class ByteLocks:
                 return False
             raise
         return True
+
+    def is_taken(self, number: int) -> bool:
+        """Tell whether somebody else has this lock."""
+        asked = _FLOCK.pack(fcntl.F_WRLCK, 0, number, 1, 0)
+        found = fcntl.fcntl(self._file, fcntl.F_OFD_GETLK, asked)
+        return bool(_FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
 
     def give_back(self, number: int) -> None:
         """Unlock."""

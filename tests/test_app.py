@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 
@@ -387,3 +388,12 @@ def test_no_json_whatever_is_answered_with_a_fault_of_ours(client, body):
         answer = client.post(route, data=json.dumps(body), content_type="application/json")
         assert answer.status_code in (200, 400, 413)
         assert answer.json
+
+
+def test_metrics_tell_the_space_on_the_state_folders_disk(make_client, folder):
+    client = make_client()
+    usage = shutil.disk_usage(folder)
+    assert value(client, "isoserve_state_size_bytes") == usage.total
+    assert 0 < value(client, "isoserve_state_free_bytes") <= usage.total
+    shutil.rmtree(client.application.extensions["isoserve state folder"].path)
+    assert ("isoserve_state_free_bytes", ()) not in metrics(client)

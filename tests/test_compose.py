@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,11 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = COMPOSE["services"]
 PROMETHEUS = yaml.safe_load((ROOT / "monitoring/prometheus.yml").read_text())
 DOCKERFILES = {
-    name: (ROOT / name).read_text() for name in ("Dockerfile.service", "Dockerfile.jupyter", "Dockerfile.edge")
+    name: (ROOT / name).read_text()
+    for name in ("Dockerfile.service", "Dockerfile.jupyter", "Dockerfile.edge")
 }
 
-LASTING = [name for name in SERVICES if name != "train"]
+LASTING = [name for name in SERVICES if name not in ("train", "load")]
 
 
 def lines(dockerfile, instruction):
@@ -38,7 +40,7 @@ def test_ports_are_published_on_loopback_and_can_be_set(name):
         address, _, published = port.partition(":$" if name != "edge" else "}:$")
         assert address == ("127.0.0.1" if name != "edge" else "${EDGE_ADDRESS:-127.0.0.1")
         assert re.fullmatch(
-            r"\{(ISOSERVE|PROMETHEUS|JUPYTER|EDGE|EDGE_TLS)_PORT:-(\d+)\}:\2", published
+            r"\{(ISOSERVE|PROMETHEUS|GRAFANA|JUPYTER|EDGE|EDGE_TLS)_PORT:-(\d+)\}:\2", published
         )
 
 
@@ -68,22 +70,27 @@ def test_nothing_starts_before_what_it_needs():
     assert (
         SERVICES["service"]["depends_on"]["train"]["condition"] == "service_completed_successfully"
     )
-    for name in ("prometheus", "jupyter"):
+    for name in ("prometheus", "jupyter", "load"):
         assert SERVICES[name]["depends_on"]["service"]["condition"] == "service_healthy"
+    assert SERVICES["grafana"]["depends_on"]["prometheus"]["condition"] == "service_healthy"
 
 
 def test_images_are_pinned_by_tags():
     bases = {line.split()[0] for name in DOCKERFILES for line in lines(name, "FROM")}
-    pulled = {service["image"] for service in SERVICES.values() if "build" not in service}
+    built = {service["image"] for service in SERVICES.values() if "build" in service}
+    pulled = {service["image"] for service in SERVICES.values()} - built
     for image in (bases - {"base"}) | pulled:
-        assert re.fullmatch(r"debian:bookworm-slim|[a-z/]+:v?\d+\.\d+(\.\d+)?(-slim-bookworm)?", image), image
+        assert re.fullmatch(
+            r"debian:bookworm-slim|[a-z/]+:v?\d+\.\d+(\.\d+)?(-slim-bookworm)?", image
+        ), image
     assert not any("# syntax" in text for text in DOCKERFILES.values())
 
 
 def test_what_is_kept_lies_in_named_volumes_and_the_models_with_the_user():
-    assert COMPOSE["volumes"].keys() == {"state", "prometheus"}
+    assert COMPOSE["volumes"].keys() == {"state", "prometheus", "grafana"}
     assert mount("service", "/state") == "state:/state"
     assert mount("prometheus", "/prometheus") == "prometheus:/prometheus"
+    assert mount("grafana", "/var/lib/grafana") == "grafana:/var/lib/grafana"
     assert mount("service", "/models") == "./models:/models:ro"
     assert mount("train", "/data") == "./data:/data:ro"
     assert mount("train", "/models") == mount("jupyter", "/models") == "./models:/models"
@@ -106,9 +113,23 @@ def test_the_example_of_env_changes_nothing_and_names_what_can_be_set():
     text = (ROOT / ".env.example").read_text()
     assert all(line.startswith("#") for line in text.splitlines() if line)
     known = {f"ISOSERVE_{name.upper()}" for name in Settings.model_fields}
-    used = set(re.findall(r"\$\{((?:\w+_PORT|EDGE_\w+)):-", (ROOT / "docker-compose.yml").read_text()))
+    used = set(
+        re.findall(r"\$\{((?:\w+_PORT|EDGE_\w+)):-", (ROOT / "docker-compose.yml").read_text())
+    )
     named = set(re.findall(r"^#(\w+)=", text, re.MULTILINE))
     assert used <= named <= used | known
+
+
+def test_grafana_lets_everybody_look_and_has_no_user_without_a_password():
+    environment = SERVICES["grafana"]["environment"]
+    chosen = ConfigParser()
+    chosen.read(ROOT / "monitoring/grafana/grafana.ini")
+    assert environment["GF_AUTH_ANONYMOUS_ENABLED"] == "true"
+    assert chosen["auth.anonymous"]["org_role"] == "Viewer"
+    assert chosen["security"].getboolean("disable_initial_admin_creation")
+    # Grafana takes no notice of an empty variable.
+    assert environment["GF_SECURITY_ADMIN_PASSWORD"] == "${GRAFANA_PASSWORD:-}"
+    assert environment["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "${GRAFANA_PASSWORD:+false}"
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)

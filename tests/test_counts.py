@@ -319,6 +319,15 @@ def test_dead_workers_leave_their_slot_to_the_next(tmp_path):
     assert counts.add(ONE) == Totals(MAX_PROCESSES + 11, MAX_PROCESSES + 11)
 
 
+def test_living_processes_are_told_and_dead_ones_are_not(counts):
+    assert counts.processes() == 0
+    counts.begin()
+    counts.begin()
+    assert counts.processes() == 1
+    wait_for(in_child(lambda: counts.add(ONE)))
+    assert counts.processes() == 1
+
+
 def test_a_fork_of_a_process_that_has_counted_claims_a_slot_of_its_own(counts):
     counts.add(ONE)
 

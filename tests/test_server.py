@@ -227,6 +227,7 @@ def test_workers_count_in_one_place_and_a_restart_goes_on(folder, serve):
         _, answer = predict(service, [[1, 1], [60, 40]])
         gauges = {gauge["key"]: gauge["value"] for gauge in answer["meta"]["metrics"]}
         assert (gauges["observation"], gauges["nb_outliers"]) == (2 * i, i)
+    assert b"isoserve_workers 3.0" in service.request("GET", "/metrics")[1]
     assert service.stop() == 0
     again = serve(folder / "model.pickle", workers=1, state_dir=folder / "state")
     assert b"isoserve_samples_total 40.0" in again.request("GET", "/metrics")[1]
