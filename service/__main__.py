@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,7 +20,7 @@ from .counts import reset_counts
 from .errors import BadInput, BadSetting, IsoserveError, count
 from .feedback import FeedbackStore, open_feedback
 from .records import export_records, open_records
-from .server import Server, check_address, configure_logs
+from .server import Server, check_address, configure_logs, warn_of_open_doors
 from .settings import Settings, describe_settings, unknown_variables
 from .tablefile import write_table
 
@@ -52,12 +54,14 @@ def main(
 @cli.command()
 def serve() -> None:
     """Start the service (what happens without a command, too)."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until gunicorn has its own
     with _sentences():
         settings = Settings.read()
         configure_logs(settings.log_level)
         for sentence in unknown_variables():
             structlog.get_logger("isoserve").warning(sentence)
         check_address(settings)
+        warn_of_open_doors(settings)
         from .app import create_app  # noqa: PLC0415 - it takes seconds: not for a wrong setting
 
         app = create_app(settings)

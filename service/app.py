@@ -16,6 +16,7 @@ from .admin import create_admin
 from .artifact import Model, read_model_file
 from .components import Desk, Detector
 from .counts import Counts
+from .doors import Doors, Gate, Key
 from .drift import DriftWatch
 from .editions import Editions
 from .errors import BadSetting, MethodNotAllowed, NotFound, Refusal, count, nearest
@@ -66,10 +67,14 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     limits = Limits(
         settings.max_rows, settings.max_columns, settings.max_depth, settings.max_body_bytes
     )
+    key = settings.read_api_key()
+    gate = Gate(settings.rows_in_flight, settings.threads)
+    doors = Doors(gate, Key(key, *filter(None, [token])) if key else None)
     feedback = begin_feedback(state.path, settings.window, settings.feedback_days)
-    roads = Roads(desk, limits, make_puid, Judge(desk, feedback))
+    roads = Roads(desk, limits, make_puid, Judge(desk, feedback), gate)
     app = Flask("isoserve", static_folder=None)
     app.extensions["isoserve state folder"] = state  # held as long as the application lives
+    app.extensions["isoserve doors"] = doors
     swap = app.extensions["isoserve swap"] = Swap(desk, editions, ledger, rules)
     # One byte over the limit is let by for `read_body` to see: Werkzeug cuts a body that comes
     # without a length at its limit and does not tell.
@@ -84,7 +89,7 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     if token:
         app.register_blueprint(create_admin(swap, settings.model_name, token))
     _answer_errors(app)
-    app.wsgi_app = Front(app.wsgi_app, roads, _refuse, settings.access_log)  # type: ignore[method-assign]
+    app.wsgi_app = Front(app.wsgi_app, roads, doors, _refuse, settings.access_log)  # type: ignore[method-assign]
     log.info(
         "model loaded",
         version=__version__,

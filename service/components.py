@@ -59,8 +59,20 @@ class Detector:
         return self.judge(self.arrange(rows))
 
     def arrange(self, rows: Rows) -> Rows:
-        """Return the rows with their columns in the model's order."""
+        """Return the rows with their columns in the model's order.
+
+        Raises:
+            BadInput: other columns than the model's, or a missing value where it knows none.
+        """
+        if rows.missing and not self.takes_missing:
+            raise BadInput(f"{rows.first_missing()}; this model takes no missing values")
         return rows.arranged(self.model.features, self.by_name and self.model.named)
+
+    @cached_property
+    def takes_missing(self) -> bool:
+        """Whether null may stand for a missing value: the model was trained with such."""
+        card = self.model.card
+        return card is not None and card.allow_missing
 
     def judge(self, rows: Rows) -> Verdict:
         """Score rows whose columns are arranged."""

@@ -58,7 +58,7 @@ class BadInput(Refusal):
 
 
 class Unauthorized(Refusal):
-    """The request needs a token that it does not have."""
+    """The request needs a key or token that it does not have."""
 
     status = HTTPStatus.UNAUTHORIZED
 

@@ -455,6 +455,9 @@ class _Session:
         with self._turn:
             self._drop()
 
+    def __del__(self) -> None:
+        self._drop()
+
     def _open(self, patience: float) -> sqlite3.Connection:
         if self._connection is not None and _identity(self._path) != self._file:
             self._drop()  # the file was taken away; writing into it would reach nobody

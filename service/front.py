@@ -17,6 +17,8 @@ from typing import Any
 import structlog
 
 from .counts import OTHER
+from .doors import Doors
+from .errors import BadInput, Refusal
 from .ids import new_id
 from .roads import JSON, MODEL_VERSION, Answer, Roads, receive
 
@@ -28,6 +30,11 @@ ID, ROUTE = "isoserve.request_id", "isoserve.route"
 
 # A request id ends up in logs and headers, so it holds nothing that could forge either.
 _GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+# Answers are for programs: no browser shall guess at their type, or run, frame or keep them.
+POLICY = "Content-Security-Policy"
+SAFE = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
+SAFE_POLICY = (POLICY, "default-src 'none'; frame-ancestors 'none'")
 
 _STATUS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
@@ -45,16 +52,17 @@ class Front:
         self,
         behind: Application,
         roads: Roads,
+        doors: Doors,
         refuse: Callable[[Exception, Environ], Answer],
         access_log: bool = False,
     ) -> None:
         """Wrap the application `behind`; `refuse` puts what a road raises into words."""
-        self._behind, self._roads, self._refuse = behind, roads, refuse
+        self._behind, self._roads, self._doors, self._refuse = behind, roads, doors, refuse
         self._access_log = access_log
 
     def __call__(self, environ: Environ, start_response: Start) -> Iterable[bytes]:
         """Answer one request."""
-        started = perf_counter()
+        started, flights = perf_counter(), self._doors.flights
         sent = environ.get("HTTP_X_REQUEST_ID")
         environ[ID] = sent if sent and _GOOD_ID.fullmatch(sent) else new_id()[:16]
         environ[ROUTE] = OTHER
@@ -62,16 +70,34 @@ class Front:
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             code = int(status[:3])
             self._observe(environ, code, perf_counter() - started)
+            names = {name for name, _ in headers}
             headers.append((REQUEST_ID, environ[ID]))
-            if all(name != MODEL_VERSION for name, _ in headers):
+            headers.extend(SAFE)
+            if POLICY not in names:
+                headers.append(SAFE_POLICY)
+            if MODEL_VERSION not in names:
                 headers.append((MODEL_VERSION, self._roads.desk.detector.model.version))
             return start_response(_STATUS.get(code, status), headers, exc_info)
 
-        if not self._is_plain(environ):
-            return self._behind(environ, start)
-        answer = self._answer(environ)
+        place = flights.begin(environ[ID], environ["REQUEST_METHOD"], environ["PATH_INFO"])
+        try:
+            if refusal := self._refusal(environ):
+                answer = self._refuse(refusal, environ)
+            elif self._is_plain(environ):
+                answer = self._answer(environ)
+            else:
+                return self._behind(environ, start)
+        finally:
+            flights.end(place)
         start(str(answer.status), answer.headers)
-        return [answer.body]
+        return [answer.body if environ["REQUEST_METHOD"] != "HEAD" else b""]
+
+    def _refusal(self, environ: Environ) -> Refusal | None:
+        """Return why a request comes no further, if it does not."""
+        if "HTTP_HOST" not in environ and environ["SERVER_PROTOCOL"] == "HTTP/1.1":
+            return BadInput("an HTTP/1.1 request has the header Host")
+        doors = self._doors
+        return doors.refusal(environ) if doors.key or doors.stopping else None
 
     def _is_plain(self, environ: Environ) -> bool:
         return (

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 from .components import Desk
 from .counts import Totals
+from .doors import Gate, Stay, estimate_rows
 from .errors import BadInput, Refusal, TooLarge
 from .judge import Judge
 from .rows import Limits, Verdict
@@ -42,6 +44,8 @@ class Answer:
             headers.append((MODEL_VERSION, self.version))
         if self.retry_after is not None:
             headers.append(("Retry-After", str(self.retry_after)))
+        if self.status == HTTPStatus.UNAUTHORIZED:
+            headers.append(("WWW-Authenticate", "Bearer"))
         headers.append(("Content-Length", str(len(self.body))))
         return headers
 
@@ -55,24 +59,32 @@ class Roads:
     new_puid: Callable[[], str]
     """Names a prediction that came without a name."""
     judge: Judge
+    gate: Gate
 
     def seldon(
         self, body: bytes, encode: Encoder = encode_labels, with_scores: bool = False
     ) -> Answer:
         """Answer a Seldon message in its own form."""
-        decode = partial(decode_message, limits=self.limits)
-        message = decode_json(body, decode, self.limits.depth).named(self.new_puid)
-        verdict, totals = self.desk.predict(message.rows, message.puid)
-        answer = render_json(encode(message, verdict, totals, with_scores))
+        with self.let_in(body):
+            decode = partial(decode_message, limits=self.limits)
+            message = decode_json(body, decode, self.limits.depth).named(self.new_puid)
+            verdict, totals = self.desk.predict(message.rows, message.puid)
+            answer = render_json(encode(message, verdict, totals, with_scores))
         return Answer(200, answer, version=verdict.version)
 
     def seldon_feedback(self, body: bytes) -> Answer:
         """Answer a Feedback of Seldon's."""
-        decode = partial(decode_feedback, limits=self.limits)
-        feedback = decode_json(body, decode, self.limits.depth).named(self.new_puid)
-        learned = self.judge.take(feedback)
+        with self.let_in(body):
+            decode = partial(decode_feedback, limits=self.limits)
+            depth = self.limits.depth + 1  # there are whole messages in it
+            feedback = decode_json(body, decode, depth).named(self.new_puid)
+            learned = self.judge.take(feedback)
         totals, threshold = self.desk.counts.totals(), self.desk.detector.threshold
         return Answer(200, render_json(encode_learned(feedback, totals, threshold, learned)))
+
+    def let_in(self, body: bytes) -> Stay:
+        """Let the rows of a body in, if the worker has not too many in work."""
+        return self.gate.let_in(estimate_rows(body, len(self.desk.detector.model.features)))
 
 
 def receive(read: Callable[[], bytes], announced: int, most: int) -> bytes:

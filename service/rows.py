@@ -38,12 +38,14 @@ class Limits:
 class Rows:
     """A checked table of samples.
 
-    `values` is (n_rows, n_columns) float64 and finite; `names` has one name a column, or is empty
-    when the columns are known by their position.
+    `values` is (n_rows, n_columns) float64 and finite, but for NaN where a value is missing.
+    `names` has one name a column, or is empty when the columns are known by their position.
     """
 
     values: Floats
     names: tuple[str, ...] = ()
+    missing: bool = False
+    """Whether any value is missing."""
 
     def __len__(self) -> int:
         return len(self.values)
@@ -52,7 +54,8 @@ class Rows:
     def parse(cls, cells: Any, names: Sequence[str] = (), limits: Limits | None = None) -> Rows:
         """Check a table: nested lists, as JSON gives them, or an array.
 
-        Numeric strings and booleans count as numbers. Rows and columns are counted from 0.
+        Numeric strings and booleans count as numbers, and None (null) is a missing value; whether
+        the model takes those is its detector's affair. Rows and columns are counted from 0.
 
         Raises:
             BadInput: not a table of finite numbers; the text names row and column.
@@ -67,9 +70,19 @@ class Rows:
             values = _as_array(cells)
         except (ValueError, TypeError, OverflowError) as error:
             raise BadInput(_fault(cells, names)) from error
-        if values.ndim != 2 or not values.size or not np.isfinite(values).all():
+        if values.ndim != 2 or not values.size:
             raise BadInput(_fault(cells, names))
-        return cls(values, tuple(names))
+        finite = np.isfinite(values)
+        if finite.all():
+            return cls(values, tuple(names))
+        if not _all_none(cells, ~finite):
+            raise BadInput(_fault(cells, names))
+        return cls(values, tuple(names), missing=True)
+
+    def first_missing(self) -> str:
+        """Say where the first missing value is."""
+        i, j = np.argwhere(np.isnan(self.values))[0].tolist()
+        return f"row {i}, column {_column(j, self.names)}: null is not a number"
 
     def arranged(self, features: tuple[str, ...], by_name: bool = True) -> Rows:
         """Return the rows with their columns as the model has them.
@@ -86,13 +99,13 @@ class Rows:
         if not by_name or all(_POSITIONAL.fullmatch(name) for name in self.names):
             if width != len(features):
                 raise BadInput(f"rows have {count(width, 'column')}; {_expected(features)}")
-            return Rows(self.values, features)
+            return Rows(self.values, features, self.missing)
         if self.names == features:
             return self
         _check_names(self.names, features)
         place = {name: j for j, name in enumerate(self.names)}
         order = [place[name] for name in features]
-        return Rows(np.ascontiguousarray(self.values[:, order]), features)
+        return Rows(np.ascontiguousarray(self.values[:, order]), features, self.missing)
 
 
 @dataclass(frozen=True)
@@ -205,9 +218,15 @@ def _column(j: int, names: Sequence[str]) -> str:
     return f"{j} ({names[j]!r})" if j < len(names) else str(j)
 
 
+def _all_none(cells: Any, odd: NDArray[np.bool_]) -> bool:
+    """Return whether the odd cells of a table came as None, and not as the text NaN or as inf."""
+    places = np.argwhere(odd).tolist()
+    return isinstance(cells, list) and all(cells[i][j] is None for i, j in places)
+
+
 def _cell_fault(cell: Any) -> str | None:
     if cell is None:
-        return "null is not a number"
+        return None
     if isinstance(cell, list):
         return "a list is too deep; a table has two dimensions"
     if isinstance(cell, dict):

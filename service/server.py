@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
+import math
 import os
 import secrets
 import socket
 import sys
+import time
+import traceback
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import structlog
 from flask import Flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import ThreadWorker
 
+from .doors import Doors, Flight, Flights, Gate
 from .errors import BadSetting
+from .front import SAFE, SAFE_POLICY
 from .seldon_v1 import encode_error
 from .settings import Settings
 from .wire import render_json
@@ -29,7 +37,14 @@ class Server(BaseApplication):  # type: ignore[misc]
     def __init__(self, app: Flask, settings: Settings) -> None:
         self._app = app
         self._options = gunicorn_options(settings)
+        self.drain_seconds = settings.drain_seconds
+        extensions = getattr(app, "extensions", {})  # a benchmark serves other applications
+        self.doors: Doors = extensions.get("isoserve doors") or Doors(Gate(1, 1))
         super().__init__()
+
+    def run(self) -> None:
+        """Serve until a signal ends it, and the process with it."""
+        Master(self).run()
 
     def load_config(self) -> None:
         """Hand gunicorn its options."""
@@ -42,8 +57,84 @@ class Server(BaseApplication):  # type: ignore[misc]
         return self._app
 
 
+class Master(Arbiter):  # type: ignore[misc]
+    """gunicorn's first process, which drains before it stops and tells what a worker hung in."""
+
+    _end = math.inf
+
+    def handle_term(self) -> None:
+        """Drain: all is answered, nothing is ready. A second SIGTERM stops at once, as SIGINT."""
+        if self._end < math.inf:
+            self.stop(False)
+            raise StopIteration  # gunicorn's way to end its loop
+        self._end = time.monotonic() + self.app.drain_seconds
+        self.app.doors.stopping.turn_on()
+
+    def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
+        """Wait for signals, or for the end of the drain."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise StopIteration
+        signals: list[int] = super().wait_for_signals(min(timeout, left))
+        return signals
+
+    def murder_workers(self) -> None:
+        """Replace workers without a sign of life; say first what they were doing."""
+        for pid, worker in self.WORKERS.items():
+            with contextlib.suppress(OSError, ValueError):  # it is about to end by itself
+                silent = time.monotonic() - worker.tmp.last_update()
+                if silent > self.timeout and not worker.aborted:
+                    for flight in worker.flights.aloft():
+                        tell_of_hanging(flight, f"worker {pid} gives no sign of life")
+        super().murder_workers()
+
+
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's worker with threads, which ends at once when told to and refuses in JSON."""
+    """gunicorn's worker with threads, which ends when told to and refuses in JSON.
+
+    gunicorn sees a worker that hangs as a whole; this one sees each of its threads.
+    """
+
+    alive: bool
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.flights = Flights(self.cfg.threads)  # before the fork: the parent reads them, too
+
+    def init_process(self) -> None:
+        """Begin, in the new process."""
+        self.app.doors.flights = self.flights
+        super().init_process()
+
+    def run(self) -> None:
+        """Answer requests; then end the process, which else would wait for threads that hang."""
+        super().run()
+        sys.stdout.flush()
+        os._exit(0)
+
+    def notify(self) -> None:
+        """Give a sign of life, as every second, and look for requests that hang."""
+        super().notify()
+        for flight in self.flights.aloft() if self.alive else ():
+            if flight.seconds > 1 and (frame := sys._current_frames().get(flight.thread)):
+                if _waits_for_its_client(frame):
+                    self.flights.restart(flight.place)
+                elif flight.seconds > self.cfg.timeout:
+                    stack = "".join(traceback.format_stack(frame))
+                    tell_of_hanging(flight, f"worker {os.getpid()} is replaced", stack=stack)
+                    self.alive = False  # what else it answers has the time of any stop
+
+    def is_parent_alive(self) -> bool:
+        """Return whether there is somebody to work for; without, answer what came and end."""
+        if not super().is_parent_alive():
+            self.alive = False
+        return self.alive
+
+    def handle_request(self, req: Any, conn: Any) -> bool:
+        """Answer one request; while the service drains, its connection is the client's last."""
+        if self.app.doors.stopping:
+            req.force_close()
+        return bool(super().handle_request(req, conn))
 
     def handle_quit(self, sig: int, frame: Any) -> None:
         """End the process, as Ctrl-C asks.
@@ -71,6 +162,25 @@ def _settle() -> None:
     sys.setswitchinterval(0.001)
 
 
+def tell_of_hanging(flight: Flight, text: str, **more: str) -> None:
+    """Log which request hangs."""
+    structlog.get_logger("isoserve").critical(
+        f"a request hangs; {text}",
+        request=flight.request,
+        request_id=flight.request_id,
+        seconds=round(flight.seconds, 1),
+        **more,
+    )
+
+
+def _waits_for_its_client(frame: FrameType) -> bool:
+    """Return whether a thread, inside of the application, waits for bytes that are still to come.
+
+    That is gunicorn's code, called by ours.
+    """
+    return str(frame.f_globals.get("__name__")).startswith("gunicorn.")
+
+
 class _JsonPages:
     """A socket that sends gunicorn's error pages in the shape of all other errors."""
 
@@ -89,7 +199,7 @@ class _JsonPages:
             "Content-Type": "application/json",
             "Content-Length": str(len(body)),
             "X-Request-ID": secrets.token_hex(8),
-        }
+        } | dict([*SAFE, SAFE_POLICY])
         lines = [head, *(f"{name}: {value}".encode() for name, value in fields.items()), b"", body]
         self._client.sendall(b"\r\n".join(lines))
 
@@ -113,6 +223,16 @@ def check_address(settings: Settings) -> None:
             ) from error
 
 
+def warn_of_open_doors(settings: Settings) -> None:
+    """Log it when whoever reaches this machine can use the service."""
+    if settings.host not in ("127.0.0.1", "::1", "localhost") and not settings.read_api_key():
+        structlog.get_logger("isoserve").warning(
+            "everybody who reaches this address can use the service; see docs/edge.md for a key, "
+            "and for what to put in front of it",
+            host=settings.host,
+        )
+
+
 class PlainLogger(Logger):  # type: ignore[misc]
     """Let gunicorn's lines go where all other lines go."""
 
@@ -131,8 +251,8 @@ def gunicorn_options(settings: Settings) -> dict[str, Any]:
         "threads": settings.threads,
         "preload_app": True,
         "timeout": settings.timeout,
-        # With what follows it a stop takes under 10 s, whatever a client still holds open.
-        "graceful_timeout": 7,
+        # With a drain of 5 s a stop takes under 10 s, whatever a client still holds open.
+        "graceful_timeout": 4,
         "keepalive": settings.keepalive,
         "worker_tmp_dir": str(memory) if memory.is_dir() else None,
         "control_socket_disable": True,

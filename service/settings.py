@@ -80,6 +80,16 @@ class Settings(BaseSettings):
     max_rows: int = Field(200_000, ge=1, description="most rows in one request")
     max_columns: int = Field(4_096, ge=1, description="most columns in one request")
     max_depth: int = Field(8, ge=4, le=1000, description="deepest nesting of JSON in a request")
+    rows_in_flight: int = Field(
+        200_000, ge=1, description="about the most rows a worker has in work; over it, 503"
+    )
+    drain_seconds: float = Field(
+        5, ge=0, le=3600, description="seconds to answer on, but not be ready, before a stop"
+    )
+    api_key: SecretStr = Field(
+        SecretStr(""), description="a key that all routes but health ask for; none without it"
+    )
+    api_key_file: Path | None = Field(None, description="a file that holds that key")
     state_dir: Path = Field(Path("state"), description="folder for what outlives a restart")
     records: int = Field(
         100_000, ge=0, le=100_000_000, description="scored rows to keep a record of; 0 keeps none"
@@ -126,29 +136,21 @@ class Settings(BaseSettings):
         except ValidationError as error:
             raise BadSetting("; ".join(_sentence(fault) for fault in error.errors())) from error
 
+    def read_api_key(self) -> str:
+        """Return the key that all routes but health ask for, empty where there is none.
+
+        Raises:
+            BadSetting: its file cannot be read, or it is too short to be a secret.
+        """
+        return _read_secret(f"{PREFIX}API_KEY", self.api_key, self.api_key_file)
+
     def read_admin_token(self) -> str:
         """Return the admin token, empty where there is none.
 
         Raises:
             BadSetting: its file cannot be read, or it is too short to be a secret.
         """
-        name, token = f"{PREFIX}ADMIN_TOKEN", self.admin_token.get_secret_value()
-        if self.admin_token_file is not None:
-            name = f"{PREFIX}ADMIN_TOKEN_FILE={self.admin_token_file}"
-            if token:
-                raise BadSetting(f"{name}: {PREFIX}ADMIN_TOKEN is set as well; choose one of them")
-            try:
-                token = self.admin_token_file.read_text().strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise BadSetting(f"{name}: cannot be read ({error})") from error
-        elif not token:
-            return ""
-        if len(token) < _SHORTEST_TOKEN or not (token.isascii() and token.isprintable()):
-            raise BadSetting(
-                f"{name}: a token has {_SHORTEST_TOKEN} or more characters of ASCII; "
-                "make one with `openssl rand -hex 32`"
-            )
-        return token
+        return _read_secret(f"{PREFIX}ADMIN_TOKEN", self.admin_token, self.admin_token_file)
 
 
 def unknown_variables() -> list[str]:
@@ -167,6 +169,27 @@ def describe_settings() -> list[tuple[str, str, str]]:
         (PREFIX + name.upper(), _shown(field.default), field.description or "")
         for name, field in Settings.model_fields.items()
     ]
+
+
+def _read_secret(name: str, value: SecretStr, file: Path | None) -> str:
+    """Return a secret from its variable or its file, empty where there is neither."""
+    secret = value.get_secret_value()
+    if file is not None:
+        if secret:
+            raise BadSetting(f"{name}_FILE={file}: {name} is set as well; choose one of them")
+        name = f"{name}_FILE={file}"
+        try:
+            secret = file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadSetting(f"{name}: cannot be read ({error})") from error
+    elif not secret:
+        return ""
+    if len(secret) < _SHORTEST_TOKEN or not (secret.isascii() and secret.isprintable()):
+        raise BadSetting(
+            f"{name}: a token has {_SHORTEST_TOKEN} or more characters of ASCII; "
+            "make one with `openssl rand -hex 32`"
+        )
+    return secret
 
 
 class _OurSource(EnvSettingsSource):

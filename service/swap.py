@@ -81,8 +81,9 @@ class Swap:
         """Begin as a worker: take the current edition, and from now on every later one."""
         self._editions.enlist()
         self.catch_up()
-        thread = threading.Thread(target=self._follow, args=(watch,), name="swap", daemon=True)
-        thread.start()
+        # Two threads: whoever changes something waits until this worker has followed.
+        for act in (self._follow, self._watch) if watch else (self._follow,):
+            threading.Thread(target=act, name=f"swap{act.__name__}", daemon=True).start()
 
     def catch_up(self) -> None:
         """Serve the current edition, if this process does not yet."""
@@ -202,14 +203,17 @@ class Swap:
         self._number = number
         self._editions.note(number)
 
-    def _follow(self, watch: bool) -> None:
-        """Be the thread of a worker that keeps up with the others."""
-        next_look = 0.0
+    def _follow(self) -> None:
+        """Keep up with the others, as a thread of a worker."""
         while True:
             time.sleep(POLL)
             _logged(self.catch_up)
-            if watch and time.monotonic() >= next_look and self._editions.is_watching():
-                next_look = time.monotonic() + LOOK
+
+    def _watch(self) -> None:
+        """Look at the model file, as a thread of a worker; one of the workers does."""
+        while True:
+            time.sleep(LOOK)
+            if self._editions.is_watching():
                 _logged(self._look)
 
     def _look(self) -> None:

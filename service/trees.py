@@ -23,6 +23,8 @@ DEEPEST = 64
 
 _MOST_COLUMNS, _MOST_SAMPLES = 10**6, 2**53
 
+_LONGEST = 2 * DEEPEST  # the path to expect among 2**64 samples has 88 steps
+
 _LEAF, _NO_COLUMN = -1, -2  # scikit-learn's marks of a missing child and, in a leaf, column
 
 
@@ -38,7 +40,7 @@ def check_forest(forest: IsolationForest) -> tuple[int, int]:
     n_features = _whole(forest, "n_features_in_", _MOST_COLUMNS)
     _whole(forest, "_max_samples", _MOST_SAMPLES)
     offset = vars(forest).get("offset_")
-    _need(isinstance(offset, float) and bool(np.isfinite(offset)), "offset_ is not a number")
+    _need(isinstance(offset, float) and bool(abs(offset) <= 1), "offset_ is not from -1 to 1")
     trees = _trees(forest)
     columns = _per_tree(forest, "estimators_features_", len(trees), list)
     for i, (tree, chosen) in enumerate(zip(trees, columns, strict=True)):
@@ -51,7 +53,8 @@ def check_forest(forest: IsolationForest) -> tuple[int, int]:
     for name, kinds in (("_decision_path_lengths", "iu"), ("_average_path_length_per_tree", "f")):
         for i, lengths in enumerate(_per_tree(forest, name, len(trees), tuple)):
             sound = _is_vector(lengths, kinds) and len(lengths) == sizes[i]
-            _need(sound and bool(np.isfinite(lengths).all()), f"{name}[{i}] is not a tree's")
+            in_range = sound and bool(((lengths >= 0) & (lengths <= _LONGEST)).all())
+            _need(in_range, f"{name}[{i}] is not a tree's")
     _check_nodes(_Nodes(trees))
     _check_names(forest, n_features)
     return len(trees), sum(sizes)

@@ -105,6 +105,7 @@ class Service:
             probe.bind(("127.0.0.1", 0))
             self.port = settings.pop("port", probe.getsockname()[1])
         variables = {f"ISOSERVE_{name.upper()}": str(value) for name, value in settings.items()}
+        variables = {"ISOSERVE_DRAIN_SECONDS": "0"} | variables  # nobody looks at its readiness
         variables |= {"ISOSERVE_MODEL": str(model), "ISOSERVE_PORT": str(self.port)}
         self.log = log
         with log.open("a") as output:

@@ -291,12 +291,15 @@ def _odd_attributes(forest):
         "path lengths of objects",
         has(_average_path_length_per_tree=tuple(x.astype(object) for x in extra)),
     )
+    yield "path lengths huge", has(_average_path_length_per_tree=tuple(x + 1e308 for x in extra))
+    yield "path lengths negative", has(_decision_path_lengths=tuple(-x for x in lengths))
     yield "10**12 columns", has(n_features_in_=10**12)
     yield "columns by name", has(n_features_in_="2")
     yield "no number of columns", has(n_features_in_=None)
     yield "10**400 samples", has(_max_samples=10**400)
     yield "no samples", has(_max_samples=0)
     yield "offset NaN", has(offset_=float("nan"))
+    yield "offset huge", has(offset_=-1e300)
     yield "offset a text", has(offset_="0")
     yield "a method replaced", has(decision_function=IsolationForest)
     yield "names that are numbers", has(feature_names_in_=np.array([1, 2], dtype=object))

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,25 @@ def test_the_readmes_curl_gets_the_answer_that_is_printed_there(sample_model, se
     _, metrics = service.request("GET", "/metrics")
     assert b"isoserve_samples_total 2.0" in metrics
     assert b"isoserve_outliers_total 1.0" in metrics
+
+
+def test_the_model_page_prints_what_its_commands_print(sample_model, serve, tmp_path, monkeypatch):
+    shutil.copytree(sample_model.parent, tmp_path / "models")
+    page = (ROOT / "docs/model.md").read_text()
+    page = page.replace("training.train", f"training.train --save_path {tmp_path}/models")
+    monkeypatch.setenv("ISOSERVE_ADMIN_TOKEN", "0123456789abcdef")
+    service = serve(tmp_path / "models" / "model.pickle")
+    load, threshold = (
+        json.loads(paste(command, service).splitlines()[-1])
+        for command in blocks("sh", page)
+        if "curl" in command
+    )
+    printed = json.loads(blocks("json", page)[0])
+    # Other versions of scikit-learn and numpy write other bytes.
+    for told in (load, load["former"], printed, printed["former"]):
+        assert re.fullmatch("[0-9a-f]{12}", told.pop("model_version"))
+    assert load == printed
+    assert threshold["threshold"] == -0.05
 
 
 def test_the_feedback_page_prints_what_its_commands_print(sample_model, serve, tmp_path):

@@ -7,7 +7,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-PLAIN = {"CONTENT_TYPE": "application/json", "HTTP_X_REQUEST_ID": "mine"}
+PLAIN = {
+    "CONTENT_TYPE": "application/json",
+    "HTTP_X_REQUEST_ID": "mine",
+    "HTTP_X_API_KEY": "a key for nothing but tests",
+}
 
 numbers = st.one_of(st.floats(), st.integers(-(10**400), 10**400), st.text(max_size=3), st.none())
 cells = st.one_of(st.floats(-100, 100), numbers)
@@ -30,13 +34,26 @@ bodies = st.one_of(
 )
 
 
-@pytest.fixture
-def both(make_client):
-    """The same service twice, with the short cut and without."""
+KEY = PLAIN["HTTP_X_API_KEY"]
+
+DOORS = {
+    "no door": {},
+    "a key": {"api_key": KEY},
+    "few rows in flight": {"rows_in_flight": 1},
+    "stopping": {},
+}
+
+
+@pytest.fixture(params=DOORS)
+def both(make_client, request):
+    """The same service twice, with the short cut and without; and again with each door on."""
     apps = []
     for _ in range(2):
         names = map("puid-{}".format, count())
-        apps.append(make_client(make_puid=names.__next__, max_body_bytes=100_000).application)
+        chosen = {"make_puid": names.__next__, "max_body_bytes": 100_000}
+        apps.append(make_client(**chosen, **DOORS[request.param]).application)
+        if request.param == "stopping":
+            apps[-1].extensions["isoserve doors"].stopping.turn_on()
     apps[1].wsgi_app._is_plain = lambda environ: False
     return apps
 
@@ -47,8 +64,10 @@ def send(app, body, **changes):
     return status, list(headers), b"".join(chunks)
 
 
-def test_both_ways_give_the_same_answers(both):
-    @settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
+def test_both_ways_give_the_same_answers(both, request):
+    examples = 1000 if "no door" in request.node.name else 50
+
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
     @given(bodies)
     @example(b"")
     @example(b"[" * 100_000)
@@ -98,3 +117,71 @@ def test_both_ways_tell_a_failure_of_ours_in_one_sentence(both):
 def test_only_plain_predictions_take_the_short_cut(both, changes):
     answers = [send(app, b'{"data":{"ndarray":[[1,2]]}}', **changes) for app in both]
     assert answers[0] == answers[1]
+
+
+@pytest.fixture
+def both_full(make_client):
+    """The same service twice, with more rows in flight than it lets in."""
+    apps = [make_client(rows_in_flight=1).application for _ in range(2)]
+    apps[1].wsgi_app._is_plain = lambda environ: False
+    for app in apps:
+        app.extensions["isoserve doors"].gate.let_in(1)
+    return apps
+
+
+def test_both_ways_refuse_more_rows_than_the_worker_takes(both_full):
+    answers = [send(app, b'{"data":{"ndarray":[[1,2]]}}') for app in both_full]
+    assert answers[0] == answers[1]
+    assert answers[0][0] == "503 Service Unavailable"
+    assert dict(answers[0][1])["Retry-After"] == "1"
+    assert b"1 rows are being scored already" in answers[0][2]
+
+
+@pytest.mark.parametrize("sent", ["", "another key for nothing but tests"])
+def test_both_ways_ask_for_the_key_before_they_read(make_client, sent):
+    apps = [make_client(api_key=KEY).application for _ in range(2)]
+    apps[1].wsgi_app._is_plain = lambda environ: False
+    answers = [send(app, b"[" * 1000, HTTP_X_API_KEY=sent) for app in apps]
+    assert answers[0] == answers[1]
+    assert answers[0][0] == "401 Unauthorized"
+    assert dict(answers[0][1])["WWW-Authenticate"] == "Bearer"
+    assert b"X-API-Key" in answers[0][2]
+
+
+def test_both_ways_refuse_a_request_that_names_no_host(both):
+    answers = []
+    for app in both:
+        environ = EnvironBuilder("/predict", method="POST", data=b"{}").get_environ() | PLAIN
+        del environ["HTTP_HOST"]
+        answers.append([*run_wsgi_app(app.wsgi_app, environ)[:2]])
+    assert answers[0][1] == answers[1][1] == "400 Bad Request"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/live"), ("POST", "/predict"), ("GET", "/metrics"), ("GET", "/nowhere")],
+)
+def test_every_answer_has_the_security_headers(client, method, path):
+    headers = client.open(path, method=method).headers
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
+    assert headers["Cache-Control"] == "no-store"
+
+
+def test_a_key_is_asked_for_everywhere_but_at_health(make_client):
+    client = make_client(api_key=KEY)
+    rules = [rule.rule for rule in client.application.url_map.iter_rules() if "<" not in rule.rule]
+    open_ones = {rule for rule in rules if client.get(rule).status_code != 401}
+    assert {"/live", "/ready", "/health/ping", "/health/status"} <= open_ones
+    assert not open_ones & {"/predict", "/metrics", "/metadata", "/transform-input"}
+    assert len(open_ones) <= 8
+    assert client.get("/metrics", headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
+
+
+def test_what_is_being_answered_is_known_only_as_long(client):
+    app = client.application
+    doors, seen = app.extensions["isoserve doors"], []
+    app.before_request(lambda: seen.extend(doors.flights.aloft()))
+    client.get("/live", headers={"X-Request-ID": "mine"})
+    assert [(flight.request_id, flight.request) for flight in seen] == [("mine", "GET /live")]
+    assert doors.flights.aloft() == []

@@ -85,6 +85,25 @@ def test_a_form_field_is_read_as_seldons_clients_send_it(client, predict):
     assert client.post("/send-feedback", data={"jsn": "{}"}).status_code == BAD
 
 
+def test_what_was_predicted_can_be_sent_along_however_deep_it_is(client):
+    message = {"meta": {"tags": {"a": {"b": {"c": {"d": [[1]]}}}}}, "data": {"ndarray": [ODD]}}
+    answer = client.post("/predict", json=message)
+    truth = {"data": {"ndarray": [1]}}
+    body = {"request": message, "response": answer.json, "truth": truth}
+    assert counts(told(client.post("/send-feedback", json=body).json)) == (0, 0, 0, 1)
+
+
+def test_a_number_that_is_none_is_named(client):
+    for body, words in (
+        ('{"reward": NaN}', "reward is nan"),
+        ('{"truth": {"data": {"ndarray": [0, Infinity]}}}', "truth 1 is inf"),
+        ('{"request": {"data": {"ndarray": [[1, NaN]]}}}', "row 0, column 1: nan"),
+    ):
+        answer = client.post("/send-feedback", data=body, content_type="application/json")
+        assert answer.status_code == BAD
+        assert words in answer.json["status"]["info"]
+
+
 def test_feedback_is_never_paired_with_the_last_prediction(client, predict):
     first = predict([ODD])
     predict([NORMAL])

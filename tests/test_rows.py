@@ -39,7 +39,9 @@ def test_numeric_strings_and_booleans_count_as_numbers():
         ([[1, 2], [3]], "row 1 has 1 column, row 0 has 2"),
         ([[[1]]], "row 0, column 0: a list is too deep; a table has two dimensions"),
         ([[1, {}]], "row 0, column 1: an object is not a number"),
-        ([[1, 2], [3, None]], "row 1, column 1: null is not a number"),
+        ([[None, 2], [3, "x"]], "row 1, column 1: 'x' is not a number"),
+        ([[None, "nan"]], "row 0, column 1: 'nan' is not a finite number"),
+        ([[None, float("inf")]], "row 0, column 1: inf is not a finite number"),
         ([[1, "abc"]], "row 0, column 1: 'abc' is not a number"),
         ([[1, ""]], "row 0, column 1: '' is not a number"),
         ([["nan", 1]], "row 0, column 0: 'nan' is not a finite number"),
@@ -58,8 +60,22 @@ def test_what_is_no_table_is_refused_with_its_place(cells, message):
 
 
 def test_a_fault_names_the_column_when_it_has_a_name():
-    with pytest.raises(BadInput, match=r"row 0, column 1 \('sd'\): null is not a number"):
-        Rows.parse([[1, None]], ["mean", "sd"])
+    with pytest.raises(BadInput, match=r"row 0, column 1 \('sd'\): '' is not a number"):
+        Rows.parse([[1, ""]], ["mean", "sd"])
+
+
+def test_null_is_a_missing_value_and_its_place_is_known():
+    rows = Rows.parse([[1, "2"], [None, 4]], ["mean", "sd"])
+    assert rows.missing
+    assert np.isnan(rows.values).tolist() == [[False, False], [True, False]]
+    assert rows.first_missing() == "row 1, column 0 ('mean'): null is not a number"
+    assert rows.arranged(("sd", "mean")).missing
+    assert not Rows.parse([[1, 2]]).missing
+
+
+def test_nan_in_an_array_is_no_missing_value():
+    with pytest.raises(BadInput, match="row 0, column 0: nan is not a finite number"):
+        Rows.parse(np.array([[np.nan]]))
 
 
 def test_one_long_string_among_many_cells_does_not_fill_the_memory():

@@ -14,6 +14,10 @@ import time
 from pathlib import Path
 
 import pytest
+import structlog
+
+from service.server import warn_of_open_doors
+from service.settings import Settings
 
 
 @pytest.fixture
@@ -235,3 +239,119 @@ def test_state_files_are_their_owners_only(folder, serve):
     assert files.keys() == {"service.lock", "counts.bin", "records.bin", "swaps.bin"}
     assert set(files.values()) == {0o600}
     assert (folder / "state").stat().st_mode & 0o777 == 0o700
+
+
+def is_ready(service):
+    return service.request("GET", "/ready")[0] == 200
+
+
+def test_a_stop_drains_first(folder, serve):
+    service = serve(folder / "model.pickle", drain_seconds=1.5)
+    service.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: not is_ready(service), 1)
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
+    with contextlib.closing(connection):
+        connection.request("GET", "/live")
+        answer = connection.getresponse()
+        assert (answer.status, answer.headers["Connection"]) == (200, "close")
+    assert predict(service, [[1, 1]])[0] == 200
+    assert service.process.wait(timeout=10) == 0
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_the_drain(folder, serve, second):
+    service = serve(folder / "model.pickle", drain_seconds=600)
+    service.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: not is_ready(service), 5)
+    assert service.stop(second) == 0
+
+
+def test_workers_whose_first_process_is_killed_leave_soon(folder, serve):
+    service = serve(folder / "model.pickle", workers=2)
+    wait_for(lambda: len(service.workers()) == 2)
+    workers = service.workers()
+    with socket.create_connection(("127.0.0.1", service.port)) as idle:
+        idle.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+        os.kill(service.process.pid, signal.SIGKILL)
+        service.process.wait()
+        wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 8)
+
+
+# Rows of 666 never get an answer, and rows of 667 block the whole worker.
+HANGS = """
+import ctypes, runpy, time
+from service.components import Detector
+judge = Detector.judge
+def hang(self, rows):
+    if rows.values[0, 0] == 666:
+        time.sleep(600)
+    if rows.values[0, 0] == 667:
+        ctypes.PyDLL(None).sleep(600)
+    return judge(self, rows)
+Detector.judge = hang
+runpy.run_module("service", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(("value", "told"), [(666, "is replaced"), (667, "gives no sign of life")])
+def test_a_worker_that_hangs_is_replaced_and_the_log_says_over_what(folder, serve, value, told):
+    service = serve(folder / "model.pickle", command=("-c", HANGS), workers=1, timeout=2)
+    wait_for(lambda: service.workers())
+    hung = service.workers()
+    body = json.dumps({"data": {"ndarray": [[value, 1]]}})
+    headers = {"Content-Type": "application/json", "X-Request-ID": "the-hung-one"}
+    with pytest.raises((OSError, http.client.HTTPException)):
+        service.request("POST", "/predict", body, headers)
+    wait_for(lambda: service.workers() and service.workers() != hung)
+    assert predict(service, [[1, 1]])[0] == 200
+    lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+    line = next(line for line in lines if line["event"].startswith("a request hangs"))
+    assert told in line["event"]
+    assert (line["request"], line["request_id"]) == ("POST /predict", "the-hung-one")
+    assert line["seconds"] >= 2
+    if value == 666:
+        assert "time.sleep" in line["stack"] or "in hang" in line["stack"]
+
+
+def test_a_slow_client_is_no_hung_worker(folder, serve):
+    service = serve(folder / "model.pickle", workers=1, timeout=1)
+    wait_for(lambda: service.workers())
+    workers, body = service.workers(), b'{"data":{"ndarray":[[1,1]]}}'
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body))
+        for part in (body[:9], body[9:]):
+            time.sleep(1.7)
+            connection.sendall(part)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+    assert service.workers() == workers
+
+
+@pytest.mark.parametrize(
+    ("host", "key", "lines"),
+    [
+        ("0.0.0.0", "", 1),
+        ("::", "", 1),
+        ("0.0.0.0", "a key for nothing but tests", 0),
+        ("127.0.0.1", "", 0),
+    ],
+)
+def test_listening_for_all_without_a_key_is_told(host, key, lines):
+    with structlog.testing.capture_logs() as logged:
+        warn_of_open_doors(Settings(host=host, api_key=key))
+    assert len(logged) == lines
+
+
+def test_a_stop_while_the_model_loads_is_clean(tmp_path):
+    code = "import service.__main__ as m, service.app as a, time;"
+    code += "a.create_app = lambda *_: print('loading', flush=True) or time.sleep(60); m.serve()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"ISOSERVE_PORT": "18999"},
+    )
+    with process:
+        assert b"loading" in process.stdout.readline()
+        process.terminate()
+        assert process.wait(10) == 0

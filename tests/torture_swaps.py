@@ -245,7 +245,7 @@ def torture_swaps(folder, swaps=20):
 
 
 def torture_flips(folder, flips=1000):
-    """The files change all the time while they are loaded: what is served is A or B, and whole."""
+    """The files change while they are loaded, on request and by the watch: all is A or B, whole."""
     tally, pair = Tally("file flips while reloading"), Pair(folder)
     done = threading.Event()
 
@@ -256,7 +256,7 @@ def torture_flips(folder, flips=1000):
             time.sleep(chance.uniform(0.0, 0.06))
         done.set()
 
-    with served(folder, pair) as service, Load(service, pair, clients=4) as crowd:
+    with served(folder, pair, watch=1) as service, Load(service, pair, clients=4) as crowd:
         writer = threading.Thread(target=flip)
         writer.start()
         while not done.is_set():

@@ -1,0 +1,160 @@
+import os
+import threading
+
+import pytest
+
+from service.doors import Doors, Flights, Gate, Key, Switch, estimate_rows
+from service.errors import Unauthorized, Unavailable
+
+KEY = "a key for nothing but tests"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"HTTP_X_API_KEY": KEY},
+        {"HTTP_AUTHORIZATION": f"Bearer {KEY}"},
+        {"HTTP_AUTHORIZATION": f"bearer  {KEY}"},
+        {"HTTP_X_API_KEY": "another key"},
+    ],
+)
+def test_a_key_fits_in_either_header(header):
+    assert Key(KEY, "another key").fits(header)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {},
+        {"HTTP_X_API_KEY": KEY[:-1]},
+        {"HTTP_X_API_KEY": "\xff\x00"},
+        {"HTTP_AUTHORIZATION": KEY},
+        {"HTTP_AUTHORIZATION": f"Basic {KEY}"},
+        {"HTTP_AUTHORIZATION": "Bearer"},
+    ],
+)
+def test_nothing_else_fits(header):
+    assert not Key(KEY).fits(header)
+
+
+def test_the_gate_holds_rows_back_until_others_have_left():
+    gate = Gate(most_rows=100, threads=4)
+    with gate.let_in(60):
+        with gate.let_in(40), pytest.raises(Unavailable, match="100 rows are being scored"):
+            gate.let_in(1)
+        with gate.let_in(1):
+            pass
+    with gate.let_in(100):
+        pass
+
+
+def test_a_request_that_is_alone_always_comes_in():
+    gate = Gate(most_rows=100, threads=4)
+    with gate.let_in(5000), pytest.raises(Unavailable) as refusal:
+        gate.let_in(1)
+    assert refusal.value.retry_after == 1
+
+
+def test_large_requests_leave_a_thread_to_the_others():
+    gate = Gate(most_rows=1_000_000, threads=3)
+    with gate.let_in(10_000), gate.let_in(10_000):
+        with pytest.raises(Unavailable):
+            gate.let_in(10_000)
+        with gate.let_in(9_999):
+            pass
+    with gate.let_in(10_000):
+        pass
+
+
+def test_a_request_that_fails_leaves_the_gate_too():
+    gate = Gate(most_rows=1, threads=1)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError), gate.let_in(1):
+            raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("body", "columns", "rows"),
+    [
+        (b'{"data":{"ndarray":[[1,2]]}}', 2, 1),
+        (b'{"data":{"tensor":{"shape":[3,2],"values":[1,2,3,4,5,6]}}}', 2, 4),
+        (b"[" + b"[0.1,0.2]," * 99_999 + b"[0.1,0.2]]", 2, 100_000),
+        (bytes(8 * 2 * 1000), 2, 401),  # binary numbers have no commas
+        (b"", 4, 1),
+    ],
+)
+def test_rows_are_estimated_from_the_bytes(body, columns, rows):
+    assert estimate_rows(body, columns) == pytest.approx(rows, rel=0.01)
+
+
+def test_a_switch_is_one_for_all_processes():
+    switch = Switch()
+    assert not switch
+    if not (child := os.fork()):
+        switch.turn_on()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert switch
+
+
+def test_flights_are_known_to_the_parent_until_they_end():
+    flights = Flights(threads=2)
+    read, write = os.pipe()
+    if not (child := os.fork()):
+        for number in (1, 2):
+            place = flights.begin(f"id-{number}", "POST", "/pre\ndict \u20ac" + "x" * 500)
+            if number == 1:
+                flights.end(place)
+        os.write(write, b".")
+        os.read(read, 1)
+        os._exit(0)
+    while not (aloft := flights.aloft()):
+        pass
+    assert [flight.request_id for flight in aloft] == ["id-2"]
+    assert aloft[0].request.startswith("POST /pre\ndict ?xxx")
+    assert 0 <= aloft[0].seconds < 60
+    flights.restart(aloft[0].place)
+    assert flights.aloft()[0].seconds <= aloft[0].seconds + 1
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+
+
+def test_each_thread_has_a_flight_of_its_own():
+    flights, at_once = Flights(threads=3), threading.Barrier(4)
+
+    def fly(name):
+        place = flights.begin(name, "GET", "/")
+        at_once.wait(10)
+        at_once.wait(10)
+        flights.end(place)
+
+    threads = [threading.Thread(target=fly, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    at_once.wait(10)
+    assert sorted(flight.request_id for flight in flights.aloft()) == ["a", "b", "c"]
+    at_once.wait(10)
+    for thread in threads:
+        thread.join()
+    assert flights.aloft() == []
+
+
+def refusal(doors, path, **headers):
+    return type(doors.refusal({"PATH_INFO": path, **headers}))
+
+
+def test_health_needs_no_key_and_everything_else_does():
+    doors = Doors(Gate(1, 1), Key(KEY))
+    for path in ("/live", "/ready", "/health/ping", "/v2/health/live", "/v2/models/m/ready"):
+        assert doors.refusal({"PATH_INFO": path}) is None
+    for path in ("/predict", "/metrics", "/nowhere", "/live/", "/metadata"):
+        assert refusal(doors, path) is Unauthorized
+        assert doors.refusal({"PATH_INFO": path, "HTTP_X_API_KEY": KEY}) is None
+
+
+def test_a_service_that_stops_is_not_ready_but_lives_and_answers():
+    doors = Doors(Gate(1, 1))
+    doors.stopping.turn_on()
+    assert refusal(doors, "/ready") is refusal(doors, "/v2/health/ready") is Unavailable
+    assert doors.refusal({"PATH_INFO": "/live"}) is None
+    assert doors.refusal({"PATH_INFO": "/predict"}) is None
