@@ -90,8 +90,8 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     drift = _watch_drift(desk)
     app.extensions["isoserve in each worker"] = [
         partial(swap.enlist, settings.watch),
-        *([drift.begin] if drift else []),
         desk.counts.begin,
+        *([drift.begin] if drift else []),
     ]
     app.register_blueprint(create_routes(roads, settings, drift, editions.changes))
     if token:
