@@ -18,7 +18,8 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = COMPOSE["services"]
 PROMETHEUS = yaml.safe_load((ROOT / "monitoring/prometheus.yml").read_text())
 DOCKERFILES = {
-    name: (ROOT / name).read_text() for name in ("Dockerfile.service", "Dockerfile.jupyter")
+    name: (ROOT / name).read_text()
+    for name in ("Dockerfile.service", "Dockerfile.jupyter", "Dockerfile.edge")
 }
 
 LASTING = [name for name in SERVICES if name not in ("train", "load")]
@@ -36,8 +37,10 @@ def mount(service, target):
 @pytest.mark.parametrize("name", LASTING)
 def test_ports_are_published_on_loopback_and_can_be_set(name):
     for port in SERVICES[name]["ports"]:
+        address, _, published = port.partition(":$" if name != "edge" else "}:$")
+        assert address == ("127.0.0.1" if name != "edge" else "${EDGE_ADDRESS:-127.0.0.1")
         assert re.fullmatch(
-            r"127\.0\.0\.1:\$\{(ISOSERVE|PROMETHEUS|GRAFANA|JUPYTER)_PORT:-(\d+)\}:\2", port
+            r"\{(ISOSERVE|PROMETHEUS|GRAFANA|JUPYTER|EDGE|EDGE_TLS)_PORT:-(\d+)\}:\2", published
         )
 
 
@@ -77,7 +80,9 @@ def test_images_are_pinned_by_tags():
     built = {service["image"] for service in SERVICES.values() if "build" in service}
     pulled = {service["image"] for service in SERVICES.values()} - built
     for image in (bases - {"base"}) | pulled:
-        assert re.fullmatch(r"[a-z/]+:v?\d+\.\d+(\.\d+)?(-slim-bookworm)?", image), image
+        assert re.fullmatch(
+            r"debian:bookworm-slim|[a-z/]+:v?\d+\.\d+(\.\d+)?(-slim-bookworm)?", image
+        ), image
     assert not any("# syntax" in text for text in DOCKERFILES.values())
 
 
@@ -109,7 +114,7 @@ def test_the_example_of_env_changes_nothing_and_names_what_can_be_set():
     assert all(line.startswith("#") for line in text.splitlines() if line)
     known = {f"ISOSERVE_{name.upper()}" for name in Settings.model_fields}
     used = set(
-        re.findall(r"\$\{(\w+_(?:PORT|PASSWORD)):", (ROOT / "docker-compose.yml").read_text())
+        re.findall(r"\$\{((?:\w+_PORT|EDGE_\w+)):-", (ROOT / "docker-compose.yml").read_text())
     )
     named = set(re.findall(r"^#(\w+)=", text, re.MULTILINE))
     assert used <= named <= used | known

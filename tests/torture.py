@@ -2,6 +2,7 @@
 
     python tests/torture.py            minutes
     python tests/torture.py --tenth    a tenth of it
+    python tests/torture.py slow       the section of that name alone
 
 Each section tries many things of one kind and returns a `Tally`. To add one, write a function that
 takes a folder of its own and the amounts it stands for, and name it in SECTIONS.
@@ -21,6 +22,15 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from torture_files import torture_attacks, torture_crafted, torture_mutations, torture_torn
+from torture_http import (
+    torture_bodies,
+    torture_framing,
+    torture_fuzz,
+    torture_labels,
+    torture_overload,
+    torture_slow,
+    torture_stops,
+)
 from torture_swaps import torture_flips, torture_kills, torture_refusals, torture_swaps
 
 SECTIONS = {
@@ -32,6 +42,13 @@ SECTIONS = {
     torture_flips: {"flips": 1000},
     torture_kills: {"rounds": 10},
     torture_refusals: {"files": 100},
+    torture_bodies: {"bodies": 10_000},
+    torture_framing: {},
+    torture_labels: {"requests": 10_000},
+    torture_fuzz: {"seconds": 600},
+    torture_overload: {"seconds": 30},
+    torture_stops: {"stops": 20},
+    torture_slow: {"clients": 200},
 }
 """Each section, and what it does in full; a section without amounts is always done in full."""
 
@@ -48,10 +65,13 @@ def run(section, share=1.0):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--tenth", action="store_true", help="a tenth of everything")
-    share = 0.1 if parser.parse_args().tenth else 1.0
+    parser.add_argument("section", nargs="*", help="only these")
+    options = parser.parse_args()
+    share = 0.1 if options.tenth else 1.0
+    chosen = [one for one in SECTIONS if one.__name__.split("_", 1)[1] in options.section]
     table = Table("section", "tried", "held", "longest", "found", "verdict", box=None)
     failed = False
-    for section in SECTIONS:
+    for section in chosen or SECTIONS:
         started = time.monotonic()
         tally = run(section, share)
         failed |= bool(tally.faults)

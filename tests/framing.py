@@ -1,0 +1,65 @@
+"""Requests whose framing is a lie, and what must come of each: one refusal, or one answer.
+
+A second answer would mean that a part of one request was taken for another: smuggling.
+"""
+
+import re
+import socket
+import time
+
+BODY = b'{"data":{"ndarray":[[1,2]]}}'
+HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+LENGTH = b"Content-Length: %d\r\n" % len(BODY)
+CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+HIDDEN = b"GET /metadata HTTP/1.1\r\nHost: x\r\n\r\n"
+
+ATTACKS = {
+    "Transfer-Encoding and Content-Length": (HEAD + LENGTH + CHUNKED + b"\r\n" + CHUNKS, {400}),
+    "two lengths": (HEAD + LENGTH + b"Content-Length: 0\r\n\r\n" + BODY, {400}),
+    "two lengths in one": (HEAD + b"Content-Length: 28, 28\r\n\r\n" + BODY, {400}),
+    "a length with a sign": (HEAD + b"Content-Length: +28\r\n\r\n" + BODY, {400}),
+    "a negative length": (HEAD + b"Content-Length: -1\r\n\r\n" + BODY, {400}),
+    "a space before the colon": (HEAD + b"Transfer-Encoding : chunked\r\n\r\n" + CHUNKS, {400}),
+    "a folded header": (HEAD + b"X-A: b\r\n c\r\n" + LENGTH + b"\r\n" + BODY, {400}),
+    "two hosts": (HEAD + b"Host: y\r\n" + LENGTH + b"\r\n" + BODY, {400}),
+    "no host": (HEAD.replace(b"Host: x\r\n", b"") + LENGTH + b"\r\n" + BODY, {400}),
+    "bare line feeds": ((HEAD + LENGTH + b"\r\n").replace(b"\r\n", b"\n") + BODY, {400}),
+    "an unknown coding": (HEAD + b"Transfer-Encoding: xchunked\r\n\r\n" + CHUNKS, {501}),
+    "a negative chunk": (HEAD + CHUNKED + b"\r\n-1c\r\n" + BODY + b"\r\n0\r\n\r\n", {400}),
+    "a chunk that is no number": (HEAD + CHUNKED + b"\r\n0x1c\r\n" + BODY + b"\r\n0\r\n\r\n", {400}),
+    "a long header": (HEAD + b"X: " + b"a" * 9000 + b"\r\n\r\n", {431}),
+    "200 headers": (HEAD + b"".join(b"X-%d: 1\r\n" % i for i in range(200)) + b"\r\n", {431}),
+    "a request in a body": (HEAD + b"Content-Length: %d\r\n\r\n" % len(HIDDEN) + HIDDEN, {400}),
+    "a request behind a refused body": (HEAD + CHUNKED + b"\r\nzz\r\n" + HIDDEN, {400}),
+    "a null byte in a header": (HEAD + b"X-A: a\0b\r\n" + LENGTH + b"\r\n" + BODY, {400}),
+    "a lie about the protocol": (HEAD.replace(b"1.1", b"9.9") + LENGTH + b"\r\n" + BODY, {400, 505}),
+    "a forged log line": (HEAD + b'X-Request-ID: a"}\r\nX: \x1b[2J\r\n' + LENGTH + b"\r\n" + BODY, {200, 400}),
+}  # fmt: skip
+
+
+def send(port, request):
+    """Send a request and return all that comes until the connection ends or is silent."""
+    with socket.create_connection(("127.0.0.1", port), timeout=3) as connection:
+        connection.sendall(request)
+        answer, limit = b"", time.monotonic() + 10
+        try:
+            while time.monotonic() < limit and (part := connection.recv(65536)):
+                answer += part
+        except (TimeoutError, ConnectionResetError):
+            pass
+    return answer
+
+
+def fault_of(answer, statuses):
+    """Return what is wrong with the answer to an attack, if anything."""
+    codes = [int(code) for code in re.findall(rb"HTTP/1\.1 (\d{3}) ", answer)]
+    if not codes:
+        return "no answer"
+    if codes[0] not in statuses:
+        return f"{codes[0]}, not {sorted(statuses)}"
+    if len(codes) > 1:
+        return f"{len(codes)} answers: {codes}"
+    if codes[0] >= 400 and b'"MICROSERVICE_' not in answer:
+        return "not in the protocol's shape"
+    return ""

@@ -1,0 +1,405 @@
+"""Strange bodies, framing attacks, floods, slow clients and stops, for `make torture`."""
+
+import contextlib
+import http.client
+import json
+import logging
+import os
+import pickle
+import random
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import framing
+import numpy as np
+from conftest import Service
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sklearn.ensemble import IsolationForest
+from tally import Tally
+
+from service.app import create_app
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+CORPUS = Path(__file__).parent / "corpus"
+JSON = {"Content-Type": "application/json"}
+ONE_ROW = b'{"data":{"ndarray":[[1,2]]}}'
+KINDS = ("application/json", "text/csv", "application/x-www-form-urlencoded", "text/plain", "")
+
+cells = st.one_of(
+    st.floats(), st.floats(-100, 100), st.integers(-(10**400), 10**400), st.text(max_size=3),
+    st.none(), st.booleans(), st.lists(st.integers(), max_size=2),
+)  # fmt: skip
+tables = st.one_of(
+    st.lists(st.lists(st.floats(-100, 100), min_size=2, max_size=2), min_size=1, max_size=20),
+    st.lists(st.lists(cells, max_size=3), max_size=4),
+)
+names = st.one_of(st.none(), st.just(["mean", "sd"]), st.lists(st.text(max_size=4), max_size=3))
+shapes = st.lists(st.integers(-2, 2**70), max_size=3)
+anything = st.recursive(
+    cells, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=5), inner), max_leaves=9
+)
+metas = st.dictionaries(st.sampled_from(["puid", "tags", "metrics", "requestPath"]), anything)
+seldon = st.fixed_dictionaries(
+    {"data": st.one_of(
+        st.fixed_dictionaries({"ndarray": tables}, optional={"names": names}),
+        st.fixed_dictionaries({"tensor": st.fixed_dictionaries(
+            {"shape": shapes, "values": st.lists(cells, max_size=6)})}),
+        anything)},
+    optional={"meta": metas},
+)  # fmt: skip
+v2 = st.fixed_dictionaries(
+    {"inputs": st.lists(st.fixed_dictionaries(
+        {"name": st.text(max_size=4), "shape": shapes, "data": st.one_of(tables, anything),
+         "datatype": st.sampled_from(["FP64", "FP32", "INT64", "BOOL", "BYTES", "x"])}), max_size=3)},
+)  # fmt: skip
+mlflow = st.fixed_dictionaries(
+    {}, optional={key: st.one_of(tables, anything) for key in
+                  ("dataframe_split", "dataframe_records", "inputs", "instances")},
+)  # fmt: skip
+feedback = st.fixed_dictionaries(
+    {}, optional={"request": seldon, "truth": seldon, "reward": cells, "response": seldon}
+)
+messages = st.one_of(seldon, v2, mlflow, feedback, anything)
+made_up = st.one_of(
+    messages.map(lambda message: json.dumps(message).encode()),
+    messages.map(lambda message: json.dumps(message)[:-1].encode()),
+    st.text().map(lambda text: text.encode("utf-16", "surrogatepass")),
+    st.binary(max_size=300),
+)
+
+
+def save_model(folder):
+    """Save a forest over two columns, and return where."""
+    table = np.random.default_rng(16).lognormal(size=(2000, 2))
+    path = folder / "model.pickle"
+    path.write_bytes(pickle.dumps(IsolationForest(n_estimators=50, random_state=16).fit(table), 5))
+    return path
+
+
+@contextlib.contextmanager
+def serving(folder, **chosen):
+    """Serve a model for as long as the block lasts."""
+    service = Service(save_model(folder), folder / "service.log", **chosen)
+    try:
+        service.wait_until_ready()
+        yield service
+    finally:
+        service.kill()
+
+
+def torture_bodies(folder, bodies=10_000):
+    """Strange bodies on every route that takes one: refused in its protocol's words, or answered."""
+    logging.disable(logging.ERROR)
+    app = create_app(Settings(model=save_model(folder), state_dir=folder / "state"))
+    client = app.test_client()
+    taking = [rule for rule in app.url_map.iter_rules() if "POST" in rule.methods]
+    paths = [rule.rule.replace("<model>", "isoserve").replace("<version>", "1") for rule in taking]
+    chance, tally = random.Random(16), Tally("strange bodies answered with care")
+
+    def ask(name, path, body, kind):
+        started = time.perf_counter()
+        answer = client.post(path, data=body, content_type=kind)
+        seconds = time.perf_counter() - started
+        fault = fault_of(answer) or ("" if seconds < 5 else f"took {seconds:.1f} s")
+        tally.note(f"{name} to {path}", fault, seconds, str(answer.status_code))
+
+    for file in sorted(CORPUS.iterdir()):
+        for path in paths:
+            ask(file.name, path, file.read_bytes(), "application/json")
+
+    @settings(max_examples=bodies, deadline=None, database=None, derandomize=True,
+              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @given(made_up)
+    def try_out(body):
+        ask(repr(body[:200]), chance.choice(paths), body, chance.choice(KINDS))
+
+    try_out()
+    logging.disable(logging.NOTSET)
+    return tally
+
+
+def fault_of(answer):
+    """Return what is wrong with an answer, if anything."""
+    if answer.status_code >= 500:
+        return f"{answer.status_code} {answer.data[:200]!r}"
+    if answer.headers.get("X-Content-Type-Options") != "nosniff":
+        return "no security headers"
+    if answer.mimetype != "application/json":
+        return "" if answer.status_code < 400 else f"a refusal of type {answer.mimetype}"
+    try:
+        value = json.loads(answer.data, parse_constant=_refuse_constant)
+    except ValueError as error:
+        return f"no JSON: {error}"
+    if answer.status_code >= 400 and not (
+        isinstance(value, dict) and value.keys() & {"status", "error", "error_code"}
+    ):
+        return f"not in a protocol's shape: {answer.data[:200]!r}"
+    return "" if b"Traceback" not in answer.data else "a stack trace"
+
+
+def _refuse_constant(text):
+    raise ValueError(f"{text} is no number")
+
+
+def torture_framing(folder):
+    """Requests whose framing is a lie: one refusal each, and no log line but JSON."""
+    tally = Tally("framing attacks refused")
+    with serving(folder, access_log=1) as service:
+        for name, (request, statuses) in framing.ATTACKS.items():
+            answer = framing.send(service.port, request)
+            tally.note(name, framing.fault_of(answer, statuses), found=answer[9:12].decode())
+        fault = "" if service.request("GET", "/live")[0] == 200 else "it lives no more"
+        tally.note("life after it", fault)
+        for line in service.log.read_text().splitlines():
+            try:
+                fault = "" if isinstance(json.loads(line), dict) else f"a forged line: {line!r}"
+            except ValueError:
+                fault = f"a line that is not JSON: {line!r}"
+            tally.note("log line", fault)
+    return tally
+
+
+def torture_labels(folder, requests=10_000):
+    """Random paths and methods: the number of series stays as it is."""
+    logging.disable(logging.ERROR)
+    app = create_app(Settings(model=save_model(folder), state_dir=folder / "state"))
+    client, chance = app.test_client(), random.Random(16)
+    tally = Tally("label growth refused")
+    for _ in range(requests):
+            path = "/x" + "".join(chance.choices("abcdefgh/%.", k=chance.randrange(20)))
+        method = chance.choice(("GET", "POST", "PUT", "PATCH", "XYZZY", "DELETE"))
+        status = client.open(path, method=method).status_code
+        tally.note(f"{method} {path}", "" if status < 500 else f"{status}", found=str(status))
+    series = [line for line in client.get("/metrics").data.splitlines() if line[:1] != b"#"]
+    tally.note("series", "" if len(series) < 500 else f"{len(series)} series")
+    tally.found["series"] = len(series)
+    logging.disable(logging.NOTSET)
+    return tally
+
+
+def torture_fuzz(folder, seconds=600):
+    """Bodies and model files made by atheris, which looks at what code they reach: no crash."""
+    tally = Tally("inputs of atheris survived")
+    model = save_model(folder)
+    for target in ("parser", "loader"):
+        seeds = folder / target
+        seeds.mkdir()
+        files = sorted(CORPUS.iterdir()) if target == "parser" else [model]
+        for file in files:
+            if file.stat().st_size < 65536 or target == "loader":
+                shutil.copy(file, seeds)
+        done = subprocess.run(
+            [sys.executable, ROOT / "tests" / "fuzz.py", target, seeds,
+             f"-max_total_time={max(5, seconds // 2)}", "-rss_limit_mb=4096", "-timeout=20",
+             f"-artifact_prefix={folder}/", "-max_len=200000", "-print_final_stats=1"],
+            cwd=ROOT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode == 77:
+            tally.found["no atheris for this machine"] = 1
+            return tally
+        runs = [line for line in done.stderr.splitlines() if "number_of_executed_units" in line]
+        tally.tried += int(runs[0].split()[-1]) if runs else 0
+        tally.held = tally.tried
+        tally.found[target] = tally.tried
+        if done.returncode:
+            tally.faults.append(f"{target}: {done.stderr[-2000:]}")
+    return tally
+
+
+class Clients:
+    """Clients that ask all the time; each answer is (sent, answered, status, seconds)."""
+
+    def __init__(self, port, number, body, pause=0.0, heed=None):
+        self.port, self.body, self.pause, self.heed = port, body, pause, heed
+        self.answers, self.broken, self.half = [], 0, 0
+        self.stop = threading.Event()
+        self.threads = [threading.Thread(target=self.run, daemon=True) for _ in range(number)]
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        for thread in self.threads:
+            thread.join(60)
+
+    def run(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        while not self.stop.is_set() and not (self.heed and self.heed.is_set()):
+            sent, answer = time.perf_counter(), None
+            try:
+                connection.request("POST", "/predict", self.body, JSON)
+                answer = connection.getresponse()
+                answer.read()
+            except (OSError, http.client.HTTPException):
+                self.broken += 1
+                self.half += answer is not None
+                connection.close()
+                time.sleep(0.01)
+                continue
+            now = time.perf_counter()
+            self.answers.append((sent, now, answer.status, now - sent))
+            if self.pause:
+                self.stop.wait(self.pause)
+        connection.close()
+
+
+def p99(seconds):
+    return statistics.quantiles(seconds, n=100)[98] if len(seconds) > 1 else float("inf")
+
+
+def torture_overload(folder, seconds=30):
+    """Four times as many large requests as can be scored: quick refusals, and answers in time."""
+    rows, tally = 20_000, Tally("requests of a flood answered in time")
+    body = json.dumps({"data": {"ndarray": np.ones((rows, 2)).tolist()}}).encode()
+    with serving(folder, workers=1, rows_in_flight=rows, records=0) as service:
+        with Clients(service.port, 1, body) as alone:
+            time.sleep(max(3, seconds / 5))
+        calm = [answer[3] for answer in alone.answers]
+        # As many as fit in four times over: each asks as often as one alone is answered.
+        with Clients(service.port, 4, body, pause=statistics.median(calm) / 4) as flood:
+            ends, waits = time.monotonic() + seconds, []
+            while time.monotonic() < ends:
+                started = time.perf_counter()
+                status, _ = service.request("GET", "/live")
+                waits.append(time.perf_counter() - started)
+                tally.note("liveness", "" if status == 200 else str(status))
+                time.sleep(0.1)
+        with Clients(service.port, 1, body) as after:
+            time.sleep(5)
+    accepted = [answer[3] for answer in flood.answers if answer[2] == 200]
+    refused = [answer[3] for answer in flood.answers if answer[2] == 503]
+    for _, _, status, took in flood.answers:
+        tally.note("flood", "" if status in (200, 503) else str(status), took, str(status))
+    tally.note("broken", "" if not flood.broken else f"{flood.broken} broken connections")
+    told = f"p99 {p99(accepted):.3f} s under a flood, {p99(calm):.3f} s alone"
+    tally.note("accepted", "" if p99(accepted) < 3 * p99(calm) else told)
+    slow = statistics.median(refused) if refused else float("inf")
+    tally.note("refused", "" if slow < 0.05 else f"a refusal takes {slow:.3f} s")
+    calmed = [answer[3] for answer in after.answers]
+    back = statistics.median(calmed[-5:] or [float("inf")])
+    tally.note("after", "" if back < 2 * statistics.median(calm) else f"{back:.3f} s after it")
+    print(f"  alone {len(calm)} answers, {told}; refused in {slow * 1000:.1f} ms (median), "
+          f"{p99(refused) * 1000:.1f} ms (p99); liveness {max(waits):.3f} s at worst")  # fmt: skip
+    return tally
+
+
+def torture_stops(folder, stops=20):
+    """Stops under 16 clients that heed readiness, and under 16 that do not."""
+    tally = Tally("stops without a lost answer")
+    for number in range(stops):
+        for heeds in (True, False):
+            with serving(folder, drain_seconds=2 if heeds else 1) as service:
+                stopping = threading.Event()
+                with Clients(service.port, 16, ONE_ROW, heed=stopping if heeds else None) as some:
+                    time.sleep(0.3)
+                    started = time.monotonic()
+                    service.process.send_signal(signal.SIGTERM)
+                    if heeds:
+                        while service.request("GET", "/ready")[0] == 200:
+                            time.sleep(0.02)
+                        stopping.set()
+                    code = service.process.wait(timeout=30)
+                    took = time.monotonic() - started
+                statuses = {answer[2] for answer in some.answers}
+                fault = ""
+                if code:
+                    fault = f"exit code {code}"
+                elif took > 10:
+                    fault = f"took {took:.1f} s"
+                elif statuses != {200}:
+                    fault = f"answers {statuses}"
+                elif (some.broken if heeds else some.half):
+                    fault = f"{some.broken} lost, {some.half} of them begun"
+                who = "heed" if heeds else "do not heed"
+                tally.note(f"stop {number} under clients that {who}", fault, took)
+                tally.found["answers"] += len(some.answers)
+    return tally
+
+
+def torture_slow(folder, clients=200):
+    """Slow and idle clients, all at once, before nginx: every health check is answered at once."""
+    tally = Tally("health checks answered beside slow clients")
+    if not shutil.which("nginx"):
+        tally.found["no nginx on this machine"] = 1
+        return tally
+    with serving(folder) as service, edge(folder, service.port) as port:
+        head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n"
+        starts = [b"", head, head + b"Content-Type: application/json\r\n\r\n"]
+        with contextlib.ExitStack() as held:
+            slow = []
+            for i in range(clients):
+                one = socket.create_connection(("127.0.0.1", port), timeout=10)
+                held.enter_context(one)
+                one.sendall(starts[i % 3])
+                slow.append(one)
+            for turn in range(max(20, clients // 4)):
+                for i, one in enumerate(slow):
+                    if i % 3 == 2 and turn % 5 == 0:
+                        with contextlib.suppress(OSError):  # it has been shown the door
+                            one.sendall(b" ")
+                for path in ("/live", "/predict"):
+                    started = time.perf_counter()
+                    status = ask(port, path)
+                    seconds = time.perf_counter() - started
+                    fault = "" if status == 200 and seconds < 0.5 else f"{status}, {seconds:.2f} s"
+                    tally.note(f"{path} in turn {turn}", fault, seconds, str(status))
+                time.sleep(0.05)
+    return tally
+
+
+def ask(port, path):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    with contextlib.closing(connection):
+        if path == "/predict":
+            connection.request("POST", path, ONE_ROW, JSON)
+        else:
+            connection.request("GET", path)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+
+
+@contextlib.contextmanager
+def edge(folder, service_port, **chosen):
+    """Run nginx before a service as the container `edge` does; yield its port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    variables = {
+        "EDGE_SERVICE": f"127.0.0.1:{service_port}", "EDGE_PORT": f"127.0.0.1:{port}",
+        "EDGE_DIR": str(folder / "edge"), **chosen,
+    }  # fmt: skip
+    # Where this is root nginx gives its workers to nobody, who must reach the folder.
+    for parent in (folder, *folder.parents[:1]):
+        with contextlib.suppress(OSError):
+            parent.chmod(parent.stat().st_mode | 0o011)
+    with (folder / "edge.log").open("w") as log:
+        nginx = subprocess.Popen([ROOT / "edge/start"], env=os.environ | variables, stderr=log)
+    try:
+        limit = time.monotonic() + 10
+        while time.monotonic() < limit and nginx.poll() is None:
+            with contextlib.suppress(OSError):
+                ask(port, "/live")
+                break
+            time.sleep(0.05)
+        assert nginx.poll() is None, (folder / "edge.log").read_text()
+        yield port
+    finally:
+        nginx.send_signal(signal.SIGQUIT)
+        try:
+            nginx.wait(5)
+        except subprocess.TimeoutExpired:
+            nginx.send_signal(signal.SIGTERM)
+            nginx.wait(10)
