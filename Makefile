@@ -15,7 +15,7 @@ endef
 
 .DEFAULT_GOAL := help
 .PHONY: help install train serve test test-slow lint fmt lock wheel clean notebooks up demo down logs jupyter \
-	containers reset-counts check-model storms torture exactness api interop bench bench-peers bench-short
+	containers reset-counts check-model storms torture alerts-a-day exactness api interop bench bench-peers bench-short
 
 help: ## list the chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -100,6 +100,9 @@ check-model: $(VENV)/serve.stamp ## check models/model.pickle, or FILE=other.pic
 
 storms: $(VENV)/all.stamp ## kill, fill the disk and turn back the clock under load, and count (ARGS=--tenth)
 	$(RUN) tests/storms.py $(ARGS)
+
+alerts-a-day: $(VENV)/all.stamp ## count the alerts that the rules give on NAB's time series (ARGS=folder)
+	$(RUN) tests/alerts_on_nab.py $(ARGS)
 
 torture: $(VENV)/all.stamp ## try hostile and damaged model files, and swaps under load (ARGS=--tenth)
 	$(RUN) tests/torture.py $(ARGS)

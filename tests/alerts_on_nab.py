@@ -118,6 +118,7 @@ def count_alerts(services):
     content = {
         "rule_files": [str(path) for path in sorted((ROOT / "monitoring/rules").glob("*.yml"))],
         "evaluation_interval": "10m",
+        "group_eval_order": ["isoserve-recording", "isoserve-alerts"],
         "tests": [case({name: services[name] for name in group}) for group in groups],
     }
     with tempfile.TemporaryDirectory() as folder:

@@ -33,3 +33,11 @@ def test_scores_come_back_in_a_table_and_refusals_as_sentences(folder, write_car
 def test_a_service_that_is_not_there_is_told_with_what_to_do():
     with pytest.raises(ConnectionError, match=r"no service at http://127.0.0.1:1 .*`make serve`"):
         Client("http://127.0.0.1:1").get("/live")
+
+
+def test_the_key_is_sent_where_there_is_one(folder, serve, monkeypatch):
+    service = serve(folder / "model.pickle", api_key="a-key-of-24-characters-ok")
+    url = f"http://127.0.0.1:{service.port}"
+    assert Client(url).post("/predict", {"data": {"ndarray": [[1, 1]]}})[0] == 401
+    monkeypatch.setenv("ISOSERVE_API_KEY", "a-key-of-24-characters-ok")
+    assert Client(url).post("/predict", {"data": {"ndarray": [[1, 1]]}})[0] == 200

@@ -149,7 +149,13 @@ def test_every_rule_has_a_case_that_makes_it_fire_and_one_that_keeps_it_quiet():
 
 
 @needs_prometheus
-@pytest.mark.parametrize("path", RULE_TESTS, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.name, marks=[pytest.mark.slow] * ("_day_" in path.name))
+        for path in RULE_TESTS
+    ],
+)
 def test_promtool_finds_that_the_rules_do_what_their_cases_say(path):
     done = subprocess.run(
         ["promtool", "test", "rules", path], capture_output=True, text=True, check=False

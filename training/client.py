@@ -26,10 +26,15 @@ _opener = build_opener(ProxyHandler({}))
 
 
 class Client:
-    """A service, by default the one at ISOSERVE_URL, else the one that `make serve` starts."""
+    """A service, by default the one at ISOSERVE_URL, else the one that `make serve` starts.
+
+    Where the service asks for a key, the one in ISOSERVE_API_KEY is sent.
+    """
 
     def __init__(self, url: str | None = None) -> None:
         self.url = (url or os.environ.get("ISOSERVE_URL") or DEFAULT_URL).rstrip("/")
+        key = os.environ.get("ISOSERVE_API_KEY")
+        self._headers = {"Content-Type": "application/json"} | ({"X-API-Key": key} if key else {})
 
     def get(self, path: str) -> str:
         """Return the text of a page."""
@@ -67,8 +72,7 @@ class Client:
 
     def _ask(self, path: str, body: bytes | None = None) -> tuple[int, str]:
         """Send a GET, or with a body a POST."""
-        headers = {"Content-Type": "application/json"}
-        request = Request(self.url + path, body, headers)  # noqa: S310 -- the user's own address
+        request = Request(self.url + path, body, self._headers)  # noqa: S310 -- the user's own address
         try:
             with _opener.open(request, timeout=_SECONDS) as answer:
                 return answer.status, answer.read().decode()
