@@ -296,7 +296,7 @@ runpy.run_module("service", run_name="__main__")
 @pytest.mark.parametrize(("value", "told"), [(666, "is replaced"), (667, "gives no sign of life")])
 def test_a_worker_that_hangs_is_replaced_and_the_log_says_over_what(folder, serve, value, told):
     service = serve(folder / "model.pickle", command=("-c", HANGS), workers=1, timeout=2)
-    wait_for(lambda: service.workers())
+    wait_for(service.workers)
     hung = service.workers()
     body = json.dumps({"data": {"ndarray": [[value, 1]]}})
     headers = {"Content-Type": "application/json", "X-Request-ID": "the-hung-one"}
@@ -315,7 +315,7 @@ def test_a_worker_that_hangs_is_replaced_and_the_log_says_over_what(folder, serv
 
 def test_a_slow_client_is_no_hung_worker(folder, serve):
     service = serve(folder / "model.pickle", workers=1, timeout=1)
-    wait_for(lambda: service.workers())
+    wait_for(service.workers)
     workers, body = service.workers(), b'{"data":{"ndarray":[[1,1]]}}'
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
