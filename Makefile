@@ -15,7 +15,8 @@ endef
 
 .DEFAULT_GOAL := help
 .PHONY: help install train serve test test-slow lint fmt lock wheel clean notebooks up demo down logs jupyter \
-	containers reset-counts check-model storms torture audit sbom exactness bench bench-peers bench-short
+	containers reset-counts check-model storms torture audit sbom exactness api interop \
+	bench bench-peers bench-short
 
 help: ## list the chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +55,7 @@ lock: $(VENV)/all.stamp ## compile requirements/*.txt anew from pyproject.toml
 	$(LOCK) requirements/audit.in --output-file requirements/audit.txt
 	$(LOCK) requirements/seldon.in --output-file requirements/seldon.txt
 	$(LOCK) requirements/mlserver.in --output-file requirements/mlserver.txt
+	$(LOCK) requirements/clients.in --output-file requirements/clients.txt
 
 wheel: $(VENV)/all.stamp ## build the wheel into dist/
 	$(PIP) wheel . --no-deps --no-build-isolation --wheel-dir dist
@@ -115,6 +117,12 @@ torture: $(VENV)/all.stamp ## hostile and damaged model files, swaps, strange re
 exactness: $(VENV)/all.stamp ## search for minutes for a score that differs from scikit-learn's
 	$(RUN) -m tests.exactness
 
+api: $(VENV)/all.stamp ## hold the OpenAPI document against the service: 2,000 requests a route (CASES=100)
+	$(RUN) tests/api.py $(or $(CASES),2000)
+
+interop: $(VENV)/all.stamp .venv-seldon/stamp .venv-mlserver/stamp .venv-clients/stamp ## let the real clients use the service; writes docs/conformance.md
+	$(RUN) -m tests.interop
+
 bench: $(BENCH)/stamp ## measure against scikit-learn, shap and treelite; writes benchmarks/results.md
 	$(BENCH)/bin/python -m benchmarks --output benchmarks/results.md
 
@@ -149,8 +157,8 @@ $(VENV)/all.stamp: requirements/all.txt pyproject.toml | $(VENV)/bin/python
 	@touch $(VENV)/serve.stamp $(VENV)/train.stamp $@
 
 # Environments beside ours: to measure in, and those of others.
-.venv-%/stamp: requirements/%.txt
+.venv-%/stamp: requirements/%.txt | $(VENV)/all.stamp
 	$(PYTHON) -m venv $(@D)
-	@echo "Installing $< into $(@D), which takes some minutes ..."
-	@$(@D)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $<
+	@echo "Installing $< into $(@D), which takes a minute or so ..."
+	@$(VENV)/bin/uv pip install --quiet --require-hashes -r $< --python $(@D)/bin/python
 	@touch $@

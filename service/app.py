@@ -26,15 +26,13 @@ from .ids import new_id
 from .judge import Judge
 from .ledger import Ledger
 from .records import Records, begin_records, forget_records
-from .roads import Answer, Roads
-from .routes import create_routes, json_response, reply, score_a_row
+from .roads import Answer, Roads, encode_error
+from .routes import create_routes, reply, score_a_row
 from .rows import Limits
 from .scorer import compile_walks
-from .seldon_v1 import encode_error
 from .settings import Settings
 from .state import StateFolder
 from .swap import Rules, Swap, mark_of
-from .wire import render_json
 
 log = structlog.get_logger("isoserve")
 
@@ -71,8 +69,18 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     gate = Gate(settings.rows_in_flight, settings.threads)
     doors = Doors(gate, Key(key, *filter(None, [token])) if key else None)
     feedback = begin_feedback(state.path, settings.window, settings.feedback_days)
-    roads = Roads(desk, limits, make_puid, Judge(desk, feedback), gate)
+    roads = Roads(
+        desk,
+        limits,
+        make_puid,
+        Judge(desk, feedback),
+        gate,
+        model_name=settings.model_name,
+        unit={settings.model_name: settings.model_image} if settings.model_image else {},
+        show_metrics=settings.answer_metrics,
+    )
     app = Flask("isoserve", static_folder=None)
+    app.url_map.merge_slashes = False  # "//predict" is no route; Flask would redirect it
     app.extensions["isoserve state folder"] = state  # held as long as the application lives
     app.extensions["isoserve doors"] = doors
     swap = app.extensions["isoserve swap"] = Swap(desk, editions, ledger, rules)
@@ -82,8 +90,8 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     drift = _watch_drift(desk)
     app.extensions["isoserve in each worker"] = [
         partial(swap.enlist, settings.watch),
-        *([drift.begin] if drift else []),
         desk.counts.begin,
+        *([drift.begin] if drift else []),
     ]
     app.register_blueprint(create_routes(roads, settings, drift, editions.changes))
     if token:
@@ -135,13 +143,13 @@ def _watch_drift(desk: Desk) -> DriftWatch | None:
 
 def _refuse(error: Exception, environ: Mapping[str, Any]) -> Answer:
     """Turn any failure into one sentence in the caller's protocol."""
+    path = environ["PATH_INFO"]
     if isinstance(error, Refusal):
-        body = render_json(encode_error(str(error), server_fault=error.status >= 500))
+        body = encode_error(path, str(error), server_fault=error.status >= 500)
         return Answer(error.status, body, retry_after=error.retry_after)
     request_id = environ[ID]
     log.error("request failed", route=environ[ROUTE], request_id=request_id, exc_info=error)
-    text = "internal error; the log has it"
-    return Answer(500, render_json(encode_error(text, server_fault=True)))
+    return Answer(500, encode_error(path, "internal error; the log has it", server_fault=True))
 
 
 def _answer_errors(app: Flask) -> None:
@@ -155,6 +163,15 @@ def _answer_errors(app: Flask) -> None:
     @app.errorhandler(Exception)
     def refuse(error: Exception) -> Response:
         return reply(_refuse(error, request.environ))
+
+    @app.after_request
+    def allow_every_origin(response: Response) -> Response:
+        """Answer what a browser asks before it lets another site's page send a request."""
+        if request.method == "OPTIONS":
+            asked = request.headers.get("Access-Control-Request-Headers", "*")
+            response.headers["Access-Control-Allow-Headers"] = asked
+            response.headers["Access-Control-Allow-Methods"] = "GET, HEAD, OPTIONS, POST"
+        return response
 
     @app.errorhandler(404)
     def not_found(error: HTTPException) -> Response:
@@ -172,4 +189,5 @@ def _answer_errors(app: Flask) -> None:
 
     @app.errorhandler(HTTPException)
     def other(error: HTTPException) -> Response:
-        return json_response(encode_error(error.description or error.name), error.code or 500)
+        text = error.description or error.name
+        return reply(Answer(error.code or 500, encode_error(request.path, text)))

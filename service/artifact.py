@@ -207,6 +207,12 @@ class Model:
         """The first 12 digits of the file's SHA-256."""
         return self.sha256[:12]
 
+    @property
+    def column_types(self) -> dict[str, str]:
+        """What each column held in training: 'bool', 'int' or 'float', as the card knows it."""
+        known = {feature.name: feature.type for feature in self.card.features} if self.card else {}
+        return {name: known.get(name, "float") for name in self.features}
+
 
 def _misfit(record: Any) -> str | None:
     """Return the name of a dataclass field whose value does not fit its type, if there is one."""

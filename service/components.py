@@ -23,7 +23,7 @@ from .drift import Baseline
 from .errors import BadInput, count
 from .quality import Quality
 from .records import Records
-from .rows import Rows, Verdict
+from .rows import Floats, Rows, Verdict
 from .seldon_v1 import encode_gauges, gauge
 
 
@@ -74,10 +74,19 @@ class Detector:
         card = self.model.card
         return card is not None and card.allow_missing
 
-    def judge(self, rows: Rows) -> Verdict:
-        """Score rows whose columns are arranged."""
-        scores = self.model.scorer.decision_function(rows.values)
-        return Verdict(scores, self.threshold, self.model.version)
+    def judge(self, rows: Rows, with_samples: bool = False) -> Verdict:
+        """Score rows whose columns are arranged; on request keep their `score_samples`, too."""
+        scorer, samples = self.model.scorer, None
+        if with_samples:
+            samples = scorer.score_samples(rows.values)
+            scores = samples - scorer.offset
+        else:
+            scores = scorer.decision_function(rows.values)
+        return Verdict(scores, self.threshold, self.model.version, samples)
+
+    def explain(self, rows: Rows) -> Floats:
+        """Return each feature's share in each row's path length; the columns are arranged."""
+        return self.model.scorer.contributions(rows.values)
 
 
 class Desk:
@@ -89,11 +98,20 @@ class Desk:
     def __init__(self, detector: Detector, counts: Counts, records: Records | None = None) -> None:
         self.detector, self.counts, self.records = detector, counts, records
 
-    def predict(self, rows: Rows, puid: str) -> tuple[Verdict, Totals]:
-        """Score the rows of the prediction `puid`; the totals include them."""
-        detector = self.detector
+    def predict(
+        self,
+        rows: Rows,
+        puid: str,
+        detector: Detector | None = None,
+        with_samples: bool = False,
+    ) -> tuple[Verdict, Totals]:
+        """Score the rows of the prediction `puid`; the totals include them.
+
+        Who has more to ask of the same model names the `detector` that the desk had.
+        """
+        detector = detector or self.detector
         rows = detector.arrange(rows)
-        verdict = detector.judge(rows)
+        verdict = detector.judge(rows, with_samples)
         totals = self.counts.add(verdict)
         if self.records is not None:
             self.records.append(puid, rows.values, verdict)

@@ -19,7 +19,9 @@ from typing import Any
 
 from .errors import Refusal, Unauthorized, Unavailable
 
-READINESS = frozenset({"/ready", "/ping", "/health/status", "/api/v1.0/health/status"})
+READINESS = frozenset(
+    {"/ready", "/ping", "/health/status", "/api/v1.0/health/status", "/v2/health/ready"}
+)
 LIVENESS = frozenset({"/live", "/health/ping", "/v2/health/live"})
 
 # As much of a body as tells how dense its numbers are, and the bytes of a number in JSON.

@@ -11,6 +11,7 @@
         ├── MethodNotAllowed    405
         ├── Conflict            409
         ├── TooLarge            413
+        ├── Unsupported         415
         └── Unavailable         503
 
 The text of each is one sentence: what is wrong, where, and what to do.
@@ -85,6 +86,12 @@ class TooLarge(Refusal):
     """The body is over a limit of bytes, rows, columns or depth."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+class Unsupported(Refusal):
+    """The body is packed in a way that is not read here."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
 class Unavailable(Refusal):

@@ -20,10 +20,14 @@ from .counts import OTHER
 from .doors import Doors
 from .errors import BadInput, Refusal
 from .ids import new_id
-from .roads import JSON, MODEL_VERSION, Answer, Roads, receive
+from .roads import MODEL_VERSION, Answer, Roads, receive
+from .wire import JSON
 
 REQUEST_ID = "X-Request-ID"
 SHORT_CUT = "/predict"
+
+# Seldon's answers may be read by every page in a browser, and clients rely on it.
+ANY_ORIGIN = ("Access-Control-Allow-Origin", "*")
 
 # Where Flask's side finds the request's name and leaves its route.
 ID, ROUTE = "isoserve.request_id", "isoserve.route"
@@ -72,6 +76,7 @@ class Front:
             self._observe(environ, code, perf_counter() - started)
             names = {name for name, _ in headers}
             headers.append((REQUEST_ID, environ[ID]))
+            headers.append(ANY_ORIGIN)
             headers.extend(SAFE)
             if POLICY not in names:
                 headers.append(SAFE_POLICY)

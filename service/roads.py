@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-from .components import Desk
+import numpy as np
+
+from . import mlflow, open_inference, seldon_v1
+from .arrival import read_json
+from .components import Desk, Detector
 from .counts import Totals
 from .doors import Gate, Stay, estimate_rows
 from .errors import BadInput, Refusal, TooLarge
 from .judge import Judge
-from .rows import Limits, Verdict
+from .rows import Limits, Rows, Verdict
 from .seldon_feedback import decode_feedback, encode_learned
-from .seldon_v1 import Message, decode_message, encode_labels
-from .wire import decode_json, render_json
+from .wire import JSON, render_json, unpack
 
-JSON = "application/json"
+BYTES = "application/octet-stream"
 MODEL_VERSION = "X-Model-Version"
 
-Encoder = Callable[[Message, Verdict, Totals, bool], dict[str, Any]]
+Encoder = Callable[[seldon_v1.Message, Verdict, Totals, dict[str, Any]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Answer:
     """That of the model which made this answer, where one did."""
     retry_after: int | None = None
     """Seconds after which the same request may succeed."""
+    json_length: int | None = None
+    """How many bytes of the body are JSON, where the rest is not."""
 
     @property
     def headers(self) -> list[tuple[str, str]]:
@@ -42,12 +47,27 @@ class Answer:
         headers = [("Content-Type", self.content_type)]
         if self.version:
             headers.append((MODEL_VERSION, self.version))
+        if self.json_length is not None:
+            headers.append((open_inference.JSON_LENGTH, str(self.json_length)))
         if self.retry_after is not None:
             headers.append(("Retry-After", str(self.retry_after)))
         if self.status == HTTPStatus.UNAUTHORIZED:
             headers.append(("WWW-Authenticate", "Bearer"))
         headers.append(("Content-Length", str(len(self.body))))
         return headers
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a Seldon answer is to hold."""
+
+    encode: Encoder = seldon_v1.encode_labels
+    scores: bool = False
+    explain: int = 0
+    """How many features to name for each outlier."""
+
+
+LABELS = Wanted()
 
 
 @dataclass(frozen=True)
@@ -60,31 +80,90 @@ class Roads:
     """Names a prediction that came without a name."""
     judge: Judge
     gate: Gate
+    model_name: str = "isoserve"
+    unit: Mapping[str, str] = field(default_factory=dict)
+    """This unit of a Seldon graph, name to image, for `meta.requestPath`; empty outside of one."""
+    show_metrics: bool = True
+    """Whether Seldon's answers carry `meta.metrics`."""
 
     def seldon(
-        self, body: bytes, encode: Encoder = encode_labels, with_scores: bool = False
+        self, body: bytes, content_type: str = JSON, query: str = "", wanted: Wanted = LABELS
     ) -> Answer:
-        """Answer a Seldon message in its own form."""
-        with self.let_in(body):
-            decode = partial(decode_message, limits=self.limits)
-            message = decode_json(body, decode, self.limits.depth).named(self.new_puid)
-            verdict, totals = self.desk.predict(message.rows, message.puid)
-            answer = render_json(encode(message, verdict, totals, with_scores))
-        return Answer(200, answer, version=verdict.version)
+        """Answer a Seldon message in its own form, whichever way it came."""
+        with self.let_in(body or query.encode()):
+            decode = partial(seldon_v1.decode_message, limits=self.limits)
+            message = read_json(content_type, query, body, decode, self.limits.depth)
+            message = message.named(self.new_puid, self.unit)
+            detector = self.desk.detector
+            verdict, totals = self.desk.predict(message.rows, message.puid, detector)
+            tags = seldon_v1.score_tags(verdict) if wanted.scores else {}
+            if wanted.explain:
+                tags |= _explain(detector, message.rows, verdict, wanted.explain)
+            answer = wanted.encode(message, verdict, totals, tags)
+            return self._seldon_answer(answer, verdict.version)
 
-    def seldon_feedback(self, body: bytes) -> Answer:
-        """Answer a Feedback of Seldon's."""
-        with self.let_in(body):
+    def seldon_echo(self, body: bytes, content_type: str, query: str) -> Answer:
+        """Pass a Seldon message on; none of its rows is scored or counted."""
+        with self.let_in(body or query.encode()):
+            echo = read_json(content_type, query, body, seldon_v1.decode_echo, self.limits.depth)
+            totals, threshold = self.desk.counts.totals(), self.desk.detector.threshold
+            return self._seldon_answer(seldon_v1.encode_echo(*echo, totals, threshold))
+
+    def seldon_feedback(self, body: bytes, content_type: str, query: str) -> Answer:
+        """Answer a Feedback of Seldon's, whichever way it came."""
+        with self.let_in(body or query.encode()):
             decode = partial(decode_feedback, limits=self.limits)
             depth = self.limits.depth + 1  # there are whole messages in it
-            feedback = decode_json(body, decode, depth).named(self.new_puid)
+            feedback = read_json(content_type, query, body, decode, depth).named(self.new_puid)
             learned = self.judge.take(feedback)
         totals, threshold = self.desk.counts.totals(), self.desk.detector.threshold
-        return Answer(200, render_json(encode_learned(feedback, totals, threshold, learned)))
+        return self._seldon_answer(encode_learned(feedback, totals, threshold, learned))
+
+    def open_inference(self, body: bytes, encoding: str, json_length: str | None) -> Answer:
+        """Answer an inference request; the two texts are headers of it."""
+        body = unpack(body, encoding, self.limits.body_bytes)
+        with self.let_in(body):
+            request = open_inference.decode_request(body, json_length, self.limits)
+            request = request.named(self.new_puid)
+            detector = self.desk.detector
+            rows, with_samples = detector.arrange(request.rows), request.wants("score_samples")
+            verdict, _ = self.desk.predict(rows, request.id, detector, with_samples)
+            shares = detector.explain(rows) if request.wants("contributions") else None
+            answer, length = open_inference.encode_answer(request, self.model_name, verdict, shares)
+        kind = JSON if length is None else BYTES
+        return Answer(200, answer, kind, verdict.version, json_length=length)
+
+    def invocations(self, body: bytes, content_type: str, with_scores: bool = False) -> Answer:
+        """Answer a table as MLflow's scoring server does."""
+        with self.let_in(body):
+            rows = mlflow.decode_request(body, content_type, self.limits)
+            verdict, _ = self.desk.predict(rows, self.new_puid())
+            answer = mlflow.encode_answer(verdict, with_scores)
+        return Answer(200, answer, version=verdict.version)
 
     def let_in(self, body: bytes) -> Stay:
         """Let the rows of a body in, if the worker has not too many in work."""
         return self.gate.let_in(estimate_rows(body, len(self.desk.detector.model.features)))
+
+    def _seldon_answer(self, answer: dict[str, Any], version: str = "") -> Answer:
+        if not self.show_metrics:
+            del answer["meta"]["metrics"]
+        return Answer(200, render_json(answer), version=version)
+
+
+def _explain(detector: Detector, rows: Rows, verdict: Verdict, most: int) -> dict[str, Any]:
+    outliers = np.flatnonzero(verdict.labels)
+    chosen = detector.arrange(rows).at(outliers)
+    return seldon_v1.explain_tags(outliers.tolist(), chosen, detector.explain(chosen), most)
+
+
+def encode_error(path: str, text: str, server_fault: bool = False) -> bytes:
+    """Tell a failure in the shape of the protocol that `path` belongs to."""
+    if path == "/v2" or path.startswith("/v2/"):
+        return render_json(open_inference.encode_error(text, server_fault))
+    if path in mlflow.PATHS:
+        return render_json(mlflow.encode_error(text, server_fault))
+    return render_json(seldon_v1.encode_error(text, server_fault))
 
 
 def receive(read: Callable[[], bytes], announced: int, most: int) -> bytes:

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
 import numpy as np
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, current_app, request
 
-from . import __version__, seldon_v1
-from .components import Detector
+from . import __version__, open_inference, seldon_v1
+from .artifact import Model
+from .components import Desk, Detector
 from .drift import Drift, DriftWatch
 from .editions import Changes
-from .errors import BadInput
+from .errors import BadInput, NotFound
 from .metrics import CONTENT_TYPE, Facts, Readings, render_metrics, seldon_labels
-from .roads import Answer, Roads, body_too_large, receive
+from .openapi import describe
+from .roads import Answer, Encoder, Roads, Wanted, body_too_large, receive
 from .rows import Rows
 from .settings import Settings
 from .state import measure_space
-from .wire import NO_JSON, render_json
+from .wire import NO_JSON, decode_json, render_json, unpack
+
+PAGE = Path(__file__).parent / "page"
+PAGE_TYPES = {
+    "index.html": "text/html; charset=utf-8",
+    "start.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+    "swagger-ui-bundle.js": "text/javascript",
+}
+PAGE_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
 
 _SWITCH = {"1": True, "true": True, "": False, "0": False, "false": False}
 
@@ -33,51 +45,15 @@ def create_routes(
 ) -> Blueprint:
     """Return every route of the service but the admin's."""
     routes = Blueprint("isoserve", __name__)
-    desk, max_bytes = roads.desk, roads.limits.body_bytes
-
-    @routes.post("/predict")
-    def predict() -> Response:
-        body, scores = read_body(max_bytes), read_switch("scores")
-        return reply(roads.seldon(body, with_scores=scores))
-
-    @routes.post("/transform-input")
-    def transform_input() -> Response:
-        body, scores = read_body(max_bytes), read_switch("scores")
-        return reply(roads.seldon(body, seldon_v1.encode_rows, scores))
-
-    @routes.post("/send-feedback")
-    @routes.post("/api/v1.0/feedback")
-    @routes.post("/api/v0.1/feedback")
-    def send_feedback() -> Response:
-        return reply(roads.seldon_feedback(read_message(max_bytes)))
-
-    @routes.get("/health/ping")
-    def ping() -> str:
-        return "pong"
-
-    @routes.get("/health/status")
-    def status() -> Response:
-        return json_response(seldon_v1.encode_health(desk.counts.totals(), desk.detector.threshold))
-
-    @routes.get("/metadata")
-    def metadata() -> Response:
-        model = desk.detector.model
-        return json_response(
-            seldon_v1.encode_metadata(settings.model_name, model.version, model.features)
-        )
-
-    @routes.get("/live")
-    def live() -> Response:
-        return json_response({"live": True})
-
-    @routes.get("/ready")
-    def ready() -> Response:
-        score_a_row(desk.detector)
-        return json_response({"ready": True})
+    _add_seldon(routes, roads)
+    _add_open_inference(routes, roads)
+    _add_mlflow(routes, roads)
+    _add_health(routes, roads.desk)
+    _add_documents(routes, roads)
 
     @routes.get("/metrics")
     def show_metrics() -> Response:
-        measured = drift.latest() if drift else Drift()
+        desk, measured = roads.desk, drift.latest() if drift else Drift()
         learned, storage_up = roads.judge.store.survey()
         readings = Readings(
             desk.counts.read(),
@@ -89,10 +65,168 @@ def create_routes(
             desk.counts.processes(),
             measure_space(settings.state_dir),
         )
-        page = render_metrics(readings)
-        return Response(page, content_type=CONTENT_TYPE)
+        return Response(render_metrics(readings), content_type=CONTENT_TYPE)
 
     return routes
+
+
+def _add_health(routes: Blueprint, desk: Desk) -> None:
+    @routes.get("/live")
+    @routes.get("/v2/health/live")
+    def live() -> Response:
+        return json_response({"live": True})
+
+    @routes.get("/ready")
+    def ready() -> Response:
+        score_a_row(desk.detector)
+        return json_response({"ready": True})
+
+    @routes.get("/v2/health/ready")
+    def server_ready() -> Response:
+        score_a_row(desk.detector)
+        return json_response({"live": True, "ready": True})
+
+    @routes.get("/ping")
+    def ping() -> Response:
+        score_a_row(desk.detector)
+        return text_response("pong")
+
+    @routes.get("/health/ping")
+    def seldon_ping() -> str:
+        return "pong"
+
+    @routes.get("/health/status")
+    @routes.get("/api/v1.0/health/status")
+    def status() -> Response:
+        return json_response(seldon_v1.encode_health(desk.counts.totals(), desk.detector.threshold))
+
+
+def _add_seldon(routes: Blueprint, roads: Roads) -> None:
+    max_bytes = roads.limits.body_bytes
+
+    def arrived() -> tuple[bytes, str, str]:
+        """Return the body, its type, and the query: a message may be in any of them."""
+        return read_plain_body(max_bytes), request.content_type or "", read_query()
+
+    def answer(encode: Encoder) -> Response:
+        wanted = Wanted(encode, read_switch("scores"), read_number("explain"))
+        return reply(roads.seldon(*arrived(), wanted))
+
+    @routes.route("/predict", methods=["GET", "POST"])
+    @routes.post("/api/v1.0/predictions")
+    @routes.post("/api/v0.1/predictions")
+    def predict() -> Response:
+        return answer(seldon_v1.encode_labels)
+
+    @routes.route("/transform-input", methods=["GET", "POST"])
+    def transform_input() -> Response:
+        return answer(seldon_v1.encode_rows)
+
+    @routes.route("/transform-output", methods=["GET", "POST"])
+    def transform_output() -> Response:
+        return reply(roads.seldon_echo(*arrived()))
+
+    @routes.route("/send-feedback", methods=["GET", "POST"])
+    @routes.post("/api/v1.0/feedback")
+    @routes.post("/api/v0.1/feedback")
+    def send_feedback() -> Response:
+        return reply(roads.seldon_feedback(*arrived()))
+
+    @routes.route("/route", methods=["GET", "POST"])
+    def route() -> Response:
+        raise BadInput("Route not defined: this is an outlier detector, not a router")
+
+    @routes.route("/aggregate", methods=["GET", "POST"])
+    def aggregate() -> Response:
+        raise BadInput("Aggregate not defined: this is an outlier detector, not a combiner")
+
+    @routes.get("/metadata")
+    @routes.get("/api/v1.0/metadata")
+    def metadata() -> Response:
+        model = roads.desk.detector.model
+        return json_response(
+            seldon_v1.encode_metadata(roads.model_name, model.version, model.features)
+        )
+
+
+def _add_open_inference(routes: Blueprint, roads: Roads) -> None:
+    max_bytes, name = roads.limits.body_bytes, roads.model_name
+
+    def check(sent: str, sent_version: str | None) -> Model:
+        """Return the model, if it is the one that the path names."""
+        model = roads.desk.detector.model
+        open_inference.check_model(sent, name, sent_version, model.version)
+        return model
+
+    @routes.get("/v2", strict_slashes=False)
+    def server_metadata() -> Response:
+        return json_response(open_inference.encode_server("isoserve", __version__))
+
+    @routes.get("/v2/models/<model>")
+    @routes.get("/v2/models/<model>/versions/<version>")
+    def model_metadata(model: str, version: str | None = None) -> Response:
+        found = check(model, version)
+        return json_response(
+            open_inference.encode_model(name, found.version, found.column_types, found.named)
+        )
+
+    @routes.get("/v2/models/<model>/ready")
+    @routes.get("/v2/models/<model>/versions/<version>/ready")
+    def model_ready(model: str, version: str | None = None) -> Response:
+        check(model, version)
+        score_a_row(roads.desk.detector)
+        return json_response({"name": name, "ready": True})
+
+    @routes.post("/v2/models/<model>/infer")
+    @routes.post("/v2/models/<model>/versions/<version>/infer")
+    def infer(model: str, version: str | None = None) -> Response:
+        check(model, version)
+        encoding = request.headers.get("Content-Encoding", "")
+        json_length = request.headers.get(open_inference.JSON_LENGTH)
+        return reply(roads.open_inference(read_body(max_bytes), encoding, json_length))
+
+    @routes.post("/v2/repository/index")
+    def index() -> Response:
+        encoding = request.headers.get("Content-Encoding", "")
+        body = unpack(read_body(max_bytes), encoding, max_bytes)
+        version = roads.desk.detector.model.version
+        decode_json(body or b"{}", open_inference.decode_index, roads.limits.depth)
+        return json_response(open_inference.encode_index(name, version))
+
+
+def _add_mlflow(routes: Blueprint, roads: Roads) -> None:
+    @routes.post("/invocations")
+    def invocations() -> Response:
+        body, scores = read_plain_body(roads.limits.body_bytes), read_switch("scores")
+        return reply(roads.invocations(body, request.content_type or "", scores))
+
+    @routes.get("/version")
+    def version() -> Response:
+        return text_response(__version__)
+
+
+def _add_documents(routes: Blueprint, roads: Roads) -> None:
+    @routes.get("/openapi.json")
+    @routes.get("/seldon.json")
+    def document() -> Response:
+        model = roads.desk.detector.model
+        described = describe(
+            roads.model_name,
+            model.version,
+            list(model.features),
+            with_admin="admin" in current_app.blueprints,
+        )
+        return reply(Answer(200, render_json(described, in_order=True)))
+
+    @routes.get("/docs")
+    def page() -> Response:
+        answer = file_response("index.html")
+        answer.headers["Content-Security-Policy"] = PAGE_POLICY
+        return answer
+
+    @routes.get("/docs/<name>")
+    def page_file(name: str) -> Response:
+        return file_response(name)
 
 
 def _facts(detector: Detector, settings: Settings) -> Facts:
@@ -112,27 +246,15 @@ def score_a_row(detector: Detector) -> None:
     detector.detect(Rows(np.zeros((1, len(detector.model.features)))))
 
 
-def read_body(max_bytes: int) -> bytes:
-    """Return the JSON body of this request."""
-    if not request.is_json:
-        raise BadInput(f"{NO_JSON}: send it with Content-Type: application/json")
-    return receive_body(max_bytes)
-
-
-def read_message(max_bytes: int) -> bytes:
-    """Return the JSON of this request: the body, or the form field `json` as Seldon sends it."""
-    if request.mimetype != "application/x-www-form-urlencoded":
-        return read_body(max_bytes)
-    fields = parse_qs(receive_body(max_bytes))
-    if b"json" not in fields:
-        raise BadInput(f"{NO_JSON}: the form has no field json")
-    return fields[b"json"][0]
-
-
-def receive_body(max_bytes: int) -> bytes:
-    """Return the body of this request, whatever its type."""
+def read_plain_body(max_bytes: int) -> bytes:
+    """Return the body of this request, which must not be compressed."""
     if request.content_encoding not in (None, "identity"):
         raise BadInput(f"{NO_JSON}: a body with Content-Encoding is not read here; send it plain")
+    return read_body(max_bytes)
+
+
+def read_body(max_bytes: int) -> bytes:
+    """Return the body of this request as it came."""
     announced = request.content_length
     if announced is None:  # chunks: Werkzeug stops at its own limit
         return receive(partial(request.get_data, cache=False), 0, max_bytes)
@@ -152,12 +274,33 @@ def discard_body(most: int) -> None:
         left -= len(chunk)
 
 
+def read_query() -> str:
+    """Return the query of this request as it came."""
+    return request.query_string.decode("latin-1")
+
+
 def read_switch(name: str) -> bool:
     """Return whether the query has `name=1`; BadInput for what is neither on nor off."""
-    text = request.args.get(name, "0").lower()
+    text = read_option(name)
     if text not in _SWITCH:
         raise BadInput(f"{name} is 1 or 0, not {text[:20]!r}")
     return _SWITCH[text]
+
+
+def read_number(name: str) -> int:
+    """Return the whole number `name` of the query, 0 where there is none."""
+    text = read_option(name)
+    if not re.fullmatch("[0-9]{1,6}", text):
+        raise BadInput(f"{name} is a whole number, not {text[:20]!r}")
+    return int(text)
+
+
+def read_option(name: str) -> str:
+    """Return an option of the query; BadInput where it is given twice."""
+    given = request.args.getlist(name)
+    if len(given) > 1:
+        raise BadInput(f"{name} is given {len(given)} times")
+    return given[0] if given else "0"
 
 
 def reply(answer: Answer) -> Response:
@@ -168,3 +311,15 @@ def reply(answer: Answer) -> Response:
 def json_response(value: Any, status: int = 200) -> Response:
     """Return a JSON answer."""
     return reply(Answer(status, render_json(value)))
+
+
+def file_response(name: str) -> Response:
+    """Return a file of the page of all routes."""
+    if name not in PAGE_TYPES:
+        raise NotFound(f"the page has no file {name[:100]!r}")
+    return reply(Answer(200, (PAGE / name).read_bytes(), PAGE_TYPES[name]))
+
+
+def text_response(text: str) -> Response:
+    """Return a short plain answer."""
+    return reply(Answer(200, text.encode(), "text/plain; charset=utf-8"))

@@ -50,6 +50,10 @@ class Rows:
     def __len__(self) -> int:
         return len(self.values)
 
+    def at(self, numbers: NDArray[np.intp]) -> Rows:
+        """Return the rows with these numbers."""
+        return Rows(self.values[numbers], self.names, self.missing)
+
     @classmethod
     def parse(cls, cells: Any, names: Sequence[str] = (), limits: Limits | None = None) -> Rows:
         """Check a table: nested lists, as JSON gives them, or an array.
@@ -83,6 +87,31 @@ class Rows:
         """Say where the first missing value is."""
         i, j = np.argwhere(np.isnan(self.values))[0].tolist()
         return f"row {i}, column {_column(j, self.names)}: null is not a number"
+
+    @classmethod
+    def fold(
+        cls,
+        cells: Sequence[Any] | NDArray[Any],
+        n_rows: int,
+        n_columns: int,
+        names: Sequence[str] = (),
+        limits: Limits | None = None,
+    ) -> Rows:
+        """Check a table whose n_rows * n_columns cells come one row after another.
+
+        Raises what `parse` raises.
+        """
+        if limits is not None:
+            _check_shape(n_rows, n_columns, limits)
+        try:
+            values = np.array(cells, dtype=np.float64)
+        except (ValueError, TypeError, OverflowError):
+            values = np.empty(0)
+        if values.ndim == 1 and values.size and np.isfinite(values).all():
+            return cls(values.reshape(n_rows, n_columns), tuple(names))
+        listed = cells.tolist() if isinstance(cells, np.ndarray) else cells
+        table = [listed[i : i + n_columns] for i in range(0, len(listed), n_columns or 1)]
+        return cls.parse(table, names)
 
     def arranged(self, features: tuple[str, ...], by_name: bool = True) -> Rows:
         """Return the rows with their columns as the model has them.
@@ -120,6 +149,9 @@ class Verdict:
     threshold: float
     version: str = ""
     """That of the model: the first digits of its file's SHA-256."""
+
+    samples: Floats | None = None
+    """scikit-learn's `score_samples`, where it was asked for."""
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -162,10 +194,15 @@ def _as_array(cells: Any) -> Floats:
 def _check_size(cells: Any, limits: Limits) -> None:
     if not isinstance(cells, list):
         return
-    if len(cells) > limits.rows:
-        raise TooLarge(f"{count(len(cells), 'row')} in one request; at most {limits.rows:,}")
-    if cells and isinstance(cells[0], list) and len(cells[0]) > limits.columns:
-        raise TooLarge(f"{count(len(cells[0]), 'column')} in a row; at most {limits.columns:,}")
+    width = len(cells[0]) if cells and isinstance(cells[0], list) else 0
+    _check_shape(len(cells), width, limits)
+
+
+def _check_shape(n_rows: int, n_columns: int, limits: Limits) -> None:
+    if n_rows > limits.rows:
+        raise TooLarge(f"{count(n_rows, 'row')} in one request; at most {limits.rows:,}")
+    if n_columns > limits.columns:
+        raise TooLarge(f"{count(n_columns, 'column')} in a row; at most {limits.columns:,}")
 
 
 def _check_names(names: tuple[str, ...], features: tuple[str, ...]) -> None:

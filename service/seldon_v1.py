@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
+
+import numpy as np
 
 from .counts import Totals
 from .errors import BadInput, count
-from .rows import Limits, Rows, Verdict
+from .rows import Floats, Limits, Rows, Verdict
 
 EXAMPLE = '{"data": {"ndarray": [[1, 2]]}}'
 
-_OTHER_PAYLOADS = ("jsonData", "strData", "binData")
+_PAYLOADS = ("data", "jsonData", "strData", "binData")
 
 
 @dataclass(frozen=True)
@@ -29,58 +32,107 @@ class Message:
         """The id of the prediction; empty when none was sent."""
         return self.meta.get("puid") or ""
 
-    def named(self, new_puid: Callable[[], str]) -> Message:
-        """Return the message with the id that it came with, else a new one."""
-        if self.puid:
+    def named(
+        self, new_puid: Callable[[], str], unit: Mapping[str, str] = MappingProxyType({})
+    ) -> Message:
+        """Return the message with the id that it came with, else a new one.
+
+        `unit`, this service's name and image, joins the units that the message came by.
+        """
+        if self.puid and not unit:
             return self
-        return Message(self.rows, self.payload, {**self.meta, "puid": new_puid()})
+        meta = self.meta if self.puid else {**self.meta, "puid": new_puid()}
+        if unit:
+            meta = {**meta, "requestPath": {**unit, **(meta.get("requestPath") or {})}}
+        return Message(self.rows, self.payload, meta)
 
 
 def decode_message(body: Any, limits: Limits | None = None) -> Message:
-    """Read a message with `data.tensor` or `data.ndarray` (the tensor wins, as in Seldon).
+    """Read a message with `data.tensor`, `data.ndarray` or `jsonData`; the first of these counts.
 
     Raises:
         BadInput: not such a message; the text says what to send instead.
         TooLarge: more rows or columns than `limits`.
     """
-    if not isinstance(body, dict):
-        raise BadInput(f"a Seldon message is a JSON object, as in {EXAMPLE}")
-    meta = _decode_meta(body.get("meta"))
+    meta = _decode_meta(_object(body).get("meta"))
     data = body.get("data")
-    if not isinstance(data, dict):
-        raise BadInput(_no_data(body))
-    names = _decode_names(data.get("names"))
-    if "tensor" in data:
-        return Message(
-            _decode_tensor(data["tensor"], names, limits), {"tensor": data["tensor"]}, meta
-        )
-    if "ndarray" in data:
-        rows = Rows.parse(data["ndarray"], names, limits)
-        return Message(rows, {"ndarray": data["ndarray"]}, meta)
-    raise BadInput(f"data holds neither ndarray nor tensor; send {EXAMPLE}")
+    if isinstance(data, dict):
+        return _decode_data(data, meta, limits)
+    if data is None and body.get("jsonData") is not None:
+        rows = Rows.parse(body["jsonData"], (), limits)
+        tensor = {"shape": list(rows.values.shape), "values": rows.values.ravel()}
+        return Message(rows, {"tensor": tensor}, meta)
+    raise BadInput(_no_data(body))
+
+
+def decode_echo(body: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a message that is only passed on: its payload, whatever that is, and its meta."""
+    payload = {key: body[key] for key in _PAYLOADS if _object(body).get(key) is not None}
+    if not payload:
+        raise BadInput(f"no data; send {EXAMPLE}")
+    return payload, _decode_meta(body.get("meta"))
 
 
 def encode_labels(
-    message: Message, verdict: Verdict, totals: Totals, with_scores: bool = False
+    message: Message,
+    verdict: Verdict,
+    totals: Totals,
+    tags: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Answer with 1 for each outlier and 0 for each inlier, in the form that was sent."""
     labels = verdict.labels
     tensor = {"tensor": {"shape": [len(labels)], "values": labels}}
     payload = tensor if "tensor" in message.payload else {"ndarray": labels}
-    tags = _score_tags(verdict) if with_scores else {}
     return {"data": {"names": [], **payload}, "meta": _encode_meta(message, verdict, totals, tags)}
 
 
 def encode_rows(
-    message: Message, verdict: Verdict, totals: Totals, with_scores: bool = False
+    message: Message,
+    verdict: Verdict,
+    totals: Totals,
+    tags: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Answer with the rows and names as they were sent, and the labels among the tags."""
-    tags = {"outlier-predictions": verdict.labels}
-    if with_scores:
-        tags |= _score_tags(verdict)
     return {
         "data": {"names": list(message.rows.names), **message.payload},
-        "meta": _encode_meta(message, verdict, totals, tags),
+        "meta": _encode_meta(
+            message, verdict, totals, {"outlier-predictions": verdict.labels, **tags}
+        ),
+    }
+
+
+def encode_echo(
+    payload: dict[str, Any], meta: dict[str, Any], totals: Totals, threshold: float
+) -> dict[str, Any]:
+    """Pass a message on as it came, with the counts so far; none of its rows is scored."""
+    return {**payload, "meta": _merge_meta(meta, encode_gauges(totals, threshold), {})}
+
+
+def score_tags(verdict: Verdict) -> dict[str, Any]:
+    """Return the tags of `?scores=1`: the exact score of each row, and the threshold."""
+    return {"anomaly-scores": verdict.scores, "threshold": verdict.threshold}
+
+
+def explain_tags(outliers: Sequence[int], rows: Rows, shares: Floats, most: int) -> dict[str, Any]:
+    """Return the tag of `?explain=K`: what isolated each outlier most, in at most K features.
+
+    `outliers` are their numbers in the request, `rows` their values, `shares` the scorer's
+    contributions, (n_outliers, n_features) in steps: the most negative isolated a row most.
+    """
+    order = np.argsort(shares, axis=1, kind="stable")[:, :most].tolist()
+    return {
+        "explanations": [
+            {
+                "row": outlier,
+                "features": [
+                    {"name": rows.names[j], "contribution": share[j], "value": values[j]}
+                    for j in chosen
+                ],
+            }
+            for outlier, chosen, share, values in zip(
+                outliers, order, shares, rows.values, strict=True
+            )
+        ]
     }
 
 
@@ -133,6 +185,25 @@ def gauge(key: str, value: float) -> dict[str, Any]:
     return {"key": key, "type": "GAUGE", "value": value}
 
 
+def _object(body: Any) -> dict[str, Any]:
+    if not isinstance(body, dict):
+        raise BadInput(f"a Seldon message is a JSON object, as in {EXAMPLE}")
+    return body
+
+
+def _decode_data(data: dict[str, Any], meta: dict[str, Any], limits: Limits | None) -> Message:
+    names = _decode_names(data.get("names"))
+    if "tensor" in data:
+        rows = _decode_tensor(data["tensor"], names, limits)
+        return Message(rows, {"tensor": data["tensor"]}, meta)
+    if "ndarray" in data:
+        rows = Rows.parse(data["ndarray"], names, limits)
+        return Message(rows, {"ndarray": data["ndarray"]}, meta)
+    if "tftensor" in data:
+        raise BadInput(f"data.tftensor is not served here; send {EXAMPLE}")
+    raise BadInput(f"data holds neither ndarray nor tensor; send {EXAMPLE}")
+
+
 def _decode_meta(meta: Any) -> dict[str, Any]:
     if meta is None:
         return {}
@@ -167,38 +238,42 @@ def _decode_tensor(tensor: Any, names: tuple[str, ...], limits: Limits | None) -
         raise BadInput(f"data.tensor.shape has {dimensions}; rows have 2, as in [1, 2]")
     if not isinstance(values, list):
         raise BadInput("data.tensor.values is not a list")
-    return Rows.parse(_fold(values, *shape), names, limits)
-
-
-def _fold(values: list[Any], n_rows: int, n_columns: int) -> list[list[Any]]:
-    """Cut the flat values of a tensor into rows; one of the two sizes may be -1."""
-    if n_columns == -1 and n_rows > 0:
-        n_columns = len(values) // n_rows
-    if n_rows == -1 and n_columns > 0:
-        n_rows = len(values) // n_columns
-    if n_rows * n_columns != len(values) or n_rows < 0 or n_columns < 0:
+    n_rows, n_columns = _open_sides(len(values), *shape)
+    if n_rows * n_columns != len(values) or min(n_rows, n_columns) < 0:
         sizes = f"[{n_rows}, {n_columns}]"
         raise BadInput(f"data.tensor has {count(len(values), 'value')} for the shape {sizes}")
-    return [values[i : i + n_columns] for i in range(0, len(values), n_columns or 1)]
+    return Rows.fold(values, n_rows, n_columns, names, limits)
+
+
+def _open_sides(n_values: int, n_rows: int, n_columns: int) -> tuple[int, int]:
+    """Return the two sides of a shape, of which one may be -1: as long as it must be."""
+    if n_columns == -1 and n_rows > 0:
+        n_columns = n_values // n_rows
+    if n_rows == -1 and n_columns > 0:
+        n_rows = n_values // n_columns
+    return n_rows, n_columns
 
 
 def _no_data(body: dict[str, Any]) -> str:
-    sent = [key for key in _OTHER_PAYLOADS if key in body]
+    if body.get("data") is not None:
+        return f"data is not an object; send {EXAMPLE}"
+    sent = [key for key in _PAYLOADS if body.get(key) is not None]
     return f"{sent[0]} is not served here; send {EXAMPLE}" if sent else f"no data; send {EXAMPLE}"
 
 
-def _score_tags(verdict: Verdict) -> dict[str, Any]:
-    return {"anomaly-scores": verdict.scores, "threshold": verdict.threshold}
-
-
 def _encode_meta(
-    message: Message, verdict: Verdict, totals: Totals, tags: dict[str, Any]
+    message: Message, verdict: Verdict, totals: Totals, tags: Mapping[str, Any]
 ) -> dict[str, Any]:
-    gauges = encode_gauges(totals, verdict.threshold, verdict)
-    meta: dict[str, Any] = {"metrics": [*(message.meta.get("metrics") or []), *gauges]}
+    return _merge_meta(message.meta, encode_gauges(totals, verdict.threshold, verdict), tags)
+
+
+def _merge_meta(
+    sent: dict[str, Any], gauges: list[dict[str, Any]], tags: Mapping[str, Any]
+) -> dict[str, Any]:
+    meta: dict[str, Any] = {"metrics": [*(sent.get("metrics") or []), *gauges]}
     for key in ("puid", "requestPath"):
-        if message.meta.get(key):
-            meta[key] = message.meta[key]
-    if tags := {**(message.meta.get("tags") or {}), **tags}:
+        if sent.get(key):
+            meta[key] = sent[key]
+    if tags := {**(sent.get("tags") or {}), **tags}:
         meta["tags"] = tags
     return meta

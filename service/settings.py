@@ -32,6 +32,9 @@ SELDON_VARIABLES = {
     "PREDICTOR_ID": "predictor_name",
     "GUNICORN_WORKERS": "workers",
     "GUNICORN_THREADS": "threads",
+    "GUNICORN_KEEPALIVE": "keepalive",
+    "GUNICORN_ACCESS_LOG": "access_log",
+    "INCLUDE_METRICS_IN_CLIENT_RESPONSE": "answer_metrics",
     "SELDON_LOG_LEVEL": "log_level",
 }
 PARAMETERS = "PREDICTIVE_UNIT_PARAMETERS"
@@ -111,6 +114,7 @@ class Settings(BaseSettings):
         "INFO", description="least level of the log lines"
     )
     access_log: bool = Field(False, description="log a line for each request")
+    answer_metrics: bool = Field(True, description="repeat the gauges in each Seldon answer")
     model_image: str = Field("", description="name:version of the image, for Seldon's labels")
     deployment_name: str = Field("", description="for Seldon's labels")
     predictor_name: str = Field("", description="for Seldon's labels")

@@ -1,21 +1,30 @@
-"""JSON bytes in and out: one strict reader and one writer for every road."""
+"""Bytes in and out: one strict reader of JSON, one writer, and bounded unpacking for all roads."""
 
 from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
 import orjson
 
-from .errors import BadInput, TooLarge
+from .errors import BadInput, TooLarge, Unsupported
 
 Decoded = TypeVar("Decoded")
 
+JSON = "application/json"
+
 # What Seldon's wrapper says of a body that it cannot read; clients look for it.
 NO_JSON = "Can't find JSON in data"
+
+_AS_IT_IS = orjson.OPT_SERIALIZE_NUMPY
+_SORTED = _AS_IT_IS | orjson.OPT_SORT_KEYS
+
+# zlib's window sizes that tell the two packings apart.
+_PACKINGS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _BRACES_TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
@@ -41,9 +50,53 @@ def decode_json(body: bytes, decode: Callable[[Any], Decoded], max_depth: int = 
     return decode(value)
 
 
-def render_json(value: Any) -> bytes:
-    """Write a value, numpy arrays included, with sorted keys and without spaces."""
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY)
+def is_json(kind: str) -> bool:
+    """Return whether a media type is JSON.
+
+    >>> is_json("application/json"), is_json("application/vnd.x+json"), is_json("text/plain")
+    (True, True, False)
+    """
+    return kind == "application/json" or (
+        kind.startswith("application/") and kind.endswith("+json")
+    )
+
+
+def render_json(value: Any, in_order: bool = False) -> bytes:
+    """Write a value, numpy arrays included, without spaces; keys are sorted unless `in_order`."""
+    return orjson.dumps(value, option=_AS_IT_IS if in_order else _SORTED)
+
+
+def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    """Undo a Content-Encoding: gzip, deflate, or none; never make more than `max_bytes` of it.
+
+    Raises:
+        BadInput: the body is not packed so, or only in part.
+        TooLarge: there is more in it.
+        Unsupported: another encoding.
+    """
+    encoding = encoding.strip().lower()
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in _PACKINGS:
+        raise Unsupported(
+            f"Content-Encoding {encoding[:40]!r} is not read here; gzip and deflate are"
+        )
+    unpacker = zlib.decompressobj(_PACKINGS[encoding])
+    try:
+        unpacked = unpacker.decompress(body, max_bytes + 1)
+    except zlib.error as error:
+        raise BadInput(f"the body is not packed with {encoding}: {error}") from error
+    if len(unpacked) > max_bytes:
+        raise TooLarge(
+            f"the body unpacks to more than {max_bytes:,} bytes; send fewer rows at a time"
+        )
+    if not unpacker.eof:
+        raise BadInput(f"the body packed with {encoding} ends early")
+    if unpacker.unused_data:
+        raise BadInput(
+            f"{len(unpacker.unused_data):,} bytes follow the body packed with {encoding}"
+        )
+    return unpacked
 
 
 def _blame_a_number(body: bytes, decode: Callable[[Any], Any]) -> None:

@@ -14,7 +14,7 @@ LEVELS = [re.findall(r"^ *([a-z_0-9 ]+?)(?:   |$)", line)[0].split() for line in
 
 DOORS = {
     "flask": {"admin", "app", "routes", "server"},
-    "werkzeug": {"app", "routes"},
+    "werkzeug": {"app", "arrival", "routes"},
     "gunicorn": {"server"},
     "prometheus_client": {"metrics"},
     "pydantic_settings": {"settings"},

@@ -148,3 +148,39 @@ def test_a_row_on_the_threshold_is_no_outlier():
 
 def test_numbers_agree_with_their_nouns():
     assert (count(1, "row"), count(2000, "row")) == ("1 row", "2,000 rows")
+
+
+def test_cells_in_one_row_fold_into_a_table():
+    rows = Rows.fold([1, "2.5", True, 4], 2, 2, ["a", "b"])
+    assert rows.values.tolist() == [[1, 2.5], [1, 4]]
+    assert rows.names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("cells", "text"),
+    [
+        ([1, 2, {}, 4], "row 1, column 0 ('a'): an object is not a number"),
+        ([1, "x", 3, 4], "row 0, column 1 ('b'): 'x' is not a number"),
+        ([1, 2, 3, float("inf")], "row 1, column 1 ('b'): inf is not a finite number"),
+        ([1, 2, 3, [4]], "row 1, column 1 ('b'): a list is too deep"),
+        ([[1], [2], [3], [4]], "row 0, column 0 ('a'): a list is too deep"),
+    ],
+)
+def test_a_cell_that_does_not_fold_is_named(cells, text):
+    with pytest.raises(BadInput) as refusal:
+        Rows.fold(cells, 2, 2, ["a", "b"])
+    assert str(refusal.value).startswith(text)
+
+
+def test_none_is_missing_in_folded_cells_too():
+    rows = Rows.fold([1, 2, None, 4], 2, 2, ["a", "b"])
+    assert rows.missing
+    assert rows.first_missing() == "row 1, column 0 ('a'): null is not a number"
+    assert rows.at(np.array([1])).missing
+
+
+def test_limits_hold_before_cells_are_folded():
+    with pytest.raises(TooLarge, match="3 rows"):
+        Rows.fold([1, 2, 3], 3, 1, limits=Limits(rows=2))
+    with pytest.raises(TooLarge, match="3 columns"):
+        Rows.fold([1, 2, 3], 1, 3, limits=Limits(columns=2))

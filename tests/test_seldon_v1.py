@@ -4,7 +4,7 @@ import pytest
 from service import seldon_v1
 from service.counts import Totals
 from service.errors import BadInput, TooLarge
-from service.rows import Limits, Verdict
+from service.rows import Limits, Rows, Verdict
 
 VERDICT = Verdict(np.array([0.25, -0.5]), threshold=0.0)
 TOTALS = Totals(samples=10, outliers=4)
@@ -29,6 +29,20 @@ def test_one_side_of_a_tensors_shape_may_be_left_open(shape):
 def test_the_tensor_wins_over_ndarray_as_in_seldon():
     body = {"data": {"tensor": {"shape": [1, 1], "values": [7]}, "ndarray": [[8]]}}
     assert seldon_v1.decode_message(body).rows.values.tolist() == [[7]]
+
+
+def test_json_data_is_a_table_and_answered_as_a_tensor():
+    decoded = seldon_v1.decode_message({"jsonData": [[1, 2], [60, 40]]})
+    assert decoded.rows.values.tolist() == [[1, 2], [60, 40]]
+    labels = seldon_v1.encode_labels(decoded, VERDICT, TOTALS)["data"]["tensor"]
+    assert (labels["shape"], labels["values"].tolist()) == ([2], [0, 1])
+    rows = seldon_v1.encode_rows(decoded, VERDICT, TOTALS)["data"]["tensor"]
+    assert (rows["shape"], rows["values"].tolist()) == ([2, 2], [1, 2, 60, 40])
+
+
+def test_data_wins_over_json_data_as_in_seldon():
+    body = message(jsonData=[[7]])
+    assert seldon_v1.decode_message(body).rows.values.tolist() == [[1, 2], [60, 40]]
 
 
 TENSOR_FORM = 'data.tensor is an object with shape and values: {"shape": [1, 2], "values": [1, 2]}'
@@ -59,8 +73,19 @@ TENSOR_FORM = 'data.tensor is an object with shape and values: {"shape": [1, 2],
          "data.tensor.values is not a list"),
         ({"data": {"tensor": {"shape": [0, 5], "values": []}}},
          "there are no rows; one row is [[1, 2]]"),
-        ({"data": {"tensor": {"shape": [2, 2], "values": [1, 2, 3, None]}}},
-         "row 1, column 1: null is not a number"),
+        ({"data": {"tensor": {"shape": [2, 2], "values": [1, 2, 3, {}]}}},
+         "row 1, column 1: an object is not a number"),
+        ({"data": {"tensor": {"shape": [2, 1], "values": [[1], [2]]}}},
+         "row 0, column 0: a list is too deep; a table has two dimensions"),
+        ({"data": {"tftensor": {}}},
+         'data.tftensor is not served here; send {"data": {"ndarray": [[1, 2]]}}'),
+        ({"data": [[1, 2]]}, 'data is not an object; send {"data": {"ndarray": [[1, 2]]}}'),
+        ({"data": "x", "jsonData": [[1]]},
+         'data is not an object; send {"data": {"ndarray": [[1, 2]]}}'),
+        ({"jsonData": {"a": 1}}, "rows are a list of lists, as in [[1, 2]]; an object came"),
+        ({"jsonData": [[1], ["x"]]}, "row 1, column 0: 'x' is not a number"),
+        ({"jsonData": None, "binData": "AA=="},
+         'binData is not served here; send {"data": {"ndarray": [[1, 2]]}}'),
         ({"data": {"names": "ab", "ndarray": [[1]]}}, "data.names is not a list of strings"),
         ({"data": {"names": [1], "ndarray": [[1]]}}, "data.names is not a list of strings"),
         (message(meta="x"), "meta is not an object"),
@@ -108,7 +133,8 @@ def test_meta_is_repeated_and_added_to():
     meta = {"puid": "p1", "tags": {"t": 1}, "routing": {"r": 1}, "metrics": [own],
             "requestPath": {"up": "img:1"}}  # fmt: skip
     decoded = seldon_v1.decode_message(message(meta=meta))
-    answer = seldon_v1.encode_labels(decoded, VERDICT, TOTALS, with_scores=True)["meta"]
+    tags = seldon_v1.score_tags(VERDICT)
+    answer = seldon_v1.encode_labels(decoded, VERDICT, TOTALS, tags)["meta"]
     assert answer["metrics"][0] == own
     assert (answer["puid"], answer["requestPath"]) == ("p1", {"up": "img:1"})
     assert answer["tags"]["t"] == 1
@@ -126,6 +152,46 @@ def test_transform_input_returns_rows_and_names_as_they_came():
     answer = seldon_v1.encode_rows(seldon_v1.decode_message(message()), VERDICT, TOTALS)
     assert answer["data"] == {"names": ["a", "b"], "ndarray": [[1, 2], [60, 40]]}
     assert answer["meta"]["tags"]["outlier-predictions"].tolist() == [0, 1]
+
+
+def test_this_unit_joins_those_that_the_message_came_by():
+    sent = seldon_v1.decode_message(message(meta={"requestPath": {"up": "img:1"}}))
+    named = sent.named(lambda: "new", {"clf": "reg/if:0.1"})
+    assert named.meta == {"puid": "new", "requestPath": {"clf": "reg/if:0.1", "up": "img:1"}}
+    assert named.named(lambda: "newer") is named
+
+
+def test_an_explanation_names_what_isolated_each_outlier_most():
+    rows = Rows(np.array([[7.0, 8.0, 9.0]]), ("a", "b", "c"))
+    shares = np.array([[-1.0, 0.5, -3.0]])
+    assert seldon_v1.explain_tags([1], rows, shares, 2)["explanations"] == [
+        {
+            "row": 1,
+            "features": [
+                {"name": "c", "contribution": -3.0, "value": 9.0},
+                {"name": "a", "contribution": -1.0, "value": 7.0},
+            ],
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [{"data": {"names": ["s"], "ndarray": [0, 1]}}, {"strData": "x"}, {"jsonData": {"a": 1}}],
+)
+def test_what_is_only_passed_on_comes_back_as_it_was(payload):
+    sent = seldon_v1.decode_echo({"meta": {"puid": "p", "tags": {"t": 1}}, **payload})
+    answer = seldon_v1.encode_echo(*sent, TOTALS, 0.0)
+    meta = answer.pop("meta")
+    assert answer == payload
+    assert (meta["puid"], meta["tags"]) == ("p", {"t": 1})
+    assert meta["metrics"][0]["key"] == "nb_outliers"
+
+
+@pytest.mark.parametrize("body", [{}, {"data": None}, {"meta": {}}, []])
+def test_nothing_cannot_be_passed_on(body):
+    with pytest.raises(BadInput, match=r"as in|send"):
+        seldon_v1.decode_echo(body)
 
 
 def test_a_health_answer_before_the_first_row_leaves_the_fraction_out():

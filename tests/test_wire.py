@@ -1,8 +1,12 @@
+import gzip
+import tracemalloc
+import zlib
+
 import numpy as np
 import pytest
 
-from service.errors import BadInput, TooLarge
-from service.wire import decode_json, render_json
+from service.errors import BadInput, TooLarge, Unsupported
+from service.wire import decode_json, render_json, unpack
 
 
 def same(value):
@@ -72,3 +76,50 @@ def test_brackets_side_by_side_or_in_strings_do_not_nest():
 def test_answers_are_sorted_tight_and_exact():
     value = {"b": np.array([0.1, 1e-300]), "a": np.array([1, 0])}
     assert render_json(value) == b'{"a":[1,0],"b":[0.1,1e-300]}'
+
+
+TEXT = b'{"a": [1, 2, 3]}'
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("", TEXT),
+        ("identity", TEXT),
+        ("gzip", gzip.compress(TEXT)),
+        ("GZIP", gzip.compress(TEXT)),
+        (" deflate ", zlib.compress(TEXT)),
+    ],
+)
+def test_a_packed_body_is_unpacked(encoding, body):
+    assert unpack(body, encoding, len(TEXT)) == TEXT
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "kind", "text"),
+    [
+        ("gzip", TEXT, BadInput, "the body is not packed with gzip: "),
+        ("deflate", gzip.compress(TEXT), BadInput, "the body is not packed with deflate: "),
+        ("gzip", b"", BadInput, "the body packed with gzip ends early"),
+        ("gzip", gzip.compress(TEXT)[:-1], BadInput, "the body packed with gzip ends early"),
+        ("gzip", gzip.compress(TEXT) * 2, BadInput, " bytes follow the body packed with gzip"),
+        ("gzip", gzip.compress(TEXT + b" "), TooLarge, "unpacks to more than 16 bytes"),
+        ("br", TEXT, Unsupported, "Content-Encoding 'br' is not read here; gzip and deflate are"),
+        ("gzip, gzip", TEXT, Unsupported, "is not read here"),
+    ],
+)
+def test_what_cannot_be_unpacked_is_told(encoding, body, kind, text):
+    with pytest.raises(kind) as refusal:
+        unpack(body, encoding, len(TEXT))
+    assert text in str(refusal.value)
+
+
+def test_a_bomb_takes_no_more_memory_than_the_bound():
+    bomb = gzip.compress(bytes(2**28))
+    bound = 2**20
+    tracemalloc.start()
+    with pytest.raises(TooLarge):
+        unpack(bomb, "gzip", bound)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * bound

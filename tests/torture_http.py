@@ -19,6 +19,7 @@ from pathlib import Path
 
 import framing
 import numpy as np
+import structlog
 from conftest import Service
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -96,9 +97,15 @@ def serving(folder, **chosen):
         service.kill()
 
 
+def quiet():
+    """Let the service in this process say nothing."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(100))
+    logging.getLogger().setLevel(logging.CRITICAL)
+
+
 def torture_bodies(folder, bodies=10_000):
     """Strange bodies on every route that takes one: answered or refused in its words."""
-    logging.disable(logging.ERROR)
+    quiet()
     app = create_app(Settings(model=save_model(folder), state_dir=folder / "state"))
     client = app.test_client()
     taking = [rule for rule in app.url_map.iter_rules() if "POST" in rule.methods]
@@ -123,7 +130,6 @@ def torture_bodies(folder, bodies=10_000):
         ask(repr(body[:200]), chance.choice(paths), body, chance.choice(KINDS))
 
     try_out()
-    logging.disable(logging.NOTSET)
     return tally
 
 
@@ -170,7 +176,7 @@ def torture_framing(folder):
 
 def torture_labels(folder, requests=10_000):
     """Random paths and methods: the number of series stays as it is."""
-    logging.disable(logging.ERROR)
+    quiet()
     app = create_app(Settings(model=save_model(folder), state_dir=folder / "state"))
     client, chance = app.test_client(), random.Random(16)
     tally = Tally("label growth refused")
@@ -182,7 +188,6 @@ def torture_labels(folder, requests=10_000):
     series = [line for line in client.get("/metrics").data.splitlines() if line[:1] != b"#"]
     tally.note("series", "" if len(series) < 500 else f"{len(series)} series")
     tally.found["series"] = len(series)
-    logging.disable(logging.NOTSET)
     return tally
 
 

@@ -1,0 +1,224 @@
+"""Let real clients use a running service, and write down what worked: docs/conformance.md.
+
+    python -m tests.interop              all clients
+    python -m tests.interop triton       this client alone; nothing is written
+
+Each client's script runs in an environment beside ours; `make interop` makes them.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+PAGE = ROOT / "docs/conformance.md"
+sys.path.insert(0, str(ROOT / "tests"))
+
+from conftest import Service  # noqa: E402 - found by the line above
+
+from service.artifact import load_model  # noqa: E402
+
+from .report import Case  # noqa: E402
+
+# script -> the environment that it runs in; "" is this one.
+SCRIPTS = {
+    "plain": "",
+    "seldon": ".venv-seldon",
+    "triton": ".venv-clients",
+    "kserve_client": ".venv-clients",
+    "mlserver_infer": ".venv-mlserver",
+    "mlflow_client": ".venv-clients",
+}
+
+# The package whose version is told with each client.
+VERSIONS = {
+    "seldon": "seldon-core",
+    "triton": "tritonclient",
+    "kserve_client": "kserve",
+    "mlserver_infer": "mlserver",
+    "mlflow_client": "mlflow-skinny",
+}
+
+# The rows of the page: every feature that a script may name.
+FEATURES = {
+    "Seldon v1": [
+        "data.ndarray",
+        "data.tensor",
+        "jsonData",
+        "names of columns, in any order",
+        "exact scores on request",
+        "explanations on request",
+        "answers parse as protobuf messages",
+        "answers as dict",
+        "puid, tags and requestPath come back",
+        "gauges in meta.metrics",
+        "message in a form field",
+        "message in the query",
+        "message in parts",
+        "transform-input",
+        "transform-output passes a message on",
+        "route and aggregate are refused in words",
+        "a wrong message is refused in words",
+        "feedback",
+        "health and metadata",
+        "/seldon.json",
+        "every origin is allowed",
+    ],
+    "Open Inference Protocol": [
+        "live, ready, model ready",
+        "a version in the path",
+        "metadata of server and model are true",
+        "infer, JSON",
+        "infer, binary tensors in and out",
+        "infer, binary and JSON mixed",
+        "one input a column, in any order",
+        "outputs chosen by name, contributions too",
+        "model_version and id come back",
+        "integers of all sizes, FP16, FP32, BYTES",
+        "FP32 tensors",
+        "gzip body",
+        "deflate body",
+        "rows that the client joins into batches",
+        "repository index",
+        "a wrong request is refused in words",
+        "unknown paths answer in the protocol's shape",
+    ],
+    "MLflow": [
+        "/ping and /version",
+        "dataframe_split: a DataFrame, its columns in any order",
+        "dataframe_records",
+        "instances: objects",
+        "inputs: an array",
+        "inputs: lists by name",
+        "CSV",
+        "params are tolerated",
+        "a wrong table is refused in words",
+    ],
+}
+
+
+def main(names: list[str]) -> int:
+    """Run the scripts and return how many features failed."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        train = [sys.executable, "-m", "training.train", "--save_path", folder]
+        subprocess.run(train, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        service = Service(Path(folder, "model.pickle"), Path(folder, "log.txt"))
+        try:
+            service.wait_until_ready()
+            case = Path(folder, "case.json")
+            case.write_text(json.dumps(asdict(make_case(service.port, Path(folder)))))
+            for name in names or SCRIPTS:
+                found += run(name, case)
+        finally:
+            service.kill()
+    if not names:
+        PAGE.write_text(render(found))
+    failed = [said for said in found if said["fault"]]
+    print(f"{len(found) - len(failed)} passed, {len(failed)} failed")
+    return len(failed)
+
+
+def make_case(port: int, folder: Path) -> Case:
+    """Return rows and what scikit-learn itself makes of them."""
+    model = load_model(folder / "model.pickle")
+    rows = np.random.default_rng(8).lognormal(sigma=1.5, size=(7, len(model.features)))
+    rows[2] *= 1000
+    scores = model.forest.decision_function(rows)
+    return Case(
+        host="127.0.0.1",
+        port=port,
+        model="isoserve",
+        version=model.version,
+        folder=str(folder),
+        columns=list(model.features),
+        rows=rows.tolist(),
+        labels=(scores < 0).astype(int).tolist(),
+        scores=scores.tolist(),
+        samples=model.forest.score_samples(rows).tolist(),
+        threshold=0.0,
+    )
+
+
+def run(name: str, case: Path) -> list[dict]:
+    """Run one client's script and return what it says."""
+    python = ROOT / SCRIPTS[name] / "bin/python" if SCRIPTS[name] else Path(sys.executable)
+    if name == "seldon":
+        install_ourselves(python)
+    done = subprocess.run(
+        [python, f"{name}.py", case],
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"client"')]
+    if done.returncode or not said:
+        said.append({"client": name, "feature": "", "fault": done.stderr[-2000:]})
+    if name in VERSIONS:
+        ask = f"from importlib.metadata import version; print(version({VERSIONS[name]!r}))"
+        answer = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True)
+        said = [one | {"version": f"{VERSIONS[name]} {answer.stdout.strip()}"} for one in said]
+    for one in said:
+        print(f"{one['client']}: {one['feature']}: {one['fault'] or 'passed'}", flush=True)
+    return said
+
+
+def install_ourselves(python: Path) -> None:
+    """Install our package into an environment, as it is now, without what it depends on."""
+    with tempfile.TemporaryDirectory() as folder:
+        build = ["pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder]
+        subprocess.run([sys.executable, "-m", *build, ROOT], check=True, capture_output=True)
+        (wheel,) = Path(folder).glob("*.whl")
+        install = ["pip", "install", "--quiet", "--no-deps", "--force-reinstall", wheel]
+        subprocess.run([python, "-m", *install], check=True, capture_output=True)
+
+
+def render(found: list[dict]) -> str:
+    """Return the page."""
+    versions = {}
+    for said in found:
+        versions[said["client"]] = said.get("version", "")
+    lines = [
+        "# Conformance",
+        "",
+        "`make interop` writes this page: it lets each client below use a running service, whose",
+        "model knows its columns, and notes what worked. Labels must be scikit-learn's own, and",
+        "scores, where an answer has them, too, to the last bit. An empty cell was not tried: the",
+        f"client has no such call. Written with isoserve {version('isoserve')}.",
+    ]
+    for contract, features in FEATURES.items():
+        clients = [name for name in versions if any(
+            said["client"] == name and said["feature"] in features for said in found)]  # fmt: skip
+        lines += ["", f"## {contract}", "", f"| feature | {' | '.join(clients)} |"]
+        lines.append("| --- |" + " --- |" * len(clients))
+        for feature in features:
+            cells = [cell(found, client, feature) for client in clients]
+            lines.append(f"| {feature} | {' | '.join(cells)} |")
+    known = {feature for features in FEATURES.values() for feature in features}
+    if strange := {said["feature"] for said in found} - known - {""}:
+        raise SystemExit(f"no row for {', '.join(sorted(strange))}")
+    lines += ["", "## Versions", "", "| client | package |", "| --- | --- |"]
+    lines += [f"| {name} | {package} |" for name, package in versions.items() if package]
+    return "\n".join(lines) + "\n"
+
+
+def cell(found: list[dict], client: str, feature: str) -> str:
+    """Return what one client's attempt came to; empty where there was none."""
+    faults = [said["fault"] for said in found
+              if (said["client"], said["feature"]) == (client, feature)]  # fmt: skip
+    if not faults:
+        return ""
+    return "**failed**" if any(faults) else "passed"
+
+
+if __name__ == "__main__":
+    sys.exit(min(main(sys.argv[1:]), 1))

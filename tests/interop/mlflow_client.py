@@ -1,0 +1,55 @@
+"""MLflow's own client of its scoring server against the service."""
+
+import json
+
+import numpy as np
+import pandas as pd
+from mlflow.pyfunc.scoring_server.client import ScoringServerClient
+from report import read_case, same, try_out
+
+CLIENT = "MLflow ScoringServerClient"
+
+case = read_case()
+rows = np.array(case.rows)
+by_name = {name: rows[:, j].tolist() for j, name in enumerate(case.columns)}
+objects = [dict(zip(case.columns, row, strict=True)) for row in case.rows]
+client = ScoringServerClient(case.host, case.port)
+
+
+def check(data, **params):
+    answer = client.invoke(data, **params)
+    same(answer.get_predictions("ndarray").tolist(), case.labels)
+
+
+def frame():
+    table = pd.DataFrame(rows, columns=case.columns)
+    check(table)
+    check(table[case.columns[::-1]])
+
+
+def refusal():
+    try:
+        client.invoke(np.ones((1, rows.shape[1] + 1)))
+    except Exception as error:
+        assert "error code 400" in str(error)
+        assert "this model expects" in str(error)
+        return
+    raise AssertionError("nothing was refused")
+
+
+def health():
+    client.wait_server_ready(timeout=5)
+    assert client.get_version()
+
+
+for feature, use in {
+    "/ping and /version": health,
+    "dataframe_split: a DataFrame, its columns in any order": frame,
+    "inputs: an array": lambda: check(rows),
+    "inputs: lists by name": lambda: check(json.dumps({"inputs": by_name})),
+    "instances: objects": lambda: check(json.dumps({"instances": objects})),
+    "dataframe_records": lambda: check(json.dumps({"dataframe_records": objects})),
+    "params are tolerated": lambda: check(rows, params={"anything": 1}),
+    "a wrong table is refused in words": refusal,
+}.items():
+    try_out(CLIENT, feature, use)

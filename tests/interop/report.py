@@ -1,0 +1,54 @@
+"""What the script of a client is told, and what it says: a line of JSON for each feature tried."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Case:
+    """A running service, some rows, and what scikit-learn makes of them."""
+
+    host: str
+    port: int
+    model: str
+    version: str
+    folder: str
+    """Holds model.pickle."""
+    columns: list[str]
+    rows: list[list[float]]
+    labels: list[int]
+    scores: list[float]
+    samples: list[float]
+    threshold: float
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}"
+
+
+def read_case() -> Case:
+    """Return the case whose file is named on the command line."""
+    return Case(**json.loads(Path(sys.argv[1]).read_text()))
+
+
+def try_out(client: str, feature: str, use: Callable[[], object]) -> None:
+    """Say whether a client can use a feature: whether `use` runs to its end."""
+    try:
+        use()
+        fault = ""
+    except Exception as error:
+        fault = f"{type(error).__name__}: {error}"[:500]
+    print(json.dumps({"client": client, "feature": feature, "fault": fault}), flush=True)
+
+
+def same(found: object, expected: object) -> None:
+    """Raise AssertionError where two values differ; floats must be equal to the last bit."""
+    if found != expected:
+        raise AssertionError(f"{str(found)[:200]} is not {str(expected)[:200]}")

@@ -1,0 +1,74 @@
+import re
+
+import pytest
+import schemathesis
+
+PREFIX = "#/components/schemas/"
+
+
+@pytest.fixture
+def client(make_client):
+    """A service with all routes there can be."""
+    return make_client(admin_token="x" * 16)
+
+
+def document(client):
+    return client.get("/openapi.json").json
+
+
+def references(value):
+    """Return every $ref below a value."""
+    if isinstance(value, dict):
+        own = [value["$ref"]] if isinstance(value.get("$ref"), str) else []
+        return own + [ref for item in value.values() for ref in references(item)]
+    if isinstance(value, list):
+        return [ref for item in value for ref in references(item)]
+    return []
+
+
+def test_every_route_is_described_and_nothing_else(client):
+    rules = client.application.url_map.iter_rules()
+    routes = {
+        (re.sub("<(.*?)>", r"{\1}", rule.rule), method.lower())
+        for rule in rules
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+    }
+    paths = document(client)["paths"].items()
+    assert {(path, method) for path, item in paths for method in item} == routes
+
+
+def test_admin_routes_are_described_only_where_there_are_any(make_client):
+    assert not any("load" in path for path in document(make_client())["paths"])
+
+
+def test_the_document_is_valid_and_each_schema_is_used(client):
+    found = document(client)
+    assert found["openapi"] == "3.1.0"
+    schemathesis.openapi.from_dict(found).validate()
+    schemas = {PREFIX + name for name in found["components"]["schemas"]}
+    assert {ref for ref in references(found) if ref.startswith(PREFIX)} == schemas
+
+
+def test_operations_have_names_of_their_own(client):
+    items = document(client)["paths"].values()
+    ids = [operation["operationId"] for item in items for operation in item.values()]
+    assert len(set(ids)) == len(ids)
+
+
+def test_seldons_name_of_the_document_leads_to_the_same(client):
+    assert client.get("/seldon.json").data == client.get("/openapi.json").data
+
+
+def test_a_row_is_as_wide_as_the_model(client):
+    rows = document(client)["components"]["schemas"]["Message"]["anyOf"][1]["properties"]
+    row = rows["jsonData"]["items"]
+    assert (row["minItems"], row["maxItems"]) == (2, 2)
+
+
+def test_the_page_needs_nothing_from_elsewhere(client):
+    page = client.get("/docs")
+    assert "default-src 'self'" in page.headers["Content-Security-Policy"]
+    assert "//" not in page.text
+    for name in re.findall('(?:src|href)="(docs/[^"]+)"', page.text):
+        assert client.get(f"/{name}").status_code == 200
+    assert client.get("/docs/..%2Froutes.py").status_code == 404

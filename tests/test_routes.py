@@ -1,0 +1,366 @@
+"""All roads, from outside: the same rows get the same scores, and a fault gets its own words."""
+
+import gzip
+import json
+import zlib
+from http import HTTPStatus
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+ROWS = [[1.0, 2.0], [60.0, 40.0]]
+MESSAGE = {"data": {"ndarray": ROWS}}
+REQUEST = {"inputs": [{"name": "x", "shape": [2, 2], "datatype": "FP64", "data": ROWS}]}
+MODEL = "/v2/models/isoserve"
+
+
+@pytest.fixture
+def named(write_card, make_client):
+    """A service whose model knows its columns: mean and sd."""
+    write_card()
+    return make_client()
+
+
+def version(client):
+    return client.get("/live").headers["X-Model-Version"]
+
+
+def samples(client):
+    metrics = client.get("/health/status").json["meta"]["metrics"]
+    return {metric["key"]: metric["value"] for metric in metrics}["observation"]
+
+
+def seldon(path, **kwargs):
+    def send(client, table):
+        answer = client.post(path, **{key: make(table) for key, make in kwargs.items()})
+        return answer.json["meta"]["tags"]["anomaly-scores"]
+
+    return send
+
+
+def message(table):
+    return {"data": {"ndarray": table.tolist()}}
+
+
+def tensor(table):
+    tensor = {"shape": list(table.shape), "values": table.ravel().tolist()}
+    return {"data": {"tensor": tensor}}
+
+
+def infer(make):
+    def send(client, table):
+        body, headers = make(table)
+        answer = client.post(f"{MODEL}/infer", data=body, headers=headers)
+        scores = next(o for o in answer.json["outputs"] if o["name"] == "decision_function")
+        return scores["data"]
+
+    return send
+
+
+def inputs(table, flat=False):
+    data = table.ravel() if flat else table
+    head = {"name": "x", "shape": list(table.shape), "datatype": "FP64", "data": data.tolist()}
+    return json.dumps({"inputs": [head]}).encode()
+
+
+def columns(table):
+    shape = [len(table)]
+    heads = [{"name": f"{j}", "shape": shape, "datatype": "FP64", "data": table[:, j].tolist()}
+             for j in range(2)]  # fmt: skip
+    return json.dumps({"inputs": heads}).encode()
+
+
+def with_bytes(table):
+    parameters = {"binary_data_size": table.nbytes}
+    head = {"name": "x", "shape": list(table.shape), "datatype": "FP64", "parameters": parameters}
+    text = json.dumps({"inputs": [head]}).encode()
+    return text + table.tobytes(), {"Inference-Header-Content-Length": str(len(text))}
+
+
+def infer_in_bytes(client, table):
+    body, headers = with_bytes(table)
+    length = int(headers["Inference-Header-Content-Length"])
+    text = json.loads(body[:length])
+    text["outputs"] = [{"name": "decision_function", "parameters": {"binary_data": True}}]
+    text = json.dumps(text).encode()
+    headers["Inference-Header-Content-Length"] = str(len(text))
+    answer = client.post(f"{MODEL}/infer", data=text + body[length:], headers=headers)
+    assert answer.content_type == "application/octet-stream"
+    skip = int(answer.headers["Inference-Header-Content-Length"])
+    return np.frombuffer(answer.data[skip:], "<f8").tolist()
+
+
+def invoke(make, content_type="application/json"):
+    def send(client, table):
+        body = make(table)
+        body = body if isinstance(body, str) else json.dumps(body)
+        answer = client.post("/invocations?scores=1", data=body, content_type=content_type)
+        return answer.json["scores"]
+
+    return send
+
+
+def records(table):
+    return {"dataframe_records": [{"a": a, "b": b} for a, b in table.tolist()]}
+
+
+def csv(table):
+    return "a,b\n" + "".join(f"{a!r},{b!r}\n" for a, b in table.tolist())
+
+
+ROADS = {
+    "predict": seldon("/predict?scores=1", json=message),
+    "tensor": seldon("/predict?scores=1", json=tensor),
+    "jsonData": seldon("/predict?scores=1", json=lambda table: {"jsonData": table.tolist()}),
+    "gateway": seldon("/api/v1.0/predictions?scores=1", json=message),
+    "old gateway": seldon("/api/v0.1/predictions?scores=1", json=message),
+    "form": seldon("/predict?scores=1", data=lambda t: {"json": json.dumps(message(t))}),
+    "parts": seldon(
+        "/predict?scores=1",
+        data=lambda t: {"data": json.dumps(message(t)["data"])},
+        content_type=lambda t: "multipart/form-data",
+    ),
+    "transform-input": seldon("/transform-input?scores=1", json=message),
+    "infer": infer(lambda t: (inputs(t), {})),
+    "infer flat": infer(lambda t: (inputs(t, flat=True), {})),
+    "infer columns": infer(lambda t: (columns(t), {})),
+    "infer binary": infer(with_bytes),
+    "infer binary both ways": infer_in_bytes,
+    "infer gzip": infer(lambda t: (gzip.compress(inputs(t)), {"Content-Encoding": "gzip"})),
+    "infer deflate": infer(lambda t: (zlib.compress(inputs(t)), {"Content-Encoding": "deflate"})),
+    "split": invoke(lambda t: {"dataframe_split": {"columns": ["a", "b"], "data": t.tolist()}}),
+    "records": invoke(records),
+    "instances": invoke(lambda t: {"instances": t.tolist()}),
+    "inputs": invoke(lambda t: {"inputs": {"a": t[:, 0].tolist(), "b": t[:, 1].tolist()}}),
+    "csv": invoke(csv, "text/csv"),
+}
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    hnp.arrays(
+        np.float64,
+        st.tuples(st.integers(1, 5), st.just(2)),
+        elements=st.floats(allow_nan=False, allow_infinity=False),
+    )
+)
+def test_any_finite_table_gets_scikit_learns_scores_by_every_road(client, forest, table):
+    with np.errstate(over="ignore"):
+        in_range = np.clip(table, -3e38, 3e38)  # scikit-learn refuses more; ours reads infinity
+    expected = forest.decision_function(in_range).tolist()
+    for road, send in ROADS.items():
+        assert send(client, table) == expected, road
+
+
+def test_each_road_counts_its_rows_once(client):
+    for road, send in ROADS.items():
+        before = samples(client)
+        send(client, np.array(ROWS))
+        assert samples(client) == before + 2, road
+
+
+def test_named_columns_come_in_any_order_by_every_road_that_names_them(named):
+    there = named.post("/predict?scores=1", json=MESSAGE).json["meta"]["tags"]["anomaly-scores"]
+    back = np.array(ROWS)[:, ::-1].tolist()
+    heads = [{"name": name, "shape": [2], "datatype": "FP64", "data": [row[j] for row in back]}
+             for j, name in enumerate(("sd", "mean"))]  # fmt: skip
+    answer = named.post(f"{MODEL}/infer", json={"inputs": heads}).json
+    assert answer["outputs"][1]["data"] == there
+    split = {"columns": ["sd", "mean"], "data": back}
+    answer = named.post("/invocations?scores=1", json={"dataframe_split": split}).json
+    assert answer["scores"] == there
+    wrong = named.post("/invocations", json={"dataframe_records": [{"mean": 1, "sdd": 2}]})
+    assert wrong.status_code == HTTPStatus.BAD_REQUEST
+    assert wrong.json["message"].startswith("column 'sd' is missing (is it 'sdd'?)")
+
+
+def test_a_prediction_may_be_asked_for_in_the_query(client):
+    for path in ("/predict", "/transform-input"):
+        answer = client.get(f"{path}?scores=1&json={quote(json.dumps(MESSAGE))}")
+        assert len(answer.json["meta"]["tags"]["anomaly-scores"]) == 2
+    assert client.get("/predict").status_code == HTTPStatus.BAD_REQUEST
+    assert client.get("/api/v1.0/predictions").status_code == HTTPStatus.METHOD_NOT_ALLOWED
+
+
+def test_an_explanation_names_the_features_that_isolated_a_row(named, forest):
+    answer = named.post("/predict?explain=1", json=MESSAGE).json
+    (found,) = answer["meta"]["tags"]["explanations"]
+    assert found["row"] == answer["data"]["ndarray"].index(1)
+    (feature,) = found["features"]
+    names = named.get(MODEL).json["inputs"]
+    j = [column["name"] for column in names].index(feature["name"])
+    assert feature["value"] == ROWS[found["row"]][j]
+    asked = [{"name": "contributions"}]
+    shares = named.post(f"{MODEL}/infer", json={**REQUEST, "outputs": asked}).json["outputs"][0]
+    row = np.reshape(shares["data"], shares["shape"])[found["row"]]
+    assert feature["contribution"] == row.min() == row[j]
+
+
+def test_no_outlier_needs_no_explanation(client):
+    answer = client.post("/predict?explain=2", json={"data": {"ndarray": [[1, 1]]}}).json
+    assert answer["meta"]["tags"] == {"explanations": []}
+    assert "tags" not in client.post("/predict?explain=0", json=MESSAGE).json["meta"]
+    wrong = client.post("/predict?explain=-1", json=MESSAGE)
+    assert wrong.json["status"]["info"] == "explain is a whole number, not '-1'"
+
+
+def test_a_message_is_passed_on_as_it_came_and_not_counted(client):
+    sent = {"data": {"names": ["s"], "ndarray": [0, 1]}, "meta": {"puid": "p"}}
+    answer = client.post("/transform-output", json=sent).json
+    assert answer["data"] == sent["data"]
+    assert answer["meta"]["puid"] == "p"
+    assert samples(client) == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "text"), [("/route", "Route not defined"), ("/aggregate", "Aggregate not defined")]
+)
+def test_what_this_service_is_not_is_told_in_seldons_words(client, path, text):
+    for answer in (client.get(path), client.post(path, json=MESSAGE)):
+        assert answer.status_code == HTTPStatus.BAD_REQUEST
+        assert answer.json["status"]["info"].startswith(text)
+
+
+def test_the_unit_of_a_graph_is_in_the_request_path(make_client):
+    client = make_client(model_name="clf", model_image="reg/if:0.1")
+    sent = {**MESSAGE, "meta": {"requestPath": {"up": "img:1"}}}
+    answer = client.post("/predict", json=sent).json
+    assert answer["meta"]["requestPath"] == {"clf": "reg/if:0.1", "up": "img:1"}
+
+
+def test_answers_can_do_without_the_gauges(make_client):
+    client = make_client(answer_metrics=False)
+    for path in ("/predict", "/transform-input", "/transform-output"):
+        assert "metrics" not in client.post(path, json=MESSAGE).json["meta"]
+
+
+def test_every_answer_may_be_read_by_every_page(client):
+    for answer in (client.get("/live"), client.post("/predict", json=MESSAGE), client.get("/no")):
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    asked = {"Access-Control-Request-Headers": "content-type"}
+    before = client.options("/predict", headers=asked)
+    assert before.status_code == HTTPStatus.OK
+    assert before.headers["Access-Control-Allow-Headers"] == "content-type"
+    assert "POST" in before.headers["Access-Control-Allow-Methods"]
+
+
+def test_the_open_inference_server_describes_itself(named):
+    for path in ("/v2", "/v2/"):
+        server = named.get(path).json
+        assert set(server) == {"name", "version", "extensions"}
+    assert named.get("/v2/health/live").json == {"live": True}
+    assert named.get("/v2/health/ready").json == {"live": True, "ready": True}
+    for path in (MODEL, f"{MODEL}/versions/{version(named)}"):
+        model = named.get(path).json
+        assert [column["name"] for column in model["inputs"]] == ["mean", "sd"]
+        assert model["versions"] == [version(named)]
+        assert named.get(f"{path}/ready").json == {"name": "isoserve", "ready": True}
+        assert named.post(f"{path}/infer", json=REQUEST).json["model_version"] == version(named)
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"ready": true}', gzip.compress(b"{}", mtime=0)])
+def test_the_repository_lists_the_one_model(client, body):
+    headers = {"Content-Encoding": "gzip"} if body[:1] == b"\x1f" else {}
+    answer = client.post("/v2/repository/index", data=body, headers=headers)
+    state = {"name": "isoserve", "version": version(client), "state": "READY", "reason": ""}
+    assert answer.json == [state]
+
+
+@pytest.mark.parametrize(
+    ("asked", "body", "status", "text"),
+    [
+        ("GET /v2/nowhere", None, 404, "there is no route /v2/nowhere"),
+        ("GET /v2/models/other", None, 404, "there is no model 'other'"),
+        (f"POST {MODEL}/versions/1/infer", REQUEST, 404, "model 'isoserve' has no version '1'"),
+        (f"GET {MODEL}/infer", None, 405, f"{MODEL}/infer takes POST, not GET"),
+        (f"POST {MODEL}/infer", {}, 400, "there are no inputs"),
+        ("POST /v2/repository/index", [], 400, "the body is empty or an object"),
+        ("POST /v2/repository/models/isoserve/unload", {}, 404, "there is no route"),
+    ],
+)
+def test_faults_under_v2_have_its_shape(client, asked, body, status, text):
+    method, path = asked.split()
+    answer = client.open(path, method=method, json=body)
+    assert answer.status_code == status
+    assert set(answer.json) == {"error"}
+    assert answer.json["error"].startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        ({"Content-Encoding": "br"}, b"x", 415),
+        ({"Content-Encoding": "gzip"}, b"x", 400),
+        ({"Content-Encoding": "gzip"}, gzip.compress(bytes(10**6)), 413),
+        ({"Inference-Header-Content-Length": "9"}, b"x", 400),
+        ({}, bytes(1001), 413),
+        ({}, b"", 400),
+    ],
+)
+def test_bodies_that_cannot_be_read_are_refused(make_client, headers, body, status):
+    client = make_client(max_body_bytes=1000)
+    answer = client.post(f"{MODEL}/infer", data=body, headers=headers)
+    assert answer.status_code == status
+    assert set(answer.json) == {"error"}
+
+
+def test_faults_of_mlflows_road_have_its_shape(client):
+    assert client.post("/invocations", data=b"x").status_code == HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    for answer in (client.get("/invocations"), client.post("/invocations", json={})):
+        assert set(answer.json) == {"error_code", "message"}
+    assert client.get("/ping").text == "pong"
+    assert client.get("/version").text.count(".") == 2
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda children: (
+        st.lists(children, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["name", "shape", "datatype", "data", "parameters", "columns", "id"]),
+            children,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+heads = st.fixed_dictionaries(
+    {"name": st.just("x"), "shape": st.just([1, 2]) | json_values,
+     "datatype": st.sampled_from(["FP64", "INT8", "BYTES", "BF16", "BOOL"])},
+    optional={"data": json_values, "parameters": st.fixed_dictionaries(
+        {}, optional={"binary_data_size": st.integers(-1, 20) | json_values})},
+)  # fmt: skip
+requests = st.fixed_dictionaries(
+    {"inputs": st.lists(heads, max_size=3) | json_values}, optional={"outputs": json_values}
+)
+tables = st.dictionaries(
+    st.sampled_from(["dataframe_split", "dataframe_records", "instances", "inputs"]),
+    json_values | st.lists(st.dictionaries(st.sampled_from("ab"), json_values), max_size=3),
+    min_size=1,
+    max_size=1,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(request=requests, tail=st.binary(max_size=20), table=tables, text=st.text(max_size=30))
+def test_nothing_that_is_sent_is_a_fault_of_ours(client, request, tail, table, text):
+    body = json.dumps(request).encode()
+    lengths = {"Inference-Header-Content-Length": str(len(body))}
+    answers = [
+        client.post(f"{MODEL}/infer", data=body),
+        client.post(f"{MODEL}/infer", data=body + tail, headers=lengths),
+        client.post("/v2/repository/index", data=body),
+        client.post("/invocations", json=table),
+        client.post("/invocations", data=text.encode("utf-16"), content_type="text/csv"),
+        client.post("/invocations", data=text, content_type="text/csv"),
+        client.post("/predict", data=body, content_type="multipart/form-data; boundary=x"),
+        client.post("/predict", query_string={"json": text, "explain": text[:3]}),
+        client.post("/transform-output", json=table),
+    ]
+    for answer in answers:
+        assert answer.status_code < 500
+        assert answer.json
