@@ -107,9 +107,9 @@ def test_flights_are_known_to_the_parent_until_they_end():
                 flights.end(place)
         os.read(end, 1)
         os._exit(0)
-    while [flight.request_id for flight in (aloft := flights.aloft())] != ["id-2"]:
-        pass
-    assert [flight.request_id for flight in aloft] == ["id-2"]
+    aloft = []
+    while [flight.request_id for flight in aloft] != ["id-2"]:
+        aloft = flights.aloft()
     assert aloft[0].request.startswith("POST /pre\ndict ?xxx")
     assert 0 <= aloft[0].seconds < 60
     flights.restart(aloft[0].place)

@@ -99,7 +99,7 @@ def serving(folder, **chosen):
 
 def quiet():
     """Let the service in this process say nothing."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(100))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     logging.getLogger().setLevel(logging.CRITICAL)
 
 
