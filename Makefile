@@ -15,7 +15,8 @@ endef
 
 .DEFAULT_GOAL := help
 .PHONY: help install train serve test test-slow lint fmt lock wheel clean notebooks up demo down logs jupyter \
-	containers reset-counts check-model storms torture alerts-a-day exactness api interop bench bench-peers bench-short
+	containers reset-counts check-model storms torture audit sbom alerts-a-day exactness api interop \
+	bench bench-peers bench-short
 
 help: ## list the chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +52,7 @@ lock: $(VENV)/all.stamp ## compile requirements/*.txt anew from pyproject.toml
 	$(LOCK) pyproject.toml --extra dev --constraint requirements/notebooks.txt --output-file requirements/all.txt
 	echo hatchling | $(LOCK) - --constraint requirements/all.txt --output-file requirements/build.txt
 	$(LOCK) pyproject.toml --extra bench --constraint requirements/serve.txt --output-file requirements/bench.txt
+	$(LOCK) requirements/audit.in --output-file requirements/audit.txt
 	$(LOCK) requirements/seldon.in --output-file requirements/seldon.txt
 	$(LOCK) requirements/mlserver.in --output-file requirements/mlserver.txt
 	$(LOCK) requirements/clients.in --output-file requirements/clients.txt
@@ -104,7 +106,15 @@ storms: $(VENV)/all.stamp ## kill, fill the disk and turn back the clock under l
 alerts-a-day: $(VENV)/all.stamp ## count the alerts that the rules give on NAB's time series (ARGS=folder)
 	$(RUN) tests/alerts_on_nab.py $(ARGS)
 
-torture: $(VENV)/all.stamp ## try hostile and damaged model files, and swaps under load (ARGS=--tenth)
+audit: .venv-audit/stamp ## ask for known faults of the libraries that serving needs
+	.venv-audit/bin/python tests/audit.py
+
+sbom: .venv-audit/stamp ## list the components of the service, in CycloneDX, as dist/sbom.json
+	@mkdir -p dist
+	.venv-audit/bin/cyclonedx-py requirements --output-reproducible --of JSON \
+		--output-file dist/sbom.json requirements/serve.txt
+
+torture: $(VENV)/all.stamp ## hostile and damaged model files, swaps, strange requests, floods, slow clients, stops (ARGS=--tenth)
 	$(RUN) tests/torture.py $(ARGS)
 
 exactness: $(VENV)/all.stamp ## search for minutes for a score that differs from scikit-learn's

@@ -171,12 +171,13 @@ class Flights:
 
     def aloft(self) -> list[Flight]:
         """Return what is being answered."""
-        found, now = [], monotonic()
+        found = []
         for place in range(0, len(self._memory), _FLIGHT.size):
             started, thread, text = _FLIGHT.unpack_from(self._memory, place)
             if started:
                 request_id, _, request = text.rstrip(b"\0").decode("latin-1").partition(" ")
-                found.append(Flight(place, request_id, request, now - started, thread))
+                seconds = monotonic() - started
+                found.append(Flight(place, request_id, request, seconds, thread))
         return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 from .components import Desk
@@ -81,7 +82,9 @@ class Judge:
         return [found[row] for row in wanted]
 
     def _score(self, carried: Rows, numbers: Sequence[int]) -> dict[int, Labelled]:
-        verdict = self.desk.detector.detect(Rows(carried.values[list(numbers)], carried.names))
+        detector = self.desk.detector
+        rows = detector.arrange(carried)
+        verdict = detector.judge(replace(rows, values=rows.values[list(numbers)]))
         labels, scores = verdict.labels.tolist(), verdict.scores.tolist()
         return {
             number: Labelled(number, label, score, verdict.version, recorded=False)

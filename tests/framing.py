@@ -27,14 +27,14 @@ ATTACKS = {
     "bare line feeds": ((HEAD + LENGTH + b"\r\n").replace(b"\r\n", b"\n") + BODY, {400}),
     "an unknown coding": (HEAD + b"Transfer-Encoding: xchunked\r\n\r\n" + CHUNKS, {501}),
     "a negative chunk": (HEAD + CHUNKED + b"\r\n-1c\r\n" + BODY + b"\r\n0\r\n\r\n", {400}),
-    "a chunk that is no number": (HEAD + CHUNKED + b"\r\n0x1c\r\n" + BODY + b"\r\n0\r\n\r\n", {400}),
+    "a chunk in hexadecimal": (HEAD + CHUNKED + b"\r\n0x1c\r\n" + BODY + b"\r\n0\r\n\r\n", {400}),
     "a long header": (HEAD + b"X: " + b"a" * 9000 + b"\r\n\r\n", {431}),
     "200 headers": (HEAD + b"".join(b"X-%d: 1\r\n" % i for i in range(200)) + b"\r\n", {431}),
     "a request in a body": (HEAD + b"Content-Length: %d\r\n\r\n" % len(HIDDEN) + HIDDEN, {400}),
     "a request behind a refused body": (HEAD + CHUNKED + b"\r\nzz\r\n" + HIDDEN, {400}),
     "a null byte in a header": (HEAD + b"X-A: a\0b\r\n" + LENGTH + b"\r\n" + BODY, {400}),
-    "a lie about the protocol": (HEAD.replace(b"1.1", b"9.9") + LENGTH + b"\r\n" + BODY, {400, 505}),
-    "a forged log line": (HEAD + b'X-Request-ID: a"}\r\nX: \x1b[2J\r\n' + LENGTH + b"\r\n" + BODY, {200, 400}),
+    "a lie about the version": (HEAD.replace(b"1.1", b"9.9") + LENGTH + b"\r\n" + BODY, {400}),
+    "a forged log line": (HEAD + b'X-Request-ID: a"}\x1b[2J\r\n' + LENGTH + b"\r\n" + BODY, {400}),
 }  # fmt: skip
 
 

@@ -875,12 +875,14 @@ def check_refused(report, service, predicted, said):
 
 
 def check_mended(report, service):
-    """Check that all is well again, without a restart."""
-    predicted, said = ask_both(service, 1.0)
-    report.check({status for status, _ in predicted + said} == {200}, "it did not mend itself")
+    """Check that all is well again a second later, without a restart."""
+    predicted, first = ask_both(service, 1.0)
+    more, said = ask_both(service, 1.0)
+    well = {status for status, _ in predicted + more + said} == {200}
+    report.check(well, "it did not mend itself")
     report.check(scrape(service)["isoserve_storage_up", ()] == 1, "the storage is not up again")
-    report.acknowledged += len(said)
-    report.sent += len(said)
+    report.acknowledged += sum(status == 200 for status, _ in first + said)
+    report.sent += len(first + said)
     pairs = ask(service, "SELECT label, truth FROM truths ORDER BY place")
     report.counted = len(pairs)
     check_figures(report, service, pairs)

@@ -400,3 +400,22 @@ def test_metrics_tell_the_space_on_the_state_folders_disk(make_client, folder):
     assert 0 < value(client, "isoserve_state_free_bytes") <= usage.total
     shutil.rmtree(client.application.extensions["isoserve state folder"].path)
     assert ("isoserve_state_free_bytes", ()) not in metrics(client)
+
+
+def test_null_is_scored_where_the_model_knows_missing_values(make_client, write_card, forest):
+    body = {"data": {"ndarray": [[1.0, None], [60, 40]]}}
+    write_card()
+    refused = make_client().post("/predict", json=body)
+    assert refused.status_code == 400
+    assert refused.json["status"]["info"] == (
+        "row 0, column 1: null is not a number; this model takes no missing values"
+    )
+    write_card(allow_missing=True)
+    client = make_client()
+    answer = client.post("/predict?scores=1", json=body)
+    scores = forest.decision_function([[1.0, float("nan")], [60, 40]])
+    assert answer.json["meta"]["tags"]["anomaly-scores"] == scores.tolist()
+    for text in ('"nan"', "NaN", "1e999", '"inf"'):
+        sent = '{"data": {"ndarray": [[null, ' + text + "]]}}"
+        answer = client.post("/predict", data=sent, content_type="application/json")
+        assert answer.status_code == 400

@@ -113,8 +113,12 @@ def test_the_example_of_env_changes_nothing_and_names_what_can_be_set():
     text = (ROOT / ".env.example").read_text()
     assert all(line.startswith("#") for line in text.splitlines() if line)
     known = {f"ISOSERVE_{name.upper()}" for name in Settings.model_fields}
-    compose = (ROOT / "docker-compose.yml").read_text()
-    used = set(re.findall(r"\$\{((?:\w+_PORT|\w+_PASSWORD|EDGE_\w+)):-", compose))
+    used = set(
+        re.findall(
+            r"\$\{((?:\w+_PORT|GRAFANA_\w+|EDGE_\w+)):[-+]",
+            (ROOT / "docker-compose.yml").read_text(),
+        )
+    )
     named = set(re.findall(r"^#(\w+)=", text, re.MULTILINE))
     assert used <= named <= used | known
 

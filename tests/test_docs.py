@@ -16,7 +16,12 @@ from service.settings import PARAMETERS, SELDON_VARIABLES, describe_settings
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PROTOCOLS = (ROOT / "docs/protocols.md").read_text()
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "SECURITY.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 def table(heading, page=README):
@@ -167,6 +172,16 @@ def test_the_feedback_page_prints_what_its_commands_print(sample_model, serve, t
     assert printed[4].split() == blocks("text", page)[0].split()
     assert printed[5].startswith("5 lines are in")
     assert printed[6].startswith("3 truths and rewards are deleted.")
+
+
+def test_every_threat_has_a_test():
+    page = (ROOT / "docs/threat-model.md").read_text()
+    threats = [row for row in page.splitlines() if row.startswith("| ")][2:]
+    for threat in threats:
+        proofs = re.findall(r"`(\w+\.py)::(\w+)`", threat.split("|")[3])
+        assert proofs, threat
+        for file, name in proofs:
+            assert f"\ndef {name}(" in (ROOT / "tests" / file).read_text(), name
 
 
 def test_help_explains_every_target():

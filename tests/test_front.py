@@ -178,6 +178,15 @@ def test_a_key_is_asked_for_everywhere_but_at_health(make_client):
     assert client.get("/metrics", headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
 
 
+def test_the_admin_token_opens_what_the_key_does(make_client):
+    client = make_client(api_key=KEY, admin_token="a token for nothing but tests")
+    sent = {"Authorization": "Bearer a token for nothing but tests"}
+    assert client.get("/metadata", headers=sent).status_code == 200
+    path = "/v2/repository/models/isoserve/unload"
+    assert client.post(path, headers=sent).status_code == 409
+    assert client.post(path, headers={"X-API-Key": KEY}).status_code == 401
+
+
 def test_what_is_being_answered_is_known_only_as_long(client):
     app = client.application
     doors, seen = app.extensions["isoserve doors"], []

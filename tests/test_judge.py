@@ -133,6 +133,16 @@ def test_without_a_record_the_carried_request_is_scored_again(client):
     assert counts(say(client, [1], "elsewhere", row=0, rows=[NORMAL, ODD])[1]) == (0, 0, 1, 1)
 
 
+def test_a_missing_value_is_scored_again_only_where_the_model_takes_it(make_client, write_card):
+    rows = [NORMAL, [60.0, None]]
+    status, words = say(make_client(), [1], "p", row=0, rows=rows)
+    assert status == BAD
+    assert words.startswith("row 1, column 1: null is not a number")
+    write_card(allow_missing=True)
+    status, known = say(make_client(), [1], "p", row=1, rows=rows)
+    assert (status, known["nb_labels_tot"]) == (OK, 1)
+
+
 def test_without_any_puid_two_messages_are_two(client):
     for n in (1, 2):
         answer = client.post(

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import framing
 import numpy as np
+import structlog
 from conftest import Service
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -59,7 +60,7 @@ seldon = st.fixed_dictionaries(
 v2 = st.fixed_dictionaries(
     {"inputs": st.lists(st.fixed_dictionaries(
         {"name": st.text(max_size=4), "shape": shapes, "data": st.one_of(tables, anything),
-         "datatype": st.sampled_from(["FP64", "FP32", "INT64", "BOOL", "BYTES", "x"])}), max_size=3)},
+         "datatype": st.sampled_from(["FP64", "FP32", "INT64", "BYTES", "x"])}), max_size=3)},
 )  # fmt: skip
 mlflow = st.fixed_dictionaries(
     {}, optional={key: st.one_of(tables, anything) for key in
@@ -96,9 +97,15 @@ def serving(folder, **chosen):
         service.kill()
 
 
+def quiet():
+    """Let the service in this process say nothing."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.getLogger().setLevel(logging.CRITICAL)
+
+
 def torture_bodies(folder, bodies=10_000):
-    """Strange bodies on every route that takes one: refused in its protocol's words, or answered."""
-    logging.disable(logging.ERROR)
+    """Strange bodies on every route that takes one: answered or refused in its words."""
+    quiet()
     app = create_app(Settings(model=save_model(folder), state_dir=folder / "state"))
     client = app.test_client()
     taking = [rule for rule in app.url_map.iter_rules() if "POST" in rule.methods]
@@ -123,7 +130,6 @@ def torture_bodies(folder, bodies=10_000):
         ask(repr(body[:200]), chance.choice(paths), body, chance.choice(KINDS))
 
     try_out()
-    logging.disable(logging.NOTSET)
     return tally
 
 
@@ -170,19 +176,18 @@ def torture_framing(folder):
 
 def torture_labels(folder, requests=10_000):
     """Random paths and methods: the number of series stays as it is."""
-    logging.disable(logging.ERROR)
+    quiet()
     app = create_app(Settings(model=save_model(folder), state_dir=folder / "state"))
     client, chance = app.test_client(), random.Random(16)
     tally = Tally("label growth refused")
     for _ in range(requests):
-            path = "/x" + "".join(chance.choices("abcdefgh/%.", k=chance.randrange(20)))
+        path = "/x" + "".join(chance.choices("abcdefgh/%.", k=chance.randrange(20)))
         method = chance.choice(("GET", "POST", "PUT", "PATCH", "XYZZY", "DELETE"))
         status = client.open(path, method=method).status_code
         tally.note(f"{method} {path}", "" if status < 500 else f"{status}", found=str(status))
     series = [line for line in client.get("/metrics").data.splitlines() if line[:1] != b"#"]
     tally.note("series", "" if len(series) < 500 else f"{len(series)} series")
     tally.found["series"] = len(series)
-    logging.disable(logging.NOTSET)
     return tally
 
 
@@ -207,9 +212,8 @@ def torture_fuzz(folder, seconds=600):
             tally.found["no atheris for this machine"] = 1
             return tally
         runs = [line for line in done.stderr.splitlines() if "number_of_executed_units" in line]
-        tally.tried += int(runs[0].split()[-1]) if runs else 0
-        tally.held = tally.tried
-        tally.found[target] = tally.tried
+        tally.found[target] = int(runs[0].split()[-1]) if runs else 0
+        tally.tried = tally.held = sum(tally.found.values())
         if done.returncode:
             tally.faults.append(f"{target}: {done.stderr[-2000:]}")
     return tally
@@ -320,7 +324,7 @@ def torture_stops(folder, stops=20):
                     fault = f"took {took:.1f} s"
                 elif statuses != {200}:
                     fault = f"answers {statuses}"
-                elif (some.broken if heeds else some.half):
+                elif some.broken if heeds else some.half:
                     fault = f"{some.broken} lost, {some.half} of them begun"
                 who = "heed" if heeds else "do not heed"
                 tally.note(f"stop {number} under clients that {who}", fault, took)
