@@ -282,12 +282,12 @@ HANGS = """
 import ctypes, runpy, time
 from service.components import Detector
 judge = Detector.judge
-def hang(self, rows):
+def hang(self, rows, *more):
     if rows.values[0, 0] == 666:
         time.sleep(600)
     if rows.values[0, 0] == 667:
         ctypes.PyDLL(None).sleep(600)
-    return judge(self, rows)
+    return judge(self, rows, *more)
 Detector.judge = hang
 runpy.run_module("service", run_name="__main__")
 """
