@@ -512,8 +512,11 @@ def storm_rows(model, start, rows=200_000):
     check_drift(report, model, service)
     scrapes = [scrape(service) for _ in range(12)]
     report.check(scrapes[0][key] == len(answers), "requests are missing")
+    # What scrapes themselves change, and the room that others leave on the disk.
+    passing = ("route", "isoserve_state_free_bytes")
     ours = [
-        {key: value for key, value in one.items() if "route" not in str(key)} for one in scrapes
+        {key: value for key, value in one.items() if not any(word in str(key) for word in passing)}
+        for one in scrapes
     ]
     report.check(all(one == ours[0] for one in ours), "workers do not say the same")
     recorded = check_records(report, model, service)

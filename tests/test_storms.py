@@ -4,6 +4,7 @@ import pytest
 from storms import Answer, Tally, misled, run, storm_clock, storm_rows, storm_workers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("storm", "share"), [(storm_workers, 0.03), (storm_rows, 0.05)])
 def test_a_small_storm_leaves_every_number_exact(storm, share):
     report = run(storm, share)
@@ -11,6 +12,7 @@ def test_a_small_storm_leaves_every_number_exact(storm, share):
     assert report.acknowledged > 0
 
 
+@pytest.mark.slow
 def test_a_service_that_goes_by_the_time_of_day_is_caught():
     report = run(storm_clock, 0.1, faults=("perf_counter", "monotonic_ns"))
     assert "durations follow the clock" in report.faults
