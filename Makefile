@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BENCH := .venv-bench
+TESTS ?= not slow
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 LOCK := $(VENV)/bin/uv pip compile --universal --python-version 3.11 --generate-hashes \
@@ -30,7 +31,7 @@ serve: $(VENV)/serve.stamp $(if $(ISOSERVE_MODEL),,models/model.pickle) ## serve
 	@exec $(RUN) -m service
 
 test: $(VENV)/all.stamp ## run the tests, but for the slow ones
-	$(RUN) -m pytest -n 2 -m "not slow"
+	$(RUN) -m pytest -n 2 -m "$(TESTS)"
 
 test-slow: $(VENV)/all.stamp ## run the tests that take tens of seconds each: notebooks, KDD Cup 99
 	$(RUN) -m pytest -m slow

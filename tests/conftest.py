@@ -24,6 +24,13 @@ from service.ids import new_id
 from service.settings import LABELS, PARAMETERS, PREFIX, SELDON_VARIABLES, Settings
 
 
+def pytest_collection_modifyitems(items):
+    """Mark the tests that start real services, each of which takes seconds."""
+    for item in items:
+        if "serve" in item.fixturenames:
+            item.add_marker(pytest.mark.server)
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch):
     """Keep the variables of the shell that runs the tests out of them."""
