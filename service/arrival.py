@@ -45,6 +45,7 @@ def read_json(
     if content_type == JSON and not query:
         return decode_json(body, decode, max_depth)
     kind, options = parse_options_header(content_type)
+    kind = kind.lower()
     if kind == _PARTS:
         return decode(_read_parts(body, options, max_depth))
     text = _read_form(body, options)[0].get(FIELD) if kind == _FORM else None

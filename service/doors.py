@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import mmap
+import re
 import struct
 import threading
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from .errors import Refusal, Unauthorized, Unavailable
 READINESS = frozenset(
     {"/ready", "/ping", "/health/status", "/api/v1.0/health/status", "/v2/health/ready"}
 )
+_MODEL_READY = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/ready")
 LIVENESS = frozenset({"/live", "/health/ping", "/v2/health/live"})
 
 # As much of a body as tells how dense its numbers are, and the bytes of a number in JSON.
@@ -200,9 +202,11 @@ class Doors:
         Only asked when a key is needed or the service is stopping.
         """
         path = environ["PATH_INFO"]
-        ready = path in READINESS or path.endswith("/ready")
+        ready = path in READINESS or _MODEL_READY.fullmatch(path) is not None
         if ready:
             return Unavailable("the service is stopping") if self.stopping else None
+        if environ.get("REQUEST_METHOD") == "OPTIONS":
+            return None  # a browser asks without the key whether it may send it
         if self.key is None or path in LIVENESS or self.key.fits(environ):
             return None
         return Unauthorized("this takes the header X-API-Key, or Authorization: Bearer, and a key")

@@ -21,6 +21,9 @@ import difflib
 from collections.abc import Sequence
 from http import HTTPStatus
 
+_LONGEST = 100
+"""Of what is compared by likeness: characters of a name, and names."""
+
 
 class IsoserveError(Exception):
     """Anything below; catch the specific one."""
@@ -108,5 +111,8 @@ def count(number: int, noun: str) -> str:
 
 def nearest(name: str, names: Sequence[str]) -> str:
     """Return a hint at the closest of `names`, or nothing when none is close."""
+    if len(name) > _LONGEST:  # finding likeness takes time and memory that grow with the text
+        return ""
+    names = [one for one in names if len(one) <= _LONGEST][:_LONGEST]
     close = difflib.get_close_matches(name, names, n=1)
     return f" (is it {close[0]!r}?)" if close else ""

@@ -41,7 +41,7 @@ DAY = 86_400.0
 """Seconds."""
 
 # Seconds that one feedback may wait for others to finish: its answer is due within two.
-_PATIENCE = 1.2
+_PATIENCE = 0.6
 _NO_PATIENCE = 0.05  # while the storage fails
 
 # Rows that each feedback may have to forget for the retention's sake: more than one brings.
@@ -149,11 +149,12 @@ _JUDGE = """
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (puid, row) DO UPDATE SET
         truth = excluded.truth, time = excluded.time,
-        label = CASE WHEN excluded.recorded THEN excluded.label ELSE label END,
-        score = CASE WHEN excluded.recorded THEN excluded.score ELSE score END,
-        version = CASE WHEN excluded.recorded THEN excluded.version ELSE version END,
+        label = CASE WHEN excluded.recorded >= recorded THEN excluded.label ELSE label END,
+        score = CASE WHEN excluded.recorded >= recorded THEN excluded.score ELSE score END,
+        version = CASE WHEN excluded.recorded >= recorded THEN excluded.version ELSE version END,
         recorded = recorded OR excluded.recorded
-    WHERE truth <> excluded.truth OR (excluded.recorded AND label <> excluded.label)"""
+    WHERE truth <> excluded.truth
+        OR (excluded.recorded >= recorded AND label <> excluded.label)"""
 
 _REWARD = """
     INSERT INTO rewards (puid, row, reward, began, time) VALUES (:puid, :row, :reward, :now, :now)

@@ -38,6 +38,7 @@ class Judge:
         if feedback.truths:
             rows = self._pair(feedback, recorded)
         elif self._is_known(feedback, recorded):
+            _check_row(feedback, recorded)
             rows = []
         else:
             self._miss(feedback)
@@ -73,7 +74,10 @@ class Judge:
         wanted = _wanted(feedback)
         found = {} if recorded is None else _read(recorded, wanted)
         if len(found) < len(wanted):
-            found = self.store.find(feedback.puid, wanted[0], wanted[-1]) | found
+            known = self.store.find(feedback.puid, wanted[0], wanted[-1])
+            if carried is not None:  # what was scored for a feedback is scored again
+                known = {row: said for row, said in known.items() if said.recorded}
+            found = known | found
         missing = [row for row in wanted if row not in found]
         if missing and carried is not None:
             found |= self._score(carried, missing)
@@ -103,6 +107,13 @@ def _wanted(feedback: Feedback) -> range:
     if feedback.row is None:
         return range(len(feedback.truths))
     return range(feedback.row, feedback.row + 1)
+
+
+def _check_row(feedback: Feedback, recorded: Recorded | None) -> None:
+    """Check that the one row that a reward is for is there, as far as the rows are known."""
+    if feedback.row is not None and (recorded is not None or feedback.rows is not None):
+        size = len(feedback.rows or ()) if recorded is None else int(recorded["row"][-1]) + 1
+        _check_size(feedback, size)
 
 
 def _check_size(feedback: Feedback, size: int) -> None:

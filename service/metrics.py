@@ -37,7 +37,8 @@ METRICS = {
     "isoserve_threshold": ("gauge", "A sample is an outlier when its score is below this."),
     "isoserve_training_outlier_share": (
         "gauge",
-        "Share (0 to 1) of the training rows with a score below 0; absent without a model card.",
+        "Share (0 to 1) of the training rows with a score below the threshold; "
+        "absent without a model card.",
     ),
     "isoserve_drift_psi": (
         "gauge",

@@ -6,6 +6,7 @@ little-endian, row by row, without padding.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 from .errors import BadInput, NotFound, Refusal, TooLarge, count, nearest
 from .rows import Floats, Limits, Rows, Verdict
 from .wire import decode_json, render_json
+
+_COUNT = re.compile(r"[0-9]{1,18}")
 
 JSON_LENGTH = "Inference-Header-Content-Length"
 """The header with the number of bytes that the JSON of a binary message has."""
@@ -90,7 +93,7 @@ def decode_request(body: bytes, json_length: str | None, limits: Limits) -> Requ
     """
     if json_length is None:
         return decode_json(body, partial(_decode, raw=b"", limits=limits), limits.depth)
-    if not json_length.isdecimal() or int(json_length) > len(body):
+    if not _COUNT.fullmatch(json_length) or int(json_length) > len(body):
         raise BadInput(
             f"{JSON_LENGTH} is a number of bytes up to the body's {len(body):,}, "
             f"not {json_length[:20]!r}"
@@ -267,11 +270,13 @@ def _decode_inputs(inputs: list[Any], content_type: str | None, raw: bytes) -> I
         parameters = _parameters(value, place)
         kind = parameters.get("content_type", content_type)
         if kind not in _CONTENT_TYPES:
-            raise BadInput(f"{place}: content_type {kind!r} is not read here; np and pd are")
+            raise BadInput(
+                f"{place}: content_type {repr(kind)[:40]} is not read here; np and pd are"
+            )
         datatype = value.get("datatype")
         if datatype not in DATATYPES:
             hint = nearest(datatype, DATATYPES) if isinstance(datatype, str) else ""
-            raise BadInput(f"{place}: {datatype!r} is no datatype{hint}")
+            raise BadInput(f"{place}: {repr(datatype)[:40]} is no datatype{hint}")
         n_rows, n_columns = _decode_shape(value.get("shape"), place)
         cells: Sequence[Any] | NDArray[Any]
         if "binary_data_size" in parameters:
@@ -391,7 +396,7 @@ def _decode_outputs(outputs: Any, parameters: dict[str, Any]) -> dict[str, bool]
         for key in ("classification", "shared_memory_region"):
             if settings.get(key):
                 raise BadInput(f"output {name!r}: {key} is not served here")
-        wanted[name] = bool(settings.get("binary_data", default))
+        wanted[name] = settings.get("binary_data", default) is True
     return wanted
 
 

@@ -552,5 +552,7 @@ def _mlflow_schemas(table: Schema, columns: list[str]) -> Schema:
         "Predictions": _object(
             ["predictions"], predictions=_LABELS, scores=_NUMBERS, threshold=_NUMBER
         ),
-        "MLflowError": _exactly(error_code={"enum": ["BAD_REQUEST"]}, message=_STRING),
+        "MLflowError": _exactly(
+            error_code={"enum": ["BAD_REQUEST", "INTERNAL_ERROR"]}, message=_STRING
+        ),
     }

@@ -237,8 +237,21 @@ def _facts(detector: Detector, settings: Settings) -> Facts:
         "features": str(len(model.features)),
         "isoserve": __version__,
     }
-    share = model.card.training_outlier_share if model.card else None
-    return Facts(detector.threshold, info, share, seldon_labels(settings))
+    return Facts(detector.threshold, info, _training_share(detector), seldon_labels(settings))
+
+
+def _training_share(detector: Detector) -> float | None:
+    """Return which share of the training rows this threshold would flag, as far as the card knows.
+
+    It knows the share below 0 exactly and that below any other score by its percentiles.
+    """
+    card = detector.model.card
+    if card is None:
+        return None
+    if detector.threshold == 0:
+        return card.training_outlier_share
+    shares = np.linspace(0, 1, len(card.score_quantiles))
+    return float(np.interp(detector.threshold, card.score_quantiles, shares))
 
 
 def score_a_row(detector: Detector) -> None:
@@ -248,7 +261,7 @@ def score_a_row(detector: Detector) -> None:
 
 def read_plain_body(max_bytes: int) -> bytes:
     """Return the body of this request, which must not be compressed."""
-    if request.content_encoding not in (None, "identity"):
+    if (request.content_encoding or "identity").lower() != "identity":
         raise BadInput(f"{NO_JSON}: a body with Content-Encoding is not read here; send it plain")
     return read_body(max_bytes)
 

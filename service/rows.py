@@ -207,7 +207,7 @@ def _check_shape(n_rows: int, n_columns: int, limits: Limits) -> None:
 
 def _check_names(names: tuple[str, ...], features: tuple[str, ...]) -> None:
     if doubled := [name for name, times in Counter(names).items() if times > 1]:
-        raise BadInput(f"column {doubled[0]!r} is named twice")
+        raise BadInput(f"column {_short(doubled[0])} is named twice")
     sent, known = set(names), set(features)
     missing = [name for name in features if name not in sent]
     extra = [name for name in names if name not in known]
@@ -216,7 +216,7 @@ def _check_names(names: tuple[str, ...], features: tuple[str, ...]) -> None:
         raise BadInput(f"column {missing[0]!r} is missing{hint}; {_expected(features)}")
     if extra:
         hint = nearest(extra[0], features)
-        raise BadInput(f"column {extra[0]!r} is unknown{hint}; {_expected(features)}")
+        raise BadInput(f"column {_short(extra[0])} is unknown{hint}; {_expected(features)}")
 
 
 def _expected(features: tuple[str, ...]) -> str:
@@ -252,7 +252,7 @@ def _row_fault(i: int, row: Any, first: Any, names: Sequence[str]) -> str | None
 
 
 def _column(j: int, names: Sequence[str]) -> str:
-    return f"{j} ({names[j]!r})" if j < len(names) else str(j)
+    return f"{j} ({_short(names[j])})" if j < len(names) else str(j)
 
 
 def _all_none(cells: Any, odd: NDArray[np.bool_]) -> bool:

@@ -21,6 +21,7 @@ EXAMPLE = '{"response": {"meta": {"puid": "..."}}, "truth": {"data": {"ndarray":
 
 _FIELDS = ("request", "response", "reward", "truth")
 _MESSAGE_FIELDS = ("status", "meta", "data", "binData", "strData", "jsonData", "customData")
+_DATA_FIELDS = ("names", "ndarray", "tensor")
 _META_FIELDS = ("puid", "tags", "routing", "requestPath", "metrics")
 
 # A reward is a 32-bit float in Seldon's own messages; a larger one does not fit.
@@ -73,7 +74,8 @@ def decode_feedback(body: Any, limits: Limits) -> Feedback:
         for part, name in ((request, "request"), (response, "response"))
     )
     data = request.get("data")
-    row, truths = _decode_row(meta), _decode_truths(truth, limits)
+    carries = bool(data) or request.get("jsonData") is not None
+    row, truths = _decode_row(meta, limits), _decode_truths(truth, limits)
     if row is not None and len(truths) > 1:
         raise BadInput(f"{len(truths):,} truths for the one row that request.meta.tags.row names")
     return Feedback(
@@ -81,7 +83,7 @@ def decode_feedback(body: Any, limits: Limits) -> Feedback:
         row=row,
         truths=truths,
         reward=_decode_reward(message.get("reward")),
-        rows=_decode_rows(request, limits) if data else None,
+        rows=_decode_rows(request, limits) if carries else None,
         is_array=isinstance(data, dict) and "tensor" not in data and "ndarray" in data,
         metrics=tuple(_decode_meta(meta, "metrics", list)),
         path=_decode_meta(meta, "requestPath", dict),
@@ -128,13 +130,18 @@ def _decode_puid(meta: dict[str, Any], answered: dict[str, Any]) -> str:
     return puids[0] if puids else ""
 
 
-def _decode_row(meta: dict[str, Any]) -> int | None:
+def _decode_row(meta: dict[str, Any], limits: Limits) -> int | None:
     row = _decode_meta(meta, "tags", dict).get("row")
     if row is None:
         return None
     if isinstance(row, bool) or not isinstance(row, (int, float)) or row != row // 1 or row < 0:
         raise BadInput(
             f"request.meta.tags.row is {str(row)[:40]!r}; it is the number of a row, from 0"
+        )
+    if row >= limits.rows:
+        raise BadInput(
+            f"request.meta.tags.row is {str(row)[:40]}; a prediction has at most "
+            f"{limits.rows:,} rows, counted from 0"
         )
     return int(row)
 
@@ -173,10 +180,10 @@ def _decode_truths(truth: dict[str, Any], limits: Limits) -> tuple[int, ...]:
     for field in ("binData", "strData", "jsonData"):
         if truth.get(field) is not None:
             raise BadInput(f"truth.{field} is not read here; send {EXAMPLE}")
-    data = truth.get("data") or {}
-    if not isinstance(data, dict):
-        raise BadInput(f"truth.data is not an object, as in {EXAMPLE}")
-    values = _decode_tensor(data["tensor"]) if "tensor" in data else data.get("ndarray") or []
+    data = _decode_fields(truth.get("data"), "truth.data", _DATA_FIELDS)
+    values = _decode_tensor(data["tensor"]) if "tensor" in data else data.get("ndarray")
+    if values is None and data.keys() <= {"names", "ndarray"}:
+        return ()
     if not isinstance(values, list):
         raise BadInput(f"truth is a list with 0 or 1 for each row, as in {EXAMPLE}")
     if len(values) > limits.rows:

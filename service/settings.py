@@ -66,7 +66,9 @@ class Settings(BaseSettings):
     )
     keepalive: int = Field(5, ge=0, description="seconds an idle connection is kept open")
     model: Path = Field(Path("models/model.pickle"), description="the pickled IsolationForest")
-    model_name: str = Field("isoserve", min_length=1, description="name in metadata and metrics")
+    model_name: str = Field(
+        "isoserve", pattern=r"^[^/?#%\s]+$", description="name in paths, metadata and metrics"
+    )
     model_sha256: Annotated[str, LowerCase] = Field(
         "",
         pattern="^([0-9a-f]{64})?$",

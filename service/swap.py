@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -131,6 +132,7 @@ class Swap:
             if new.threshold != old.threshold:
                 self._ledger.write(who, "threshold", old.threshold, new.threshold)
                 self._ledger.choose(None, "", 0.0)
+                self._editions.count_threshold()
                 logger.warning(
                     "the threshold %s was chosen for the former model; the new one begins with %s",
                     old.threshold,
@@ -225,18 +227,13 @@ class Swap:
 
 
 def mark_of(path: Path) -> int:
-    """Return a number that changes with the card of a model file, or with the file without a card.
-
-    Whoever writes both writes the card last.
-    """
+    """Return a number that changes with a model file or its card."""
+    mark = ""
     for place in (card_path(path), path):
-        try:
+        with suppress(OSError):
             found = place.stat()
-        except OSError:
-            continue
-        mark = f"{place} {found.st_ino} {found.st_size} {found.st_mtime_ns}"
-        return int.from_bytes(blake2b(mark.encode(), digest_size=7).digest())
-    return 0
+            mark += f"{place} {found.st_ino} {found.st_size} {found.st_mtime_ns} "
+    return int.from_bytes(blake2b(mark.encode(), digest_size=7).digest()) if mark else 0
 
 
 def _settled(path: Path) -> ModelFile:

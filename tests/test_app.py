@@ -228,7 +228,6 @@ def test_metrics_name_the_model_and_keep_seldons_labels(write_card, make_client)
     post(client, [[60, 40]])
     seen = metrics(client)
     assert seen["isoserve_threshold", ()] == 0.05
-    assert seen["isoserve_training_outlier_share", ()] == 0.125
     seldon = {name: (dict(labels), v) for (name, labels), v in seen.items()}
     labels, observed = seldon["observation"]
     assert observed == 1
@@ -242,6 +241,13 @@ def measure_drift(client):
     begun = client.application.extensions["isoserve in each worker"]
     owners = [getattr(begin, "__self__", None) for begin in begun]
     next(owner for owner in owners if isinstance(owner, DriftWatch)).measure()
+
+
+@pytest.mark.parametrize(("threshold", "share"), [(0.0, 0.125), (-0.25, 0.25), (0.5, 1.0)])
+def test_trainings_share_is_that_below_the_threshold(write_card, make_client, threshold, share):
+    write_card(score_quantiles=[i / 100 - 0.5 for i in range(101)])
+    client = make_client(threshold=threshold)
+    assert value(client, "isoserve_training_outlier_share") == pytest.approx(share)
 
 
 def test_every_metric_is_exposed_with_its_help(write_card, make_client):

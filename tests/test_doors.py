@@ -151,6 +151,12 @@ def test_health_needs_no_key_and_everything_else_does():
         assert doors.refusal({"PATH_INFO": path, "HTTP_X_API_KEY": KEY}) is None
 
 
+def test_a_browser_may_ask_without_the_key_whether_it_may_send_it():
+    doors = Doors(Gate(1, 1), Key(KEY))
+    assert doors.refusal({"PATH_INFO": "/predict", "REQUEST_METHOD": "OPTIONS"}) is None
+    assert refusal(doors, "/v2/models/versions/ready/infer") is Unauthorized
+
+
 def test_a_service_that_stops_is_not_ready_but_lives_and_answers():
     doors = Doors(Gate(1, 1))
     doors.stopping.turn_on()

@@ -326,3 +326,43 @@ def test_no_json_whatever_is_answered_with_a_fault_of_ours(client, body):
     answer = client.post("/send-feedback", data=json.dumps(body), content_type="application/json")
     assert answer.status_code in (200, 400, 404, 413)
     assert answer.json
+
+
+@pytest.mark.parametrize("row", [1e300, 2**63, 10**15])
+def test_a_row_that_no_prediction_has_is_refused_in_words(client, predict, row):
+    predict([ODD], "p")
+    for message in ({"truth": [1]}, {"reward": 1}):
+        body = {"request": {"meta": {"puid": "p", "tags": {"row": row}}}}
+        if "truth" in message:
+            message = {"truth": {"data": {"ndarray": message["truth"]}}}  # noqa: PLW2901
+        answer = client.post("/send-feedback", json=body | message)
+        assert answer.status_code == BAD
+        assert "a prediction has at most 200,000 rows" in answer.json["status"]["info"]
+
+
+@pytest.mark.parametrize(
+    "truth", [{"data": {"ndarray": 0}}, {"data": {"ndarry": [0]}}, {"data": 0}, {"data": {"x": {}}}]
+)
+def test_a_truth_that_cannot_be_read_is_never_acknowledged(client, predict, truth):
+    predict([ODD], "p")
+    body = {"request": {"meta": {"puid": "p"}}, "truth": truth}
+    assert client.post("/send-feedback", json=body).status_code == BAD
+
+
+def test_a_reward_for_a_row_that_is_not_there_is_refused(client, predict):
+    predict([ODD, NORMAL], "p")
+    assert say(client, puid="p", row=2, reward=1)[0] == BAD
+    assert say(client, puid="p", row=1, reward=1)[0] == OK
+
+
+def test_without_a_record_a_puid_used_again_is_judged_by_what_is_carried(make_client):
+    client = make_client(records=0)
+    say(client, [0], "sensor", rows=[NORMAL])
+    _, known = say(client, [1], "sensor", rows=[ODD])
+    assert (known["true_positive"], known["false_negative"], known["nb_labels_tot"]) == (1, 0, 1)
+
+
+def test_a_request_may_be_carried_as_json_data(client):
+    request = {"meta": {"puid": "elsewhere"}, "jsonData": [ODD]}
+    body = {"request": request, "truth": {"data": {"ndarray": [1]}}}
+    assert client.post("/send-feedback", json=body).status_code == OK

@@ -318,3 +318,9 @@ def test_another_model_or_version_is_not_found():
         open_inference.check_model("n", "m", None, "abc")
     with pytest.raises(NotFound, match="model 'm' has no version '1'; the one served is 'abc'"):
         open_inference.check_model("m", "m", "1", "abc")
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "0" * 7000, "-1", "1.5", "\u0663"])
+def test_a_length_of_json_that_is_none_is_refused(length):
+    with pytest.raises(BadInput, match=r"is a number of bytes up to the body's 2"):
+        open_inference.decode_request(b"{}", length, LIMITS)

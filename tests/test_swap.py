@@ -15,6 +15,8 @@ from sklearn.ensemble import IsolationForest
 from torture_swaps import TOKEN, Load, Pair, load
 from torture_swaps import served as serve_pair
 
+from service.swap import mark_of
+
 URL = "/v2/repository/models/isoserve"
 ADMIN = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -80,8 +82,9 @@ def test_another_card_of_the_same_file_is_taken(admin, pair):
     )
     admin("threshold", {"threshold": -0.25})
     assert admin("load")[1]["changed"]
-    assert metric(admin.client, "isoserve_training_outlier_share") == 0.5
     assert metric(admin.client, "isoserve_threshold ") == -0.25
+    admin("threshold", {"threshold": 0.0})
+    assert metric(admin.client, "isoserve_training_outlier_share") == 0.5
 
 
 @pytest.mark.parametrize(
@@ -218,3 +221,12 @@ def test_a_model_of_other_columns_needs_a_restart(admin, pair, folder):
         "has the columns f0, f1, f2, and this service was started with mean, sd"
         in (answer["error"])
     )
+
+
+def test_the_mark_of_a_model_changes_with_its_file_and_with_its_card(tmp_path):
+    path, card = tmp_path / "model.pickle", tmp_path / "model.json"
+    marks = [mark_of(path)]
+    for place, content in ((card, "{}"), (path, "a"), (path, "ab"), (card, "{ }")):
+        place.write_text(content)
+        marks.append(mark_of(path))
+    assert len(set(marks)) == 5
