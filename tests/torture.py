@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from torture_files import torture_attacks, torture_crafted, torture_mutations, torture_torn
 from torture_http import (
     torture_bodies,
+    torture_edge,
     torture_framing,
     torture_fuzz,
     torture_labels,
@@ -44,6 +45,7 @@ SECTIONS = {
     torture_refusals: {"files": 100},
     torture_bodies: {"bodies": 10_000},
     torture_framing: {},
+    torture_edge: {},
     torture_labels: {"requests": 10_000},
     torture_fuzz: {"seconds": 600},
     torture_overload: {"seconds": 30},

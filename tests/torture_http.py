@@ -174,6 +174,35 @@ def torture_framing(folder):
     return tally
 
 
+AT_THE_EDGE = {
+    "a probe without a host": (b"GET /live HTTP/1.0\r\n\r\n", {200}),
+    "garbage": (b"GARBAGE\r\n\r\n", {400}),
+    "no path": (b"GET  HTTP/1.1\r\nHost: x\r\n\r\n", {400}),
+    "TLS where none is spoken": (b"\x16\x03\x01" + b"a" * 20 + b"\r\n\r\n", {400}),
+    "a broken escape": (b"GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n", {400}),
+    "another method": (b"TRACE / HTTP/1.1\r\nHost: x\r\n\r\n", {400, 405}),
+    "a long header": (framing.HEAD + b"X: " + b"a" * 40_000 + b"\r\n\r\n", {400, 494}),
+}
+"""What nginx answers by itself, or passes on, and with which status."""
+
+
+def torture_edge(folder):
+    """What is no request, before nginx: refused in JSON, never an error of the server's."""
+    tally = Tally("strange requests refused at the edge")
+    if not shutil.which("nginx"):
+        tally.found["no nginx on this machine"] = 1
+        return tally
+    with serving(folder) as service, edge(folder, service.port) as port:
+        for name, (request, statuses) in AT_THE_EDGE.items():
+            answer = framing.send(port, request)
+            status = int(answer[9:12] or 0)
+            fault = "" if status in statuses else f"{status}"
+            if b"<html" in answer.lower():
+                fault = "an HTML page"
+            tally.note(name, fault, found=str(status))
+    return tally
+
+
 def torture_labels(folder, requests=10_000):
     """Random paths and methods: the number of series stays as it is."""
     quiet()
