@@ -209,7 +209,7 @@ def test_ctrl_c_leaves_no_traceback_and_no_file(tmp_path):
         [sys.executable, *command, "--save_path", str(tmp_path)],
         cwd=ROOT, stderr=subprocess.PIPE, text=True,
         # What a shell starts in the background ignores Ctrl-C, and hands that on.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )  # fmt: skip
     for line in running.stderr:
         if line.startswith("fitting"):
