@@ -15,7 +15,7 @@ from .arrival import read_json
 from .components import Desk, Detector
 from .counts import Totals
 from .doors import Gate, Stay, estimate_rows
-from .errors import BadInput, Refusal, TooLarge
+from .errors import BadInput, Refusal, TooLarge, count
 from .judge import Judge
 from .rows import Limits, Rows, Verdict
 from .seldon_feedback import decode_feedback, encode_learned
@@ -23,6 +23,9 @@ from .wire import JSON, render_json, unpack
 
 BYTES = "application/octet-stream"
 MODEL_VERSION = "X-Model-Version"
+
+MOST_EXPLAINED = 10_000
+"""Features that one answer may name, of all its outliers."""
 
 Encoder = Callable[[seldon_v1.Message, Verdict, Totals, dict[str, Any]], dict[str, Any]]
 
@@ -95,6 +98,7 @@ class Roads:
             message = read_json(content_type, query, body, decode, self.limits.depth)
             message = message.named(self.new_puid, self.unit)
             detector = self.desk.detector
+            _check_explained(len(message.rows), wanted.explain, detector)
             verdict, totals = self.desk.predict(message.rows, message.puid, detector)
             tags = seldon_v1.score_tags(verdict) if wanted.scores else {}
             if wanted.explain:
@@ -149,6 +153,16 @@ class Roads:
         if not self.show_metrics:
             del answer["meta"]["metrics"]
         return Answer(200, render_json(answer), version=version)
+
+
+def _check_explained(rows: int, most: int, detector: Detector) -> None:
+    """Refuse before it is counted what could be answered with hundreds of megabytes."""
+    named = rows * min(most, len(detector.model.features))
+    if named > MOST_EXPLAINED:
+        raise TooLarge(
+            f"explain={most} of {count(rows, 'row')} may name {named:,} features; at most "
+            f"{MOST_EXPLAINED:,}: send fewer rows, or ask for fewer features"
+        )
 
 
 def _explain(detector: Detector, rows: Rows, verdict: Verdict, most: int) -> dict[str, Any]:

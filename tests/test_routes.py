@@ -364,3 +364,12 @@ def test_nothing_that_is_sent_is_a_fault_of_ours(client, request, tail, table, t
     for answer in answers:
         assert answer.status_code < 500
         assert answer.json
+
+
+def test_an_answer_names_so_many_features_and_no_more(client):
+    rows = {"data": {"ndarray": [[60, 40]] * 5_001}}
+    refused = client.post("/predict?explain=999", json=rows)
+    assert refused.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    assert "at most 10,000: send fewer rows" in refused.json["status"]["info"]
+    counted = client.post("/predict?explain=1", json=rows).json["meta"]["metrics"]
+    assert {gauge["key"]: gauge["value"] for gauge in counted}["observation"] == 5_001
