@@ -28,7 +28,6 @@ In the file, stamps, rows and keys (a check sum of the puid, to find it quickly)
 from __future__ import annotations
 
 import logging
-import os
 import struct
 import sys
 import threading
@@ -36,13 +35,13 @@ import time
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import BadInput, BadSetting
+from .errors import BadSetting
 from .rows import Floats, Verdict
 from .state import (
     MAX_PROCESSES,
@@ -54,6 +53,7 @@ from .state import (
     forget_after_fork,
     later_than,
 )
+from .tablefile import write_table
 
 logger = logging.getLogger(__name__)
 
@@ -391,32 +391,20 @@ def export_records(records: Records, path: Path) -> int:
     """Write the record as a table, .csv or .parquet, readable by its owner only; return its rows.
 
     Raises:
-        BadInput: another kind of file, or pandas is not installed.
+        BadInput: another kind of file, it cannot be written, or pandas is not installed.
     """
-    if path.suffix not in (".csv", ".parquet"):
-        raise BadInput(f"{path} is neither a .csv nor a .parquet file")
-    try:
-        import pandas as pd  # noqa: PLC0415 - only this needs it, and a server goes without
-    except ImportError as error:
-        raise BadInput("exporting needs pandas: install isoserve[train]") from error
     rows = records.read()
-    table = pd.DataFrame({
-        "time": pd.to_datetime(rows["time"], unit="s", utc=True),
+    columns: dict[str, Any] = {
+        "time": rows["time"],
         "puid": [puid.decode(errors="replace") for puid in rows["puid"].tolist()],
         "row": rows["row"],
         "score": rows["score"],
         "label": rows["label"],
-        "model_version": rows["version"].astype(str),
-    })  # fmt: skip
-    taken = set(table.columns)
-    names = [f"feature_{name}" if name in taken else name for name in records.features]
-    values = pd.DataFrame(rows["values"], columns=names)
-    table = pd.concat([table, values], axis=1)
-    with _create_private(path) as file:
-        if path.suffix == ".csv":
-            table.to_csv(file, index=False)
-        else:
-            table.to_parquet(file, index=False)
+        "model_version": rows["version"].astype(str).tolist(),
+    }
+    for j, name in enumerate(records.features):
+        columns[f"feature_{name}" if name in columns else name] = rows["values"][:, j]
+    write_table(columns, path)
     return len(rows)
 
 
@@ -464,12 +452,3 @@ def _kept(puid: str) -> bytes:
     return (
         name[:15].replace(b"\0", b"?") + b"~" + blake2b(name, digest_size=16).hexdigest().encode()
     )
-
-
-def _create_private(path: Path) -> BinaryIO:
-    try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.fchmod(file, 0o600)  # of a file that was there before
-    except OSError as error:
-        raise BadInput(f"{path} cannot be written ({error.strerror})") from error
-    return os.fdopen(file, "wb")

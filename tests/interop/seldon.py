@@ -81,6 +81,13 @@ def check_refusal(answer):
     assert "this model expects" in status.info
 
 
+def feed_back(client, ask):
+    told = ask(payload_type="ndarray")
+    answer = client.microservice_feedback(told.request, told.response, reward=1.0)
+    assert answer.success, answer.msg
+    assert answer.response is not None, answer.msg
+
+
 def try_microservice():
     name = "SeldonClient microservice"
     client = SeldonClient(microservice_endpoint=case.address)
@@ -113,12 +120,6 @@ def try_microservice():
         assert not answer.success
         assert answer.response.status.info.startswith("Route not defined")
 
-    def feedback():
-        told = ask(payload_type="ndarray")
-        answer = client.microservice_feedback(told.request, told.response, reward=1.0)
-        assert answer.success, answer.msg
-        assert answer.response is not None, answer.msg
-
     for feature, use in {
         "data.ndarray": lambda: check_labels(ask(payload_type="ndarray")),
         "data.tensor": lambda: check_labels(ask(payload_type="tensor")),
@@ -130,7 +131,7 @@ def try_microservice():
         "transform-output passes a message on": passed_on,
         "route and aggregate are refused in words": refused,
         "a wrong message is refused in words": lambda: check_refusal(ask(data=np.ones((1, 9)))),
-        "feedback": feedback,
+        "feedback": lambda: feed_back(client, ask),
     }.items():
         try_out(name, feature, use)
 
@@ -265,19 +266,13 @@ def try_wrapped(name):
             healthy()
             same(gauges_of(ask())["observation"], before + len(rows))
 
-        def feedback():
-            told = ask(payload_type="ndarray")
-            answer = client.microservice_feedback(told.request, told.response, reward=1.0)
-            assert answer.success, answer.msg
-            assert answer.response is not None, answer.msg
-
         for feature, use in {
             "health and metadata": healthy,
             "data.ndarray": lambda: check_labels(ask(payload_type="ndarray")),
             "data.tensor": lambda: check_labels(ask(payload_type="tensor")),
             "gauges in meta.metrics": counted,
             "transform-input": transform,
-            "feedback": feedback,
+            "feedback": lambda: feed_back(client, ask),
         }.items():
             try_out(f"{name} in Seldon's wrapper", feature, use)
 
