@@ -366,7 +366,7 @@ def _schemas(columns: list[str]) -> Schema:
     cell: Schema = {
         "type": ["number", "boolean", "string", "null"],
         "description": "a finite number; numeric strings and booleans count as such, "
-        "and null is a missing value where the model was trained with such",
+        "and null is a missing value, for a model that was trained with such",
     }
     row = _list(cell, minItems=len(columns), maxItems=len(columns), examples=[[0] * len(columns)])
     table = _list(row, minItems=1)
