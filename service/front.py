@@ -20,14 +20,18 @@ from .counts import OTHER
 from .doors import Doors
 from .errors import BadInput, Refusal
 from .ids import new_id
+from .open_inference import JSON_LENGTH
 from .roads import MODEL_VERSION, Answer, Roads, receive
 from .wire import JSON
 
 REQUEST_ID = "X-Request-ID"
 SHORT_CUT = "/predict"
 
-# Seldon's answers may be read by every page in a browser, and clients rely on it.
-ANY_ORIGIN = ("Access-Control-Allow-Origin", "*")
+# Answers may be read by every page in a browser: Seldon's are, and clients rely on it.
+OPEN = [
+    ("Access-Control-Allow-Origin", "*"),
+    ("Access-Control-Expose-Headers", f"{REQUEST_ID}, {MODEL_VERSION}, {JSON_LENGTH}, Retry-After"),
+]
 
 # Where Flask's side finds the request's name and leaves its route.
 ID, ROUTE = "isoserve.request_id", "isoserve.route"
@@ -76,7 +80,7 @@ class Front:
             self._observe(environ, code, perf_counter() - started)
             names = {name for name, _ in headers}
             headers.append((REQUEST_ID, environ[ID]))
-            headers.append(ANY_ORIGIN)
+            headers.extend(OPEN)
             headers.extend(SAFE)
             if POLICY not in names:
                 headers.append(SAFE_POLICY)

@@ -207,7 +207,7 @@ def _read_piece(piece: list[Any]) -> Floats:
         values = np.frombuffer(array("d", cells))
     except TypeError:  # texts or None among them
         texts = "".join(cell for cell in cells if isinstance(cell, str))
-        if not _may_spell_numbers(texts):
+        if not may_spell_numbers(texts):
             raise ValueError("a text that is no number") from None
         return np.array(piece, dtype=np.float64)
     if is_table and len(piece) > 1 and len(set(map(len, piece))) > 1:
@@ -215,10 +215,10 @@ def _read_piece(piece: list[Any]) -> Floats:
     return values.reshape(len(piece), -1) if is_table else values
 
 
-def _may_spell_numbers(text: str) -> bool:
+def may_spell_numbers(text: str) -> bool:
     """Return whether a text has nothing that Python takes for a number and nobody else does.
 
-    >>> _may_spell_numbers("1.5e3"), _may_spell_numbers("1_000"), _may_spell_numbers("\u0663")
+    >>> may_spell_numbers("1.5e3"), may_spell_numbers("1_000"), may_spell_numbers("\u0663")
     (True, False, False)
     """
     return text.isascii() and "_" not in text
@@ -296,7 +296,7 @@ def _cell_fault(cell: Any) -> str | None:
     if isinstance(cell, dict):
         return "an object is not a number"
     try:
-        number = float(cell if _may_spell_numbers(str(cell)) else "")
+        number = float(cell if may_spell_numbers(str(cell)) else "")
     except ValueError:
         return f"{_short(cell)} is not a number"
     except OverflowError:

@@ -17,7 +17,8 @@ from service.artifact import Feature
 
 ROWS = [[1.0, 2.0], [60.0, 40.0]]
 MESSAGE = {"data": {"ndarray": ROWS}}
-REQUEST = {"inputs": [{"name": "x", "shape": [2, 2], "datatype": "FP64", "data": ROWS}]}
+TENSOR = {"name": "x", "shape": [2, 2], "datatype": "FP64", "data": ROWS}
+REQUEST = {"inputs": [TENSOR]}
 MODEL = "/v2/models/isoserve"
 
 
@@ -292,6 +293,7 @@ def test_answers_can_do_without_the_gauges(make_client):
 def test_every_answer_may_be_read_by_every_page(client):
     for answer in (client.get("/live"), client.post("/predict", json=MESSAGE), client.get("/no")):
         assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        assert "X-Model-Version" in answer.headers["Access-Control-Expose-Headers"]
     asked = {"Access-Control-Request-Headers": "content-type"}
     before = client.options("/predict", headers=asked)
     assert before.status_code == HTTPStatus.OK
@@ -330,9 +332,13 @@ def test_the_repository_lists_the_one_model(client, body):
         (f"GET {MODEL}/infer", None, 405, f"{MODEL}/infer takes POST, not GET"),
         (f"POST {MODEL}/infer", {}, 400, "there are no inputs"),
         ("POST /v2/repository/index", [], 400, "the body is empty or an object"),
-        ("POST /v2/repository/models/isoserve/unload", {}, 404, "there is no route"),
+        (f"POST {MODEL}/infer", {"inputs": [{**TENSOR, "shape": [2], "data": [1, 2]}]},
+         400, "rows have 1 column; this model expects 2: f0, f1; the shape [2] is one column, one"),
+        ("GET /v2/models/none/ready", None, 404, "there is no model 'none'"),
+        ("POST /v2/repository/models/isoserve/load", {}, 404, "there is no route /v2/repository/"
+         "models/isoserve/load without an admin token (ISOSERVE_ADMIN_TOKEN); docs/model.md tells"),
     ],
-)
+)  # fmt: skip
 def test_faults_under_v2_have_its_shape(client, asked, body, status, text):
     method, path = asked.split()
     answer = client.open(path, method=method, json=body)
@@ -357,6 +363,22 @@ def test_bodies_that_cannot_be_read_are_refused(make_client, headers, body, stat
     answer = client.post(f"{MODEL}/infer", data=body, headers=headers)
     assert answer.status_code == status
     assert set(answer.json) == {"error"}
+
+
+TEXT = b"a,b\n60,40\n"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)]
+)
+def test_mlflows_road_takes_packed_bodies_within_the_bound(make_client, encoding, pack):
+    client = make_client(max_body_bytes=1000)
+    headers = {"Content-Encoding": encoding, "Content-Type": "text/csv"}
+    for body, status in ((pack(TEXT), 200), (pack(b"1," * 1000), 413), (TEXT, 400)):
+        answer = client.post("/invocations", data=body, headers=headers)
+        assert answer.status_code == status
+        assert set(answer.json) == ({"predictions"} if status == 200 else {"error_code", "message"})
+    assert answer.json["message"].startswith(f"the body is not packed with {encoding}: ")
 
 
 def test_faults_of_mlflows_road_have_its_shape(client):
