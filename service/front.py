@@ -20,6 +20,7 @@ from .counts import OTHER
 from .doors import Doors
 from .errors import BadInput, Refusal
 from .ids import new_id
+from .open_inference import JSON_LENGTH
 from .roads import MODEL_VERSION, Answer, Roads, receive
 from .wire import JSON
 
@@ -31,6 +32,12 @@ ID, ROUTE = "isoserve.request_id", "isoserve.route"
 
 # A request id ends up in logs and headers, so it holds nothing that could forge either.
 _GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+# What of the headers a page in a browser may read, too.
+EXPOSED = (
+    "Access-Control-Expose-Headers",
+    f"{REQUEST_ID}, {MODEL_VERSION}, {JSON_LENGTH}, Retry-After",
+)
 
 # Every page in a browser may read the answers, as Seldon's clients rely on. But they are for
 # programs: no browser shall guess at their type, or run, frame or keep them.
@@ -132,6 +139,8 @@ class Front:
             headers.append(SAFE_POLICY)
         if MODEL_VERSION not in known:
             headers.append((MODEL_VERSION, self._roads.desk.detector.model.version))
+        if "HTTP_ORIGIN" in environ:
+            headers.append(EXPOSED)
         headers += ((REQUEST_ID, environ[ID]), *ALWAYS)
         if self._access_log:
             log.info(
