@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from conftest import Service
+from running import serving
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,9 +23,7 @@ def main(cases: str = "2000") -> int:
         folder = Path(name)
         train = [sys.executable, "-m", "training.train", "--save_path", str(folder)]
         subprocess.run(train, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        service = Service(folder / "model.pickle", folder / "log.txt")
-        try:
-            service.wait_until_ready()
+        with serving(folder / "model.pickle", folder / "log.txt") as service:
             return subprocess.run(
                 [
                     Path(sys.executable).with_name("st"),
@@ -41,8 +39,6 @@ def main(cases: str = "2000") -> int:
                 cwd=folder,
                 check=False,
             ).returncode
-        finally:
-            service.kill()
 
 
 if __name__ == "__main__":
