@@ -5,9 +5,9 @@ import hashlib
 from service.artifact import Card, Feature, Golden
 
 
-def make_card(content, forest, table, **changes):
+def make_card(content, forest, table, n_golden=3, **changes):
     """Return a card for the file `model.pickle` of a forest: columns mean and sd, and `changes`."""
-    golden = Golden(table[:3].tolist(), forest.decision_function(table[:3]).tolist())
+    golden = table[:n_golden]
     fields = {
         "created": "2026-01-01T00:00:00Z",
         "dataset": "test",
@@ -19,7 +19,7 @@ def make_card(content, forest, table, **changes):
         "training_outlier_share": 0.125,
         "allow_missing": False,
         "score_quantiles": [0.0] * 101,
-        "golden": golden,
+        "golden": Golden(golden.tolist(), forest.decision_function(golden).tolist()),
         "quality": None,
         "versions": {},
         "files": {"model.pickle": hashlib.sha256(content).hexdigest()},

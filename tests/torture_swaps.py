@@ -51,7 +51,7 @@ def make(seed):
     table = np.random.default_rng(16).lognormal(size=(2000, 2))
     forest = IsolationForest(n_estimators=50, random_state=seed).fit(table)
     content = pickle.dumps(forest, protocol=5)
-    card = make_card(content, forest, table, seed=seed)
+    card = make_card(content, forest, table, n_golden=32, seed=seed)
     scores = forest.decision_function(np.array(ROWS)).tolist()
     return Known(content, card.to_json().encode(), scores)
 
