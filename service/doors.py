@@ -32,6 +32,10 @@ LIVENESS = frozenset({"/live", "/health/ping", "/v2/health/live"})
 # As much of a body as tells how dense its numbers are, and the bytes of a number in JSON.
 _SAMPLE, _NUMBER = 2**16, 20
 
+SHORT = 1024
+"""Bytes of a body that holds a few dozen rows. They need not be counted, which costs as much as
+to score them: no more of these bodies are in work than there are threads."""
+
 # A request of so many rows is worth tens of milliseconds; shorter ones are waited for.
 _LARGE = 10_000
 
@@ -244,6 +248,7 @@ class Doors:
 
     gate: Gate
     key: Key | None = None
+    model_name: str = "isoserve"
     stopping: Switch = field(default_factory=Switch)
     """Whether the service drains: it answers still, but is not ready for more."""
     flights: Flights = field(default_factory=lambda: Flights(1))
@@ -258,14 +263,19 @@ class Doors:
         Only asked when a key is needed or the service is stopping.
         """
         path = environ["PATH_INFO"]
-        ready = path in READINESS or _MODEL_READY.fullmatch(path) is not None
-        if ready:
-            return Unavailable("the service is stopping") if self.stopping else None
+        if asks_readiness(path):
+            known = path in READINESS or path.startswith(f"/v2/models/{self.model_name}/")
+            return Unavailable("the service is stopping") if known and self.stopping else None
         if environ.get("REQUEST_METHOD") == "OPTIONS":
             return None  # a browser asks without the key whether it may send it
         if self.key is None or path in LIVENESS or self.key.fits(environ):
             return None
         return Unauthorized("this takes the header X-API-Key, or Authorization: Bearer, and a key")
+
+
+def asks_readiness(path: str) -> bool:
+    """Return whether a path asks if the service, or a model, is ready for requests."""
+    return path in READINESS or _MODEL_READY.fullmatch(path) is not None
 
 
 def _bearer(header: str) -> str:

@@ -59,7 +59,8 @@ class CompiledForest:
     def decision_function(self, X: NDArray[Any]) -> Floats:
         """Return scikit-learn's `decision_function`: (n_rows,), below 0 is an outlier to it."""
         # This is score_samples - offset, rounded the same, with one operation less.
-        return np.subtract(-self.offset, self._anomalies(X))
+        anomalies = self._anomalies(X)
+        return np.subtract(-self.offset, anomalies, out=anomalies)
 
     def depths(self, X: NDArray[Any]) -> Floats:
         """Return the mean path length of each row: (n_rows,), in steps, shorter is more abnormal.
@@ -104,7 +105,7 @@ class CompiledForest:
 
     def _table(self, X: NDArray[Any]) -> NDArray[Any]:
         table = np.asarray(X)
-        if table.shape[1:] != (self.n_features,):
+        if table.ndim != 2 or table.shape[1] != self.n_features:
             raise ValueError(
                 f"X has the shape {table.shape}; the forest takes (n, {self.n_features})"
             )

@@ -25,7 +25,7 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from .doors import Doors, Flight, Flights, Gate
 from .errors import BadSetting
-from .front import SAFE, SAFE_POLICY
+from .front import ALWAYS, SAFE_POLICY
 from .overheard import Overheard, overhear
 from .seldon_v1 import encode_error
 from .settings import Settings
@@ -231,7 +231,7 @@ class _JsonPages:
             "Content-Type": "application/json",
             "Content-Length": str(len(body)),
             "X-Request-ID": secrets.token_hex(8),
-        } | dict([*SAFE, SAFE_POLICY])
+        } | dict([*ALWAYS, SAFE_POLICY])
         lines = [head, *(f"{name}: {value}".encode() for name, value in fields.items()), b"", body]
         self._client.sendall(b"\r\n".join(lines))
 

@@ -216,5 +216,7 @@ def test_a_service_that_stops_is_not_ready_but_lives_and_answers():
     doors = Doors(Gate(1, 1))
     doors.stopping.turn_on()
     assert refusal(doors, "/ready") is refusal(doors, "/v2/health/ready") is Unavailable
+    assert refusal(doors, "/v2/models/isoserve/versions/1/ready") is Unavailable
+    assert doors.refusal({"PATH_INFO": "/v2/models/none/ready"}) is None  # there is no such model
     assert doors.refusal({"PATH_INFO": "/live"}) is None
     assert doors.refusal({"PATH_INFO": "/predict"}) is None

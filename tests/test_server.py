@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,13 @@ def test_a_service_starts_answers_logs_json_and_stops(folder, serve):
     service = serve(folder / "model.pickle", access_log=1)
     status, answer = service.post("/predict", {"data": {"ndarray": [[1, 1], [60, 40]]}})
     assert (status, answer["data"]["ndarray"]) == (200, [0, 1])
+    asked = {"Origin": "http://a.page", "Access-Control-Request-Method": "POST",
+             "Access-Control-Request-Headers": "content-type, x-api-key"}  # fmt: skip
+    url = f"http://127.0.0.1:{service.port}/predict"
+    with urllib.request.urlopen(urllib.request.Request(url, None, asked, method="OPTIONS")) as told:
+        assert told.headers["Access-Control-Allow-Origin"] == "*"
+        assert told.headers["Access-Control-Allow-Headers"] == "content-type, x-api-key"
+        assert "POST" in told.headers["Access-Control-Allow-Methods"]
     assert service.stop() == 0
     lines = [json.loads(line) for line in service.log.read_text().splitlines()]
     events = [line["event"] for line in lines]
