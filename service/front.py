@@ -17,8 +17,8 @@ from typing import Any
 import structlog
 
 from .counts import OTHER
-from .doors import Doors
-from .errors import BadInput, Refusal
+from .doors import LATE, Doors
+from .errors import BadInput, Refusal, Unavailable
 from .ids import new_id
 from .open_inference import JSON_LENGTH
 from .roads import MODEL_VERSION, Answer, Roads, receive
@@ -48,6 +48,8 @@ ALWAYS = (
 )
 POLICY = "Content-Security-Policy"
 SAFE_POLICY = (POLICY, "default-src 'none'; frame-ancestors 'none'")
+
+_LATE = "more requests wait than can be answered in time; send this again in a second"
 
 _STATUS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _CLASS = [f"{digit}xx" for digit in range(10)]
@@ -107,7 +109,9 @@ class Front:
         if "HTTP_HOST" not in environ and environ["SERVER_PROTOCOL"] == "HTTP/1.1":
             return BadInput("an HTTP/1.1 request has the header Host")
         doors = self._doors
-        return doors.refusal(environ) if doors.key or doors.stopping else None
+        if (doors.key or doors.stopping) and (refusal := doors.refusal(environ)):
+            return refusal
+        return Unavailable(_LATE) if LATE in environ else None
 
     def _is_plain(self, environ: Environ) -> bool:
         return (

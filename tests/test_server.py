@@ -390,3 +390,38 @@ def test_a_stop_while_the_model_loads_is_clean(tmp_path):
         assert b"loading" in process.stdout.readline()
         process.terminate()
         assert process.wait(10) == 0
+
+
+def test_who_waited_too_long_is_refused_unread_and_may_ask_again(serve, folder):
+    service = serve(folder / "model.pickle", workers=1, threads=1)
+    large = json.dumps({"data": {"ndarray": [[1.5, 2.5]] * 200_000}})
+    rows = json.dumps({"data": {"ndarray": [[1, 2]] * 500}})
+    asked = threading.Thread(
+        target=service.request,
+        args=("POST", "/predict", large, {"Content-Type": "application/json"}),
+    )
+    asked.start()
+    time.sleep(0.05)
+    waiting = []
+    for path in ("/predict", "/v2/models/isoserve/infer", *["/predict"] * 18):
+        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
+        headers = {"Content-Type": "application/json", "X-Request-ID": "mine"}
+        connection.request("POST", path, rows, headers)
+        waiting.append(connection)
+    answers = [connection.getresponse() for connection in waiting]
+    bodies = [json.loads(answer.read()) for answer in answers]
+    asked.join()
+    assert [answer.status for answer in answers] == [503] * 20
+    assert {answer.headers["Retry-After"] for answer in answers} == {"1"}
+    assert {answer.headers["X-Request-ID"] for answer in answers} == {"mine"}
+    assert "wait" in bodies[0]["status"]["info"]
+    assert "wait" in bodies[1]["error"]
+    time.sleep(1.1)
+    for connection in waiting:
+        connection.request("POST", "/predict", rows, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        assert answer.status == 200
+        answer.read()
+        connection.close()
+    metrics = service.request("GET", "/metrics")[1].decode()
+    assert 'isoserve_requests_total{route="other",status="5xx"} 20.0' in metrics
