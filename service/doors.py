@@ -20,9 +20,6 @@ from typing import Any
 
 from .errors import Refusal, Unauthorized, Unavailable
 
-LATE = "isoserve.late"
-"""In a request's environ: it has waited for too long, and is to be refused."""
-
 READINESS = frozenset(
     {"/ready", "/ping", "/health/status", "/api/v1.0/health/status", "/v2/health/ready"}
 )
@@ -253,6 +250,8 @@ class Doors:
     """Whether the service drains: it answers still, but is not ready for more."""
     flights: Flights = field(default_factory=lambda: Flights(1))
     patience: Patience = field(init=False)
+    waited: threading.local = field(default_factory=threading.local)
+    """Its `too_long` tells of the request that a thread answers; not set where nobody looks."""
 
     def __post_init__(self) -> None:
         self.patience = Patience(self.gate)

@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from .counts import OTHER
-from .doors import LATE, Doors
+from .doors import SHORT, Doors
 from .errors import BadInput, Refusal, Unavailable
 from .ids import new_id
 from .open_inference import JSON_LENGTH
@@ -111,7 +111,9 @@ class Front:
         doors = self._doors
         if (doors.key or doors.stopping) and (refusal := doors.refusal(environ)):
             return refusal
-        return Unavailable(_LATE) if LATE in environ else None
+        if getattr(doors.waited, "too_long", False) and not _is_short(environ):
+            return Unavailable(_LATE)
+        return None
 
     def _is_plain(self, environ: Environ) -> bool:
         return (
@@ -155,3 +157,13 @@ class Front:
                 ms=round(seconds * 1000, 3),
                 request_id=environ[ID],
             )
+
+
+def _is_short(environ: Environ) -> bool:
+    """Return whether to refuse a request would cost nearly as much as to answer it."""
+    length = environ.get("CONTENT_LENGTH") or "0"
+    return (
+        "HTTP_TRANSFER_ENCODING" not in environ
+        and len(length) <= len(str(SHORT))
+        and int(length) <= SHORT
+    )

@@ -26,7 +26,6 @@ from gunicorn.workers.gthread import ThreadWorker
 from .doors import Doors, Flight, Flights, Gate
 from .errors import BadSetting
 from .front import ALWAYS, SAFE_POLICY
-from .overheard import Overheard, overhear
 from .seldon_v1 import encode_error
 from .settings import Settings
 from .wire import render_json
@@ -141,28 +140,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().enqueue_req(conn)
 
     def handle(self, conn: Any) -> Any:
-        """Answer the next request of a connection, unless it has waited for too long."""
-        behind, patience = self.asked - conn.number, self.app.doors.patience
-        late = patience.ends(conn.since, time.monotonic(), behind) and overhear(conn.sock)
-        return self.turn_away(conn, late) if late else super().handle(conn)
-
-    def turn_away(self, conn: Any, late: Overheard) -> bool:
-        """Refuse a request without reading it; return whether its connection can stay."""
-        lines: list[str] = []
-
-        def start(status: str, headers: list[tuple[str, str]], _: Any = None) -> None:
-            lines.append(f"HTTP/1.1 {status}")
-            lines.extend(f"{name}: {value}" for name, value in headers)
-
-        body = b"".join(self.wsgi(late.environ, start))
-        conn.init()
-        conn.sock.setblocking(True)
-        try:
-            conn.sock.recv(late.length, socket.MSG_WAITALL)
-            conn.sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
-        except OSError:  # its client has gone
-            return False
-        return not self.app.doors.stopping
+        """Answer the next request of a connection, and take down if it has waited for too long."""
+        behind, doors = self.asked - conn.number, self.app.doors
+        doors.waited.too_long = doors.patience.ends(conn.since, time.monotonic(), behind)
+        return super().handle(conn)
 
     def is_parent_alive(self) -> bool:
         """Return whether there is somebody to work for; without, answer what came and end."""
