@@ -28,7 +28,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic_ns
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -36,7 +36,6 @@ import numpy as np
 from .errors import BadSetting
 from .rows import Verdict
 from .state import (
-    KEPT_ASIDE,
     MAX_PROCESSES,
     ByteLocks,
     Cell,
@@ -92,12 +91,14 @@ _SELECTORS = [0, *range(_SAMPLES_CELL, _SLOT_WORDS, _REQUESTS_CELL)]  # where a 
 _Key = tuple[str, str]  # route, status class
 
 
-@dataclass(frozen=True)
-class Totals:
+class Totals(NamedTuple):
     """Samples scored so far and the outliers among them."""
 
     samples: int = 0
     outliers: int = 0
+
+
+NOTHING = Totals()
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Durations:
 class Snapshot:
     """All counts at one moment."""
 
-    totals: Totals = Totals()
+    totals: Totals = NOTHING
     score_sum: float = 0.0
     score_buckets: tuple[int, ...] = (0,) * (len(SCORE_BOUNDS) + 1)
     """How many scores fell into each interval of SCORE_BOUNDS, the last one open."""
@@ -148,7 +149,7 @@ class Counts:
         """
         self._open(folder)
         if folder is not None and self._is_damaged():
-            set_aside(folder / FILE_NAME, "its numbers are damaged", KEPT_ASIDE)
+            set_aside(folder / FILE_NAME, "its numbers are damaged")
             self._open(folder)
         self._samples = [self._samples_cell(slot) for slot in range(MAX_PROCESSES)]
         self._ahead = later_than(max(cell.read()[0][_STAMP] for cell in self._samples))
@@ -172,12 +173,10 @@ class Counts:
 
     def add(self, verdict: Verdict) -> Totals:
         """Count the rows of one verdict and return the totals that include them."""
-        scores, outliers, mean = verdict.scores, verdict.outliers, verdict.mean_score
+        scores, outliers, total = verdict.scores, verdict.outliers, verdict.score_sum
         if len(scores) == 1:  # numpy's fixed cost would be nearly all
-            total = mean
             buckets = [(bisect_left(SCORE_BOUNDS, total), 1)]
         else:
-            total = float(scores.sum())
             places = np.searchsorted(SCORE_BOUNDS, scores, side="left")
             buckets = [(i, n) for i, n in enumerate(np.bincount(places).tolist()) if n]
         with self._lock:
@@ -191,7 +190,7 @@ class Counts:
             words[place + _STAMP] = monotonic_ns() + self._ahead
             floats[place + _SCORE_SUM] += total
             floats[place + _LAST_SHARE] = outliers / len(scores)
-            floats[place + _LAST_MEAN] = mean
+            floats[place + _LAST_MEAN] = total / len(scores)
             for i, n in buckets:
                 words[place + _SCORE_BUCKETS + i] += n
             cell.commit()

@@ -17,8 +17,8 @@ from typing import Any
 import structlog
 
 from .counts import OTHER
-from .doors import Doors
-from .errors import BadInput, Refusal
+from .doors import SHORT, Doors
+from .errors import BadInput, Refusal, Unavailable
 from .ids import new_id
 from .open_inference import JSON_LENGTH
 from .roads import MODEL_VERSION, Answer, Roads, receive
@@ -27,26 +27,35 @@ from .wire import JSON
 REQUEST_ID = "X-Request-ID"
 SHORT_CUT = "/predict"
 
-# Answers may be read by every page in a browser: Seldon's are, and clients rely on it.
-OPEN = [
-    ("Access-Control-Allow-Origin", "*"),
-    ("Access-Control-Expose-Headers", f"{REQUEST_ID}, {MODEL_VERSION}, {JSON_LENGTH}, Retry-After"),
-]
-
 # Where Flask's side finds the request's name and leaves its route.
 ID, ROUTE = "isoserve.request_id", "isoserve.route"
 
 # A request id ends up in logs and headers, so it holds nothing that could forge either.
 _GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-# Answers are for programs: no browser shall guess at their type, or run, frame or keep them.
+# What of the headers a page in a browser may read, too.
+EXPOSED = (
+    "Access-Control-Expose-Headers",
+    f"{REQUEST_ID}, {MODEL_VERSION}, {JSON_LENGTH}, Retry-After",
+)
+
+# Every page in a browser may read the answers, as Seldon's clients rely on. But they are for
+# programs: no browser shall guess at their type, or run, frame or keep them.
+ALWAYS = (
+    ("Access-Control-Allow-Origin", "*"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Cache-Control", "no-store"),
+)
 POLICY = "Content-Security-Policy"
-SAFE = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
 SAFE_POLICY = (POLICY, "default-src 'none'; frame-ancestors 'none'")
 
+_LATE = "more requests wait than can be answered in time; send this again in a second"
+
 _STATUS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+_CLASS = [f"{digit}xx" for digit in range(10)]
 
 Environ = dict[str, Any]
+Headers = list[tuple[str, str]]
 Start = Callable[..., Any]
 Application = Callable[[Environ, Start], Iterable[bytes]]
 
@@ -75,17 +84,9 @@ class Front:
         environ[ID] = sent if sent and _GOOD_ID.fullmatch(sent) else new_id()[:16]
         environ[ROUTE] = OTHER
 
-        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        def start(status: str, headers: Headers, exc_info: Any = None) -> Any:
             code = int(status[:3])
-            self._observe(environ, code, perf_counter() - started)
-            names = {name for name, _ in headers}
-            headers.append((REQUEST_ID, environ[ID]))
-            headers.extend(OPEN)
-            headers.extend(SAFE)
-            if POLICY not in names:
-                headers.append(SAFE_POLICY)
-            if MODEL_VERSION not in names:
-                headers.append((MODEL_VERSION, self._roads.desk.detector.model.version))
+            self._complete(environ, headers, code, perf_counter() - started)
             return start_response(_STATUS.get(code, status), headers, exc_info)
 
         place = flights.begin(environ[ID], environ["REQUEST_METHOD"], environ["PATH_INFO"])
@@ -98,7 +99,9 @@ class Front:
                 return self._behind(environ, start)
         finally:
             flights.end(place)
-        start(str(answer.status), answer.headers)
+        headers = answer.headers
+        self._complete(environ, headers, answer.status, perf_counter() - started)
+        start_response(_STATUS[answer.status], headers)
         return [answer.body if environ["REQUEST_METHOD"] != "HEAD" else b""]
 
     def _refusal(self, environ: Environ) -> Refusal | None:
@@ -106,7 +109,11 @@ class Front:
         if "HTTP_HOST" not in environ and environ["SERVER_PROTOCOL"] == "HTTP/1.1":
             return BadInput("an HTTP/1.1 request has the header Host")
         doors = self._doors
-        return doors.refusal(environ) if doors.key or doors.stopping else None
+        if (doors.key or doors.stopping) and (refusal := doors.refusal(environ)):
+            return refusal
+        if getattr(doors.waited, "too_long", False) and not _is_short(environ):
+            return Unavailable(_LATE)
+        return None
 
     def _is_plain(self, environ: Environ) -> bool:
         return (
@@ -130,8 +137,17 @@ class Front:
         except Exception as error:
             return self._refuse(error, environ)
 
-    def _observe(self, environ: Environ, status: int, seconds: float) -> None:
-        self._roads.desk.counts.observe(environ[ROUTE], f"{status // 100}xx", seconds)
+    def _complete(self, environ: Environ, headers: Headers, status: int, seconds: float) -> None:
+        """Count a request and give its answer the headers that all have."""
+        self._roads.desk.counts.observe(environ[ROUTE], _CLASS[status // 100], seconds)
+        known = dict(headers)
+        if POLICY not in known:
+            headers.append(SAFE_POLICY)
+        if MODEL_VERSION not in known:
+            headers.append((MODEL_VERSION, self._roads.desk.detector.model.version))
+        if "HTTP_ORIGIN" in environ:
+            headers.append(EXPOSED)
+        headers += ((REQUEST_ID, environ[ID]), *ALWAYS)
         if self._access_log:
             log.info(
                 "request",
@@ -141,3 +157,13 @@ class Front:
                 ms=round(seconds * 1000, 3),
                 request_id=environ[ID],
             )
+
+
+def _is_short(environ: Environ) -> bool:
+    """Return whether to refuse a request would cost nearly as much as to answer it."""
+    length = environ.get("CONTENT_LENGTH") or "0"
+    return (
+        "HTTP_TRANSFER_ENCODING" not in environ
+        and len(length) <= len(str(SHORT))
+        and int(length) <= SHORT
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
@@ -14,7 +15,7 @@ from . import mlflow, open_inference, seldon_v1
 from .arrival import read_json
 from .components import Desk, Detector
 from .counts import Totals
-from .doors import Gate, Stay, estimate_rows
+from .doors import SHORT, Gate, estimate_rows
 from .errors import BadInput, Refusal, TooLarge, count
 from .judge import Judge
 from .rows import Limits, Rows, Verdict
@@ -27,10 +28,12 @@ MODEL_VERSION = "X-Model-Version"
 MOST_EXPLAINED = 10_000
 """Features that one answer may name, of all its outliers."""
 
+_OPEN = nullcontext()
+
 Encoder = Callable[[seldon_v1.Message, Verdict, Totals, dict[str, Any]], dict[str, Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Answer:
     """What goes back over HTTP, whatever the protocol."""
 
@@ -148,8 +151,10 @@ class Roads:
             answer = mlflow.encode_answer(verdict, with_scores)
         return Answer(200, answer, version=verdict.version)
 
-    def let_in(self, body: bytes) -> Stay:
+    def let_in(self, body: bytes) -> AbstractContextManager[None]:
         """Let the rows of a body in, if the worker has not too many in work."""
+        if len(body) <= SHORT:
+            return _OPEN
         return self.gate.let_in(estimate_rows(body, len(self.desk.detector.model.features)))
 
     def _seldon_answer(self, answer: dict[str, Any], version: str = "") -> Answer:

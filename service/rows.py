@@ -1,4 +1,9 @@
-"""The two values that travel: rows going in, the verdict coming out."""
+"""The two values that travel: rows going in, the verdict coming out.
+
+Nobody changes them; they are not frozen because that would cost a single row more than its score.
+For one row, by far the most common number, numpy's fixed cost would be nearly all: so plain Python
+looks at it.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +11,9 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from itertools import chain
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -36,7 +41,7 @@ class Limits:
     body_bytes: int = 16 * 2**20
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Rows:
     """A checked table of samples.
 
@@ -78,7 +83,7 @@ class Rows:
             raise BadInput(_fault(cells, names)) from error
         if values.ndim != 2 or not values.size:
             raise BadInput(_fault(cells, names))
-        missing = not np.isfinite(values).all()
+        missing = not _is_finite(values)
         if missing and np.isinf(values).any():
             raise BadInput(_fault(cells, names))
         return cls(values, tuple(names), missing)
@@ -123,22 +128,24 @@ class Rows:
         Raises:
             BadInput: missing, extra or doubled names, or the wrong number of columns.
         """
-        width = self.values.shape[1]
-        if by_name and self.names and len(self.names) != width:
-            raise BadInput(f"{count(len(self.names), 'name')} for {count(width, 'column')}")
-        if not by_name or all(_POSITIONAL.fullmatch(name) for name in self.names):
+        names, width = self.names, self.values.shape[1]
+        if by_name and names:
+            if len(names) != width:
+                raise BadInput(f"{count(len(names), 'name')} for {count(width, 'column')}")
+            if names == features:
+                return self
+            by_name = not all(map(_POSITIONAL.fullmatch, names))
+        if not (by_name and names):
             if width != len(features):
                 raise BadInput(f"rows have {count(width, 'column')}; {_expected(features)}")
             return Rows(self.values, features, self.missing)
-        if self.names == features:
-            return self
         _check_names(self.names, features)
         place = {name: j for j, name in enumerate(self.names)}
         order = [place[name] for name in features]
         return Rows(np.ascontiguousarray(self.values[:, order]), features, self.missing)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Verdict:
     """What the model says of some rows.
 
@@ -154,10 +161,26 @@ class Verdict:
     samples: Floats | None = None
     """scikit-learn's `score_samples`, where it was asked for."""
 
+    outliers: int = field(init=False)
+    """How many rows are outliers."""
+
+    score_sum: float = field(init=False)
+    """The sum of the scores."""
+
+    def __post_init__(self) -> None:
+        """Sum up."""
+        scores = self.scores
+        if len(scores) == 1:
+            self.score_sum = score = scores.item()
+            self.outliers = int(score < self.threshold)
+        else:
+            self.score_sum = float(scores.sum())
+            self.outliers = int(np.count_nonzero(scores < self.threshold))
+
     def __len__(self) -> int:
         return len(self.scores)
 
-    @cached_property
+    @property
     def labels(self) -> NDArray[np.int64]:
         """Return 1 for each outlier and 0 for each inlier.
 
@@ -166,19 +189,10 @@ class Verdict:
         """
         return (self.scores < self.threshold).astype(np.int64)
 
-    # Of one row, by far the most common number, numpy's fixed cost would be nearly all.
-
-    @property
-    def outliers(self) -> int:
-        """Return how many rows are outliers."""
-        if len(self.scores) == 1:
-            return int(self.scores.item() < self.threshold)
-        return int(self.labels.sum())
-
     @property
     def mean_score(self) -> float:
         """Return the mean of the scores."""
-        return float(self.scores.item() if len(self.scores) == 1 else self.scores.mean())
+        return self.score_sum / len(self.scores)
 
 
 def _as_array(cells: Any) -> Floats:
@@ -222,6 +236,12 @@ def may_spell_numbers(text: str) -> bool:
     (True, False, False)
     """
     return text.isascii() and "_" not in text
+
+
+def _is_finite(values: Floats) -> bool:
+    if len(values) == 1:
+        return all(map(isfinite, values[0].tolist()))
+    return bool(np.isfinite(values).all())
 
 
 def _check_size(cells: Any, limits: Limits) -> None:

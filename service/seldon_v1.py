@@ -16,9 +16,10 @@ from .rows import Floats, Limits, Rows, Verdict
 EXAMPLE = '{"data": {"ndarray": [[1, 2]]}}'
 
 _PAYLOADS = ("data", "jsonData", "strData", "binData")
+_META = {"puid": str, "tags": dict, "metrics": list, "requestPath": dict}
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Message:
     """A Seldon message: its rows, and what its answer repeats."""
 
@@ -39,12 +40,12 @@ class Message:
 
         `unit`, this service's name and image, joins the units that the message came by.
         """
-        if self.puid and not unit:
-            return self
-        meta = self.meta if self.puid else {**self.meta, "puid": new_puid()}
+        meta = self.meta
+        if not meta.get("puid"):
+            meta = {**meta, "puid": new_puid()}
         if unit:
             meta = {**meta, "requestPath": {**unit, **(meta.get("requestPath") or {})}}
-        return Message(self.rows, self.payload, meta)
+        return self if meta is self.meta else Message(self.rows, self.payload, meta)
 
 
 def decode_message(body: Any, limits: Limits | None = None) -> Message:
@@ -80,10 +81,13 @@ def encode_labels(
     tags: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Answer with 1 for each outlier and 0 for each inlier, in the form that was sent."""
-    labels = verdict.labels
-    tensor = {"tensor": {"shape": [len(labels)], "values": labels}}
-    payload = tensor if "tensor" in message.payload else {"ndarray": labels}
-    return {"data": {"names": [], **payload}, "meta": _encode_meta(message, verdict, totals, tags)}
+    labels = verdict.labels if len(verdict) > 1 else [verdict.outliers]
+    data: dict[str, Any] = {"names": []}
+    if "tensor" in message.payload:
+        data["tensor"] = {"shape": [len(labels)], "values": labels}
+    else:
+        data["ndarray"] = labels
+    return {"data": data, "meta": _encode_meta(message, verdict, totals, tags)}
 
 
 def encode_rows(
@@ -168,16 +172,16 @@ def encode_gauges(
 
     `is_outlier` and `anomaly_score` are means over the rows of `verdict`.
     """
-    values: dict[str, float] = {}
+    gauges = []
     if verdict is not None:
-        values["is_outlier"] = verdict.outliers / len(verdict)
-        values["anomaly_score"] = verdict.mean_score
-    values["nb_outliers"] = totals.outliers
+        gauges.append(gauge("is_outlier", verdict.outliers / len(verdict)))
+        gauges.append(gauge("anomaly_score", verdict.mean_score))
+    gauges.append(gauge("nb_outliers", totals.outliers))
     if totals.samples:
-        values["fraction_outliers"] = totals.outliers / totals.samples
-    values["observation"] = totals.samples
-    values["threshold"] = threshold
-    return [gauge(key, value) for key, value in values.items()]
+        gauges.append(gauge("fraction_outliers", totals.outliers / totals.samples))
+    gauges.append(gauge("observation", totals.samples))
+    gauges.append(gauge("threshold", threshold))
+    return gauges
 
 
 def gauge(key: str, value: float) -> dict[str, Any]:
@@ -209,8 +213,7 @@ def _decode_meta(meta: Any) -> dict[str, Any]:
         return {}
     if not isinstance(meta, dict):
         raise BadInput("meta is not an object")
-    kinds = {"puid": str, "tags": dict, "metrics": list, "requestPath": dict}
-    for key, kind in kinds.items():
+    for key, kind in _META.items():
         if meta.get(key) is not None and not isinstance(meta[key], kind):
             word = {str: "a string", dict: "an object", list: "a list"}[kind]
             raise BadInput(f"meta.{key} is not {word}")
@@ -271,9 +274,10 @@ def _merge_meta(
     sent: dict[str, Any], gauges: list[dict[str, Any]], tags: Mapping[str, Any]
 ) -> dict[str, Any]:
     meta: dict[str, Any] = {"metrics": [*(sent.get("metrics") or []), *gauges]}
-    for key in ("puid", "requestPath"):
-        if sent.get(key):
-            meta[key] = sent[key]
-    if tags := {**(sent.get("tags") or {}), **tags}:
-        meta["tags"] = tags
+    if puid := sent.get("puid"):
+        meta["puid"] = puid
+    if units := sent.get("requestPath"):
+        meta["requestPath"] = units
+    if tags or sent.get("tags"):
+        meta["tags"] = {**(sent.get("tags") or {}), **tags}
     return meta

@@ -25,10 +25,13 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from .doors import Doors, Flight, Flights, Gate
 from .errors import BadSetting
-from .front import SAFE, SAFE_POLICY
+from .front import ALWAYS, SAFE_POLICY
 from .seldon_v1 import encode_error
 from .settings import Settings
 from .wire import render_json
+
+CHANGE_SECONDS = 300
+"""Seconds after which a change of the model hangs: more than two of the largest files take."""
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -100,6 +103,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.flights = Flights(self.cfg.threads)  # before the fork: the parent reads them, too
+        self.asked = 0
 
     def init_process(self) -> None:
         """Begin, in the new process."""
@@ -119,10 +123,27 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             if flight.seconds > 1 and (frame := sys._current_frames().get(flight.thread)):
                 if _waits_for_its_client(frame):
                     self.flights.restart(flight.place)
-                elif flight.seconds > self.cfg.timeout:
+                elif flight.seconds > self._limit(frame):
                     stack = "".join(traceback.format_stack(frame))
                     tell_of_hanging(flight, f"worker {os.getpid()} is replaced", stack=stack)
                     self.alive = False  # what else it answers has the time of any stop
+
+    def _limit(self, frame: FrameType) -> float:
+        """Return the seconds that a thread may take for what it does now."""
+        timeout: int = self.cfg.timeout
+        return max(timeout, CHANGE_SECONDS) if _changes_the_model(frame) else timeout
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Let a request wait for a thread."""
+        self.asked += 1
+        conn.since, conn.number = time.monotonic(), self.asked
+        super().enqueue_req(conn)
+
+    def handle(self, conn: Any) -> Any:
+        """Answer the next request of a connection, and take down if it has waited for too long."""
+        behind, doors = self.asked - conn.number, self.app.doors
+        doors.waited.too_long = doors.patience.ends(conn.since, time.monotonic(), behind)
+        return super().handle(conn)
 
     def is_parent_alive(self) -> bool:
         """Return whether there is somebody to work for; without, answer what came and end."""
@@ -181,6 +202,12 @@ def _waits_for_its_client(frame: FrameType) -> bool:
     return str(frame.f_globals.get("__name__")).startswith("gunicorn.")
 
 
+def _changes_the_model(frame: FrameType) -> bool:
+    """Return whether a thread loads a model, or waits until the other workers have taken it."""
+    names = (outer.f_globals.get("__name__") for outer, _ in traceback.walk_stack(frame))
+    return f"{__package__}.swap" in names
+
+
 class _JsonPages:
     """A socket that sends gunicorn's error pages in the shape of all other errors."""
 
@@ -199,7 +226,7 @@ class _JsonPages:
             "Content-Type": "application/json",
             "Content-Length": str(len(body)),
             "X-Request-ID": secrets.token_hex(8),
-        } | dict([*SAFE, SAFE_POLICY])
+        } | dict([*ALWAYS, SAFE_POLICY])
         lines = [head, *(f"{name}: {value}".encode() for name, value in fields.items()), b"", body]
         self._client.sendall(b"\r\n".join(lines))
 

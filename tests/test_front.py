@@ -130,11 +130,17 @@ def both_full(make_client):
 
 
 def test_both_ways_refuse_more_rows_than_the_worker_takes(both_full):
-    answers = [send(app, b'{"data":{"ndarray":[[1,2]]}}') for app in both_full]
+    rows = json.dumps([[1, 2]] * 200)
+    answers = [send(app, f'{{"data":{{"ndarray":{rows}}}}}'.encode()) for app in both_full]
     assert answers[0] == answers[1]
     assert answers[0][0] == "503 Service Unavailable"
     assert dict(answers[0][1])["Retry-After"] == "1"
     assert b"1 rows are being scored already" in answers[0][2]
+
+
+def test_short_requests_are_let_in_beside_many_rows(both_full):
+    answers = [send(app, b'{"data":{"ndarray":[[1,2]]}}') for app in both_full]
+    assert [answer[0] for answer in answers] == ["200 OK", "200 OK"]
 
 
 @pytest.mark.parametrize("sent", ["", "another key for nothing but tests"])

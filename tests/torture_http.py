@@ -10,19 +10,20 @@ import random
 import shutil
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import framing
 import numpy as np
 import structlog
-from conftest import Service
+from callers import JSON, Caller, Crowd, Unanswered
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from running import serving
 from sklearn.ensemble import IsolationForest
 from tally import Tally
 
@@ -31,7 +32,6 @@ from service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 CORPUS = Path(__file__).parent / "corpus"
-JSON = {"Content-Type": "application/json"}
 ONE_ROW = b'{"data":{"ndarray":[[1,2]]}}'
 KINDS = ("application/json", "text/csv", "application/x-www-form-urlencoded", "text/plain", "")
 
@@ -86,15 +86,9 @@ def save_model(folder):
     return path
 
 
-@contextlib.contextmanager
-def serving(folder, **chosen):
+def served(folder, **chosen):
     """Serve a model for as long as the block lasts."""
-    service = Service(save_model(folder), folder / "service.log", **chosen)
-    try:
-        service.wait_until_ready()
-        yield service
-    finally:
-        service.kill()
+    return serving(save_model(folder), folder / "service.log", **chosen)
 
 
 def quiet():
@@ -159,7 +153,7 @@ def _refuse_constant(text):
 def torture_framing(folder):
     """Requests whose framing is a lie: one refusal each, and no log line but JSON."""
     tally = Tally("framing attacks refused")
-    with serving(folder, access_log=1) as service:
+    with served(folder, access_log=1) as service:
         for name, (request, statuses) in framing.ATTACKS.items():
             answer = framing.send(service.port, request)
             tally.note(name, framing.fault_of(answer, statuses), found=answer[9:12].decode())
@@ -192,7 +186,7 @@ def torture_edge(folder):
     if not shutil.which("nginx"):
         tally.found["no nginx on this machine"] = 1
         return tally
-    with serving(folder) as service, edge(folder, service.port) as port:
+    with served(folder) as service, edge(folder, service.port) as port:
         for name, (request, statuses) in AT_THE_EDGE.items():
             answer = framing.send(port, request)
             status = int(answer[9:12] or 0)
@@ -248,84 +242,107 @@ def torture_fuzz(folder, seconds=600):
     return tally
 
 
-class Clients:
-    """Clients that ask all the time; each answer is (sent, answered, status, seconds)."""
+class Client(Caller):
+    """Asks all the time, until told to stop or to heed; each answer is a `Reply`."""
 
-    def __init__(self, port, number, body, pause=0.0, heed=None):
-        self.port, self.body, self.pause, self.heed = port, body, pause, heed
-        self.answers, self.broken, self.half = [], 0, 0
-        self.stop = threading.Event()
-        self.threads = [threading.Thread(target=self.run, daemon=True) for _ in range(number)]
+    def __init__(self, port, body, pause, heed):
+        super().__init__(port)
+        self.body, self.pause, self.heed = body, pause, heed
+        self.answers, self.broken = [], []
 
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
+    def call(self):
+        if self.heed and self.heed.is_set():
+            self.stop.set()
+            return
+        try:
+            self.answers.append(self.post("/predict", self.body))
+        except Unanswered as error:
+            self.broken.append(error)
+            return
+        if self.pause:
+            self.stop.wait(self.pause)
 
-    def __exit__(self, *_):
-        self.stop.set()
-        for thread in self.threads:
-            thread.join(60)
 
-    def run(self):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        while not self.stop.is_set() and not (self.heed and self.heed.is_set()):
-            sent, answer = time.perf_counter(), None
-            try:
-                connection.request("POST", "/predict", self.body, JSON)
-                answer = connection.getresponse()
-                answer.read()
-            except (OSError, http.client.HTTPException):
-                self.broken += 1
-                self.half += answer is not None
-                connection.close()
-                time.sleep(0.01)
-                continue
-            now = time.perf_counter()
-            self.answers.append((sent, now, answer.status, now - sent))
-            if self.pause:
-                self.stop.wait(self.pause)
-        connection.close()
+def clients(port, number, body, pause=0.0, heed=None):
+    """Return clients that ask all the time."""
+    return Crowd(Client(port, body, pause, heed) for _ in range(number))
 
 
 def p99(seconds):
-    return statistics.quantiles(seconds, n=100)[98] if len(seconds) > 1 else float("inf")
+    """Return what 99 of 100 took no longer than."""
+    return sorted(seconds)[int(len(seconds) * 0.99)] if seconds else float("inf")
+
+
+@dataclass
+class Flood:
+    """What came of asking at a rate, in a process of its own."""
+
+    answers: list
+    broken: int
+    late: float
+    """Seconds by which the sending itself was late, at the 99th percentile."""
+
+    def seconds(self, status, since=0.0):
+        """Return how long each answer took that has this status."""
+        return [took for sent, got, took in self.answers if got == status and sent >= since]
+
+
+def flood(port, rate, seconds, rows):
+    command = [sys.executable, ROOT / "tests/flood.py", port, rate, seconds, rows]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+    return Flood(**json.loads(done.stdout))
 
 
 def torture_overload(folder, seconds=30):
-    """Four times as many large requests as can be scored: quick refusals, and answers in time."""
-    rows, tally = 20_000, Tally("requests of a flood answered in time")
-    body = json.dumps({"data": {"ndarray": np.ones((rows, 2)).tolist()}}).encode()
-    with serving(folder, workers=1, rows_in_flight=rows, records=0) as service:
-        with Clients(service.port, 1, body) as alone:
-            time.sleep(max(3, seconds / 5))
-        calm = [answer[3] for answer in alone.answers]
-        # As many as fit in four times over: each asks as often as one alone is answered.
-        with Clients(service.port, 4, body, pause=statistics.median(calm) / 4) as flood:
-            ends, waits = time.monotonic() + seconds, []
-            while time.monotonic() < ends:
-                started = time.perf_counter()
-                status, _ = service.request("GET", "/live")
-                waits.append(time.perf_counter() - started)
-                tally.note("liveness", "" if status == 200 else str(status))
-                time.sleep(0.1)
-        with Clients(service.port, 1, body) as after:
-            time.sleep(5)
-    accepted = [answer[3] for answer in flood.answers if answer[2] == 200]
-    refused = [answer[3] for answer in flood.answers if answer[2] == 503]
-    for _, _, status, took in flood.answers:
-        tally.note("flood", "" if status in (200, 503) else str(status), took, str(status))
-    tally.note("broken", "" if not flood.broken else f"{flood.broken} broken connections")
-    told = f"p99 {p99(accepted):.3f} s under a flood, {p99(calm):.3f} s alone"
-    tally.note("accepted", "" if p99(accepted) < 3 * p99(calm) else told)
-    slow = statistics.median(refused) if refused else float("inf")
-    tally.note("refused", "" if slow < 0.05 else f"a refusal takes {slow:.3f} s")
-    calmed = [answer[3] for answer in after.answers]
-    back = statistics.median(calmed[-5:] or [float("inf")])
-    tally.note("after", "" if back < 2 * statistics.median(calm) else f"{back:.3f} s after it")
-    print(f"  alone {len(calm)} answers, {told}; refused in {slow * 1000:.1f} ms (median), "
-          f"{p99(refused) * 1000:.1f} ms (p99); liveness {max(waits):.3f} s at worst")  # fmt: skip
+    """Four times as much as can be done: what is taken is in time, the rest is refused at once."""
+    tally = Tally("requests of a flood answered or refused in time")
+    with served(folder) as service:
+        for rows in (5_000, 20_000):
+            _overload(tally, service, rows, seconds)
     return tally
+
+
+def _overload(tally, service, rows, seconds):
+    """Load a service lightly, then with four times its capacity, then lightly again."""
+    table = np.round(np.random.default_rng(16).lognormal(size=(rows, 2)), 3).tolist()
+    body = json.dumps({"data": {"ndarray": table}}).encode()
+    with clients(service.port, 4, body) as busy:
+        time.sleep(4)
+    capacity = sum(answer.status == 200 for answer in busy.all("answers")) / 4
+    calm = flood(service.port, capacity / 5, max(10, seconds / 3), rows).seconds(200)
+    waits, over = [], threading.Event()
+
+    def look():
+        while not over.is_set():
+            started = time.perf_counter()
+            status, _ = service.request("GET", "/live")
+            waits.append(time.perf_counter() - started)
+            fault = "" if status == 200 and waits[-1] < 0.5 else f"{status}, {waits[-1]:.2f} s"
+            tally.note(f"liveness under {rows} rows a request", fault, waits[-1])
+            over.wait(0.1)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    under = flood(service.port, 4 * capacity, seconds, rows)
+    after = flood(service.port, capacity / 5, 5, rows)
+    over.set()
+    looking.join()
+    taken, refused = under.seconds(200), under.seconds(503)
+    for _, status, took in under.answers:
+        tally.note(f"flood of {rows} rows a request",
+                   "" if status in (200, 503) else str(status), took, str(status))  # fmt: skip
+    told = (
+        f"{rows:,} rows a request, {4 * capacity:,.0f} requests a second: p99 of {len(taken):,} "
+        f"taken {p99(taken) * 1000:.1f} ms, of {len(calm):,} calm {p99(calm) * 1000:.1f}; p99 of "
+        f"{len(refused):,} refused {p99(refused) * 1000:.1f} ms; liveness at worst "
+        f"{max(waits) * 1000:.1f} ms; the client was late by {under.late * 1000:.1f} ms"
+    )
+    print(f"  {told}", flush=True)
+    back = p99(after.seconds(200, since=4))
+    tally.note("taken", "" if p99(taken) < 3 * p99(calm) else told)
+    tally.note("refused", "" if refused and p99(refused) < 0.05 else told)
+    tally.note("broken", "" if not under.broken else f"{under.broken} broken connections")
+    tally.note("after", "" if back < 2 * p99(calm) else f"{back:.3f} s after it; {told}")
 
 
 def torture_stops(folder, stops=20):
@@ -333,9 +350,9 @@ def torture_stops(folder, stops=20):
     tally = Tally("stops without a lost answer")
     for number in range(stops):
         for heeds in (True, False):
-            with serving(folder, drain_seconds=2 if heeds else 1) as service:
+            with served(folder, drain_seconds=2 if heeds else 1) as service:
                 stopping = threading.Event()
-                with Clients(service.port, 16, ONE_ROW, heed=stopping if heeds else None) as some:
+                with clients(service.port, 16, ONE_ROW, heed=stopping if heeds else None) as some:
                     time.sleep(0.3)
                     started = time.monotonic()
                     service.process.send_signal(signal.SIGTERM)
@@ -345,7 +362,9 @@ def torture_stops(folder, stops=20):
                         stopping.set()
                     code = service.process.wait(timeout=30)
                     took = time.monotonic() - started
-                statuses = {answer[2] for answer in some.answers}
+                answers, broken = some.all("answers"), some.all("broken")
+                begun = sum(error.began for error in broken)
+                statuses = {answer.status for answer in answers}
                 fault = ""
                 if code:
                     fault = f"exit code {code}"
@@ -353,11 +372,11 @@ def torture_stops(folder, stops=20):
                     fault = f"took {took:.1f} s"
                 elif statuses != {200}:
                     fault = f"answers {statuses}"
-                elif some.broken if heeds else some.half:
-                    fault = f"{some.broken} lost, {some.half} of them begun"
+                elif broken if heeds else begun:
+                    fault = f"{len(broken)} lost, {begun} of them begun"
                 who = "heed" if heeds else "do not heed"
                 tally.note(f"stop {number} under clients that {who}", fault, took)
-                tally.found["answers"] += len(some.answers)
+                tally.found["answers"] += len(answers)
     return tally
 
 
@@ -367,7 +386,7 @@ def torture_slow(folder, clients=200):
     if not shutil.which("nginx"):
         tally.found["no nginx on this machine"] = 1
         return tally
-    with serving(folder) as service, edge(folder, service.port) as port:
+    with served(folder) as service, edge(folder, service.port) as port:
         head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n"
         starts = [b"", head, head + b"Content-Type: application/json\r\n\r\n"]
         with contextlib.ExitStack() as held:

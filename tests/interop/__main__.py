@@ -16,17 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
+from service.artifact import load_model
+
+from ..running import serving
+from .report import Case
+
 ROOT = Path(__file__).parents[2]
 TOKEN = "a token for nothing but tests"
 HERE = Path(__file__).parent
 PAGE = ROOT / "docs/conformance.md"
-sys.path.insert(0, str(ROOT / "tests"))
-
-from conftest import Service  # noqa: E402 - found by the line above
-
-from service.artifact import load_model  # noqa: E402
-
-from .report import Case  # noqa: E402
 
 # script -> the environment that it runs in; "" is this one.
 SCRIPTS = {
@@ -131,15 +129,11 @@ def main(names: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         train(Path(folder))
         model, log = Path(folder, "model.pickle"), Path(folder, "log.txt")
-        service = Service(model, log, admin_token=TOKEN)
-        try:
-            service.wait_until_ready()
+        with serving(model, log, admin_token=TOKEN) as service:
             case = Path(folder, "case.json")
             case.write_text(json.dumps(asdict(make_case(service.port, Path(folder)))))
             for name in names or SCRIPTS:
                 found += run(name, case)
-        finally:
-            service.kill()
     if not names:
         PAGE.write_text(render(found))
     failed = [said for said in found if said["fault"]]
