@@ -21,7 +21,7 @@ from .doors import Doors
 from .errors import BadInput, Refusal
 from .ids import new_id
 from .roads import MODEL_VERSION, Answer, Roads, receive
-from .wire import JSON
+from .wire import ALWAYS, JSON, POLICY, SAFE_POLICY
 
 REQUEST_ID = "X-Request-ID"
 SHORT_CUT = "/predict"
@@ -31,16 +31,6 @@ ID, ROUTE = "isoserve.request_id", "isoserve.route"
 
 # A request id ends up in logs and headers, so it holds nothing that could forge either.
 _GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-
-# Every page in a browser may read the answers, as Seldon's clients rely on. But they are for
-# programs: no browser shall guess at their type, or run, frame or keep them.
-ALWAYS = (
-    ("Access-Control-Allow-Origin", "*"),
-    ("X-Content-Type-Options", "nosniff"),
-    ("Cache-Control", "no-store"),
-)
-POLICY = "Content-Security-Policy"
-SAFE_POLICY = (POLICY, "default-src 'none'; frame-ancestors 'none'")
 
 _STATUS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _CLASS = [f"{digit}xx" for digit in range(10)]
