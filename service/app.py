@@ -67,7 +67,7 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     )
     key = settings.read_api_key()
     gate = Gate(settings.rows_in_flight, settings.threads)
-    doors = Doors(gate, Key(key, *filter(None, [token])) if key else None)
+    doors = Doors(gate, Key(key, *filter(None, [token])) if key else None, settings.model_name)
     feedback = begin_feedback(state.path, settings.window, settings.feedback_days)
     roads = Roads(
         desk,
@@ -175,6 +175,9 @@ def _answer_errors(app: Flask) -> None:
 
     @app.errorhandler(404)
     def not_found(error: HTTPException) -> Response:
+        if request.path.startswith("/v2/repository/models/") and "admin" not in app.blueprints:
+            hint = " without an admin token (ISOSERVE_ADMIN_TOKEN); docs/model.md tells more"
+            return refuse(NotFound(f"there is no route {request.path[:100]}{hint}"))
         hint = nearest(request.path, [rule.rule for rule in app.url_map.iter_rules()])
         return refuse(NotFound(f"there is no route {request.path[:100]}{hint}"))
 

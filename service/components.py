@@ -65,12 +65,12 @@ class Detector:
             BadInput: other columns than the model's, or a missing value where it knows none.
         """
         if rows.missing and not self.takes_missing:
-            raise BadInput(f"{rows.first_missing()}; this model takes no missing values")
+            raise BadInput(f"{rows.first_missing()}; this model takes none")
         return rows.arranged(self.model.features, self.by_name and self.model.named)
 
     @cached_property
     def takes_missing(self) -> bool:
-        """Whether null may stand for a missing value: the model was trained with such."""
+        """Whether values may be missing: the model was trained with such."""
         card = self.model.card
         return card is not None and card.allow_missing
 

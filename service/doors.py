@@ -20,6 +20,9 @@ from typing import Any
 
 from .errors import Refusal, Unauthorized, Unavailable
 
+LATE = "isoserve.late"
+"""In a request's environ: it has waited for too long, and is to be refused."""
+
 READINESS = frozenset(
     {"/ready", "/ping", "/health/status", "/api/v1.0/health/status", "/v2/health/ready"}
 )
@@ -35,6 +38,9 @@ to score them: no more of these bodies are in work than there are threads."""
 
 # A request of so many rows is worth tens of milliseconds; shorter ones are waited for.
 _LARGE = 10_000
+
+# One is read while another is scored; each more would only make all take longer.
+_MOST_LARGE = 2
 
 # Seconds since the start on the machine's clock, a thread's number, and what it answers.
 _FLIGHT = struct.Struct("=dQ112s")
@@ -64,9 +70,16 @@ class Gate:
     """
 
     def __init__(self, most_rows: int, threads: int) -> None:
-        self._most, self._most_large = most_rows, max(1, threads - 1)
+        self._most, self._most_large = most_rows, max(1, min(threads - 1, _MOST_LARGE))
         self._rows = self._large = 0
         self._lock = threading.Lock()
+        self.refused = 0.0
+        """When somebody was refused here last, on the machine's clock; 0 if nobody was."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows are in work."""
+        return self._rows
 
     def let_in(self, rows: int) -> Stay:
         """Let a request in, until the `with` block ends.
@@ -78,6 +91,7 @@ class Gate:
         with self._lock:
             full = self._rows + rows > self._most or (large and self._large >= self._most_large)
             if self._rows and full:
+                self.refused = monotonic()
                 raise Unavailable(
                     f"{self._rows:,} rows are being scored already; send this again in a second"
                 )
@@ -118,6 +132,44 @@ def estimate_rows(body: bytes, columns: int) -> int:
     """
     commas = body.count(b",", 0, _SAMPLE) * max(len(body), _SAMPLE) // _SAMPLE
     return max(commas, len(body) // _NUMBER) // columns + 1
+
+
+class Patience:
+    """Tells which requests wait for too long, in all processes forked after it was made.
+
+    Everybody waits a little now and then, and nobody is refused for it. But when work comes faster
+    than it can be done, waits would grow without end; so after a long one, only as many requests
+    are taken as keep the workers busy, and those are answered as soon as ever.
+    """
+
+    LONG, CROWD = 0.05, 16
+    """Seconds of a wait, and requests that came meanwhile, with which there is too much to do. A
+    full gate tells the same."""
+    SHORT, BUSY = 0.005, 500
+    """Seconds of a wait, or rows in work beside which it comes, that then make a request late."""
+    QUIET, ENOUGH = 1.0, 30.0
+    """Seconds without anybody late, and in all, after which that ends."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._until = memoryview(mmap.mmap(-1, 8)).cast("d")
+        self._began = memoryview(mmap.mmap(-1, 8)).cast("d")
+
+    def ends(self, since: float, now: float, behind: int) -> bool:
+        """Return whether a request is late that waits since then, with so many behind it."""
+        waited, calm = now - since, now > self._until[0]
+        if calm and now > self._gate.refused + self.QUIET:
+            if waited < self.LONG or behind < self.CROWD:
+                return False
+        elif waited < self.SHORT and self._gate.rows < self.BUSY:
+            return False
+        if calm:
+            self._began[0] = now
+        elif now - self._began[0] > self.ENOUGH:  # they who ask at once again may be all there are
+            self._until[0] = 0.0
+            return False
+        self._until[0] = now + self.QUIET
+        return True
 
 
 class Switch:
@@ -196,9 +248,14 @@ class Doors:
 
     gate: Gate
     key: Key | None = None
+    model_name: str = "isoserve"
     stopping: Switch = field(default_factory=Switch)
     """Whether the service drains: it answers still, but is not ready for more."""
     flights: Flights = field(default_factory=lambda: Flights(1))
+    patience: Patience = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.patience = Patience(self.gate)
 
     def refusal(self, environ: Mapping[str, Any]) -> Refusal | None:
         """Return why a request comes no further, if it does not.
@@ -206,14 +263,19 @@ class Doors:
         Only asked when a key is needed or the service is stopping.
         """
         path = environ["PATH_INFO"]
-        ready = path in READINESS or _MODEL_READY.fullmatch(path) is not None
-        if ready:
-            return Unavailable("the service is stopping") if self.stopping else None
+        if asks_readiness(path):
+            known = path in READINESS or path.startswith(f"/v2/models/{self.model_name}/")
+            return Unavailable("the service is stopping") if known and self.stopping else None
         if environ.get("REQUEST_METHOD") == "OPTIONS":
             return None  # a browser asks without the key whether it may send it
         if self.key is None or path in LIVENESS or self.key.fits(environ):
             return None
         return Unauthorized("this takes the header X-API-Key, or Authorization: Bearer, and a key")
+
+
+def asks_readiness(path: str) -> bool:
+    """Return whether a path asks if the service, or a model, is ready for requests."""
+    return path in READINESS or _MODEL_READY.fullmatch(path) is not None
 
 
 def _bearer(header: str) -> str:

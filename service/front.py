@@ -17,9 +17,10 @@ from typing import Any
 import structlog
 
 from .counts import OTHER
-from .doors import Doors
-from .errors import BadInput, Refusal
+from .doors import LATE, Doors
+from .errors import BadInput, Refusal, Unavailable
 from .ids import new_id
+from .open_inference import JSON_LENGTH
 from .roads import MODEL_VERSION, Answer, Roads, receive
 from .wire import ALWAYS, JSON, POLICY, SAFE_POLICY
 
@@ -31,6 +32,14 @@ ID, ROUTE = "isoserve.request_id", "isoserve.route"
 
 # A request id ends up in logs and headers, so it holds nothing that could forge either.
 _GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+# What of the headers a page in a browser may read, too.
+EXPOSED = (
+    "Access-Control-Expose-Headers",
+    f"{REQUEST_ID}, {MODEL_VERSION}, {JSON_LENGTH}, Retry-After",
+)
+
+_LATE = "more requests wait than can be answered in time; send this again in a second"
 
 _STATUS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _CLASS = [f"{digit}xx" for digit in range(10)]
@@ -90,7 +99,9 @@ class Front:
         if "HTTP_HOST" not in environ and environ["SERVER_PROTOCOL"] == "HTTP/1.1":
             return BadInput("an HTTP/1.1 request has the header Host")
         doors = self._doors
-        return doors.refusal(environ) if doors.key or doors.stopping else None
+        if (doors.key or doors.stopping) and (refusal := doors.refusal(environ)):
+            return refusal
+        return Unavailable(_LATE) if LATE in environ else None
 
     def _is_plain(self, environ: Environ) -> bool:
         return (
@@ -122,6 +133,8 @@ class Front:
             headers.append(SAFE_POLICY)
         if MODEL_VERSION not in known:
             headers.append((MODEL_VERSION, self._roads.desk.detector.model.version))
+        if "HTTP_ORIGIN" in environ:
+            headers.append(EXPOSED)
         headers += ((REQUEST_ID, environ[ID]), *ALWAYS)
         if self._access_log:
             log.info(

@@ -18,6 +18,9 @@ EXAMPLE = '{"dataframe_split": {"columns": ["a", "b"], "data": [[1, 2]]}}'
 
 CSV = "text/csv"
 
+# What stands for a missing value in CSV, beside nothing and NaN: pandas' words.
+_MISSING = frozenset({"", "NA", "N/A", "n/a", "<NA>", "NULL", "null", "None"})
+
 
 def decode_request(body: bytes, content_type: str, limits: Limits) -> Rows:
     """Read a table: JSON in one of MLflow's four forms, or CSV with a line of names.
@@ -120,7 +123,10 @@ _FORMS: dict[str, Callable[[str, Any, Limits], Rows]] = {
 
 
 def _decode_csv(body: bytes, limits: Limits) -> Rows:
-    """Read comma-separated values; row 0 is the first line after the names."""
+    """Read comma-separated values; row 0 is the first line after the names.
+
+    An empty cell is a missing value, and so is what pandas takes for one.
+    """
     try:
         lines = [
             line for line in csv.reader(io.StringIO(body.decode("utf-8-sig"), newline="")) if line
@@ -130,6 +136,7 @@ def _decode_csv(body: bytes, limits: Limits) -> Rows:
     if not lines:
         raise BadInput("the body is empty; send a line of names and a line for each row")
     names, *rows = lines
+    cells = [[None if cell.strip() in _MISSING else cell for cell in row] for row in rows]
     if rows and len(rows[0]) != len(names):
         raise BadInput(f"row 0 has {count(len(rows[0]), 'column')}, the line of names {len(names)}")
-    return Rows.parse(rows, names, limits)
+    return Rows.parse(cells, names, limits)

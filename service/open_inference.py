@@ -71,10 +71,24 @@ class Request:
     """The name of the prediction; empty when none was sent."""
     outputs: Mapping[str, bool]
     """The tensors to answer with, and whether each goes as bytes."""
+    is_line: bool = False
+    """Whether its one input has a single dimension, which makes it a column."""
 
     def wants(self, output: str) -> bool:
         """Return whether an output was asked for."""
         return output in self.outputs
+
+    def arranged(self, arrange: Callable[[Rows], Rows]) -> Rows:
+        """Return what `arrange` makes of the rows; BadInput tells whom a column surprises."""
+        try:
+            return arrange(self.rows)
+        except BadInput as error:
+            if not self.is_line:
+                raise
+            n = len(self.rows)
+            raise BadInput(
+                f"{error}; the shape [{n}] is one column, one row is [1, {n}]"
+            ) from error
 
     def named(self, new_id: Callable[[], str]) -> Request:
         """Return the request with the id that it came with, else a new one."""
@@ -234,6 +248,7 @@ def _decode(value: Any, raw: bytes, limits: Limits) -> Request:
         rows=_table(tensors, limits),
         id=value.get("id") or "",
         outputs=_decode_outputs(value.get("outputs"), parameters),
+        is_line=len(inputs) == 1 and len(inputs[0]["shape"]) == 1,
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import __version__
+from .doors import LIVENESS, asks_readiness
 from .mlflow import CSV
 from .open_inference import DATATYPES, JSON_LENGTH, OUTPUTS
 from .wire import JSON
@@ -32,7 +33,7 @@ _TAGS = {
 
 _ERRORS = {
     400: "The request is not what the route takes; the text names what and where.",
-    401: "The admin token is missing or wrong.",
+    401: "The key, or for a change the admin token, is missing or wrong.",
     404: "There is no such thing.",
     409: "The service as it is does not allow it.",
     413: "The request is over a limit of bytes, rows, columns or depth.",
@@ -41,29 +42,46 @@ _ERRORS = {
 }
 
 
-def describe(name: str, version: str, columns: list[str], with_admin: bool = False) -> Schema:
-    """Return the document of a service with this model: its name, version and columns."""
+def describe(
+    name: str,
+    version: str,
+    columns: list[str],
+    with_admin: bool = False,
+    with_key: bool = False,
+) -> Schema:
+    """Return the document of a service with this model: its name, version and columns.
+
+    `with_key` says whether it asks for a key.
+    """
     admin = _admin_paths(name) if with_admin else {}
+    keys: list[Schema] = [{"key": []}, {"bearer": []}]
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "isoserve",
             "version": __version__,
             "summary": "Outlier detection with an Isolation Forest.",
-            "description": "With an API key set, every route but health answers 401 without it.",
+            "description": "Where the service has an API key, every route but health asks for it.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "tags": [{"name": tag, "description": text} for tag, text in _TAGS.items()],
-        "paths": _with_ids(
-            _seldon_paths()
-            | _open_inference_paths(name, version)
-            | admin
-            | _mlflow_paths()
-            | _our_paths()
+        "security": keys if with_key else [{}, *keys],
+        "paths": _with_doors(
+            _with_ids(
+                _seldon_paths()
+                | _open_inference_paths(name, version)
+                | admin
+                | _mlflow_paths()
+                | _our_paths()
+            )
         ),
         "components": {
             "schemas": _schemas(columns),
-            "securitySchemes": {"admin": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                "bearer": {"type": "http", "scheme": "bearer", "description": "the same key"},
+                "admin": {"type": "http", "scheme": "bearer", "description": "the admin token"},
+            },
             "headers": {
                 "X-Request-ID": _header("names the request; yours, where you sent a good one"),
                 "X-Model-Version": _header("the first 12 digits of the model file's SHA-256"),
@@ -78,6 +96,21 @@ def _with_ids(paths: Schema) -> Schema:
         for method, operation in operations.items():
             words = re.findall(r"[A-Za-z0-9]+", path.replace("v1.0", "v1").replace("v0.1", "v0"))
             operation["operationId"] = "_".join([method, *words])
+    return paths
+
+
+def _with_doors(paths: Schema) -> Schema:
+    """Add to each operation what the doors may answer in its stead."""
+    for path, operations in paths.items():
+        ready = asks_readiness(path)
+        for operation in operations.values():
+            schema = _ERROR_SCHEMAS[operation["tags"][0]]
+            if path in LIVENESS or ready:
+                operation["security"] = []
+            else:
+                operation["responses"]["401"] = _error(401, schema)
+            if ready:
+                operation["responses"]["503"] = _error(503, schema)
     return paths
 
 
@@ -219,7 +252,8 @@ def _mlflow_paths() -> Schema:
         "content": _json("InvocationsRequest") | {CSV: {"schema": {"type": "string"}}},
         "required": True,
     }
-    asks = {"parameters": [scores], "requestBody": body}
+    encoding = _in_header("Content-Encoding", _STRING, "gzip or deflate")
+    asks = {"parameters": [scores, encoding], "requestBody": body}
     invoke = _operation(
         "Tell which rows are outliers.", "MLflow", "Predictions", asks, [400, 413, 415, 503]
     )
@@ -366,7 +400,7 @@ def _schemas(columns: list[str]) -> Schema:
     cell: Schema = {
         "type": ["number", "boolean", "string", "null"],
         "description": "a finite number; numeric strings and booleans count as such, "
-        "and null is a missing value where the model was trained with such",
+        "and null is a missing value, for a model that was trained with such",
     }
     row = _list(cell, minItems=len(columns), maxItems=len(columns), examples=[[0] * len(columns)])
     table = _list(row, minItems=1)

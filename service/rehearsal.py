@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from .errors import count
 
 _FAILED = "failed"
-_CLOCK = 2  # seconds by the clock for each of a processor
+_CLOCK = 5  # seconds by the clock for each of a processor: a busy machine is no attack
 _PAGE = resource.getpagesize()
 
 _DEATHS = {
@@ -42,8 +42,8 @@ class Fell(Exception):
 def rehearse(act: Callable[[], Any], seconds: int, memory: int) -> Any:
     """Call `act` in a child process and return what it returned, as JSON would.
 
-    It may use `seconds` of a processor (twice that by the clock), and `memory` bytes beside what
-    this process has.
+    It may use `seconds` of a processor (five times that by the clock), and `memory` bytes beside
+    what this process has.
 
     Raises:
         Fell: it crashed, took too much, or raised an exception.

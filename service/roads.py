@@ -133,15 +133,18 @@ class Roads:
             request = open_inference.decode_request(body, json_length, self.limits)
             request = request.named(self.new_puid)
             detector = self.desk.detector
-            rows, with_samples = detector.arrange(request.rows), request.wants("score_samples")
+            rows, with_samples = request.arranged(detector.arrange), request.wants("score_samples")
             verdict, _ = self.desk.predict(rows, request.id, detector, with_samples)
             shares = detector.explain(rows) if request.wants("contributions") else None
             answer, length = open_inference.encode_answer(request, self.model_name, verdict, shares)
         kind = JSON if length is None else BYTES
         return Answer(200, answer, kind, verdict.version, json_length=length)
 
-    def invocations(self, body: bytes, content_type: str, with_scores: bool = False) -> Answer:
+    def invocations(
+        self, body: bytes, content_type: str, encoding: str = "", with_scores: bool = False
+    ) -> Answer:
         """Answer a table as MLflow's scoring server does."""
+        body = unpack(body, encoding, self.limits.body_bytes)
         with self.let_in(body):
             rows = mlflow.decode_request(body, content_type, self.limits)
             verdict, _ = self.desk.predict(rows, self.new_puid())

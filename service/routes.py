@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, current_app, redirect, request
+from werkzeug.wrappers import Response as WSGIResponse
 
 from . import __version__, open_inference, seldon_v1
 from .artifact import Model
@@ -197,8 +199,9 @@ def _add_open_inference(routes: Blueprint, roads: Roads) -> None:
 def _add_mlflow(routes: Blueprint, roads: Roads) -> None:
     @routes.post("/invocations")
     def invocations() -> Response:
-        body, scores = read_plain_body(roads.limits.body_bytes), read_switch("scores")
-        return reply(roads.invocations(body, request.content_type or "", scores))
+        body, scores = read_body(roads.limits.body_bytes), read_switch("scores")
+        encoding = request.headers.get("Content-Encoding", "")
+        return reply(roads.invocations(body, request.content_type or "", encoding, scores))
 
     @routes.get("/version")
     def version() -> Response:
@@ -215,11 +218,14 @@ def _add_documents(routes: Blueprint, roads: Roads) -> None:
             model.version,
             list(model.features),
             with_admin="admin" in current_app.blueprints,
+            with_key=current_app.extensions["isoserve doors"].key is not None,
         )
         return reply(Answer(200, render_json(described, in_order=True)))
 
-    @routes.get("/docs")
-    def page() -> Response:
+    @routes.get("/docs", strict_slashes=False)
+    def page() -> Response | WSGIResponse:
+        if request.path.endswith("/"):  # from there the page would look for its files elsewhere
+            return redirect("../docs", HTTPStatus.PERMANENT_REDIRECT)
         answer = file_response("index.html")
         answer.headers["Content-Security-Policy"] = PAGE_POLICY
         return answer

@@ -8,9 +8,11 @@ looks at it.
 from __future__ import annotations
 
 import re
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from math import isfinite
 from typing import Any
 
@@ -21,7 +23,7 @@ from .errors import BadInput, TooLarge, count, nearest
 
 Floats = NDArray[np.float64]
 
-# Rows that are read in about a millisecond.
+# Rows, or cells, that are read in about a millisecond.
 _PIECE = 4096
 
 # Seldon's ways not to name a column.
@@ -63,11 +65,11 @@ class Rows:
     def parse(cls, cells: Any, names: Sequence[str] = (), limits: Limits | None = None) -> Rows:
         """Check a table: nested lists, as JSON gives them, or an array.
 
-        Numeric strings and booleans count as numbers, and None (null) is a missing value; whether
-        the model takes those is its detector's affair. Rows and columns are counted from 0.
+        Numeric strings and booleans count as numbers, and None (null) and NaN are missing values;
+        whether the model takes those is its detector's affair. Rows and columns are counted from 0.
 
         Raises:
-            BadInput: not a table of finite numbers; the text names row and column.
+            BadInput: not a table of numbers, or one is infinite; the text names row and column.
             TooLarge: more rows or columns than `limits`.
 
         >>> Rows.parse([[1, "2.5"]]).values
@@ -81,16 +83,15 @@ class Rows:
             raise BadInput(_fault(cells, names)) from error
         if values.ndim != 2 or not values.size:
             raise BadInput(_fault(cells, names))
-        if _is_finite(values):
-            return cls(values, tuple(names))
-        if not _all_none(cells, ~np.isfinite(values)):
+        missing = not _is_finite(values)
+        if missing and np.isinf(values).any():
             raise BadInput(_fault(cells, names))
-        return cls(values, tuple(names), missing=True)
+        return cls(values, tuple(names), missing)
 
     def first_missing(self) -> str:
         """Say where the first missing value is."""
         i, j = np.argwhere(np.isnan(self.values))[0].tolist()
-        return f"row {i}, column {_column(j, self.names)}: null is not a number"
+        return f"row {i}, column {_column(j, self.names)}: a missing value (null, NaN or empty)"
 
     @classmethod
     def fold(
@@ -108,11 +109,12 @@ class Rows:
         if limits is not None:
             _check_shape(n_rows, n_columns, limits)
         try:
-            values = np.array(cells, dtype=np.float64)
+            values = _as_array(cells)
         except (ValueError, TypeError, OverflowError):
             values = np.empty(0)
-        if values.ndim == 1 and values.size and np.isfinite(values).all():
-            return cls(values.reshape(n_rows, n_columns), tuple(names))
+        if values.ndim == 1 and values.size and not np.isinf(values).any():
+            missing = bool(np.isnan(values).any())
+            return cls(values.reshape(n_rows, n_columns), tuple(names), missing)
         listed = cells.tolist() if isinstance(cells, np.ndarray) else cells
         table = [listed[i : i + n_columns] for i in range(0, len(listed), n_columns or 1)]
         return cls.parse(table, names)
@@ -196,12 +198,44 @@ class Verdict:
 def _as_array(cells: Any) -> Floats:
     """Return the cells as an array of whatever shape they have.
 
-    Many rows are taken a piece at a time, because other threads wait while numpy reads lists.
+    Many are taken a piece at a time, because other threads wait while lists are read.
     """
-    if not isinstance(cells, list) or len(cells) <= _PIECE:
+    if isinstance(cells, np.ndarray) and cells.dtype.kind in "OU":
+        cells = cells.tolist()
+    if not isinstance(cells, list):
         return np.array(cells, dtype=np.float64)
-    pieces = [cells[i : i + _PIECE] for i in range(0, len(cells), _PIECE)]
-    return np.concatenate([np.array(piece, dtype=np.float64) for piece in pieces])
+    if len(cells) <= _PIECE:
+        return _read_piece(cells)
+    return np.concatenate(
+        [_read_piece(cells[i : i + _PIECE]) for i in range(0, len(cells), _PIECE)]
+    )
+
+
+def _read_piece(piece: list[Any]) -> Floats:
+    """Return a few rows, or a few cells, as an array; ValueError where they are none."""
+    is_table = isinstance(piece[0], list) if piece else False
+    cells = piece
+    if is_table:
+        cells = piece[0] if len(piece) == 1 else list(chain.from_iterable(piece))
+    try:
+        values = np.frombuffer(array("d", cells))
+    except TypeError:  # texts or None among them
+        texts = "".join(cell for cell in cells if isinstance(cell, str))
+        if not may_spell_numbers(texts):
+            raise ValueError("a text that is no number") from None
+        return np.array(piece, dtype=np.float64)
+    if is_table and len(piece) > 1 and len(set(map(len, piece))) > 1:
+        raise ValueError("rows of several lengths")
+    return values.reshape(len(piece), -1) if is_table else values
+
+
+def may_spell_numbers(text: str) -> bool:
+    """Return whether a text has nothing that Python takes for a number and nobody else does.
+
+    >>> may_spell_numbers("1.5e3"), may_spell_numbers("1_000"), may_spell_numbers("\u0663")
+    (True, False, False)
+    """
+    return text.isascii() and "_" not in text
 
 
 def _is_finite(values: Floats) -> bool:
@@ -244,7 +278,7 @@ def _expected(features: tuple[str, ...]) -> str:
 
 
 def _fault(cells: Any, names: Sequence[str]) -> str:
-    """Say what keeps `cells` from being a table of finite numbers: the first fault, row by row."""
+    """Say what keeps `cells` from being a table of numbers: the first fault, row by row."""
     if isinstance(cells, np.ndarray):
         cells = cells.tolist()
     if not isinstance(cells, list):
@@ -274,12 +308,6 @@ def _column(j: int, names: Sequence[str]) -> str:
     return f"{j} ({_short(names[j])})" if j < len(names) else str(j)
 
 
-def _all_none(cells: Any, odd: NDArray[np.bool_]) -> bool:
-    """Return whether the odd cells of a table came as None, and not as the text NaN or as inf."""
-    places = np.argwhere(odd).tolist()
-    return isinstance(cells, list) and all(cells[i][j] is None for i, j in places)
-
-
 def _cell_fault(cell: Any) -> str | None:
     if cell is None:
         return None
@@ -288,12 +316,12 @@ def _cell_fault(cell: Any) -> str | None:
     if isinstance(cell, dict):
         return "an object is not a number"
     try:
-        number = float(cell)
+        number = float(cell if may_spell_numbers(str(cell)) else "")
     except ValueError:
         return f"{_short(cell)} is not a number"
     except OverflowError:
         return "the number is too large for 64 bits"
-    return None if np.isfinite(number) else f"{_short(cell)} is not a finite number"
+    return f"{_short(cell)} is not a finite number" if np.isinf(number) else None
 
 
 def _short(cell: Any) -> str:

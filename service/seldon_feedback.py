@@ -14,7 +14,7 @@ from typing import Any
 from .counts import Totals
 from .errors import BadInput, TooLarge, count, nearest
 from .quality import Learned
-from .rows import Limits, Rows
+from .rows import Limits, Rows, may_spell_numbers
 from .seldon_v1 import decode_message, encode_gauges, gauge
 
 EXAMPLE = '{"response": {"meta": {"puid": "..."}}, "truth": {"data": {"ndarray": [0, 1]}}}'
@@ -150,7 +150,7 @@ def _decode_reward(reward: Any) -> float | None:
     if reward is None:
         return None
     try:
-        if isinstance(reward, bool):
+        if isinstance(reward, bool) or not may_spell_numbers(str(reward)):
             raise ValueError
         number = float(reward)
     except (TypeError, ValueError, OverflowError) as error:
@@ -208,7 +208,7 @@ def _decode_truth(i: int, value: Any) -> int:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     try:
-        number = float(value)
+        number = float(value) if may_spell_numbers(str(value)) else math.nan
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if number == -1:

@@ -24,6 +24,7 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from .doors import Doors, Flight, Flights, Gate
 from .errors import BadSetting
+from .overheard import Overheard, overhear
 from .seldon_v1 import encode_error
 from .settings import Settings
 from .wire import ALWAYS, SAFE_POLICY, render_json
@@ -104,6 +105,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.flights = Flights(self.cfg.threads)  # before the fork: the parent reads them, too
+        self.asked = 0
 
     def init_process(self) -> None:
         """Begin, in the new process."""
@@ -132,6 +134,36 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Return the seconds that a thread may take for what it does now."""
         timeout: int = self.cfg.timeout
         return max(timeout, CHANGE_SECONDS) if _changes_the_model(frame) else timeout
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Let a request wait for a thread."""
+        self.asked += 1
+        conn.since, conn.number = time.monotonic(), self.asked
+        super().enqueue_req(conn)
+
+    def handle(self, conn: Any) -> Any:
+        """Answer the next request of a connection, unless it has waited for too long."""
+        behind, patience = self.asked - conn.number, self.app.doors.patience
+        late = patience.ends(conn.since, time.monotonic(), behind) and overhear(conn.sock)
+        return self.turn_away(conn, late) if late else super().handle(conn)
+
+    def turn_away(self, conn: Any, late: Overheard) -> bool:
+        """Refuse a request without reading it; return whether its connection can stay."""
+        lines: list[str] = []
+
+        def start(status: str, headers: list[tuple[str, str]], _: Any = None) -> None:
+            lines.append(f"HTTP/1.1 {status}")
+            lines.extend(f"{name}: {value}" for name, value in headers)
+
+        body = b"".join(self.wsgi(late.environ, start))
+        conn.init()
+        conn.sock.setblocking(True)
+        try:
+            conn.sock.recv(late.length, socket.MSG_WAITALL)
+            conn.sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+        except OSError:  # its client has gone
+            return False
+        return not self.app.doors.stopping
 
     def is_parent_alive(self) -> bool:
         """Return whether there is somebody to work for; without, answer what came and end."""

@@ -37,6 +37,7 @@ _SORTED = _AS_IT_IS | orjson.OPT_SORT_KEYS
 _PACKINGS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRING_OR_NAN = re.compile(rb"(" + _STRING.pattern + rb")|NaN", re.DOTALL)
 _BRACES_TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -44,7 +45,8 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 def decode_json(body: bytes, decode: Callable[[Any], Decoded], max_depth: int = 8) -> Decoded:
     """Read one JSON value and hand it to `decode`.
 
-    NaN, Infinity and numbers beyond 64 bits are not JSON; of a doubled key the last one counts.
+    NaN is read, though it is not JSON, since numpy's and pandas' users send it; Infinity and
+    numbers beyond 64 bits are not. Of a doubled key the last one counts.
 
     Raises:
         BadInput: not JSON, or what `decode` says of the value.
@@ -55,7 +57,10 @@ def decode_json(body: bytes, decode: Callable[[Any], Decoded], max_depth: int = 
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        _blame_a_number(body, decode)
+        value = _read_loosely(body, error)
+        if _is_json_but_for_nan(body):
+            return decode(value)
+        decode(value)  # which names the cell of an infinity
         raise BadInput(f"{NO_JSON}: {error}") from error
     return decode(value)
 
@@ -109,18 +114,28 @@ def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
     return unpacked
 
 
-def _blame_a_number(body: bytes, decode: Callable[[Any], Any]) -> None:
-    """Let `decode` name the cell of a NaN or an infinity: Python's own reader lets those by."""
+def _read_loosely(body: bytes, error: orjson.JSONDecodeError) -> Any:
+    """Read JSON with NaN and infinities in it, as Python's own reader does."""
     try:
-        value = json.loads(body, parse_int=_parse_int)
+        return json.loads(body, parse_int=_parse_int)
     except (ValueError, RecursionError):
-        return
-    decode(value)
+        raise BadInput(f"{NO_JSON}: {error}") from error
+
+
+def _is_json_but_for_nan(body: bytes) -> bool:
+    if b"NaN" not in body:
+        return False
+    try:
+        orjson.loads(_STRING_OR_NAN.sub(lambda found: found[1] or b"null", body))
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def _parse_int(text: str) -> int | float:
-    """Read a whole number; one with more digits than Python takes is infinite to us anyway."""
-    return int(text) if len(text) < 1000 else float(text)
+    """Read a whole number as orjson does: one beyond 64 bits as a float, perhaps infinite."""
+    number = int(text) if len(text) < 21 else 2**64
+    return number if -(2**63) <= number < 2**64 else float(text)
 
 
 def _is_deeper(body: bytes, limit: int) -> bool:

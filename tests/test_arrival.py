@@ -80,7 +80,7 @@ def test_no_json_is_told_in_seldons_words(content_type, query, body, text):
 
 def test_a_part_that_is_no_json_is_named():
     with pytest.raises(BadInput, match=r"^the part 'data' cannot be read: Can't find JSON"):
-        read(PARTS, "", parts(("meta", "{}"), ("data", "[NaN]")))
+        read(PARTS, "", parts(("meta", "{}"), ("data", "[Infinity]")))
 
 
 @pytest.mark.parametrize(

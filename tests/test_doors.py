@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from service.doors import Doors, Flights, Gate, Key, Switch, estimate_rows
+from service.doors import Doors, Flights, Gate, Key, Patience, Switch, estimate_rows
 from service.errors import Unauthorized, Unavailable
 
 KEY = "a key for nothing but tests"
@@ -71,6 +71,61 @@ def test_a_request_that_fails_leaves_the_gate_too():
     for _ in range(3):
         with pytest.raises(ZeroDivisionError), gate.let_in(1):
             raise ZeroDivisionError
+
+
+@pytest.fixture
+def gate():
+    return Gate(most_rows=1000, threads=4)
+
+
+@pytest.mark.parametrize(("waited", "behind"), [(0.04, 1000), (60, 15)])
+def test_nobody_is_late_who_waits_a_little_or_in_a_short_line(gate, waited, behind):
+    patience = Patience(gate)
+    with gate.let_in(1000):
+        assert not any(patience.ends(now - waited, now, behind) for now in range(100, 200))
+
+
+def test_after_one_long_wait_a_short_one_is_too_long_for_a_second(gate):
+    patience = Patience(gate)
+    assert patience.ends(100.0, 100.1, 16)
+    assert patience.ends(100.99, 101.0, 0)
+    assert not patience.ends(101.0, 101.001, 0)
+    assert patience.ends(101.8, 101.9, 0)
+    assert not patience.ends(102.98, 103.0, 0)
+
+
+def test_while_that_lasts_who_comes_beside_many_rows_is_late_at_once(gate):
+    patience = Patience(gate)
+    assert patience.ends(100.0, 100.1, 16)
+    with gate.let_in(400):
+        assert not patience.ends(100.3, 100.3, 0)
+        with gate.let_in(100):
+            assert patience.ends(100.3, 100.3, 0)
+
+
+def test_it_lasts_no_longer_than_half_a_minute_whoever_asks_again(gate):
+    patience = Patience(gate)
+    assert patience.ends(199.9, 200, 16)
+    late = [patience.ends(200 + n / 2 - 0.01, 200 + n / 2, 0) for n in range(1, 80)]
+    assert late == [True] * 60 + [False] * 19
+
+
+def test_a_full_gate_begins_it_too(gate, monkeypatch):
+    monkeypatch.setattr("service.doors.monotonic", lambda: 100.0)
+    patience = Patience(gate)
+    with gate.let_in(1000):
+        with pytest.raises(Unavailable):
+            gate.let_in(1)
+        assert patience.ends(100.5, 100.5, 0)
+    assert not patience.ends(100.5, 100.5, 0)
+
+
+def test_what_one_process_finds_too_long_holds_for_all(gate):
+    patience = Patience(gate)
+    if not (child := os.fork()):
+        os._exit(not patience.ends(100.0, 100.1, 16))
+    assert os.waitpid(child, 0)[1] == 0
+    assert patience.ends(100.2, 100.3, 0)
 
 
 @pytest.mark.parametrize(
@@ -161,5 +216,7 @@ def test_a_service_that_stops_is_not_ready_but_lives_and_answers():
     doors = Doors(Gate(1, 1))
     doors.stopping.turn_on()
     assert refusal(doors, "/ready") is refusal(doors, "/v2/health/ready") is Unavailable
+    assert refusal(doors, "/v2/models/isoserve/versions/1/ready") is Unavailable
+    assert doors.refusal({"PATH_INFO": "/v2/models/none/ready"}) is None  # there is no such model
     assert doors.refusal({"PATH_INFO": "/live"}) is None
     assert doors.refusal({"PATH_INFO": "/predict"}) is None

@@ -97,7 +97,7 @@ def test_a_number_that_is_none_is_named(client):
     for body, words in (
         ('{"reward": NaN}', "reward is nan"),
         ('{"truth": {"data": {"ndarray": [0, Infinity]}}}', "truth 1 is inf"),
-        ('{"request": {"data": {"ndarray": [[1, NaN]]}}}', "row 0, column 1: nan"),
+        ('{"request": {"data": {"ndarray": [[1, Infinity]]}}}', "row 0, column 1: inf"),
     ):
         answer = client.post("/send-feedback", data=body, content_type="application/json")
         assert answer.status_code == BAD
@@ -137,7 +137,7 @@ def test_a_missing_value_is_scored_again_only_where_the_model_takes_it(make_clie
     rows = [NORMAL, [60.0, None]]
     status, words = say(make_client(), [1], "p", row=0, rows=rows)
     assert status == BAD
-    assert words.startswith("row 1, column 1: null is not a number")
+    assert words.startswith("row 1, column 1: a missing value")
     write_card(allow_missing=True)
     status, known = say(make_client(), [1], "p", row=1, rows=rows)
     assert (status, known["nb_labels_tot"]) == (OK, 1)

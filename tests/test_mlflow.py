@@ -45,6 +45,13 @@ def test_csv_has_a_line_of_names(text):
     assert rows.names == NAMED
 
 
+@pytest.mark.parametrize("cell", [b"", b" ", b'""', b"NaN", b"nan", b"NA", b"null"])
+def test_an_empty_cell_of_csv_or_nan_is_missing(cell):
+    rows = decode(b"a,b\n" + cell + b",2\n3,4\n", "text/csv")
+    assert rows.missing
+    assert np.isnan(rows.values).tolist() == [[True, False], [False, False]]
+
+
 @pytest.mark.parametrize(
     ("body", "text"),
     [
@@ -85,8 +92,10 @@ def test_what_is_no_table_is_refused_in_words(body, text):
         (b"a,b\n", "there are no rows"),
         (b"a,b\n1\n", "row 0 has 1 column, the line of names 2"),
         (b"a,b\n1,2\n3\n", "row 1 has 1 column, row 0 has 2"),
-        (b"a,b\n1,\n", "row 0, column 1 ('b'): '' is not a number"),
-        (b"a,b\n1,nan\n", "row 0, column 1 ('b'): 'nan' is not a finite number"),
+        (b"a,b\n1,x\n", "row 0, column 1 ('b'): 'x' is not a number"),
+        (b"a,b\n1,1_000\n", "row 0, column 1 ('b'): '1_000' is not a number"),
+        ("a,b\n1,\u0663\n".encode(), "row 0, column 1 ('b'): '\u0663' is not a number"),
+        (b"a,b\n,inf\n", "row 0, column 1 ('b'): 'inf' is not a finite number"),
         (b"\xff", "the body is not CSV: "),
         (b'a\n"' + b"x" * 200_000, "the body is not CSV: "),
     ],

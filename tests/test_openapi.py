@@ -1,4 +1,6 @@
 import re
+from http import HTTPStatus
+from urllib.parse import urljoin
 
 import pytest
 import schemathesis
@@ -41,6 +43,35 @@ def test_admin_routes_are_described_only_where_there_are_any(make_client):
     assert not any("load" in path for path in document(make_client())["paths"])
 
 
+def operations(client):
+    items = document(client)["paths"].items()
+    return {(path, method): one for path, item in items for method, one in item.items()}
+
+
+def test_a_key_is_asked_for_where_there_is_one_and_health_is_free(make_client):
+    locked = make_client(api_key="x" * 16, admin_token="y" * 16)
+    found = locked.get("/openapi.json", headers={"X-API-Key": "x" * 16}).json
+    assert found["security"] == [{"key": []}, {"bearer": []}]
+    values = {"name": "isoserve", "model": "isoserve", "version": found["info"]["version"]}
+    for path, item in found["paths"].items():
+        for method, operation in item.items():
+            where = re.sub("{(.*?)}", lambda name: values[name[1]], path)
+            answer = locked.open(where, method=method.upper())
+            told = "401" in operation["responses"]
+            assert told == (answer.status_code == HTTPStatus.UNAUTHORIZED), path
+            assert told == (operation.get("security") != []), path
+    assert {} in document(make_client())["security"]
+
+
+def test_whatever_asks_for_readiness_may_hear_that_the_service_stops(client):
+    client.application.extensions["isoserve doors"].stopping.turn_on()
+    for (path, method), operation in operations(client).items():
+        where = path.replace("{model}", "isoserve")
+        if method == "get" and "{" not in where:
+            stopping = client.get(where).status_code == HTTPStatus.SERVICE_UNAVAILABLE
+            assert ("503" in operation["responses"]) >= stopping, path
+
+
 def test_the_document_is_valid_and_each_schema_is_used(client):
     found = document(client)
     assert found["openapi"] == "3.1.0"
@@ -72,3 +103,9 @@ def test_the_page_needs_nothing_from_elsewhere(client):
     for name in re.findall('(?:src|href)="(docs/[^"]+)"', page.text):
         assert client.get(f"/{name}").status_code == 200
     assert client.get("/docs/..%2Froutes.py").status_code == 404
+
+
+def test_the_page_with_a_slash_leads_to_the_page(client):
+    asked = client.get("/docs/")
+    assert asked.status_code == HTTPStatus.PERMANENT_REDIRECT
+    assert urljoin("/before/docs/", asked.headers["Location"]) == "/before/docs"

@@ -4,6 +4,7 @@ import gzip
 import json
 import zlib
 from http import HTTPStatus
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import numpy as np
@@ -12,9 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from service.artifact import Feature
+
 ROWS = [[1.0, 2.0], [60.0, 40.0]]
 MESSAGE = {"data": {"ndarray": ROWS}}
-REQUEST = {"inputs": [{"name": "x", "shape": [2, 2], "datatype": "FP64", "data": ROWS}]}
+TENSOR = {"name": "x", "shape": [2, 2], "datatype": "FP64", "data": ROWS}
+REQUEST = {"inputs": [TENSOR]}
 MODEL = "/v2/models/isoserve"
 
 
@@ -67,11 +71,11 @@ def inputs(table, flat=False):
     return json.dumps({"inputs": [head]}).encode()
 
 
-def columns(table):
+def columns(table, **parameters):
     shape = [len(table)]
     heads = [{"name": f"{j}", "shape": shape, "datatype": "FP64", "data": table[:, j].tolist()}
              for j in range(2)]  # fmt: skip
-    return json.dumps({"inputs": heads}).encode()
+    return json.dumps({"inputs": heads, "parameters": parameters}).encode()
 
 
 def with_bytes(table):
@@ -109,7 +113,8 @@ def records(table):
 
 
 def csv(table):
-    return "a,b\n" + "".join(f"{a!r},{b!r}\n" for a, b in table.tolist())
+    lines = (["" if cell is None else repr(cell) for cell in row] for row in table.tolist())
+    return "a,b\n" + "".join(",".join(line) + "\n" for line in lines)
 
 
 ROADS = {
@@ -128,6 +133,7 @@ ROADS = {
     "infer": infer(lambda t: (inputs(t), {})),
     "infer flat": infer(lambda t: (inputs(t, flat=True), {})),
     "infer columns": infer(lambda t: (columns(t), {})),
+    "infer pd": infer(lambda t: (columns(t, content_type="pd"), {})),
     "infer binary": infer(with_bytes),
     "infer binary both ways": infer_in_bytes,
     "infer gzip": infer(lambda t: (gzip.compress(inputs(t)), {"Content-Encoding": "gzip"})),
@@ -140,20 +146,66 @@ ROADS = {
 }
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    hnp.arrays(
-        np.float64,
-        st.tuples(st.integers(1, 5), st.just(2)),
-        elements=st.floats(allow_nan=False, allow_infinity=False),
-    )
-)
-def test_any_finite_table_gets_scikit_learns_scores_by_every_road(client, forest, table):
+IN_BYTES = ("infer binary", "infer binary both ways")
+
+
+def make_tables(allow_nan):
+    cells = st.floats(allow_nan=False, allow_infinity=False)
+    if allow_nan:
+        cells |= st.just(np.nan)
+    return hnp.arrays(np.float64, st.tuples(st.integers(1, 5), st.just(2)), elements=cells)
+
+
+def score(forest, table):
     with np.errstate(over="ignore"):
         in_range = np.clip(table, -3e38, 3e38)  # scikit-learn refuses more; ours reads infinity
-    expected = forest.decision_function(in_range).tolist()
+    return forest.decision_function(in_range).tolist()
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(table=make_tables(allow_nan=False))
+def test_any_finite_table_gets_scikit_learns_scores_by_every_road(client, forest, table):
     for road, send in ROADS.items():
-        assert send(client, table) == expected, road
+        assert send(client, table) == score(forest, table), road
+
+
+@pytest.fixture
+def gaps(write_card, make_client):
+    """A service whose model was trained with missing values; its columns have no other names."""
+    names = [Feature(name, "float", [0.0] * 101) for name in ("a", "b")]
+    write_card(allow_missing=True, features=names)
+    return make_client(names="position")
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(table=make_tables(allow_nan=True))
+def test_missing_values_come_by_every_road_as_null_nan_or_an_empty_cell(gaps, forest, table):
+    nothing = np.where(np.isnan(table), None, table)
+    for road, send in ROADS.items():
+        assert send(gaps, table) == score(forest, table), road
+        if road not in IN_BYTES:
+            assert send(gaps, nothing) == score(forest, table), road
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_a_model_that_knows_no_missing_values_refuses_them_by_every_road(client, road):
+    sent = []
+
+    def post(*args, **kwargs):
+        sent.append(client.post(*args, **kwargs))
+        return sent[-1]
+
+    with pytest.raises((KeyError, TypeError, AssertionError)):
+        ROADS[road](SimpleNamespace(post=post), np.array([[1.0, 2.0], [3.0, np.nan]]))
+    assert sent[0].status_code == HTTPStatus.BAD_REQUEST
+    assert "row 1, column 1" in sent[0].text
+    assert "a missing value (null, NaN or empty); this model takes none" in sent[0].text
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_infinities_are_refused_by_every_road(gaps, road):
+    with pytest.raises((KeyError, TypeError, AssertionError)):
+        ROADS[road](gaps, np.array([[1.0, 2.0], [np.nan, -np.inf]]))
 
 
 def test_each_road_counts_its_rows_once(client):
@@ -239,8 +291,14 @@ def test_answers_can_do_without_the_gauges(make_client):
 
 
 def test_every_answer_may_be_read_by_every_page(client):
-    for answer in (client.get("/live"), client.post("/predict", json=MESSAGE), client.get("/no")):
+    page = {"Origin": "https://example.org"}
+    for answer in (
+        client.get("/live", headers=page),
+        client.post("/predict", json=MESSAGE, headers=page),
+        client.get("/no", headers=page),
+    ):
         assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        assert "X-Model-Version" in answer.headers["Access-Control-Expose-Headers"]
     asked = {"Access-Control-Request-Headers": "content-type"}
     before = client.options("/predict", headers=asked)
     assert before.status_code == HTTPStatus.OK
@@ -279,9 +337,13 @@ def test_the_repository_lists_the_one_model(client, body):
         (f"GET {MODEL}/infer", None, 405, f"{MODEL}/infer takes POST, not GET"),
         (f"POST {MODEL}/infer", {}, 400, "there are no inputs"),
         ("POST /v2/repository/index", [], 400, "the body is empty or an object"),
-        ("POST /v2/repository/models/isoserve/unload", {}, 404, "there is no route"),
+        (f"POST {MODEL}/infer", {"inputs": [{**TENSOR, "shape": [2], "data": [1, 2]}]},
+         400, "rows have 1 column; this model expects 2: f0, f1; the shape [2] is one column, one"),
+        ("GET /v2/models/none/ready", None, 404, "there is no model 'none'"),
+        ("POST /v2/repository/models/isoserve/load", {}, 404, "there is no route /v2/repository/"
+         "models/isoserve/load without an admin token (ISOSERVE_ADMIN_TOKEN); docs/model.md tells"),
     ],
-)
+)  # fmt: skip
 def test_faults_under_v2_have_its_shape(client, asked, body, status, text):
     method, path = asked.split()
     answer = client.open(path, method=method, json=body)
@@ -306,6 +368,22 @@ def test_bodies_that_cannot_be_read_are_refused(make_client, headers, body, stat
     answer = client.post(f"{MODEL}/infer", data=body, headers=headers)
     assert answer.status_code == status
     assert set(answer.json) == {"error"}
+
+
+TEXT = b"a,b\n60,40\n"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)]
+)
+def test_mlflows_road_takes_packed_bodies_within_the_bound(make_client, encoding, pack):
+    client = make_client(max_body_bytes=1000)
+    headers = {"Content-Encoding": encoding, "Content-Type": "text/csv"}
+    for body, status in ((pack(TEXT), 200), (pack(b"1," * 1000), 413), (TEXT, 400)):
+        answer = client.post("/invocations", data=body, headers=headers)
+        assert answer.status_code == status
+        assert set(answer.json) == ({"predictions"} if status == 200 else {"error_code", "message"})
+    assert answer.json["message"].startswith(f"the body is not packed with {encoding}: ")
 
 
 def test_faults_of_mlflows_road_have_its_shape(client):

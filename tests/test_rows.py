@@ -40,11 +40,14 @@ def test_numeric_strings_and_booleans_count_as_numbers():
         ([[[1]]], "row 0, column 0: a list is too deep; a table has two dimensions"),
         ([[1, {}]], "row 0, column 1: an object is not a number"),
         ([[None, 2], [3, "x"]], "row 1, column 1: 'x' is not a number"),
-        ([[None, "nan"]], "row 0, column 1: 'nan' is not a finite number"),
+        ([["nan", "inf"]], "row 0, column 1: 'inf' is not a finite number"),
+        ([[1, "1_000"]], "row 0, column 1: '1_000' is not a number"),
+        ([[1, None], ["\u0663", 2]], "row 1, column 0: '\u0663' is not a number"),
+        ([[1, 2], "12"], "row 1 is a string, not a list of numbers"),
+        ([[1, 2], {"1": 0, "2": 0}], "row 1 is an object, not a list of numbers"),
         ([[None, float("inf")]], "row 0, column 1: inf is not a finite number"),
         ([[1, "abc"]], "row 0, column 1: 'abc' is not a number"),
         ([[1, ""]], "row 0, column 1: '' is not a number"),
-        ([["nan", 1]], "row 0, column 0: 'nan' is not a finite number"),
         ([[float("inf")]], "row 0, column 0: inf is not a finite number"),
         ([[10**400]], "row 0, column 0: the number is too large for 64 bits"),
         (
@@ -68,14 +71,36 @@ def test_null_is_a_missing_value_and_its_place_is_known():
     rows = Rows.parse([[1, "2"], [None, 4]], ["mean", "sd"])
     assert rows.missing
     assert np.isnan(rows.values).tolist() == [[False, False], [True, False]]
-    assert rows.first_missing() == "row 1, column 0 ('mean'): null is not a number"
+    place = "row 1, column 0 ('mean'): a missing value (null, NaN or empty)"
+    assert rows.first_missing() == place
     assert rows.arranged(("sd", "mean")).missing
     assert not Rows.parse([[1, 2]]).missing
 
 
-def test_nan_in_an_array_is_no_missing_value():
-    with pytest.raises(BadInput, match="row 0, column 0: nan is not a finite number"):
-        Rows.parse(np.array([[np.nan]]))
+@pytest.mark.parametrize(
+    "cells",
+    [np.array([[1, np.nan]]), [[1, float("nan")]], [["1", "NaN"]], np.array([["1", "nan"]])],
+)
+def test_nan_is_a_missing_value_wherever_it_comes_from(cells):
+    rows = Rows.parse(cells)
+    assert rows.missing
+    assert np.isnan(rows.values).tolist() == [[False, True]]
+    with pytest.raises(BadInput, match=r"row 1, column 0: '?inf'? is not a finite number"):
+        Rows.parse([*np.asarray(cells).tolist(), [float("inf"), 1]])
+
+
+def test_many_rows_and_cells_are_read_in_pieces():
+    table = np.arange(20_000.0).reshape(-1, 2)
+    cells = table.tolist()
+    cells[9_000][1] = str(cells[9_000][1])
+    assert np.array_equal(Rows.parse(cells).values, table)
+    flat = [cell for row in cells for cell in row]
+    assert np.array_equal(Rows.fold(flat, 10_000, 2).values, table)
+    flat[18_001] = None
+    assert Rows.fold(flat, 10_000, 2).first_missing().startswith("row 9000, column 1: ")
+    for wrong, text in (([1], "row 9000 has 1 column"), ([1, "1_0"], "row 9000, column 1: '1_0'")):
+        with pytest.raises(BadInput, match=text):
+            Rows.parse([*cells[:9_000], wrong, *cells[9_001:]])
 
 
 def test_one_long_string_among_many_cells_does_not_fill_the_memory():
@@ -175,7 +200,7 @@ def test_a_cell_that_does_not_fold_is_named(cells, text):
 def test_none_is_missing_in_folded_cells_too():
     rows = Rows.fold([1, 2, None, 4], 2, 2, ["a", "b"])
     assert rows.missing
-    assert rows.first_missing() == "row 1, column 0 ('a'): null is not a number"
+    assert rows.first_missing().startswith("row 1, column 0 ('a'): a missing value")
     assert rows.at(np.array([1])).missing
 
 

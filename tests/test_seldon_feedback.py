@@ -89,6 +89,7 @@ def test_a_request_without_rows_is_no_hindrance():
         ({"reward": "good"}, "Invalid JSON: reward is 'good', not a number"),
         ({"reward": True}, "Invalid JSON: reward is 'True', not a number"),
         ({"reward": [1]}, "Invalid JSON: reward is '[1]', not a number"),
+        ({"reward": "1_0"}, "Invalid JSON: reward is '1_0', not a number"),
         ({"reward": "nan"}, "Invalid JSON: reward is nan, not a finite"),
         ({"reward": 1e39}, "Invalid JSON: reward is 1e+39, not a finite 32-bit number"),
         ({"reward": 10**400}, "Invalid JSON: reward is '1000"),

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -64,6 +65,13 @@ def test_a_service_starts_answers_logs_json_and_stops(folder, serve):
     service = serve(folder / "model.pickle", access_log=1)
     status, answer = service.post("/predict", {"data": {"ndarray": [[1, 1], [60, 40]]}})
     assert (status, answer["data"]["ndarray"]) == (200, [0, 1])
+    asked = {"Origin": "http://a.page", "Access-Control-Request-Method": "POST",
+             "Access-Control-Request-Headers": "content-type, x-api-key"}  # fmt: skip
+    url = f"http://127.0.0.1:{service.port}/predict"
+    with urllib.request.urlopen(urllib.request.Request(url, None, asked, method="OPTIONS")) as told:
+        assert told.headers["Access-Control-Allow-Origin"] == "*"
+        assert told.headers["Access-Control-Allow-Headers"] == "content-type, x-api-key"
+        assert "POST" in told.headers["Access-Control-Allow-Methods"]
     assert service.stop() == 0
     lines = [json.loads(line) for line in service.log.read_text().splitlines()]
     events = [line["event"] for line in lines]
@@ -389,3 +397,38 @@ def test_a_stop_while_the_model_loads_is_clean(tmp_path):
         assert b"loading" in process.stdout.readline()
         process.terminate()
         assert process.wait(10) == 0
+
+
+def test_who_waited_too_long_is_refused_unread_and_may_ask_again(serve, folder):
+    service = serve(folder / "model.pickle", workers=1, threads=1)
+    large = json.dumps({"data": {"ndarray": [[1.5, 2.5]] * 200_000}})
+    rows = json.dumps({"data": {"ndarray": [[1, 2]] * 500}})
+    asked = threading.Thread(
+        target=service.request,
+        args=("POST", "/predict", large, {"Content-Type": "application/json"}),
+    )
+    asked.start()
+    time.sleep(0.05)
+    waiting = []
+    for path in ("/predict", "/v2/models/isoserve/infer", *["/predict"] * 18):
+        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
+        headers = {"Content-Type": "application/json", "X-Request-ID": "mine"}
+        connection.request("POST", path, rows, headers)
+        waiting.append(connection)
+    answers = [connection.getresponse() for connection in waiting]
+    bodies = [json.loads(answer.read()) for answer in answers]
+    asked.join()
+    assert [answer.status for answer in answers] == [503] * 20
+    assert {answer.headers["Retry-After"] for answer in answers} == {"1"}
+    assert {answer.headers["X-Request-ID"] for answer in answers} == {"mine"}
+    assert "wait" in bodies[0]["status"]["info"]
+    assert "wait" in bodies[1]["error"]
+    time.sleep(1.1)
+    for connection in waiting:
+        connection.request("POST", "/predict", rows, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        assert answer.status == 200
+        answer.read()
+        connection.close()
+    metrics = service.request("GET", "/metrics")[1].decode()
+    assert 'isoserve_requests_total{route="other",status="5xx"} 20.0' in metrics

@@ -43,7 +43,9 @@ def test_what_is_not_json_is_refused_in_seldons_words(body):
         decode_json(body, same)
 
 
-@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"1" + b"0" * 400])
+@pytest.mark.parametrize(
+    "number", [b"Infinity", b"-Infinity", b"1e999", b"1" + b"0" * 400, b"NaN, -Infinity"]
+)
 def test_a_number_that_is_not_finite_is_shown_to_the_decoder_and_never_returned(number):
     seen = []
     with pytest.raises(BadInput, match="Can't find JSON in data"):
@@ -56,7 +58,16 @@ def test_the_decoders_sentence_wins_over_the_readers():
         raise BadInput("row 0, column 0: no")
 
     with pytest.raises(BadInput, match="row 0, column 0: no"):
-        decode_json(b"[NaN]", refuse)
+        decode_json(b"[Infinity]", refuse)
+
+
+def test_nan_is_read_where_python_writes_it():
+    value = decode_json(b'{"a": [NaN, 1], "NaN": "\\"NaN", "b": 1180591620717411303424}', same)
+    assert str(value) == """{'a': [nan, 1], 'NaN': '"NaN', 'b': 1.1805916207174113e+21}"""
+    assert render_json(value)
+    for body in (b'["NaN"', b"[NaN,]", b"NaNs", b"[-NaN]", b'[NaN, "\\ud800"]'):
+        with pytest.raises(BadInput, match="Can't find JSON in data"):
+            decode_json(body, same)
 
 
 @pytest.mark.parametrize("opening", [b"[", b'{"a":'])

@@ -10,11 +10,11 @@ import random
 import shutil
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import framing
@@ -269,45 +269,80 @@ def clients(port, number, body, pause=0.0, heed=None):
 
 
 def p99(seconds):
-    return statistics.quantiles(seconds, n=100)[98] if len(seconds) > 1 else float("inf")
+    """Return what 99 of 100 took no longer than."""
+    return sorted(seconds)[int(len(seconds) * 0.99)] if seconds else float("inf")
+
+
+@dataclass
+class Flood:
+    """What came of asking at a rate, in a process of its own."""
+
+    answers: list
+    broken: int
+    late: float
+    """Seconds by which the sending itself was late, at the 99th percentile."""
+
+    def seconds(self, status, since=0.0):
+        """Return how long each answer took that has this status."""
+        return [took for sent, got, took in self.answers if got == status and sent >= since]
+
+
+def flood(port, rate, seconds, rows):
+    command = [sys.executable, ROOT / "tests/flood.py", port, rate, seconds, rows]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+    return Flood(**json.loads(done.stdout))
 
 
 def torture_overload(folder, seconds=30):
-    """Four times as many large requests as can be scored: quick refusals, and answers in time."""
-    rows, tally = 20_000, Tally("requests of a flood answered in time")
-    body = json.dumps({"data": {"ndarray": np.ones((rows, 2)).tolist()}}).encode()
-    with served(folder, workers=1, rows_in_flight=rows, records=0) as service:
-        with clients(service.port, 1, body) as alone:
-            time.sleep(max(3, seconds / 5))
-        calm = [answer.seconds for answer in alone.all("answers")]
-        # As many as fit in four times over: each asks as often as one alone is answered.
-        with clients(service.port, 4, body, pause=statistics.median(calm) / 4) as flood:
-            ends, waits = time.monotonic() + seconds, []
-            while time.monotonic() < ends:
-                started = time.perf_counter()
-                status, _ = service.request("GET", "/live")
-                waits.append(time.perf_counter() - started)
-                tally.note("liveness", "" if status == 200 else str(status))
-                time.sleep(0.1)
-        with clients(service.port, 1, body) as after:
-            time.sleep(5)
-    answers, broken = flood.all("answers"), flood.all("broken")
-    accepted = [answer.seconds for answer in answers if answer.status == 200]
-    refused = [answer.seconds for answer in answers if answer.status == 503]
-    for answer in answers:
-        status = str(answer.status)
-        tally.note("flood", "" if status in ("200", "503") else status, answer.seconds, status)
-    tally.note("broken", "" if not broken else f"{len(broken)} broken connections")
-    told = f"p99 {p99(accepted):.3f} s under a flood, {p99(calm):.3f} s alone"
-    tally.note("accepted", "" if p99(accepted) < 3 * p99(calm) else told)
-    slow = statistics.median(refused) if refused else float("inf")
-    tally.note("refused", "" if slow < 0.05 else f"a refusal takes {slow:.3f} s")
-    calmed = [answer.seconds for answer in after.all("answers")]
-    back = statistics.median(calmed[-5:] or [float("inf")])
-    tally.note("after", "" if back < 2 * statistics.median(calm) else f"{back:.3f} s after it")
-    print(f"  alone {len(calm)} answers, {told}; refused in {slow * 1000:.1f} ms (median), "
-          f"{p99(refused) * 1000:.1f} ms (p99); liveness {max(waits):.3f} s at worst")  # fmt: skip
+    """Four times as much as can be done: what is taken is in time, the rest is refused at once."""
+    tally = Tally("requests of a flood answered or refused in time")
+    with served(folder) as service:
+        for rows in (5_000, 20_000):
+            _overload(tally, service, rows, seconds)
     return tally
+
+
+def _overload(tally, service, rows, seconds):
+    """Load a service lightly, then with four times its capacity, then lightly again."""
+    table = np.round(np.random.default_rng(16).lognormal(size=(rows, 2)), 3).tolist()
+    body = json.dumps({"data": {"ndarray": table}}).encode()
+    with clients(service.port, 4, body) as busy:
+        time.sleep(4)
+    capacity = sum(answer.status == 200 for answer in busy.all("answers")) / 4
+    calm = flood(service.port, capacity / 5, max(10, seconds / 3), rows).seconds(200)
+    waits, over = [], threading.Event()
+
+    def look():
+        while not over.is_set():
+            started = time.perf_counter()
+            status, _ = service.request("GET", "/live")
+            waits.append(time.perf_counter() - started)
+            fault = "" if status == 200 and waits[-1] < 0.5 else f"{status}, {waits[-1]:.2f} s"
+            tally.note(f"liveness under {rows} rows a request", fault, waits[-1])
+            over.wait(0.1)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    under = flood(service.port, 4 * capacity, seconds, rows)
+    after = flood(service.port, capacity / 5, 5, rows)
+    over.set()
+    looking.join()
+    taken, refused = under.seconds(200), under.seconds(503)
+    for _, status, took in under.answers:
+        tally.note(f"flood of {rows} rows a request",
+                   "" if status in (200, 503) else str(status), took, str(status))  # fmt: skip
+    told = (
+        f"{rows:,} rows a request, {4 * capacity:,.0f} requests a second: p99 of {len(taken):,} "
+        f"taken {p99(taken) * 1000:.1f} ms, of {len(calm):,} calm {p99(calm) * 1000:.1f}; p99 of "
+        f"{len(refused):,} refused {p99(refused) * 1000:.1f} ms; liveness at worst "
+        f"{max(waits) * 1000:.1f} ms; the client was late by {under.late * 1000:.1f} ms"
+    )
+    print(f"  {told}", flush=True)
+    back = p99(after.seconds(200, since=4))
+    tally.note("taken", "" if p99(taken) < 3 * p99(calm) else told)
+    tally.note("refused", "" if refused and p99(refused) < 0.05 else told)
+    tally.note("broken", "" if not under.broken else f"{under.broken} broken connections")
+    tally.note("after", "" if back < 2 * p99(calm) else f"{back:.3f} s after it; {told}")
 
 
 def torture_stops(folder, stops=20):
