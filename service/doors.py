@@ -142,7 +142,7 @@ class Patience:
     are taken as keep the workers busy, and those are answered as soon as ever.
     """
 
-    LONG, CROWD = 0.05, 16
+    LONG, CROWD = 0.03, 12
     """Seconds of a wait, and requests that came meanwhile, with which there is too much to do. A
     full gate tells the same."""
     SHORT, BUSY = 0.005, 500

@@ -78,7 +78,7 @@ def gate():
     return Gate(most_rows=1000, threads=4)
 
 
-@pytest.mark.parametrize(("waited", "behind"), [(0.04, 1000), (60, 15)])
+@pytest.mark.parametrize(("waited", "behind"), [(0.02, 1000), (60, 11)])
 def test_nobody_is_late_who_waits_a_little_or_in_a_short_line(gate, waited, behind):
     patience = Patience(gate)
     with gate.let_in(1000):
@@ -87,7 +87,7 @@ def test_nobody_is_late_who_waits_a_little_or_in_a_short_line(gate, waited, behi
 
 def test_after_one_long_wait_a_short_one_is_too_long_for_a_second(gate):
     patience = Patience(gate)
-    assert patience.ends(100.0, 100.1, 16)
+    assert patience.ends(100.0, 100.1, 12)
     assert patience.ends(100.99, 101.0, 0)
     assert not patience.ends(101.0, 101.001, 0)
     assert patience.ends(101.8, 101.9, 0)
@@ -96,7 +96,7 @@ def test_after_one_long_wait_a_short_one_is_too_long_for_a_second(gate):
 
 def test_while_that_lasts_who_comes_beside_many_rows_is_late_at_once(gate):
     patience = Patience(gate)
-    assert patience.ends(100.0, 100.1, 16)
+    assert patience.ends(100.0, 100.1, 12)
     with gate.let_in(400):
         assert not patience.ends(100.3, 100.3, 0)
         with gate.let_in(100):
@@ -105,7 +105,7 @@ def test_while_that_lasts_who_comes_beside_many_rows_is_late_at_once(gate):
 
 def test_it_lasts_no_longer_than_half_a_minute_whoever_asks_again(gate):
     patience = Patience(gate)
-    assert patience.ends(199.9, 200, 16)
+    assert patience.ends(199.9, 200, 12)
     late = [patience.ends(200 + n / 2 - 0.01, 200 + n / 2, 0) for n in range(1, 80)]
     assert late == [True] * 60 + [False] * 19
 
@@ -123,7 +123,7 @@ def test_a_full_gate_begins_it_too(gate, monkeypatch):
 def test_what_one_process_finds_too_long_holds_for_all(gate):
     patience = Patience(gate)
     if not (child := os.fork()):
-        os._exit(not patience.ends(100.0, 100.1, 16))
+        os._exit(not patience.ends(100.0, 100.1, 12))
     assert os.waitpid(child, 0)[1] == 0
     assert patience.ends(100.2, 100.3, 0)
 
