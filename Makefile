@@ -102,7 +102,7 @@ check-model: $(VENV)/serve.stamp ## check models/model.pickle, or FILE=other.pic
 	@$(RUN) -m service check $(FILE)
 
 storms: $(VENV)/all.stamp ## kill, fill the disk and turn back the clock under load, and count (ARGS=--tenth)
-	$(RUN) tests/storms.py $(ARGS)
+	$(RUN) -m tests.storms $(ARGS)
 
 alerts-a-day: $(VENV)/all.stamp ## count the alerts that the rules give on NAB's time series (ARGS=folder)
 	$(RUN) tests/alerts_on_nab.py $(ARGS)

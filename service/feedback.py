@@ -529,10 +529,7 @@ def begin_feedback(folder: Path, window: int = 100, keep_days: int = 0) -> Feedb
     reason = store.fault()
     store.close()
     if reason is not None:
-        aside = set_aside(store.path, reason)
-        for suffix in _BESIDE:
-            with suppress(FileNotFoundError):
-                Path(f"{store.path}{suffix}").rename(f"{aside}{suffix}")
+        set_aside(store.path, reason, _BESIDE)
     with suppress(Unavailable):  # which is logged
         store.forget_expired()
     store.close()

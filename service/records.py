@@ -391,7 +391,7 @@ def export_records(records: Records, path: Path) -> int:
     """Write the record as a table, .csv or .parquet, readable by its owner only; return its rows.
 
     Raises:
-        BadInput: another kind of file, it cannot be written, or pandas is not installed.
+        BadInput: another kind of file, it cannot be written, or pyarrow is not installed.
     """
     rows = records.read()
     columns: dict[str, Any] = {

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +28,9 @@ PIECE = 2048, 8192
 
 BLOCK = 24 * 1024
 """Bytes of row keys that stay at hand beside a small tree: half of a first-level cache."""
+
+AT_ONCE = 128
+"""Trees laid out together: many for speed, not all for the sake of memory."""
 
 _FLOAT64 = np.dtype(np.float64)
 
@@ -145,19 +148,19 @@ def compile_forest(forest: IsolationForest, threads: int | None = None) -> Compi
 
     `threads` share a large batch; by default as many as the process may use processors.
     """
-    trees = [_lay_out(tree) for tree in _trees(forest)]
-    nodes = np.concatenate([tree.nodes for tree in trees])
-    sizes = [len(tree.nodes) for tree in trees]
+    layouts = [_lay_out(trees) for trees in _some_at_once(_trees(forest))]
+    nodes = np.concatenate([layout.nodes for layout in layouts])
+    sizes = np.concatenate([layout.sizes for layout in layouts])
     if max(nodes["column"].max(), nodes["jump"].max()) <= np.iinfo(np.uint16).max:
         nodes = nodes.astype(walk.COMPACT)
     walk.kernels(nodes.dtype)  # compile now, in the parent of the workers
     return CompiledForest(
         nodes=nodes,
-        lengths=np.concatenate([tree.lengths for tree in trees]),
-        roots=np.cumsum([0, *sizes[:-1]], dtype=np.uint64),
-        depth=max(tree.depth for tree in trees),
+        lengths=np.concatenate([layout.lengths for layout in layouts]),
+        roots=_starts(sizes).astype(np.uint64),
+        depth=max(layout.depth for layout in layouts),
         n_features=forest.n_features_in_,
-        denominator=len(trees) * float(_average_path_length([forest._max_samples])[0]),
+        denominator=len(sizes) * float(_average_path_length([forest._max_samples])[0]),
         offset=float(forest.offset_),
         threads=threads or _processors(),
     )
@@ -170,7 +173,7 @@ def compile_walks() -> None:
 
 
 class _Tree(NamedTuple):
-    """One fitted tree as scikit-learn numbers its nodes: arrays (n_nodes,)."""
+    """A fitted tree as scikit-learn numbers its nodes, or several: arrays (n_nodes,)."""
 
     left: NDArray[np.intp]
     """The left child, negative in a leaf."""
@@ -186,9 +189,14 @@ class _Tree(NamedTuple):
 
 
 class _Layout(NamedTuple):
+    """Some trees as the walk takes them, one after another."""
+
     nodes: NDArray[np.void]
     lengths: Floats
+    sizes: NDArray[np.intp]
+    """(n_trees,) nodes of each tree."""
     depth: int
+    """Of the deepest tree."""
 
 
 def _trees(forest: IsolationForest) -> Iterator[_Tree]:
@@ -212,12 +220,21 @@ def _trees(forest: IsolationForest) -> Iterator[_Tree]:
         )
 
 
-def _lay_out(tree: _Tree) -> _Layout:
-    """Number a tree's nodes breadth first, which puts siblings side by side."""
-    levels = [np.zeros(1, np.intp)]
+def _some_at_once(trees: Iterator[_Tree]) -> Iterator[list[_Tree]]:
+    while some := list(islice(trees, AT_ONCE)):
+        yield some
+
+
+def _lay_out(trees: list[_Tree]) -> _Layout:
+    """Number the nodes of each tree breadth first, which puts siblings side by side."""
+    sizes = np.array([tree.left.size for tree in trees])
+    tree = _join(trees, sizes)
+    levels = [_starts(sizes)]
     while (parents := levels[-1][tree.left[levels[-1]] >= 0]).size:
         levels.append(np.stack([tree.left[parents], tree.right[parents]], axis=1).ravel())
     order = np.concatenate(levels)
+    number = np.repeat(np.arange(sizes.size), sizes)
+    order = order[np.argsort(number[order], kind="stable")]
     place = np.empty_like(order)
     place[order] = np.arange(order.size)
 
@@ -227,7 +244,19 @@ def _lay_out(tree: _Tree) -> _Layout:
     nodes["key"] = np.where(inner, walk.threshold_keys(tree.threshold[order]), walk.LEAF)
     nodes["column"] = np.where(inner, walk.LANES * column, 0)
     nodes["jump"] = np.where(inner, place[tree.left[order]] - place[order], 0)
-    return _Layout(nodes, _expected_lengths(tree, levels)[order], len(levels) - 1)
+    return _Layout(nodes, _expected_lengths(tree, levels)[order], sizes, len(levels) - 1)
+
+
+def _join(trees: list[_Tree], sizes: NDArray[np.intp]) -> _Tree:
+    """Put trees into one set of arrays, whose children are numbered throughout."""
+    joined = _Tree(*map(np.concatenate, zip(*trees, strict=True)))
+    first = np.repeat(_starts(sizes), sizes)
+    left = np.where(joined.left < 0, joined.left, joined.left + first)
+    return joined._replace(left=left, right=joined.right + first)
+
+
+def _starts(sizes: NDArray[np.intp]) -> NDArray[np.intp]:
+    return np.cumsum(sizes) - sizes
 
 
 def _expected_lengths(tree: _Tree, levels: list[NDArray[np.intp]]) -> Floats:

@@ -31,6 +31,9 @@ from .seldon_v1 import encode_error
 from .settings import Settings
 from .wire import render_json
 
+CHANGE_SECONDS = 300
+"""Seconds after which a change of the model hangs: more than two of the largest files take."""
+
 
 class Server(BaseApplication):  # type: ignore[misc]
     """Serve an application that this process has built: workers fork with the model loaded."""
@@ -121,10 +124,15 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             if flight.seconds > 1 and (frame := sys._current_frames().get(flight.thread)):
                 if _waits_for_its_client(frame):
                     self.flights.restart(flight.place)
-                elif flight.seconds > self.cfg.timeout:
+                elif flight.seconds > self._limit(frame):
                     stack = "".join(traceback.format_stack(frame))
                     tell_of_hanging(flight, f"worker {os.getpid()} is replaced", stack=stack)
                     self.alive = False  # what else it answers has the time of any stop
+
+    def _limit(self, frame: FrameType) -> float:
+        """Return the seconds that a thread may take for what it does now."""
+        timeout: int = self.cfg.timeout
+        return max(timeout, CHANGE_SECONDS) if _changes_the_model(frame) else timeout
 
     def enqueue_req(self, conn: Any) -> None:
         """Let a request wait for a thread."""
@@ -211,6 +219,12 @@ def _waits_for_its_client(frame: FrameType) -> bool:
     That is gunicorn's code, called by ours.
     """
     return str(frame.f_globals.get("__name__")).startswith("gunicorn.")
+
+
+def _changes_the_model(frame: FrameType) -> bool:
+    """Return whether a thread loads a model, or waits until the other workers have taken it."""
+    names = (outer.f_globals.get("__name__") for outer, _ in traceback.walk_stack(frame))
+    return f"{__package__}.swap" in names
 
 
 class _JsonPages:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from conftest import Service
+from running import serving
 
 ROOT = Path(__file__).parents[1]
 KEY, TOKEN = "a key for nothing but tests", "a token for nothing but tests"
@@ -44,10 +44,8 @@ def main(cases: str = "2000") -> int:
 def try_out(folder: Path, cases: int, **settings: str) -> int:
     """Try a service with these settings."""
     kind = "-".join(["service", *settings])
-    service = Service(folder / "model.pickle", folder / f"{kind}.log", **settings)
     print(f"\n== {kind}: {cases:,} requests a route", flush=True)
-    try:
-        service.wait_until_ready()
+    with serving(folder / "model.pickle", folder / f"{kind}.log", **settings) as service:
         document = folder / "openapi.json"
         document.write_bytes(service.request("GET", "/openapi.json", headers={"X-API-Key": KEY})[1])
         return subprocess.run(
@@ -66,8 +64,6 @@ def try_out(folder: Path, cases: int, **settings: str) -> int:
             cwd=folder,
             check=False,
         ).returncode
-    finally:
-        service.kill()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from prometheus_client.parser import text_string_to_metric_families
+from running import read_samples
 
 from service.app import create_app
 from service.artifact import Feature
@@ -27,9 +27,7 @@ def post(client, rows, route="/predict", **extra):
 
 def metrics(client):
     """Every sample of /metrics by name and labels."""
-    families = text_string_to_metric_families(client.get("/metrics").text)
-    samples = [sample for family in families for sample in family.samples]
-    return {(s.name, tuple(sorted(s.labels.items()))): s.value for s in samples}
+    return read_samples(client.get("/metrics").text)
 
 
 def value(client, name, **labels):

@@ -81,7 +81,7 @@ def test_the_record_is_exported(run, records, tmp_path):
     assert (code, said.startswith("6 rows are in")) == (0, True)
     table = pd.read_csv(tmp_path / "out.csv")
     assert table["puid"].tolist() == ["p0", "p0", "p1", "p1", "p2", "p2"]
-    assert table["time"][0] == "1970-01-01 00:00:01+00:00"
+    assert table["time"][0] == "1970-01-01 00:00:01.000000+00:00"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Service
+from running import Service
 
 from monitoring.load import Load, Mix
 from monitoring.panels import DASHBOARD, ask, panels, queries, wait_for_panels

@@ -291,7 +291,12 @@ def test_answers_can_do_without_the_gauges(make_client):
 
 
 def test_every_answer_may_be_read_by_every_page(client):
-    for answer in (client.get("/live"), client.post("/predict", json=MESSAGE), client.get("/no")):
+    page = {"Origin": "https://example.org"}
+    for answer in (
+        client.get("/live", headers=page),
+        client.post("/predict", json=MESSAGE, headers=page),
+        client.get("/no", headers=page),
+    ):
         assert answer.headers["Access-Control-Allow-Origin"] == "*"
         assert "X-Model-Version" in answer.headers["Access-Control-Expose-Headers"]
     asked = {"Access-Control-Request-Headers": "content-type"}

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import pickle
 import shutil
 import signal
 import socket
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -323,17 +325,40 @@ def test_a_worker_that_hangs_is_replaced_and_the_log_says_over_what(folder, serv
         assert "time.sleep" in line["stack"] or "in hang" in line["stack"]
 
 
-def test_a_slow_client_is_no_hung_worker(folder, serve):
-    service = serve(folder / "model.pickle", workers=1, timeout=1)
+# A service that takes its time to look at a model that is to be loaded.
+SLOW = """
+import runpy, time
+from service.swap import Rules
+look = Rules.open
+def open_slowly(*arguments, strict=False, **more):
+    time.sleep(3.5 * strict)
+    return look(*arguments, strict=strict, **more)
+Rules.open = open_slowly
+runpy.run_module("service", run_name="__main__")
+"""
+
+
+def test_neither_a_slow_client_nor_a_slow_load_is_a_hung_worker(folder, forest, serve):
+    token = "a token for nothing but tests"
+    service = serve(
+        folder / "model.pickle", command=("-c", SLOW), workers=1, timeout=2, admin_token=token
+    )
     wait_for(service.workers)
     workers, body = service.workers(), b'{"data":{"ndarray":[[1,1]]}}'
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+    (folder / "model.pickle").write_bytes(pickle.dumps(forest, protocol=4))  # other bytes
+    path, key = "/v2/repository/models/isoserve/load", {"Authorization": f"Bearer {token}"}
+    with (
+        ThreadPoolExecutor() as pool,
+        socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection,
+    ):
+        loading = pool.submit(service.request, "POST", path, b"", key)
         connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body))
         for part in (body[:9], body[9:]):
             time.sleep(1.7)
             connection.sendall(part)
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert loading.result()[0] == 200
     assert service.workers() == workers
 
 

@@ -1,7 +1,11 @@
 """A breath of two storms; `make storms` runs them all, and in full."""
 
 import pytest
-from storms import Answer, Tally, misled, run, storm_clock, storm_rows, storm_workers
+
+from tests.storms.__main__ import run
+from tests.storms.clients import Answer, misled
+from tests.storms.model import Tally
+from tests.storms.predictions import storm_clock, storm_rows, storm_workers
 
 
 @pytest.mark.slow

@@ -78,7 +78,7 @@ def test_the_same_file_changes_nothing(admin, pair, folder):
 
 def test_another_card_of_the_same_file_is_taken(admin, pair):
     pair.path.with_suffix(".json").write_bytes(
-        pair.a.card.replace(b'"training_outlier_share": 0.0', b'"training_outlier_share": 0.5')
+        pair.a.card.replace(b'"training_outlier_share": 0.125', b'"training_outlier_share": 0.5')
     )
     admin("threshold", {"threshold": -0.25})
     assert admin("load")[1]["changed"]
@@ -191,7 +191,7 @@ def test_every_worker_follows_and_so_do_the_ones_after_them(pair, tmp_path):
             with Load(service, pair, clients=2) as crowd:
                 os.kill(worker, signal.SIGKILL)
                 time.sleep(0.3)
-            assert {version for _, _, version in crowd.seen} == {pair.b.version}
+            assert {version for _, _, version in crowd.all("seen")} == {pair.b.version}
             assert [asker.faults for asker in crowd.askers] == [[], []]
         pair.put_alone(b"nothing")
         while "asked by watch; version" not in service.log.read_text():

@@ -1,5 +1,7 @@
 import stat
+import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -30,6 +32,37 @@ def test_whole_numbers_stay_whole_beside_an_empty_cell(tmp_path):
 def test_a_table_without_lines_has_its_columns(tmp_path):
     write_table({"time": (), "puid": ()}, tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text() == "time,puid\n"
+
+
+def test_no_cell_begins_a_line_of_its_own(tmp_path):
+    cells = ["a\rb", "a\nb", 'a",b', "a\r\n1970-01-01,x"]
+    write_table({"time": (0,) * 4, "puid": cells}, tmp_path / "out.csv")
+    assert pd.read_csv(tmp_path / "out.csv")["puid"].tolist() == cells
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_numbers_are_exact_over_many_lines(tmp_path, kind):
+    values = np.random.default_rng(16).lognormal(sigma=9, size=2500)
+    values[7] = np.nan
+    path = tmp_path / f"out.{kind}"
+    write_table({"time": range(2500), "x": values, "row": np.arange(2500, dtype=np.uint32)}, path)
+    table = pd.read_csv(path) if kind == "csv" else pd.read_parquet(path)
+    assert np.array_equal(table["x"], values, equal_nan=True)
+    assert table["row"].tolist() == list(range(2500))
+
+
+def test_a_server_without_pandas_and_pyarrow_writes_csv_and_says_what_parquet_needs(
+    tmp_path, monkeypatch
+):
+    for library in ("pandas", "pyarrow"):
+        monkeypatch.setitem(sys.modules, library, None)
+    write_table(COLUMNS, tmp_path / "out.csv")
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 3
+    with pytest.raises(
+        BadInput, match=r"out\.parquet needs pyarrow.*name a \.csv file, or install"
+    ):
+        write_table(COLUMNS, tmp_path / "out.parquet")
+    assert not (tmp_path / "out.parquet").exists()
 
 
 @pytest.mark.parametrize(

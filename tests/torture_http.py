@@ -22,9 +22,10 @@ from pathlib import Path
 import framing
 import numpy as np
 import structlog
-from conftest import Service
+from callers import JSON, Caller, Crowd, Unanswered
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from running import serving
 from sklearn.ensemble import IsolationForest
 from tally import Tally
 
@@ -33,7 +34,6 @@ from service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 CORPUS = Path(__file__).parent / "corpus"
-JSON = {"Content-Type": "application/json"}
 V2_ROW = b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP64","data":[1,2]}]}'
 ONE_ROW = b'{"data":{"ndarray":[[1,2]]}}'
 KINDS = ("application/json", "text/csv", "application/x-www-form-urlencoded", "text/plain", "")
@@ -89,15 +89,9 @@ def save_model(folder):
     return path
 
 
-@contextlib.contextmanager
-def serving(folder, **chosen):
+def served(folder, **chosen):
     """Serve a model for as long as the block lasts."""
-    service = Service(save_model(folder), folder / "service.log", **chosen)
-    try:
-        service.wait_until_ready()
-        yield service
-    finally:
-        service.kill()
+    return serving(save_model(folder), folder / "service.log", **chosen)
 
 
 def quiet():
@@ -162,7 +156,7 @@ def _refuse_constant(text):
 def torture_framing(folder):
     """Requests whose framing is a lie: one refusal each, and no log line but JSON."""
     tally = Tally("framing attacks refused")
-    with serving(folder, access_log=1) as service:
+    with served(folder, access_log=1) as service:
         for name, (request, statuses) in framing.ATTACKS.items():
             answer = framing.send(service.port, request)
             tally.note(name, framing.fault_of(answer, statuses), found=answer[9:12].decode())
@@ -195,7 +189,7 @@ def torture_edge(folder):
     if not shutil.which("nginx"):
         tally.found["no nginx on this machine"] = 1
         return tally
-    with serving(folder) as service, edge(folder, service.port) as port:
+    with served(folder) as service, edge(folder, service.port) as port:
         for name, (request, statuses) in AT_THE_EDGE.items():
             answer = framing.send(port, request)
             status = int(answer[9:12] or 0)
@@ -330,44 +324,30 @@ def torture_fuzz(folder, seconds=600):
     return tally
 
 
-class Clients:
-    """Clients that ask all the time; each answer is (sent, answered, status, seconds)."""
+class Client(Caller):
+    """Asks all the time, until told to stop or to heed; each answer is a `Reply`."""
 
-    def __init__(self, port, number, body, pause=0.0, heed=None):
-        self.port, self.body, self.pause, self.heed = port, body, pause, heed
-        self.answers, self.broken, self.half = [], 0, 0
-        self.stop = threading.Event()
-        self.threads = [threading.Thread(target=self.run, daemon=True) for _ in range(number)]
+    def __init__(self, port, body, pause, heed):
+        super().__init__(port)
+        self.body, self.pause, self.heed = body, pause, heed
+        self.answers, self.broken = [], []
 
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
+    def call(self):
+        if self.heed and self.heed.is_set():
+            self.stop.set()
+            return
+        try:
+            self.answers.append(self.post("/predict", self.body))
+        except Unanswered as error:
+            self.broken.append(error)
+            return
+        if self.pause:
+            self.stop.wait(self.pause)
 
-    def __exit__(self, *_):
-        self.stop.set()
-        for thread in self.threads:
-            thread.join(60)
 
-    def run(self):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        while not self.stop.is_set() and not (self.heed and self.heed.is_set()):
-            sent, answer = time.perf_counter(), None
-            try:
-                connection.request("POST", "/predict", self.body, JSON)
-                answer = connection.getresponse()
-                answer.read()
-            except (OSError, http.client.HTTPException):
-                self.broken += 1
-                self.half += answer is not None
-                connection.close()
-                time.sleep(0.01)
-                continue
-            now = time.perf_counter()
-            self.answers.append((sent, now, answer.status, now - sent))
-            if self.pause:
-                self.stop.wait(self.pause)
-        connection.close()
+def clients(port, number, body, pause=0.0, heed=None):
+    """Return clients that ask all the time."""
+    return Crowd(Client(port, body, pause, heed) for _ in range(number))
 
 
 def p99(seconds):
@@ -397,8 +377,8 @@ def flood(port, rate, seconds, rows):
 
 def torture_overload(folder, seconds=30):
     """Four times as much as can be done: what is taken is in time, the rest is refused at once."""
-    tally = Tally("requests of a flood answered or refused in time")
-    with serving(folder) as service:
+    tally, seconds = Tally("requests of a flood answered or refused in time"), max(15, seconds)
+    with served(folder) as service:
         for rows in (5_000, 20_000):
             _overload(tally, service, rows, seconds)
     return tally
@@ -408,10 +388,10 @@ def _overload(tally, service, rows, seconds):
     """Load a service lightly, then with four times its capacity, then lightly again."""
     table = np.round(np.random.default_rng(16).lognormal(size=(rows, 2)), 3).tolist()
     body = json.dumps({"data": {"ndarray": table}}).encode()
-    with Clients(service.port, 4, body) as busy:
+    with clients(service.port, 4, body) as busy:
         time.sleep(4)
-    capacity = sum(answer[2] == 200 for answer in busy.answers) / 4
-    calm = flood(service.port, capacity / 5, max(10, seconds / 3), rows).seconds(200)
+    capacity = sum(answer.status == 200 for answer in busy.all("answers")) / 4
+    calm = flood(service.port, capacity / 5, 10, rows).seconds(200)
     waits, over = [], threading.Event()
 
     def look():
@@ -452,9 +432,9 @@ def torture_stops(folder, stops=20):
     tally = Tally("stops without a lost answer")
     for number in range(stops):
         for heeds in (True, False):
-            with serving(folder, drain_seconds=2 if heeds else 1) as service:
+            with served(folder, drain_seconds=2 if heeds else 1) as service:
                 stopping = threading.Event()
-                with Clients(service.port, 16, ONE_ROW, heed=stopping if heeds else None) as some:
+                with clients(service.port, 16, ONE_ROW, heed=stopping if heeds else None) as some:
                     time.sleep(0.3)
                     started = time.monotonic()
                     service.process.send_signal(signal.SIGTERM)
@@ -464,7 +444,9 @@ def torture_stops(folder, stops=20):
                         stopping.set()
                     code = service.process.wait(timeout=30)
                     took = time.monotonic() - started
-                statuses = {answer[2] for answer in some.answers}
+                answers, broken = some.all("answers"), some.all("broken")
+                begun = sum(error.began for error in broken)
+                statuses = {answer.status for answer in answers}
                 fault = ""
                 if code:
                     fault = f"exit code {code}"
@@ -472,11 +454,11 @@ def torture_stops(folder, stops=20):
                     fault = f"took {took:.1f} s"
                 elif statuses != {200}:
                     fault = f"answers {statuses}"
-                elif some.broken if heeds else some.half:
-                    fault = f"{some.broken} lost, {some.half} of them begun"
+                elif broken if heeds else begun:
+                    fault = f"{len(broken)} lost, {begun} of them begun"
                 who = "heed" if heeds else "do not heed"
                 tally.note(f"stop {number} under clients that {who}", fault, took)
-                tally.found["answers"] += len(some.answers)
+                tally.found["answers"] += len(answers)
     return tally
 
 
@@ -486,7 +468,7 @@ def torture_slow(folder, clients=200):
     if not shutil.which("nginx"):
         tally.found["no nginx on this machine"] = 1
         return tally
-    with serving(folder) as service, edge(folder, service.port) as port:
+    with served(folder) as service, edge(folder, service.port) as port:
         head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n"
         starts = [b"", head, head + b"Content-Type: application/json\r\n\r\n"]
         with contextlib.ExitStack() as held:

@@ -8,7 +8,6 @@ model's, bit for bit.
 import contextlib
 import functools
 import hashlib
-import http.client
 import json
 import os
 import pickle
@@ -20,11 +19,11 @@ from dataclasses import dataclass
 
 import hostile
 import numpy as np
-from conftest import Service
+from callers import Caller, Crowd, Unanswered
+from cards import make_card
+from running import serving
 from sklearn.ensemble import IsolationForest
 from tally import Tally
-
-from service.artifact import Card, Feature, Golden
 
 TOKEN = "a token for nothing but torture"
 CLIENTS = 8
@@ -52,22 +51,7 @@ def make(seed):
     table = np.random.default_rng(16).lognormal(size=(2000, 2))
     forest = IsolationForest(n_estimators=50, random_state=seed).fit(table)
     content = pickle.dumps(forest, protocol=5)
-    card = Card(
-        created="2026-01-01T00:00:00+00:00",
-        dataset="torture",
-        rows=len(table),
-        features=[Feature(name, "float", [0.0] * 101) for name in ("mean", "sd")],
-        parameters={},
-        seed=seed,
-        offset=float(forest.offset_),
-        training_outlier_share=0.0,
-        allow_missing=False,
-        score_quantiles=[0.0] * 101,
-        golden=Golden(table[:32].tolist(), forest.decision_function(table[:32]).tolist()),
-        quality=None,
-        versions={},
-        files={"model.pickle": hashlib.sha256(content).hexdigest()},
-    )
+    card = make_card(content, forest, table, n_golden=32, seed=seed)
     scores = forest.decision_function(np.array(ROWS)).tolist()
     return Known(content, card.to_json().encode(), scores)
 
@@ -97,47 +81,34 @@ class Pair:
         self.path.write_bytes(content)
 
 
-class Asker(threading.Thread):
-    """Asks for the scores of one to four rows, again and again, on a connection that it keeps."""
+class Asker(Caller):
+    """Asks for the scores of one to four rows, again and again."""
 
-    def __init__(self, service, pair, seed):
-        super().__init__(daemon=True)
-        self.service, self.pair, self.chance = service, pair, random.Random(seed)
-        self.stop = threading.Event()
-        self.answers = 0
+    def __init__(self, port, pair, seed):
+        super().__init__(port)
+        self.pair, self.chance = pair, random.Random(seed)
         self.broken = []
         """When a connection broke."""
         self.seen = []
         """(sent, answered, version) of each answer."""
         self.faults = []
 
-    def run(self):
-        connection = http.client.HTTPConnection("127.0.0.1", self.service.port, timeout=30)
-        with contextlib.closing(connection):
-            while not self.stop.is_set():
-                sent = time.perf_counter()
-                try:
-                    version = self.ask(connection)
-                except (OSError, http.client.HTTPException):
-                    connection.close()
-                    self.broken.append(time.perf_counter())
-                    continue
-                self.seen.append((sent, time.perf_counter(), version))
-
-    def ask(self, connection):
-        """Send some rows; return the version that answered. Alternates between two ways in."""
+    def call(self):
+        """Ask about some rows; alternates between two ways in."""
         start, size = self.chance.randrange(96), self.chance.choice((1, 1, 4))
         rows = self.pair.rows[start : start + size]
         path = "/predict" if size == 1 else "/predict?scores=1"
-        body = json.dumps({"data": {"ndarray": rows}})
-        connection.request("POST", path, body, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        text = response.read()
-        version = response.headers["X-Model-Version"]
-        if response.status != 200:
-            self.faults.append(f"{response.status} {text[:200]!r}")
-            return version
-        meta = json.loads(text)["meta"]
+        try:
+            reply = self.post(path, json.dumps({"data": {"ndarray": rows}}))
+        except Unanswered:
+            self.broken.append(time.perf_counter())
+            return
+        version = reply.headers["X-Model-Version"]
+        self.seen.append((reply.sent, reply.ended, version))
+        if reply.status != 200:
+            self.faults.append(f"{reply.status} {reply.body[:200]!r}")
+            return
+        meta = json.loads(reply.body)["meta"]
         if size == 1:  # the mean of one score
             scores = [g["value"] for g in meta["metrics"] if g["key"] == "anomaly_score"]
         else:
@@ -145,52 +116,31 @@ class Asker(threading.Thread):
         model = self.pair.known.get(version)
         if model is None or scores != model.scores[start : start + size]:
             self.faults.append(f"version {version} does not score {scores}")
-        return version
 
 
-class Load:
+class Load(Crowd):
     """Askers at work on a service, in a `with` block."""
 
     def __init__(self, service, pair, clients=CLIENTS):
-        self.askers = [Asker(service, pair, seed) for seed in range(clients)]
-
-    def __enter__(self):
-        for asker in self.askers:
-            asker.start()
-        return self
-
-    def __exit__(self, *_):
-        for asker in self.askers:
-            asker.stop.set()
-        for asker in self.askers:
-            asker.join()
-
-    @property
-    def seen(self):
-        return [one for asker in self.askers for one in list(asker.seen)]
-
-    @property
-    def broken(self):
-        return [moment for asker in self.askers for moment in asker.broken]
+        super().__init__(Asker(service.port, pair, seed) for seed in range(clients))
 
     def judge(self, tally, may_break=False):
         """Note every request into a tally."""
-        for asker in self.askers:
-            for fault in asker.faults:
-                tally.note("request", fault)
-            tally.tried += len(asker.seen) - len(asker.faults)
-            tally.held += len(asker.seen) - len(asker.faults)
-            waits = [answered - sent for sent, answered, _ in asker.seen]
-            tally.worst = max([tally.worst, *waits])
-            if asker.broken and not may_break:
-                tally.note("request", f"{len(asker.broken)} connections broke")
-        tally.found["requests"] += len(self.seen)
+        seen, faults, broken = self.all("seen"), self.all("faults"), self.all("broken")
+        for fault in faults:
+            tally.note("request", fault)
+        tally.tried += len(seen) - len(faults)
+        tally.held += len(seen) - len(faults)
+        tally.worst = max([tally.worst, *(answered - sent for sent, answered, _ in seen)])
+        if broken and not may_break:
+            tally.note("request", f"{len(broken)} connections broke")
+        tally.found["requests"] += len(seen)
         if tally.worst > LATEST:
             tally.faults.append(f"an answer took {tally.worst:.2f} s")
 
     def judge_versions(self, tally, moment, version):
         """Check that every request sent after `moment` was answered by one version."""
-        others = {v for sent, _, v in self.seen if sent > moment and v != version}
+        others = {v for sent, _, v in self.all("seen") if sent > moment and v != version}
         if others:
             tally.faults.append(f"after a swap to {version}, {others} answered")
 
@@ -199,16 +149,9 @@ class Load:
 def served(folder, pair, **settings):
     """Serve model A of a pair; nothing of it is left."""
     pair.put(pair.a)
-    service = Service(
-        pair.path,
-        folder / "service.log",
-        **{"admin_token": TOKEN, "log_level": "WARNING", "workers": 2} | settings,
-    )
-    try:
-        service.wait_until_ready()
+    chosen = {"admin_token": TOKEN, "log_level": "WARNING", "workers": 2} | settings
+    with serving(pair.path, folder / "service.log", **chosen) as service:
         yield service
-    finally:
-        service.kill()
 
 
 def load(service):
@@ -221,9 +164,8 @@ def load(service):
 
 def failures(service):
     """Return how many models were refused, by the service's own count."""
-    page = service.request("GET", "/metrics")[1].decode().splitlines()
-    name = "isoserve_model_load_failures_total{"
-    return sum(float(line.split()[-1]) for line in page if line.startswith(name))
+    name = "isoserve_model_load_failures_total"
+    return sum(value for (sample, _), value in service.scrape().items() if sample == name)
 
 
 def torture_swaps(folder, swaps=20):
@@ -288,7 +230,7 @@ def torture_kills(folder, rounds=10):
             tally.found["workers killed"] += 3
             crowd.judge_versions(tally, moment, model.version)
             crowd.judge(tally, may_break=True)
-            alive = len(crowd.seen) > 0 and len(service.workers()) == 3
+            alive = len(crowd.all("seen")) > 0 and len(service.workers()) == 3
             tally.note(f"round {number}", "" if alive else "the service did not come back")
     return tally
 

@@ -16,16 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
+from service.artifact import load_model
+
+from ..running import serving
+from .report import Case
+
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 PAGE = ROOT / "docs/conformance.md"
-sys.path.insert(0, str(ROOT / "tests"))
-
-from conftest import Service  # noqa: E402 - found by the line above
-
-from service.artifact import load_model  # noqa: E402
-
-from .report import Case  # noqa: E402
 
 # script -> the environment that it runs in; "" is this one.
 SCRIPTS = {
@@ -110,15 +108,11 @@ def main(names: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         train = [sys.executable, "-m", "training.train", "--save_path", folder]
         subprocess.run(train, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        service = Service(Path(folder, "model.pickle"), Path(folder, "log.txt"))
-        try:
-            service.wait_until_ready()
+        with serving(Path(folder, "model.pickle"), Path(folder, "log.txt")) as service:
             case = Path(folder, "case.json")
             case.write_text(json.dumps(asdict(make_case(service.port, Path(folder)))))
             for name in names or SCRIPTS:
                 found += run(name, case)
-        finally:
-            service.kill()
     if not names:
         PAGE.write_text(render(found))
     failed = [said for said in found if said["fault"]]

@@ -1,0 +1,58 @@
+"""What is done to a service: a small disk, files that cannot grow, a clock that jumps."""
+
+import contextlib
+import resource
+import subprocess
+from pathlib import Path
+
+# A service with a clock that is a day early or late every now and then, and, as a fault, with other
+# clocks that follow it.
+ODD_CLOCK = """
+import random, runpy, sys, time
+real = time.time
+time.time = lambda: real() + random.choice((-86_400, 0, 86_400))
+if "perf_counter" in sys.argv:
+    time.perf_counter = time.time
+if "monotonic_ns" in sys.argv:
+    time.monotonic_ns = lambda: int(time.time() * 1e9)
+sys.argv[1:] = []
+runpy.run_module("service", run_name="__main__")
+"""
+
+# A service whose files stay below so many bytes, unless they are larger when it starts.
+GROWN = 65_536
+SMALL_FILES = f"""
+import resource, runpy
+resource.setrlimit(resource.RLIMIT_FSIZE, ({GROWN}, {GROWN}))
+runpy.run_module("service", run_name="__main__")
+"""
+
+
+@contextlib.contextmanager
+def small_disk(folder):
+    """Mount a disk of 24 MiB at `folder` and say whether that is allowed here."""
+    disk = ["mount", "-t", "tmpfs", "-o", "size=24m,mode=700", "isoserve", folder]
+    mounted = subprocess.run(disk, check=False, capture_output=True).returncode == 0
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", folder], check=True)
+
+
+def stop_growth(service, size):
+    """Let no file of a service grow beyond a size."""
+    for pid in (service.process.pid, *service.workers()):
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+def fill(folder):
+    """Leave no byte free on the disk of a folder."""
+    with contextlib.suppress(OSError), (Path(folder) / "fill").open("wb", 0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def cannot_grow(service):
+    pids = service.process.pid, *service.workers()
+    return all(resource.prlimit(pid, resource.RLIMIT_FSIZE)[0] == GROWN for pid in pids)
