@@ -145,31 +145,32 @@ class Patience:
     LONG, CROWD = 0.03, 12
     """Seconds of a wait, and requests that came meanwhile, with which there is too much to do. A
     full gate tells the same."""
-    SHORT, BUSY = 0.005, 500
-    """Seconds of a wait, or rows in work beside which it comes, that then make a request late."""
+    SHORT = 0.005
+    """Seconds of a wait that are too long while there is too much to do."""
     QUIET, ENOUGH = 1.0, 30.0
-    """Seconds without anybody late, and in all, after which that ends."""
+    """Seconds without a refusal, and in all, after which there is too much to do no more."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self._until = memoryview(mmap.mmap(-1, 8)).cast("d")
         self._began = memoryview(mmap.mmap(-1, 8)).cast("d")
 
-    def ends(self, since: float, now: float, behind: int) -> bool:
-        """Return whether a request is late that waits since then, with so many behind it."""
-        waited, calm = now - since, now > self._until[0]
-        if calm and now > self._gate.refused + self.QUIET:
-            if waited < self.LONG or behind < self.CROWD:
+    def is_out(self, waited: float, behind: int, now: float) -> bool:
+        """Return whether there is too much to do, as a request knows that waited so long."""
+        if now > self._until[0]:
+            full = now <= self._gate.refused + self.QUIET
+            if not full and (waited < self.LONG or behind < self.CROWD):
                 return False
-        elif waited < self.SHORT and self._gate.rows < self.BUSY:
-            return False
-        if calm:
             self._began[0] = now
+            self.renew(now)
         elif now - self._began[0] > self.ENOUGH:  # they who ask at once again may be all there are
             self._until[0] = 0.0
             return False
-        self._until[0] = now + self.QUIET
         return True
+
+    def renew(self, now: float) -> None:
+        """Take note that a request was refused."""
+        self._until[0] = now + self.QUIET
 
 
 class Switch:

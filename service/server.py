@@ -10,6 +10,7 @@ import os
 import secrets
 import socket
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -105,6 +106,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().__init__(*arguments)
         self.flights = Flights(self.cfg.threads)  # before the fork: the parent reads them, too
         self.asked = 0
+        self.turn = threading.Lock()  # of those who take turns while there is too much to do
 
     def init_process(self) -> None:
         """Begin, in the new process."""
@@ -142,9 +144,17 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle(self, conn: Any) -> Any:
         """Answer the next request of a connection, unless it has waited for too long."""
-        behind, patience = self.asked - conn.number, self.app.doors.patience
-        late = patience.ends(conn.since, time.monotonic(), behind) and overhear(conn.sock)
-        return self.turn_away(conn, late) if late else super().handle(conn)
+        now, patience = time.monotonic(), self.app.doors.patience
+        waited, behind = now - conn.since, self.asked - conn.number
+        if not patience.is_out(waited, behind, now) or not (request := overhear(conn.sock)):
+            return super().handle(conn)
+        if waited > patience.SHORT or not self.turn.acquire(blocking=False):
+            patience.renew(now)
+            return self.turn_away(conn, request)
+        try:
+            return super().handle(conn)
+        finally:
+            self.turn.release()
 
     def turn_away(self, conn: Any, late: Overheard) -> bool:
         """Refuse a request without reading it; return whether its connection can stay."""

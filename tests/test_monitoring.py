@@ -173,7 +173,9 @@ class Prometheus:
             address = f"127.0.0.1:{probe.getsockname()[1]}"
         self.url = f"http://{address}"
         chosen = yaml.safe_load((ROOT / "monitoring/prometheus.yml").read_text())
-        compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["prometheus"]
+        compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"][
+            "prometheus"
+        ]
         chosen["global"] = dict.fromkeys(
             ("scrape_interval", "scrape_timeout", "evaluation_interval"), "1s"
         )
