@@ -20,9 +20,6 @@ from typing import Any
 
 from .errors import Refusal, Unauthorized, Unavailable
 
-LATE = "isoserve.late"
-"""In a request's environ: it has waited for too long, and is to be refused."""
-
 READINESS = frozenset(
     {"/ready", "/ping", "/health/status", "/api/v1.0/health/status", "/v2/health/ready"}
 )
@@ -134,12 +131,20 @@ def estimate_rows(body: bytes, columns: int) -> int:
     return max(commas, len(body) // _NUMBER) // columns + 1
 
 
+class _Mine(threading.local):
+    """What patience knows of the request that a thread answers."""
+
+    waited: float | None = None
+    """Seconds, while there is too much to do."""
+    turn = False
+
+
 class Patience:
     """Tells which requests wait for too long, in all processes forked after it was made.
 
     Everybody waits a little now and then, and nobody is refused for it. But when work comes faster
-    than it can be done, waits would grow without end; so after a long one, only as many requests
-    are taken as keep the workers busy, and those are answered as soon as ever.
+    than it can be done, waits would grow without end. So after a long one each worker does one
+    request at a time, which is answered as soon as ever, and refuses those beside it.
     """
 
     LONG, CROWD = 0.03, 12
@@ -151,26 +156,46 @@ class Patience:
     """Seconds without a refusal, and in all, after which there is too much to do no more."""
 
     def __init__(self, gate: Gate) -> None:
-        self._gate = gate
+        self._gate, self._turn, self._mine = gate, threading.Lock(), _Mine()
         self._until = memoryview(mmap.mmap(-1, 8)).cast("d")
         self._began = memoryview(mmap.mmap(-1, 8)).cast("d")
 
-    def is_out(self, waited: float, behind: int, now: float) -> bool:
-        """Return whether there is too much to do, as a request knows that waited so long."""
+    def begin(self, waited: float, behind: int, now: float) -> None:
+        """Begin, in its thread, with a request that waited so long, with so many behind it."""
+        self._mine.waited = waited if self._is_out(waited, behind, now) else None
+
+    def refuses(self) -> bool:
+        """Return whether this thread's request is refused, where refusing it is worth while."""
+        waited = self._mine.waited
+        if waited is None:
+            return False
+        if waited <= self.SHORT and self._turn.acquire(blocking=False):
+            self._mine.turn = True
+            return False
+        self._until[0] = monotonic() + self.QUIET
+        return True
+
+    def end(self) -> None:
+        """End with this thread's request."""
+        if self._mine.turn:
+            self._mine.turn = False
+            self._turn.release()
+
+    @property
+    def is_tried(self) -> bool:
+        """Whether this thread's request may be refused."""
+        return self._mine.waited is not None
+
+    def _is_out(self, waited: float, behind: int, now: float) -> bool:
         if now > self._until[0]:
             full = now <= self._gate.refused + self.QUIET
             if not full and (waited < self.LONG or behind < self.CROWD):
                 return False
-            self._began[0] = now
-            self.renew(now)
+            self._began[0], self._until[0] = now, now + self.QUIET
         elif now - self._began[0] > self.ENOUGH:  # they who ask at once again may be all there are
             self._until[0] = 0.0
             return False
         return True
-
-    def renew(self, now: float) -> None:
-        """Take note that a request was refused."""
-        self._until[0] = now + self.QUIET
 
 
 class Switch:

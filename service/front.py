@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from time import perf_counter
@@ -17,7 +18,7 @@ from typing import Any
 import structlog
 
 from .counts import OTHER
-from .doors import LATE, Doors
+from .doors import SHORT, Doors
 from .errors import BadInput, Refusal, Unavailable
 from .ids import new_id
 from .open_inference import JSON_LENGTH
@@ -111,7 +112,17 @@ class Front:
         doors = self._doors
         if (doors.key or doors.stopping) and (refusal := doors.refusal(environ)):
             return refusal
-        return Unavailable(_LATE) if LATE in environ else None
+        if doors.patience.is_tried and not _is_short(environ) and doors.patience.refuses():
+            self._discard(environ)
+            return Unavailable(_LATE)
+        return None
+
+    def _discard(self, environ: Environ) -> None:
+        """Read what a refused request still sends: many clients look for an answer after that."""
+        left = self._roads.limits.body_bytes
+        with suppress(Exception):  # of the server's, for a body that is none
+            while left > 0 and (chunk := environ["wsgi.input"].read(min(left, 2**18))):
+                left -= len(chunk)
 
     def _is_plain(self, environ: Environ) -> bool:
         return (
@@ -155,3 +166,13 @@ class Front:
                 ms=round(seconds * 1000, 3),
                 request_id=environ[ID],
             )
+
+
+def _is_short(environ: Environ) -> bool:
+    """Return whether to refuse a request would cost nearly as much as to answer it."""
+    length = environ.get("CONTENT_LENGTH") or "0"
+    return (
+        "HTTP_TRANSFER_ENCODING" not in environ
+        and len(length) <= len(str(SHORT))
+        and int(length) <= SHORT
+    )

@@ -10,7 +10,6 @@ import os
 import secrets
 import socket
 import sys
-import threading
 import time
 import traceback
 from pathlib import Path
@@ -27,7 +26,6 @@ from gunicorn.workers.gthread import ThreadWorker
 from .doors import Doors, Flight, Flights, Gate
 from .errors import BadSetting
 from .front import ALWAYS, SAFE_POLICY
-from .overheard import Overheard, overhear
 from .seldon_v1 import encode_error
 from .settings import Settings
 from .wire import render_json
@@ -106,7 +104,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().__init__(*arguments)
         self.flights = Flights(self.cfg.threads)  # before the fork: the parent reads them, too
         self.asked = 0
-        self.turn = threading.Lock()  # of those who take turns while there is too much to do
 
     def init_process(self) -> None:
         """Begin, in the new process."""
@@ -143,36 +140,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().enqueue_req(conn)
 
     def handle(self, conn: Any) -> Any:
-        """Answer the next request of a connection, unless it has waited for too long."""
-        now, patience = time.monotonic(), self.app.doors.patience
-        waited, behind = now - conn.since, self.asked - conn.number
-        if not patience.is_out(waited, behind, now) or not (request := overhear(conn.sock)):
-            return super().handle(conn)
-        if waited > patience.SHORT or not self.turn.acquire(blocking=False):
-            patience.renew(now)
-            return self.turn_away(conn, request)
+        """Answer the next request of a connection; how long it waited decides whether it can be."""
+        patience, now = self.app.doors.patience, time.monotonic()
+        patience.begin(now - conn.since, self.asked - conn.number, now)
         try:
             return super().handle(conn)
         finally:
-            self.turn.release()
-
-    def turn_away(self, conn: Any, late: Overheard) -> bool:
-        """Refuse a request without reading it; return whether its connection can stay."""
-        lines: list[str] = []
-
-        def start(status: str, headers: list[tuple[str, str]], _: Any = None) -> None:
-            lines.append(f"HTTP/1.1 {status}")
-            lines.extend(f"{name}: {value}" for name, value in headers)
-
-        body = b"".join(self.wsgi(late.environ, start))
-        conn.init()
-        conn.sock.setblocking(True)
-        try:
-            conn.sock.recv(late.length, socket.MSG_WAITALL)
-            conn.sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
-        except OSError:  # its client has gone
-            return False
-        return not self.app.doors.stopping
+            patience.end()
 
     def is_parent_alive(self) -> bool:
         """Return whether there is somebody to work for; without, answer what came and end."""
