@@ -141,10 +141,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().enqueue_req(conn)
 
     def handle(self, conn: Any) -> Any:
-        """Answer the next request of a connection, and take down if it has waited for too long."""
-        behind, doors = self.asked - conn.number, self.app.doors
-        doors.waited.too_long = doors.patience.ends(conn.since, time.monotonic(), behind)
-        return super().handle(conn)
+        """Answer the next request of a connection; how long it waited decides whether it can be."""
+        patience, now = self.app.doors.patience, time.monotonic()
+        patience.begin(now - conn.since, self.asked - conn.number, now)
+        try:
+            return super().handle(conn)
+        finally:
+            patience.end()
 
     def is_parent_alive(self) -> bool:
         """Return whether there is somebody to work for; without, answer what came and end."""
