@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hmac
 import math
+import re
 from hashlib import sha256
 from typing import Any
 
@@ -19,6 +20,8 @@ from .swap import Change, Swap
 from .wire import decode_json
 
 _MOST_BYTES, _MOST_DEPTH = 2**16, 8
+
+_ADDRESSES = re.compile(r"[0-9A-Fa-f:., ]{1,100}")
 
 MODEL = "/v2/repository/models/<name>"
 
@@ -97,7 +100,12 @@ def _told(name: str, change: Change) -> dict[str, Any]:
 
 
 def _who() -> str:
-    return f"{request.remote_addr or 'unknown'}, request {request.environ['isoserve.request_id']}"
+    """Name the address that called, whom a proxy says that it called for, and the request."""
+    said = request.headers.get("X-Forwarded-For", "")
+    caller = request.remote_addr or "unknown"
+    if _ADDRESSES.fullmatch(said):
+        caller += f" for {said} as it says"
+    return f"{caller}, request {request.environ['isoserve.request_id']}"
 
 
 def _is_number(value: Any) -> bool:

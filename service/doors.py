@@ -131,41 +131,70 @@ def estimate_rows(body: bytes, columns: int) -> int:
     return max(commas, len(body) // _NUMBER) // columns + 1
 
 
+class _Mine(threading.local):
+    """What patience knows of the request that a thread answers."""
+
+    waited: float | None = None
+    """Seconds, while there is too much to do."""
+    turn = False
+
+
 class Patience:
     """Tells which requests wait for too long, in all processes forked after it was made.
 
     Everybody waits a little now and then, and nobody is refused for it. But when work comes faster
-    than it can be done, waits would grow without end; so after a long one, only as many requests
-    are taken as keep the workers busy, and those are answered as soon as ever.
+    than it can be done, waits would grow without end. So after a long one each worker does one
+    request at a time, which is answered as soon as ever, and refuses those beside it.
     """
 
-    LONG, CROWD = 0.05, 16
+    LONG, CROWD = 0.03, 12
     """Seconds of a wait, and requests that came meanwhile, with which there is too much to do. A
     full gate tells the same."""
-    SHORT, BUSY = 0.005, 500
-    """Seconds of a wait, or rows in work beside which it comes, that then make a request late."""
+    SHORT = 0.005
+    """Seconds of a wait that are too long while there is too much to do."""
     QUIET, ENOUGH = 1.0, 30.0
-    """Seconds without anybody late, and in all, after which that ends."""
+    """Seconds without a refusal, and in all, after which there is too much to do no more."""
 
     def __init__(self, gate: Gate) -> None:
-        self._gate = gate
+        self._gate, self._turn, self._mine = gate, threading.Lock(), _Mine()
         self._until = memoryview(mmap.mmap(-1, 8)).cast("d")
         self._began = memoryview(mmap.mmap(-1, 8)).cast("d")
 
-    def ends(self, since: float, now: float, behind: int) -> bool:
-        """Return whether a request is late that waits since then, with so many behind it."""
-        waited, calm = now - since, now > self._until[0]
-        if calm and now > self._gate.refused + self.QUIET:
-            if waited < self.LONG or behind < self.CROWD:
-                return False
-        elif waited < self.SHORT and self._gate.rows < self.BUSY:
+    def begin(self, waited: float, behind: int, now: float) -> None:
+        """Begin, in its thread, with a request that waited so long, with so many behind it."""
+        self._mine.waited = waited if self._is_out(waited, behind, now) else None
+
+    def refuses(self) -> bool:
+        """Return whether this thread's request is refused, where refusing it is worth while."""
+        waited = self._mine.waited
+        if waited is None:
             return False
-        if calm:
-            self._began[0] = now
+        if waited <= self.SHORT and self._turn.acquire(blocking=False):
+            self._mine.turn = True
+            return False
+        self._until[0] = monotonic() + self.QUIET
+        return True
+
+    def end(self) -> None:
+        """End with this thread's request."""
+        if self._mine.turn:
+            self._mine.turn = False
+            self._turn.release()
+
+    @property
+    def is_tried(self) -> bool:
+        """Whether this thread's request may be refused."""
+        return self._mine.waited is not None
+
+    def _is_out(self, waited: float, behind: int, now: float) -> bool:
+        if now > self._until[0]:
+            full = now <= self._gate.refused + self.QUIET
+            if not full and (waited < self.LONG or behind < self.CROWD):
+                return False
+            self._began[0], self._until[0] = now, now + self.QUIET
         elif now - self._began[0] > self.ENOUGH:  # they who ask at once again may be all there are
             self._until[0] = 0.0
             return False
-        self._until[0] = now + self.QUIET
         return True
 
 
@@ -250,8 +279,6 @@ class Doors:
     """Whether the service drains: it answers still, but is not ready for more."""
     flights: Flights = field(default_factory=lambda: Flights(1))
     patience: Patience = field(init=False)
-    waited: threading.local = field(default_factory=threading.local)
-    """Its `too_long` tells of the request that a thread answers; not set where nobody looks."""
 
     def __post_init__(self) -> None:
         self.patience = Patience(self.gate)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from time import perf_counter
@@ -22,7 +23,7 @@ from .errors import BadInput, Refusal, Unavailable
 from .ids import new_id
 from .open_inference import JSON_LENGTH
 from .roads import MODEL_VERSION, Answer, Roads, receive
-from .wire import JSON
+from .wire import ALWAYS, JSON, POLICY, SAFE_POLICY
 
 REQUEST_ID = "X-Request-ID"
 SHORT_CUT = "/predict"
@@ -38,16 +39,6 @@ EXPOSED = (
     "Access-Control-Expose-Headers",
     f"{REQUEST_ID}, {MODEL_VERSION}, {JSON_LENGTH}, Retry-After",
 )
-
-# Every page in a browser may read the answers, as Seldon's clients rely on. But they are for
-# programs: no browser shall guess at their type, or run, frame or keep them.
-ALWAYS = (
-    ("Access-Control-Allow-Origin", "*"),
-    ("X-Content-Type-Options", "nosniff"),
-    ("Cache-Control", "no-store"),
-)
-POLICY = "Content-Security-Policy"
-SAFE_POLICY = (POLICY, "default-src 'none'; frame-ancestors 'none'")
 
 _LATE = "more requests wait than can be answered in time; send this again in a second"
 
@@ -111,9 +102,17 @@ class Front:
         doors = self._doors
         if (doors.key or doors.stopping) and (refusal := doors.refusal(environ)):
             return refusal
-        if getattr(doors.waited, "too_long", False) and not _is_short(environ):
+        if doors.patience.is_tried and not _is_short(environ) and doors.patience.refuses():
+            self._discard(environ)
             return Unavailable(_LATE)
         return None
+
+    def _discard(self, environ: Environ) -> None:
+        """Read what a refused request still sends: many clients look for an answer after that."""
+        left = self._roads.limits.body_bytes
+        with suppress(Exception):  # of the server's, for a body that is none
+            while left > 0 and (chunk := environ["wsgi.input"].read(min(left, 2**18))):
+                left -= len(chunk)
 
     def _is_plain(self, environ: Environ) -> bool:
         return (

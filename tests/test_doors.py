@@ -78,54 +78,84 @@ def gate():
     return Gate(most_rows=1000, threads=4)
 
 
-@pytest.mark.parametrize(("waited", "behind"), [(0.04, 1000), (60, 15)])
-def test_nobody_is_late_who_waits_a_little_or_in_a_short_line(gate, waited, behind):
+def is_out(patience, waited, behind, now):
+    patience.begin(waited, behind, now)
+    return patience.is_tried
+
+
+def renew(patience, monkeypatch, now):
+    """Let a request be refused."""
+    monkeypatch.setattr("service.doors.monotonic", lambda: now)
+    patience.begin(0.01, 0, now)
+    assert patience.refuses()
+
+
+@pytest.mark.parametrize(("waited", "behind"), [(0.02, 1000), (60, 11)])
+def test_patience_lasts_where_waits_or_lines_are_short(gate, waited, behind):
     patience = Patience(gate)
     with gate.let_in(1000):
-        assert not any(patience.ends(now - waited, now, behind) for now in range(100, 200))
+        assert not any(is_out(patience, waited, behind, now) for now in range(100, 200))
 
 
-def test_after_one_long_wait_a_short_one_is_too_long_for_a_second(gate):
+def test_patience_is_out_until_nobody_was_refused_for_a_second(gate, monkeypatch):
     patience = Patience(gate)
-    assert patience.ends(100.0, 100.1, 16)
-    assert patience.ends(100.99, 101.0, 0)
-    assert not patience.ends(101.0, 101.001, 0)
-    assert patience.ends(101.8, 101.9, 0)
-    assert not patience.ends(102.98, 103.0, 0)
+    assert is_out(patience, 0.1, 12, 100)
+    assert is_out(patience, 0, 0, 100.9)
+    assert not is_out(patience, 0, 0, 101.1)
+    assert is_out(patience, 0.1, 12, 200)
+    renew(patience, monkeypatch, 200.9)
+    assert is_out(patience, 0, 0, 201.8)
+    assert not is_out(patience, 0, 0, 202)
 
 
-def test_while_that_lasts_who_comes_beside_many_rows_is_late_at_once(gate):
-    patience = Patience(gate)
-    assert patience.ends(100.0, 100.1, 16)
-    with gate.let_in(400):
-        assert not patience.ends(100.3, 100.3, 0)
-        with gate.let_in(100):
-            assert patience.ends(100.3, 100.3, 0)
+def test_patience_is_out_for_half_a_minute_at_most_whoever_asks_again(gate, monkeypatch):
+    patience, out = Patience(gate), []
+    assert is_out(patience, 0.1, 12, 200)
+    for now in range(400, 480):
+        out.append(is_out(patience, 0.01, 0, now / 2))
+        if out[-1]:
+            renew(patience, monkeypatch, now / 2)
+    assert out == [True] * 61 + [False] * 19
 
 
-def test_it_lasts_no_longer_than_half_a_minute_whoever_asks_again(gate):
-    patience = Patience(gate)
-    assert patience.ends(199.9, 200, 16)
-    late = [patience.ends(200 + n / 2 - 0.01, 200 + n / 2, 0) for n in range(1, 80)]
-    assert late == [True] * 60 + [False] * 19
-
-
-def test_a_full_gate_begins_it_too(gate, monkeypatch):
+def test_patience_is_out_behind_a_full_gate(gate, monkeypatch):
     monkeypatch.setattr("service.doors.monotonic", lambda: 100.0)
     patience = Patience(gate)
-    with gate.let_in(1000):
-        with pytest.raises(Unavailable):
-            gate.let_in(1)
-        assert patience.ends(100.5, 100.5, 0)
-    assert not patience.ends(100.5, 100.5, 0)
+    assert not is_out(patience, 0, 0, 99)
+    with gate.let_in(1000), pytest.raises(Unavailable):
+        gate.let_in(1)
+    assert is_out(patience, 0, 0, 100.5)
+    assert not is_out(patience, 0, 0, 102)
 
 
-def test_what_one_process_finds_too_long_holds_for_all(gate):
+def test_while_patience_is_out_one_request_is_answered_at_a_time(gate):
+    patience, other = Patience(gate), []
+    assert not patience.refuses()
+    patience.begin(0.1, 12, 100.0)
+    assert patience.refuses()
+    patience.begin(0.001, 0, 100.1)
+    assert not patience.refuses()
+
+    def ask():
+        patience.begin(0.001, 0, 100.2)
+        other.append(patience.refuses())
+        patience.end()
+
+    for answered in (False, True):
+        if answered:
+            patience.end()
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join()
+    assert other == [True, False]
+
+
+def test_patience_is_out_in_all_processes(gate):
     patience = Patience(gate)
     if not (child := os.fork()):
-        os._exit(not patience.ends(100.0, 100.1, 16))
+        os._exit(not is_out(patience, 0.1, 12, 100.0))
     assert os.waitpid(child, 0)[1] == 0
-    assert patience.ends(100.2, 100.3, 0)
+    assert is_out(patience, 0, 0, 100.5)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The dashboard, the rules and the load, held against the service and a real Prometheus."""
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -166,29 +167,45 @@ def test_promtool_finds_that_the_rules_do_what_their_cases_say(path):
 class Prometheus:
     """A real Prometheus with this repository's configuration, but for what it looks at."""
 
-    def __init__(self, folder, targets):
+    def __init__(self, folder, targets, key=""):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{probe.getsockname()[1]}"
         self.url = f"http://{address}"
         chosen = yaml.safe_load((ROOT / "monitoring/prometheus.yml").read_text())
+        compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"][
+            "prometheus"
+        ]
         chosen["global"] = dict.fromkeys(
             ("scrape_interval", "scrape_timeout", "evaluation_interval"), "1s"
         )
         chosen["rule_files"] = [str(ROOT / "monitoring" / name) for name in chosen["rule_files"]]
         chosen["scrape_configs"][0]["static_configs"] = [{"targets": targets}]
+        # The container writes the key down as it starts.
+        _, _, script, name = compose["entrypoint"]
+        script = script.replace("$$", "$").replace("/tmp/", f"{folder}/")
+        credentials = chosen["scrape_configs"][0]["authorization"]
+        credentials["credentials_file"] = f"{folder}/{Path(credentials['credentials_file']).name}"
         (folder / "prometheus.yml").write_text(yaml.safe_dump(chosen))
         self._log = (folder / "prometheus.log").open("w")
         self._process = subprocess.Popen(
             [
-                "prometheus",
+                *("sh", "-c", script, name),
                 f"--config.file={folder / 'prometheus.yml'}",
                 f"--storage.tsdb.path={folder / 'data'}",
                 f"--web.listen-address={address}",
             ],
+            env=os.environ | {"ISOSERVE_API_KEY": key},
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )
+
+    def found(self, query):
+        """Return whether a query gives anything, as far as one can ask already."""
+        try:
+            return bool(ask(self.url, query))
+        except OSError:
+            return False
 
     def value(self, query):
         """Return the one value that a query gives."""
@@ -248,6 +265,21 @@ def watched(tmp_path_factory):
     found = Watched(tmp_path_factory.mktemp("watched"))
     yield found
     found.stop()
+
+
+@pytest.mark.parametrize("key", ["", "a key for nothing but tests"])
+@needs_prometheus
+def test_prometheus_reads_the_numbers_with_a_key_and_without(serve, folder, tmp_path, key):
+    service = serve(folder / "model.pickle", api_key=key)
+    prometheus = Prometheus(tmp_path, [f"127.0.0.1:{service.port}"], key)
+    try:
+        limit = time.monotonic() + 30
+        while not prometheus.found("isoserve_workers"):
+            assert time.monotonic() < limit
+            time.sleep(0.1)
+        assert prometheus.value("up") == 1
+    finally:
+        prometheus.stop()
 
 
 def queries_of(title):

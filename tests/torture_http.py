@@ -10,10 +10,12 @@ import random
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +34,7 @@ from service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 CORPUS = Path(__file__).parent / "corpus"
+V2_ROW = b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP64","data":[1,2]}]}'
 ONE_ROW = b'{"data":{"ndarray":[[1,2]]}}'
 KINDS = ("application/json", "text/csv", "application/x-www-form-urlencoded", "text/plain", "")
 
@@ -181,7 +184,7 @@ AT_THE_EDGE = {
 
 
 def torture_edge(folder):
-    """What is no request, before nginx: refused in JSON, never an error of the server's."""
+    """What is no request, before nginx: refused in JSON, never by an error of its own; and TLS."""
     tally = Tally("strange requests refused at the edge")
     if not shutil.which("nginx"):
         tally.found["no nginx on this machine"] = 1
@@ -194,7 +197,86 @@ def torture_edge(folder):
             if b"<html" in answer.lower():
                 fault = "an HTML page"
             tally.note(name, fault, found=str(status))
+    with serving(folder) as service:
+        with edge(folder, service.port, EDGE_MAX_BODY="100") as port:
+            _refuse_in_shape(tally, port, 413, b" " * 101)
+        with edge(folder, service.port, EDGE_RATE="1") as port:
+            for _ in range(150):
+                ask(port, "/predict")
+            _refuse_in_shape(tally, port, 429, ONE_ROW)
+        _speak_tls(tally, folder, service)
+        service.kill()
+        with edge(folder, service.port) as port:
+            _refuse_in_shape(tally, port, 503, ONE_ROW)
     return tally
+
+
+SHAPES = {"/predict": "status", "/v2/models/isoserve/infer": "error", "/invocations": "error_code"}
+"""What a refusal has in each protocol."""
+
+
+def _refuse_in_shape(tally, port, status, body, context=None):
+    """See that nginx refuses in the shape of each path's protocol."""
+    for path, key in SHAPES.items():
+        got, headers, text = call(port, path, body, context)
+        fault = "" if got == status and key in json.loads(text) else f"{got} {text[:100]!r}"
+        if headers["Content-Type"] != "application/json" or headers["Server"] != "nginx":
+            fault = fault or f"not of nginx: {headers}"
+        if (status in (429, 503)) != ("Retry-After" in headers):
+            fault = fault or "Retry-After"
+        tally.note(f"{status} for {path}", fault, found=str(got))
+
+
+def _speak_tls(tally, folder, service):
+    """See that nginx speaks TLS with a certificate, old versions not, and in the clear no more."""
+    certificates = folder / "certs"
+    certificates.mkdir()
+    certificate, key = certificates / "tls.crt", certificates / "tls.key"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+         "-nodes", "-days", "1", "-subj", "/CN=localhost", "-addext",
+         "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        tls_port = probe.getsockname()[1]
+    chosen = {"EDGE_CERTS": str(certificates), "EDGE_TLS_PORT": f"127.0.0.1:{tls_port}"}
+    with edge(folder, service.port, **chosen) as port:
+        trusting = ssl.create_default_context(cafile=certificate)
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            trusting.minimum_version = trusting.maximum_version = version
+            for path in SHAPES:
+                body = V2_ROW if path.startswith("/v2") else ONE_ROW
+                body = b'{"inputs":[[1,2]]}' if path == "/invocations" else body
+                status, _, text = call(tls_port, path, body, trusting)
+                tally.note(f"{path} over {version.name}", "" if status == 200 else f"{text}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that these versions are old
+            trusting.minimum_version = ssl.TLSVersion.TLSv1
+            trusting.maximum_version = ssl.TLSVersion.TLSv1_1
+        try:
+            fault = f"{call(tls_port, '/live', None, trusting)[0]} over TLS 1.1"
+        except ssl.SSLError:
+            fault = ""
+        tally.note("an old version of TLS", fault)
+        _refuse_in_shape(tally, port, 403, ONE_ROW)
+        tally.note("health in the clear", "" if ask(port, "/live") == 200 else "not answered")
+        answer = framing.send(tls_port, b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
+        tally.note("no TLS where it is spoken", "" if answer[9:12] == b"400" else f"{answer[:99]}")
+
+
+def call(port, path, body, context=None):
+    """Return status, headers and body of a request, over TLS where there is a context for it."""
+    connection = (
+        http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=context)
+        if context
+        else http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    )
+    with contextlib.closing(connection):
+        connection.request("POST" if body else "GET", path, body, JSON)
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
 
 
 def torture_labels(folder, requests=10_000):
@@ -295,7 +377,7 @@ def flood(port, rate, seconds, rows):
 
 def torture_overload(folder, seconds=30):
     """Four times as much as can be done: what is taken is in time, the rest is refused at once."""
-    tally = Tally("requests of a flood answered or refused in time")
+    tally, seconds = Tally("requests of a flood answered or refused in time"), max(15, seconds)
     with served(folder) as service:
         for rows in (5_000, 20_000):
             _overload(tally, service, rows, seconds)
@@ -309,7 +391,7 @@ def _overload(tally, service, rows, seconds):
     with clients(service.port, 4, body) as busy:
         time.sleep(4)
     capacity = sum(answer.status == 200 for answer in busy.all("answers")) / 4
-    calm = flood(service.port, capacity / 5, max(10, seconds / 3), rows).seconds(200)
+    calm = flood(service.port, capacity / 5, 10, rows).seconds(200)
     waits, over = [], threading.Event()
 
     def look():
