@@ -102,7 +102,7 @@ def try_microservice():
     def gauges():
         answer = ask()
         found = gauges_of(answer)
-        same(found["is_outlier"], float(np.float32(np.mean(case.labels))))  # as protobuf has it
+        same(np.float32(found["is_outlier"]), np.float32(np.mean(case.labels)))  # protobuf's size
         assert found["observation"] >= found["nb_outliers"]
 
     def transform(kind):
