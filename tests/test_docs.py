@@ -65,6 +65,15 @@ def single(routes):
     return [f"`{method} {path}`" for method in methods.split(", ")]
 
 
+def test_what_a_client_is_given_is_what_the_real_ones_were_tried_with():
+    section = PROTOCOLS.split("\n## Drop in\n")[1].split("\n## ")[0]
+    scripts = "".join(path.read_text() for path in (ROOT / "tests/interop").glob("*.py"))
+    clients = re.findall(r"`(\w+)\(", section)
+    assert len(clients) == 5
+    assert {name for name in clients if f"{name}(" not in scripts} == set()
+    assert '"infer", "-u", case.address, "-m"' in scripts
+
+
 def test_every_folder_on_the_map_is_there():
     folders = [row[0].strip("`/") for row in table("What is where")]
     assert all((ROOT / folder).is_dir() for folder in folders)
