@@ -23,7 +23,7 @@ from .errors import BadInput, Refusal, Unavailable
 from .ids import new_id
 from .open_inference import JSON_LENGTH
 from .roads import MODEL_VERSION, Answer, Roads, receive
-from .wire import JSON
+from .wire import ALWAYS, JSON, POLICY, SAFE_POLICY
 
 REQUEST_ID = "X-Request-ID"
 SHORT_CUT = "/predict"
@@ -39,16 +39,6 @@ EXPOSED = (
     "Access-Control-Expose-Headers",
     f"{REQUEST_ID}, {MODEL_VERSION}, {JSON_LENGTH}, Retry-After",
 )
-
-# Every page in a browser may read the answers, as Seldon's clients rely on. But they are for
-# programs: no browser shall guess at their type, or run, frame or keep them.
-ALWAYS = (
-    ("Access-Control-Allow-Origin", "*"),
-    ("X-Content-Type-Options", "nosniff"),
-    ("Cache-Control", "no-store"),
-)
-POLICY = "Content-Security-Policy"
-SAFE_POLICY = (POLICY, "default-src 'none'; frame-ancestors 'none'")
 
 _LATE = "more requests wait than can be answered in time; send this again in a second"
 

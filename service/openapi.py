@@ -103,13 +103,13 @@ def _with_doors(paths: Schema) -> Schema:
     """Add to each operation what the doors may answer in its stead."""
     for path, operations in paths.items():
         ready = asks_readiness(path)
-        for operation in operations.values():
+        for method, operation in operations.items():
             schema = _ERROR_SCHEMAS[operation["tags"][0]]
             if path in LIVENESS or ready:
                 operation["security"] = []
             else:
                 operation["responses"]["401"] = _error(401, schema)
-            if ready:
+            if ready or method == "post":  # a long body may come too late
                 operation["responses"]["503"] = _error(503, schema)
     return paths
 

@@ -101,7 +101,8 @@ class Roads:
             message = read_json(content_type, query, body, decode, self.limits.depth)
             message = message.named(self.new_puid, self.unit)
             detector = self.desk.detector
-            _check_explained(len(message.rows), wanted.explain, detector)
+            if wanted.explain:
+                _check_explained(len(message.rows), wanted.explain, detector)
             verdict, totals = self.desk.predict(message.rows, message.puid, detector)
             tags = seldon_v1.score_tags(verdict) if wanted.scores else {}
             if wanted.explain:

@@ -14,10 +14,9 @@ import time
 import traceback
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
-from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
@@ -25,10 +24,12 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from .doors import Doors, Flight, Flights, Gate
 from .errors import BadSetting
-from .front import ALWAYS, SAFE_POLICY
 from .seldon_v1 import encode_error
 from .settings import Settings
-from .wire import render_json
+from .wire import ALWAYS, SAFE_POLICY, render_json
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 CHANGE_SECONDS = 300
 """Seconds after which a change of the model hangs: more than two of the largest files take."""

@@ -17,6 +17,16 @@ Decoded = TypeVar("Decoded")
 
 JSON = "application/json"
 
+# Every page in a browser may read the answers, as Seldon's clients rely on. But they are for
+# programs: no browser shall guess at their type, or run, frame or keep them.
+ALWAYS = (
+    ("Access-Control-Allow-Origin", "*"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Cache-Control", "no-store"),
+)
+POLICY = "Content-Security-Policy"
+SAFE_POLICY = (POLICY, "default-src 'none'; frame-ancestors 'none'")
+
 # What Seldon's wrapper says of a body that it cannot read; clients look for it.
 NO_JSON = "Can't find JSON in data"
 

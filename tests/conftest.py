@@ -19,7 +19,7 @@ from service.settings import LABELS, PARAMETERS, PREFIX, SELDON_VARIABLES, Setti
 def pytest_collection_modifyitems(items):
     """Mark the tests that start real services, each of which takes seconds."""
     for item in items:
-        if "serve" in item.fixturenames:
+        if {"serve", "shared"} & set(item.fixturenames):
             item.add_marker(pytest.mark.server)
 
 

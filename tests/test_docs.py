@@ -12,6 +12,7 @@ import pytest
 
 from service.metrics import METRICS
 from service.settings import PARAMETERS, SELDON_VARIABLES, describe_settings
+from training.train import main as train
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -113,8 +114,7 @@ CHANGING = {"puid", "model_version", "versions"}
 def sample_model(tmp_path_factory):
     """The model that `make serve` trains."""
     folder = tmp_path_factory.mktemp("sample")
-    command = [sys.executable, "-m", "training.train", "--save_path", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True)
+    assert train(["--save_path", str(folder)]) == 0
     return folder / "model.pickle"
 
 

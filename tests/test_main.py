@@ -1,5 +1,9 @@
 """The commands beside the service itself."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -191,3 +195,15 @@ def test_drift_without_a_card_is_told(run, folder):
     begin_records(StateFolder(folder / "state").path, ["a", "b"], 100)
     code, said = run("records", "drift")
     assert (code, "has no card to compare" in said) == (1, True)
+
+
+def test_commands_that_need_no_model_do_not_wait_for_its_libraries():
+    code = "import sys, service.__main__; print(*{'sklearn', 'numba', 'flask'} & {*sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "\n"

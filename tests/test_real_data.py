@@ -1,15 +1,14 @@
 """Real tables, the whole way: trained by the command line, served, and asked over HTTP."""
 
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[1]
-DATA = ROOT.parent / "shared" / "data"
+from training.train import main as train
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
 LOVOO_OPTIONS = ["--contamination", "0.001"]
 BATCH = 20_000
 
@@ -44,8 +43,8 @@ def ask(service, rows):
 )
 def test_every_row_over_http_equals_scikit_learn(tmp_path, serve, table, labelled, options):
     label = ["--label", "label"] if labelled else []
-    command = [sys.executable, "-m", "training.train", "--dataset", str(DATA / table), *label]
-    subprocess.run([*command, *options, "--save_path", str(tmp_path)], cwd=ROOT, check=True)
+    command = ["--dataset", str(DATA / table), *label, *options, "--save_path", str(tmp_path)]
+    assert train(command) == 0
     path = tmp_path / "model.pickle"
     rows = read_features(DATA / table, labelled)
     forest = pickle.loads(path.read_bytes())

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 import structlog
+from cards import make_card
+from running import serving
 
 from service.server import warn_of_open_doors
 from service.settings import Settings
@@ -44,6 +46,19 @@ def start(tmp_path):
         )
 
     return run
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory, forest, samples):
+    """One service, for the tests that leave it as it was."""
+    folder = tmp_path_factory.mktemp("shared")
+    content = pickle.dumps(forest, protocol=5)
+    (folder / "model.pickle").write_bytes(content)
+    (folder / "model.json").write_text(make_card(content, forest, samples).to_json())
+    settings = {"state_dir": folder / "state", "max_body_bytes": 100}
+    with serving(folder / "model.pickle", folder / "service.log", **settings) as service:
+        service.folder = folder
+        yield service
 
 
 def test_a_service_starts_answers_logs_json_and_stops(folder, serve):
@@ -99,20 +114,17 @@ def test_a_client_that_sends_half_a_body_does_not_hold_up_a_stop(folder, serve):
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
-def test_promtool_finds_the_metrics_valid(folder, write_card, serve):
-    write_card()
-    service = serve(folder / "model.pickle")
-    service.post("/predict", {"data": {"ndarray": [[1, 1], [60, 40]]}})
-    _, page = service.request("GET", "/metrics")
+def test_promtool_finds_the_metrics_valid(shared):
+    shared.post("/predict", {"data": {"ndarray": [[1, 1], [60, 40]]}})
+    _, page = shared.request("GET", "/metrics")
     done = subprocess.run(
         ["promtool", "check", "metrics"], input=page, capture_output=True, check=False
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
 
-def test_a_connection_is_kept_for_the_next_request(folder, serve):
-    service = serve(folder / "model.pickle")
-    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
+def test_a_connection_is_kept_for_the_next_request(shared):
+    connection = http.client.HTTPConnection("127.0.0.1", shared.port, timeout=10)
     with contextlib.closing(connection):
         connection.connect()
         first = connection.sock
@@ -129,8 +141,7 @@ def chunked(size):
     return head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (size, body)
 
 
-def test_a_body_in_chunks_is_held_to_the_limit_and_its_faults_are_the_senders(folder, serve):
-    service = serve(folder / "model.pickle", max_body_bytes=100)
+def test_a_body_in_chunks_is_held_to_the_limit_and_its_faults_are_the_senders(shared):
     cases = [
         (chunked(100), b"200"),
         (chunked(101), b"413"),
@@ -141,19 +152,18 @@ def test_a_body_in_chunks_is_held_to_the_limit_and_its_faults_are_the_senders(fo
     cut_short = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     cut_short += b'Content-Length: 99\r\n\r\n{"data":{"ndarray":[[1,1]]}}'
     for request, status in [*cases, (cut_short, b"400")]:
-        with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as connection:
             connection.sendall(request)
             connection.shutdown(socket.SHUT_WR)
             assert connection.recv(65536).split()[1] == status
     # A client that looks for the answer only when it has sent everything gets it all the same.
     assert (
-        service.request("POST", "/predict", b"x" * 300, {"Content-Type": "application/json"})[0]
+        shared.request("POST", "/predict", b"x" * 300, {"Content-Type": "application/json"})[0]
         == 413
     )
 
 
-def test_what_is_no_http_request_is_refused_in_json(folder, serve):
-    service = serve(folder / "model.pickle")
+def test_what_is_no_http_request_is_refused_in_json(shared):
     cases = [
         (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
         (b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 9000 + b"\r\n\r\n", 431),
@@ -161,7 +171,7 @@ def test_what_is_no_http_request_is_refused_in_json(folder, serve):
         (b"nonsense\r\n\r\n", 400),
     ]
     for request, status in cases:
-        with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as connection:
             connection.sendall(request)
             answer = http.client.HTTPResponse(connection)
             answer.begin()
@@ -179,38 +189,34 @@ def test_a_wrong_setting_ends_the_start_with_a_sentence(start):
     assert "Traceback" not in done.stderr
 
 
-def test_a_missing_model_ends_the_start_with_a_sentence(start, tmp_path):
-    done = start(ISOSERVE_MODEL=str(tmp_path / "none.pickle"))
+def test_a_missing_model_and_a_misspelt_setting_are_told_at_the_start(start, tmp_path):
+    done = start(ISOSERVE_TRESHOLD="1", ISOSERVE_MODEL=str(tmp_path / "none.pickle"))
+    assert "is it 'ISOSERVE_THRESHOLD'?" in json.loads(done.stdout.splitlines()[0])["event"]
     assert done.returncode == 1
     assert "none.pickle cannot be read" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_misspelt_setting_is_told(start):
-    done = start(ISOSERVE_TRESHOLD="1", ISOSERVE_MODEL="none.pickle")
-    assert "is it 'ISOSERVE_THRESHOLD'?" in json.loads(done.stdout.splitlines()[0])["event"]
-
-
-def test_a_port_in_use_ends_the_start(start, folder, serve):
-    service = serve(folder / "model.pickle")
-    done = start(ISOSERVE_MODEL=str(folder / "model.pickle"), ISOSERVE_PORT=str(service.port))
+def test_a_port_in_use_ends_the_start(start, shared):
+    model = str(shared.folder / "model.pickle")
+    done = start(ISOSERVE_MODEL=model, ISOSERVE_PORT=str(shared.port))
     assert done.returncode == 1
-    assert f"ISOSERVE_PORT={service.port}: cannot listen there" in done.stderr
+    assert f"ISOSERVE_PORT={shared.port}: cannot listen there" in done.stderr
 
 
 def predict(service, rows, **meta):
     return service.post("/predict", {"meta": meta, "data": {"ndarray": rows}})
 
 
-def test_a_second_service_on_the_same_state_folder_refuses_to_start(start, folder, serve):
-    service = serve(folder / "model.pickle", state_dir=folder / "state")
+def test_a_second_service_on_the_same_state_folder_refuses_to_start(start, shared):
+    folder = shared.folder
     done = start(
         ISOSERVE_MODEL=str(folder / "model.pickle"), ISOSERVE_STATE_DIR=str(folder / "state")
     )
     assert done.returncode == 1
     assert done.stderr.startswith("isoserve: ISOSERVE_STATE_DIR: ")
-    assert f"in use by another service (process {service.process.pid})" in done.stderr
-    assert predict(service, [[1, 1]])[0] == 200
+    assert f"in use by another service (process {shared.process.pid})" in done.stderr
+    assert predict(shared, [[1, 1]])[0] == 200
 
 
 def test_a_state_folder_that_cannot_be_written_ends_the_start(start, folder):
@@ -243,14 +249,14 @@ def test_workers_count_in_one_place_and_a_restart_goes_on(folder, serve):
     assert b"isoserve_samples_total 40.0" in again.request("GET", "/metrics")[1]
 
 
-def test_state_files_are_their_owners_only(folder, serve):
-    serve(folder / "model.pickle", state_dir=folder / "state")
-    files = {path.name: path.stat().st_mode & 0o777 for path in (folder / "state").iterdir()}
+def test_state_files_are_their_owners_only(shared):
+    folder = shared.folder / "state"
+    files = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
     used = {"feedback.db-wal", "feedback.db-shm"}  # there while the database is open
     lasting = {"service.lock", "counts.bin", "records.bin", "swaps.bin", "feedback.db"}
     assert files.keys() - used == lasting
     assert set(files.values()) == {0o600}
-    assert (folder / "state").stat().st_mode & 0o777 == 0o700
+    assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def is_ready(service):
@@ -305,24 +311,25 @@ runpy.run_module("service", run_name="__main__")
 """
 
 
-@pytest.mark.parametrize(("value", "told"), [(666, "is replaced"), (667, "gives no sign of life")])
-def test_a_worker_that_hangs_is_replaced_and_the_log_says_over_what(folder, serve, value, told):
+def test_a_worker_that_hangs_is_replaced_and_the_log_says_over_what(folder, serve):
     service = serve(folder / "model.pickle", command=("-c", HANGS), workers=1, timeout=2)
-    wait_for(service.workers)
-    hung = service.workers()
-    body = json.dumps({"data": {"ndarray": [[value, 1]]}})
-    headers = {"Content-Type": "application/json", "X-Request-ID": "the-hung-one"}
-    with pytest.raises((OSError, http.client.HTTPException)):
-        service.request("POST", "/predict", body, headers)
-    wait_for(lambda: service.workers() and service.workers() != hung)
-    assert predict(service, [[1, 1]])[0] == 200
-    lines = [json.loads(line) for line in service.log.read_text().splitlines()]
-    line = next(line for line in lines if line["event"].startswith("a request hangs"))
-    assert told in line["event"]
-    assert (line["request"], line["request_id"]) == ("POST /predict", "the-hung-one")
-    assert line["seconds"] >= 2
-    if value == 666:
-        assert "time.sleep" in line["stack"] or "in hang" in line["stack"]
+    for value, told in ((666, "is replaced"), (667, "gives no sign of life")):
+        wait_for(service.workers)
+        hung = service.workers()
+        body = json.dumps({"data": {"ndarray": [[value, 1]]}})
+        headers = {"Content-Type": "application/json", "X-Request-ID": f"hung-{value}"}
+        with pytest.raises((OSError, http.client.HTTPException)):
+            service.request("POST", "/predict", body, headers)
+        wait_for(lambda hung=hung: service.workers() and service.workers() != hung)
+        assert predict(service, [[1, 1]])[0] == 200
+        lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+        line = next(line for line in lines if line.get("request_id") == f"hung-{value}")
+        assert line["event"].startswith("a request hangs")
+        assert told in line["event"]
+        assert line["request"] == "POST /predict"
+        assert line["seconds"] >= 2
+        if value == 666:
+            assert "time.sleep" in line["stack"] or "in hang" in line["stack"]
 
 
 # A service that takes its time to look at a model that is to be loaded.

@@ -192,7 +192,7 @@ def test_every_worker_follows_and_so_do_the_ones_after_them(pair, tmp_path):
                 os.kill(worker, signal.SIGKILL)
                 time.sleep(0.3)
             assert {version for _, _, version in crowd.all("seen")} == {pair.b.version}
-            assert [asker.faults for asker in crowd.askers] == [[], []]
+            assert [asker.faults for asker in crowd.callers] == [[], []]
         pair.put_alone(b"nothing")
         while "asked by watch; version" not in service.log.read_text():
             time.sleep(0.05)

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import pickle
@@ -222,15 +223,14 @@ def test_ctrl_c_leaves_no_traceback_and_no_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_odd_names_are_printed_as_they_can_be(tmp_path):
+def test_odd_names_are_printed_as_they_can_be(tmp_path, monkeypatch):
     path = tmp_path / os.fsdecode(b"\xff[bold].csv")
     path.write_text('"[red]a\x1b[31m",größe\n1,2\n3,4\n', encoding="utf-8")
-    done = run(
-        "-m", "training.train", "--dataset", path, "--no_save",
-        env=os.environ | {"PYTHONIOENCODING": "ascii"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert r"\udcff[bold].csv, 2 rows: '[red]a\x1b[31m', 'gr\xf6\xdfe'" in done.stdout
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, "ascii", write_through=True))
+    assert main(["--dataset", str(path), "--no_save"]) == 0
+    expected = rb"\udcff[bold].csv, 2 rows: '[red]a\x1b[31m', 'gr\xf6\xdfe'"
+    assert expected in printed.getvalue()
 
 
 def test_doubts_are_warnings(tmp_path, capsys):

@@ -22,6 +22,7 @@ from ..running import serving
 from .report import Case
 
 ROOT = Path(__file__).parents[2]
+TOKEN = "a token for nothing but tests"
 HERE = Path(__file__).parent
 PAGE = ROOT / "docs/conformance.md"
 
@@ -51,6 +52,7 @@ FEATURES = {
         "data.tensor",
         "jsonData",
         "names of columns, in any order",
+        "missing values: null or NaN",
         "exact scores on request",
         "explanations on request",
         "answers parse as protobuf messages",
@@ -61,30 +63,47 @@ FEATURES = {
         "message in the query",
         "message in parts",
         "transform-input",
+        "names come back from transform-input",
         "transform-output passes a message on",
         "route and aggregate are refused in words",
         "a wrong message is refused in words",
+        "strData is refused in words",
+        "binData is refused in words",
+        "data.tftensor is refused in words",
         "feedback",
         "health and metadata",
         "/seldon.json",
-        "every origin is allowed",
+        "every origin is allowed, also before a request",
     ],
     "Open Inference Protocol": [
         "live, ready, model ready",
         "a version in the path",
         "metadata of server and model are true",
         "infer, JSON",
+        "data flat and nested",
+        "no Content-Type",
         "infer, binary tensors in and out",
         "infer, binary and JSON mixed",
         "one input a column, in any order",
         "outputs chosen by name, contributions too",
         "model_version and id come back",
-        "integers of all sizes, FP16, FP32, BYTES",
-        "FP32 tensors",
+        "content types np and pd",
+        "unknown parameters are tolerated",
+        "missing values: null, or NaN in bytes",
+        "BOOL",
+        "INT8 to INT64, UINT8 to UINT64",
+        "FP16",
+        "BF16",
+        "FP32",
+        "BYTES",
         "gzip body",
         "deflate body",
+        "gzip body that grows too large: 413",
+        "deflate body that grows too large: 413",
         "rows that the client joins into batches",
         "repository index",
+        "load, with the admin token only",
+        "unload is refused in words",
         "a wrong request is refused in words",
         "unknown paths answer in the protocol's shape",
     ],
@@ -96,6 +115,8 @@ FEATURES = {
         "inputs: an array",
         "inputs: lists by name",
         "CSV",
+        "missing values: null, NaN or an empty cell",
+        "gzip and deflate bodies",
         "params are tolerated",
         "a wrong table is refused in words",
     ],
@@ -106,9 +127,9 @@ def main(names: list[str]) -> int:
     """Run the scripts and return how many features failed."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
-        train = [sys.executable, "-m", "training.train", "--save_path", folder]
-        subprocess.run(train, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        with serving(Path(folder, "model.pickle"), Path(folder, "log.txt")) as service:
+        train(Path(folder))
+        model, log = Path(folder, "model.pickle"), Path(folder, "log.txt")
+        with serving(model, log, admin_token=TOKEN) as service:
             case = Path(folder, "case.json")
             case.write_text(json.dumps(asdict(make_case(service.port, Path(folder)))))
             for name in names or SCRIPTS:
@@ -120,12 +141,28 @@ def main(names: list[str]) -> int:
     return len(failed)
 
 
+def train(folder: Path) -> None:
+    """Train a model of two columns that knows missing values."""
+    table = np.random.default_rng(16).lognormal(size=(5000, 2))
+    table[::50, 0] = table[25::50, 1] = np.nan
+    lines = [
+        ",".join("" if np.isnan(cell) else repr(cell) for cell in row) for row in table.tolist()
+    ]
+    Path(folder, "table.csv").write_text("\n".join(["mean,sd", *lines]))
+    options = ["--dataset", folder / "table.csv", "--allow_missing", "--save_path", folder]
+    command = [sys.executable, "-m", "training.train", *options]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
 def make_case(port: int, folder: Path) -> Case:
     """Return rows and what scikit-learn itself makes of them."""
     model = load_model(folder / "model.pickle")
     rows = np.random.default_rng(8).lognormal(sigma=1.5, size=(7, len(model.features)))
     rows[2] *= 1000
     scores = model.forest.decision_function(rows)
+    gaps = rows.copy()
+    gaps[1, 0] = gaps[4, 1] = np.nan
+    gap_scores = model.forest.decision_function(gaps)
     return Case(
         host="127.0.0.1",
         port=port,
@@ -138,6 +175,10 @@ def make_case(port: int, folder: Path) -> Case:
         scores=scores.tolist(),
         samples=model.forest.score_samples(rows).tolist(),
         threshold=0.0,
+        gaps=np.where(np.isnan(gaps), None, gaps).tolist(),
+        gap_labels=(gap_scores < 0).astype(int).tolist(),
+        gap_scores=gap_scores.tolist(),
+        token=TOKEN,
     )
 
 
@@ -185,9 +226,10 @@ def render(found: list[dict]) -> str:
         "# Conformance",
         "",
         "`make interop` writes this page: it lets each client below use a running service, whose",
-        "model knows its columns, and notes what worked. Labels must be scikit-learn's own, and",
-        "scores, where an answer has them, too, to the last bit. An empty cell was not tried: the",
-        f"client has no such call. Written with isoserve {version('isoserve')}.",
+        "model knows its columns and missing values, and notes what worked. Labels must be",
+        "scikit-learn's own, and scores, where an answer has them, too, to the last bit. An empty",
+        "cell was not tried, most often because the client has no such call. Written with",
+        f"isoserve {version('isoserve')}.",
     ]
     for contract, features in FEATURES.items():
         clients = [name for name in versions if any(

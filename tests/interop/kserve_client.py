@@ -66,11 +66,14 @@ def health():
     assert not ask(lambda client: client.is_model_ready(case.url, "another"))
 
 
-def columns():
+def columns(**parameters):
     by_name = dict(zip(case.columns, rows.T, strict=True))
-    inputs = [table(by_name[name], name) for name in reversed(case.columns)]
-    check(infer(inputs))
-    check(infer(inputs, content_type="pd"))
+    check(infer([table(by_name[name], name) for name in reversed(case.columns)], **parameters))
+
+
+def content_types():
+    check(infer([table()], content_type="np"))
+    columns(content_type="pd")
 
 
 def chosen():
@@ -79,12 +82,26 @@ def chosen():
     same(found(answer, "contributions").shape, rows.shape)
 
 
-def datatypes():
-    single = rows.astype(np.float32)
-    expected = found(infer([table(single.astype(np.float64))]), "decision_function")
-    for binary in (True, False):
-        answer = infer([table(single, binary=binary, datatype="FP32")])
+def datatype(name, values, ways=(True, False)):
+    """Send values of a type, and the same as FP64; the scores must be the same."""
+    plain = np.array([[float(cell) for cell in row] for row in values])
+    expected = found(infer([table(plain)]), "decision_function")
+    for binary in ways:
+        answer = infer([table(values, binary=binary, datatype=name)])
         same(found(answer, "decision_function").tolist(), expected.tolist())
+
+
+whole = np.arange(2 * rows.shape[1]).reshape(2, -1)
+texts = np.array([str(cell).encode() for cell in whole.ravel()], object).reshape(whole.shape)
+WHOLE = {f"{sign}INT{8 * size}": f"{kind}{size}"
+         for sign, kind in (("", "i"), ("U", "u")) for size in (1, 2, 4, 8)}  # fmt: skip
+
+
+def gaps():
+    values = np.array(case.gaps, np.float64)
+    for binary in (True, False):
+        answer = infer([table(values, binary=binary)])
+        same(found(answer, "decision_function").tolist(), case.gap_scores)
 
 
 def refusal():
@@ -108,7 +125,16 @@ for feature, use in {
     "infer, binary and JSON mixed": lambda: check(infer([table(binary=True)])),
     "one input a column, in any order": columns,
     "outputs chosen by name, contributions too": chosen,
-    "FP32 tensors": datatypes,
+    "content types np and pd": content_types,
+    "unknown parameters are tolerated": lambda: check(infer([table()], odd=1)),
+    "missing values: null, or NaN in bytes": gaps,
+    "BOOL": lambda: datatype("BOOL", whole % 2 == 1),
+    "INT8 to INT64, UINT8 to UINT64": lambda: [
+        datatype(name, whole.astype(kind)) for name, kind in WHOLE.items()
+    ],
+    "FP16": lambda: datatype("FP16", rows[:1].astype(np.float16), ways=[True]),
+    "FP32": lambda: datatype("FP32", rows.astype(np.float32)),
+    "BYTES": lambda: datatype("BYTES", texts),
     "a wrong request is refused in words": refusal,
 }.items():
     try_out(CLIENT, feature, use)

@@ -27,6 +27,12 @@ def frame():
     check(table[case.columns[::-1]])
 
 
+def gaps():
+    table = pd.DataFrame(np.array(case.gaps, np.float64), columns=case.columns)
+    answer = client.invoke(table)
+    same(answer.get_predictions("ndarray").tolist(), case.gap_labels)
+
+
 def refusal():
     try:
         client.invoke(np.ones((1, rows.shape[1] + 1)))
@@ -49,6 +55,7 @@ for feature, use in {
     "inputs: lists by name": lambda: check(json.dumps({"inputs": by_name})),
     "instances: objects": lambda: check(json.dumps({"instances": objects})),
     "dataframe_records": lambda: check(json.dumps({"dataframe_records": objects})),
+    "missing values: null, NaN or an empty cell": gaps,
     "params are tolerated": lambda: check(rows, params={"anything": 1}),
     "a wrong table is refused in words": refusal,
 }.items():

@@ -50,6 +50,17 @@ flat = [cell for row in case.rows for cell in row]
 whole = [request(case.rows, shape), request(flat, shape)]
 
 
+def content_types():
+    typed = {"parameters": {"content_type": "np"}}
+    columns = [
+        {"name": name, "datatype": "FP64", "shape": [len(case.rows)],
+         "data": [row[j] for row in case.rows]} for j, name in enumerate(case.columns)
+    ]  # fmt: skip
+    frame = {"inputs": columns[::-1], "parameters": {"content_type": "pd"}}
+    for answer in send([request(case.rows, shape, **typed), frame]):
+        check(answer)
+
+
 def batches():
     """Let it join single rows into requests of its own, and take the answers apart."""
     rows = [request([row], [1, len(row)], parameters={"content_type": "np"}) for row in case.rows]
@@ -59,7 +70,9 @@ def batches():
 
 
 for feature, use in {
-    "infer, JSON": lambda: [check(answer) for answer in send(whole)],
+    "infer, JSON": lambda: [check(answer) for answer in send(whole[:1])],
+    "data flat and nested": lambda: [check(answer) for answer in send(whole)],
+    "content types np and pd": content_types,
     "infer, binary tensors in and out": lambda: [check(a) for a in send(whole, "--binary-data")],
     "rows that the client joins into batches": batches,
 }.items():

@@ -1,9 +1,12 @@
 """Plain HTTP against the service: what none of the clients sends."""
 
+import contextlib
+import gzip
+import http.client
 import json
-import urllib.error
+import struct
 import urllib.parse
-import urllib.request
+import zlib
 
 from report import read_case, same, try_out
 
@@ -11,22 +14,24 @@ CLIENT = "plain HTTP"
 
 case = read_case()
 message = {"data": {"ndarray": case.rows}}
+flat = [cell for row in case.rows for cell in row]
+shape = [len(case.rows), len(case.columns)]
+model = f"/v2/models/{case.model}"
 
 
-def fetch(path, body=None, **headers):
-    """Return status, headers and text of one request."""
+def fetch(path, body=None, method=None, **headers):
+    """Return status, headers and text of one request, which has these headers and no others."""
+    connection = http.client.HTTPConnection(case.address, timeout=30)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    request = urllib.request.Request(case.url + path, body, named)
-    try:
-        answer = urllib.request.urlopen(request, timeout=30)
-    except urllib.error.HTTPError as error:
-        answer = error
-    return answer.status, answer.headers, answer.read().decode()
+    with contextlib.closing(connection):
+        connection.request(method or ("GET" if body is None else "POST"), path, body, named)
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read().decode()
 
 
-def post(path, value, content_type="application/json"):
+def post(path, value, content_type="application/json", **headers):
     body = value if isinstance(value, bytes) else json.dumps(value).encode()
-    status, _, text = fetch(path, body, Content_Type=content_type)
+    status, _, text = fetch(path, body, Content_Type=content_type, **headers)
     return status, json.loads(text)
 
 
@@ -78,6 +83,54 @@ def repeated():
     same((found["puid"], found["tags"], found["requestPath"]["up"]), ("p1", {"t": 1}, "img:1"))
 
 
+def by_name():
+    turned = [row[::-1] for row in case.rows]
+    sent = {"data": {"names": case.columns[::-1], "ndarray": turned}}
+    check(*post("/predict?scores=1", sent))
+
+
+def names():
+    sent = {"data": {"names": case.columns, "ndarray": case.rows}}
+    same(post("/transform-input", sent)[1]["data"]["names"], case.columns)
+
+
+def tensor():
+    sent = {"data": {"tensor": {"shape": shape, "values": flat}}}
+    answer = post("/predict?scores=1", sent)[1]
+    same(answer["data"]["tensor"], {"shape": shape[:1], "values": case.labels})
+    same(answer["meta"]["tags"]["anomaly-scores"], case.scores)
+
+
+def json_data():
+    answer = post("/predict?scores=1", {"jsonData": case.rows})[1]
+    same(answer["meta"]["tags"]["anomaly-scores"], case.scores)
+
+
+def gaps():
+    for text in ("null", "NaN"):
+        body = json.dumps({"data": {"ndarray": case.gaps}}).replace("null", text).encode()
+        same(post("/predict?scores=1", body)[1]["meta"]["tags"]["anomaly-scores"], case.gap_scores)
+
+
+def gauges():
+    found = {one["key"]: one["value"] for one in post("/predict", message)[1]["meta"]["metrics"]}
+    same(found["is_outlier"], sum(case.labels) / len(case.labels))
+
+
+def feedback():
+    told = post("/predict", message)[1]["meta"]["puid"]
+    sent = {"response": {"meta": {"puid": told}}, "truth": {"data": {"ndarray": case.labels}}}
+    for path in ("/send-feedback", "/api/v1.0/feedback"):
+        status, answer = post(path, sent)
+        same((status, answer["meta"]["puid"]), (200, told))
+
+
+def refuse(sent, name):
+    status, answer = post("/predict", sent)
+    same(status, 400)
+    assert answer["status"]["info"].startswith(f"{name} is not served here; send ")
+
+
 def refused():
     for path, text in (("/route", "Route not defined"), ("/aggregate", "Aggregate not defined")):
         status, answer = post(path, message)
@@ -108,22 +161,191 @@ def document():
 
 
 def open_to_pages():
-    same(fetch("/predict", json.dumps(message).encode(), Content_Type="application/json")[1][
-        "Access-Control-Allow-Origin"], "*")  # fmt: skip
+    body = json.dumps(message).encode()
+    for path in ("/predict", f"{model}/infer", "/invocations"):
+        asked = {"Origin": "http://a.page", "Access-Control-Request-Method": "POST",
+                 "Access-Control-Request-Headers": "content-type"}  # fmt: skip
+        status, headers, _ = fetch(path, None, "OPTIONS", **asked)
+        same((status, headers["Access-Control-Allow-Headers"]), (200, "content-type"))
+        assert "POST" in headers["Access-Control-Allow-Methods"]
+        headers = fetch(path, body, Content_Type="application/json", Origin="http://a.page")[1]
+        same(headers["Access-Control-Allow-Origin"], "*")
+        assert "X-Model-Version" in headers["Access-Control-Expose-Headers"]
 
 
-def csv():
-    lines = [",".join(case.columns), *(",".join(map(repr, row)) for row in case.rows)]
-    answer = post("/invocations?scores=1", "\n".join(lines).encode(), "text/csv")[1]
-    same((answer["predictions"], answer["scores"]), (case.labels, case.scores))
+def table(data=flat, datatype="FP64", **more):
+    return {"name": "any name", "shape": shape, "datatype": datatype, "data": data, **more}
+
+
+def infer(*inputs, path=f"{model}/infer", headers=None, pack=bytes, **more):
+    """Return status and answer of an inference request; no Content-Type is sent."""
+    body = json.dumps({"inputs": list(inputs or [table()]), **more}).encode()
+    status, _, text = fetch(path, pack(body), **(headers or {}))
+    return status, json.loads(text)
+
+
+def found(answer, name="decision_function"):
+    return next(output["data"] for output in answer["outputs"] if output["name"] == name)
+
+
+def judged(answered, scores=tuple(case.scores)):
+    status, answer = answered
+    same((status, found(answer)), (200, list(scores)))
+
+
+def nested():
+    judged(infer(table(flat)))
+    judged(infer(table(case.rows)))
+
+
+def columns(**parameters):
+    inputs = [
+        {**table([row[j] for row in case.rows]), "name": name, "shape": shape[:1]}
+        for j, name in enumerate(case.columns)
+    ]
+    judged(infer(*inputs[::-1], parameters=parameters))
+
+
+def content_types():
+    judged(infer(table(parameters={"content_type": "np"})))
+    columns(content_type="pd")
+
+
+def tolerated():
+    judged(infer(table(parameters={"odd": 1}), parameters={"strange": "x"}))
+
+
+def alive():
+    same(json.loads(fetch("/v2/health/live")[2]), {"live": True})
+    same(json.loads(fetch("/v2/health/ready")[2])["ready"], True)
+    same(json.loads(fetch(f"{model}/ready")[2]), {"name": case.model, "ready": True})
+
+
+def versioned():
+    judged(infer(path=f"{model}/versions/{case.version}/infer"))
+    same(infer(path=f"{model}/versions/another/infer")[0], 404)
+
+
+def named_back():
+    answer = infer(id="42")[1]
+    same((answer["id"], answer["model_version"]), ("42", case.version))
+
+
+def chosen():
+    answer = infer(outputs=[{"name": "contributions"}])[1]
+    same([(one["name"], one["shape"]) for one in answer["outputs"]], [("contributions", shape)])
+
+
+def inference_gaps():
+    cells = [cell for row in case.gaps for cell in row]
+    judged(infer(table(cells)), case.gap_scores)
+    packed = struct.pack(f"<{len(cells)}d", *[float("nan") if c is None else c for c in cells])
+    judged(infer_bytes("FP64", packed), case.gap_scores)
+
+
+def infer_bytes(datatype, packed, asked=shape):
+    head = {"name": "x", "shape": asked, "datatype": datatype,
+            "parameters": {"binary_data_size": len(packed)}}  # fmt: skip
+    text = json.dumps({"inputs": [head]}).encode()
+    lengths = {"Inference_Header_Content_Length": str(len(text))}
+    status, _, answer = fetch(f"{model}/infer", text + packed, **lengths)
+    return status, json.loads(answer)
+
+
+def datatype(*names):
+    """Send the same small numbers as JSON, and as bytes where the type has a size."""
+    small = [0, 1, 1, 0]
+    expected = found(infer({**table(small), "shape": [2, 2]})[1])
+    codes = {"BOOL": "?", "FP16": "e", "FP32": "f", "INT8": "b", "INT16": "h", "INT32": "i",
+             "INT64": "q", "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q"}  # fmt: skip
+    for name in names:
+        cells = [str(cell) for cell in small] if name == "BYTES" else small
+        cells = [bool(cell) for cell in small] if name == "BOOL" else cells
+        judged(infer({**table(cells, name), "shape": [2, 2]}), expected)
+        if name == "BYTES":
+            packed = b"".join(struct.pack("<I", len(cell)) + cell.encode() for cell in cells)
+        elif name == "BF16":  # the upper half of a float32
+            packed = b"".join(struct.pack("<f", cell)[2:] for cell in cells)
+        else:
+            packed = struct.pack(f"<4{codes[name]}", *cells)
+        judged(infer_bytes(name, packed, [2, 2]), expected)
+
+
+def packed(encoding, pack):
+    judged(infer(headers={"Content_Encoding": encoding}, pack=pack))
+
+
+def too_large(encoding, pack):
+    status, answer = infer(
+        headers={"Content_Encoding": encoding}, pack=lambda _: pack(bytes(2**25))
+    )
+    same(status, 413)
+    assert "unpacks to more than" in answer["error"]
+
+
+def index():
+    body = [{"name": case.model, "version": case.version, "state": "READY", "reason": ""}]
+    for sent in (b"", b"{}"):
+        same(json.loads(fetch("/v2/repository/index", sent)[2]), body)
+
+
+def load():
+    path = f"/v2/repository/models/{case.model}/load"
+    status, answer = post(path, {})
+    same((status, list(answer)), (401, ["error"]))
+    status, answer = post(path, {}, Authorization=f"Bearer {case.token}")
+    same((status, answer["model_version"]), (200, case.version))
+
+
+def unload():
+    path = f"/v2/repository/models/{case.model}/unload"
+    status, answer = post(path, {}, Authorization=f"Bearer {case.token}")
+    same(status, 409)
+    assert "does not unload" in answer["error"]
+
+
+def wrong_inference():
+    status, answer = infer({**table([1] * 9), "shape": [1, 9]})
+    same(status, 400)
+    assert "this model expects" in answer["error"]
+
+
+def invoke(sent, content_type="application/json", **headers):
+    status, answer = post("/invocations?scores=1", sent, content_type, **headers)
+    same((status, answer["predictions"], answer["scores"]), (200, case.labels, case.scores))
+
+
+def lines(rows):
+    texts = [",".join("" if cell is None else repr(cell) for cell in row) for row in rows]
+    return "\n".join([",".join(case.columns), *texts]).encode()
+
+
+def table_gaps():
+    objects = [dict(zip(case.columns, row, strict=True)) for row in case.gaps]
+    for sent, kind in ((lines(case.gaps), "text/csv"), ({"dataframe_records": objects}, None)):
+        answer = post("/invocations?scores=1", sent, kind or "application/json")[1]
+        same(answer["scores"], case.gap_scores)
+
+
+def packed_tables():
+    body = lines(case.rows)
+    invoke(gzip.compress(body), "text/csv", Content_Encoding="gzip")
+    invoke(zlib.compress(body), "text/csv", Content_Encoding="deflate")
+
+
+def split():
+    turned = [row[::-1] for row in case.rows]
+    invoke({"dataframe_split": {"columns": case.columns[::-1], "data": turned}})
 
 
 def inference_errors():
     for path in ("/v2/nowhere", "/v2/models/another"):
         status, _, text = fetch(path)
         same((status, list(json.loads(text))), (404, ["error"]))
-    same(list(post(f"/v2/models/{case.model}/infer", b"{")[1]), ["error"])
+    same(list(post(f"{model}/infer", b"{")[1]), ["error"])
 
+
+WHOLE = [f"{sign}INT{8 * size}" for sign in ("", "U") for size in (1, 2, 4, 8)]
 
 for feature, use in {
     "data.ndarray": lambda: check(*post("/predict?scores=1", message)),
@@ -139,8 +361,49 @@ for feature, use in {
     "a wrong message is refused in words": wrong,
     "health and metadata": health,
     "/seldon.json": document,
-    "every origin is allowed": open_to_pages,
+    "every origin is allowed, also before a request": open_to_pages,
+    "data.tensor": tensor,
+    "jsonData": json_data,
+    "names of columns, in any order": by_name,
+    "names come back from transform-input": names,
+    "missing values: null or NaN": gaps,
+    "gauges in meta.metrics": gauges,
+    "feedback": feedback,
+    "strData is refused in words": lambda: refuse({"strData": "x"}, "strData"),
+    "binData is refused in words": lambda: refuse({"binData": "eA=="}, "binData"),
+    "data.tftensor is refused in words": lambda: refuse(
+        {"data": {"tftensor": {}}}, "data.tftensor"
+    ),
+    "live, ready, model ready": alive,
+    "a version in the path": versioned,
+    "infer, JSON": lambda: judged(infer()),
+    "data flat and nested": nested,
+    "no Content-Type": lambda: judged(infer()),
+    "one input a column, in any order": columns,
+    "outputs chosen by name, contributions too": chosen,
+    "model_version and id come back": named_back,
+    "content types np and pd": content_types,
+    "unknown parameters are tolerated": tolerated,
+    "missing values: null, or NaN in bytes": inference_gaps,
+    "BOOL": lambda: datatype("BOOL"),
+    "INT8 to INT64, UINT8 to UINT64": lambda: datatype(*WHOLE),
+    "FP16": lambda: datatype("FP16"),
+    "BF16": lambda: datatype("BF16"),
+    "FP32": lambda: datatype("FP32"),
+    "BYTES": lambda: datatype("BYTES"),
+    "gzip body": lambda: packed("gzip", gzip.compress),
+    "deflate body": lambda: packed("deflate", zlib.compress),
+    "gzip body that grows too large: 413": lambda: too_large("gzip", gzip.compress),
+    "deflate body that grows too large: 413": lambda: too_large("deflate", zlib.compress),
+    "repository index": index,
+    "load, with the admin token only": load,
+    "unload is refused in words": unload,
+    "a wrong request is refused in words": wrong_inference,
     "unknown paths answer in the protocol's shape": inference_errors,
-    "CSV": csv,
+    "/ping and /version": lambda: same(fetch("/ping")[2], "pong"),
+    "dataframe_split: a DataFrame, its columns in any order": split,
+    "CSV": lambda: invoke(lines(case.rows), "text/csv"),
+    "missing values: null, NaN or an empty cell": table_gaps,
+    "gzip and deflate bodies": packed_tables,
 }.items():
     try_out(CLIENT, feature, use)

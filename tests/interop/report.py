@@ -23,6 +23,12 @@ class Case:
     scores: list[float]
     samples: list[float]
     threshold: float
+    gaps: list[list[float | None]]
+    """Rows with missing values."""
+    gap_labels: list[int]
+    gap_scores: list[float]
+    token: str
+    """The admin's."""
 
     @property
     def address(self) -> str:

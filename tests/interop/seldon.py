@@ -108,8 +108,21 @@ def try_microservice():
     def transform(kind):
         answer = ask("transform-input", payload_type=kind, names=case.columns)
         same(values_of(answer).tolist(), case.rows)
-        same(names_of(answer.response), case.columns)
         same(tags_of(answer)["outlier-predictions"], case.labels)
+
+    def names():
+        for kind in ("ndarray", "tensor"):
+            answer = ask("transform-input", payload_type=kind, names=case.columns)
+            same(names_of(answer.response), case.columns)
+
+    def refuse(name, **data):
+        answer = client.microservice(method="predict", data=None, **data)
+        assert not answer.success
+        assert answer.response.status.info.startswith(f"{name} is not served here")
+
+    def gaps():
+        values = np.array(case.gaps, np.float64)
+        check_labels(ask(data=values, payload_type="tensor"), case.gap_labels)
 
     def passed_on():
         answer = ask("transform-output", data=np.array([[0.25], [-0.5]]), payload_type="ndarray")
@@ -128,6 +141,10 @@ def try_microservice():
         "answers parse as protobuf messages": lambda: values_of(ask()),
         "gauges in meta.metrics": gauges,
         "transform-input": lambda: [transform(kind) for kind in ("ndarray", "tensor")],
+        "names come back from transform-input": names,
+        "missing values: null or NaN": gaps,
+        "strData is refused in words": lambda: refuse("strData", str_data="x"),
+        "binData is refused in words": lambda: refuse("binData", bin_data=b"x"),
         "transform-output passes a message on": passed_on,
         "route and aggregate are refused in words": refused,
         "a wrong message is refused in words": lambda: check_refusal(ask(data=np.ones((1, 9)))),

@@ -81,23 +81,66 @@ def columns():
     check(infer(inputs))
 
 
-def datatypes():
-    single = rows.astype(np.float32)
-    expected = infer([table(single.astype(np.float64))]).as_numpy("decision_function")
-    for binary in (True, False):
-        found = infer([table(single, "FP32", binary)]).as_numpy("decision_function")
-        same(found.tolist(), expected.tolist())
-    whole = np.arange(2 * rows.shape[1]).reshape(2, -1)
-    expected = infer([table(whole.astype(np.float64))]).as_numpy("decision_function")
-    kinds = {"INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64,
-             "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
-             "FP16": np.float16, "FP32": np.float32}  # fmt: skip
-    for datatype, kind in kinds.items():
-        found = infer([table(whole.astype(kind), datatype)]).as_numpy("decision_function")
-        same(found.tolist(), expected.tolist())
-    text = np.array([str(cell).encode() for cell in whole.ravel()], object).reshape(whole.shape)
-    found = infer([table(text, "BYTES")]).as_numpy("decision_function")
+def datatype(name, values, binary=True):
+    """Send values of a type, and the same as FP64; the scores must be the same."""
+    plain = np.array([[float(cell) for cell in row] for row in values])
+    expected = infer([table(plain)]).as_numpy("decision_function")
+    found = infer([table(values, name, binary)]).as_numpy("decision_function")
     same(found.tolist(), expected.tolist())
+
+
+whole = np.arange(2 * rows.shape[1]).reshape(2, -1)
+odd = whole % 2 == 1
+texts = np.array([str(cell).encode() for cell in whole.ravel()], object).reshape(whole.shape)
+WHOLE = {f"{sign}INT{8 * size}": f"{kind}{size}"
+         for sign, kind in (("", "i"), ("U", "u")) for size in (1, 2, 4, 8)}  # fmt: skip
+
+
+def both_ways(name, values):
+    for binary in (True, False):
+        datatype(name, values, binary)
+
+
+def content_types():
+    check(infer([table()], parameters={"content_type": "np"}))
+    by_name = dict(zip(case.columns, rows.T, strict=True))
+    inputs = [table(by_name[name], name=name) for name in reversed(case.columns)]
+    check(infer(inputs, parameters={"content_type": "pd"}))
+
+
+def gaps():
+    values = np.array(case.gaps, np.float64)
+    for binary in (True, False):
+        answer = infer([table(values, binary=binary)])
+        same(answer.as_numpy("decision_function").tolist(), case.gap_scores)
+
+
+def refused(status, words, use):
+    try:
+        use()
+    except InferenceServerException as error:
+        same(error.status(), status)
+        assert words in error.message(), error.message()
+        return
+    raise AssertionError("nothing was refused")
+
+
+def too_large(algorithm):
+    """Send 32 MiB of zeros, which are small when packed."""
+    zeros = np.zeros((2**22 // rows.shape[1], rows.shape[1]))
+    refused("413", "unpacks to more than",
+            lambda: infer([table(zeros)], request_compression_algorithm=algorithm))  # fmt: skip
+
+
+def load():
+    refused("401", "admin token", lambda: client.load_model(case.model))
+    client.load_model(case.model, headers={"Authorization": f"Bearer {case.token}"})
+    assert client.is_model_ready(case.model)
+
+
+def unload():
+    admin = {"Authorization": f"Bearer {case.token}"}
+    refused("409", "does not unload", lambda: client.unload_model(case.model, headers=admin))
 
 
 def index():
@@ -107,13 +150,8 @@ def index():
 
 
 def refusal():
-    try:
-        infer([table(np.ones((1, rows.shape[1] + 1)))])
-    except InferenceServerException as error:
-        same(error.status(), "400")
-        assert "this model expects" in error.message()
-        return
-    raise AssertionError("nothing was refused")
+    wide = np.ones((1, rows.shape[1] + 1))
+    refused("400", "this model expects", lambda: infer([table(wide)]))
 
 
 packed = {name: partial(infer, [table()], request_compression_algorithm=name)
@@ -132,10 +170,24 @@ for feature, use in {
     "one input a column, in any order": columns,
     "outputs chosen by name, contributions too": chosen,
     "model_version and id come back": versions,
-    "integers of all sizes, FP16, FP32, BYTES": datatypes,
+    "no Content-Type": lambda: check(infer([table()])),  # it never sends one
+    "content types np and pd": content_types,
+    "unknown parameters are tolerated": lambda: check(infer([table()], parameters={"odd": 1})),
+    "missing values: null, or NaN in bytes": gaps,
+    "BOOL": lambda: both_ways("BOOL", odd),
+    "INT8 to INT64, UINT8 to UINT64": lambda: [
+        both_ways(name, whole.astype(kind)) for name, kind in WHOLE.items()
+    ],
+    "FP16": lambda: datatype("FP16", rows[:1].astype(np.float16)),
+    "FP32": lambda: both_ways("FP32", rows.astype(np.float32)),
+    "BYTES": lambda: both_ways("BYTES", texts),
     "gzip body": lambda: check(packed["gzip"]()),
     "deflate body": lambda: check(packed["deflate"]()),
+    "gzip body that grows too large: 413": lambda: too_large("gzip"),
+    "deflate body that grows too large: 413": lambda: too_large("deflate"),
     "repository index": index,
+    "load, with the admin token only": load,
+    "unload is refused in words": unload,
     "a wrong request is refused in words": refusal,
 }.items():  # fmt: skip
     try_out(CLIENT, feature, use)
