@@ -118,17 +118,17 @@ class Stay:
         self._gate.let_out(self._rows)
 
 
-def estimate_rows(body: bytes, columns: int) -> int:
+def estimate_rows(body: bytes, columns: int, number: int = _NUMBER) -> int:
     """Return about how many rows a body holds, without reading it.
 
     Reading is most of the work, so a request must be refused before. Numbers have commas between
-    them, and where they have none, as in binary tensors, they still take room.
+    them, and where they have none, as in binary tensors, they still take `number` bytes each.
 
     >>> estimate_rows(b'{"data": {"ndarray": [[1, 2], [3, 4]]}}', 2)
     2
     """
     commas = body.count(b",", 0, _SAMPLE) * max(len(body), _SAMPLE) // _SAMPLE
-    return max(commas, len(body) // _NUMBER) // columns + 1
+    return max(commas, len(body) // number) // columns + 1
 
 
 class _Mine(threading.local):

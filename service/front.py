@@ -74,12 +74,6 @@ class Front:
         sent = environ.get("HTTP_X_REQUEST_ID")
         environ[ID] = sent if sent and _GOOD_ID.fullmatch(sent) else new_id()[:16]
         environ[ROUTE] = OTHER
-
-        def start(status: str, headers: Headers, exc_info: Any = None) -> Any:
-            code = int(status[:3])
-            self._complete(environ, headers, code, perf_counter() - started)
-            return start_response(_STATUS.get(code, status), headers, exc_info)
-
         place = flights.begin(environ[ID], environ["REQUEST_METHOD"], environ["PATH_INFO"])
         try:
             if refusal := self._refusal(environ):
@@ -87,13 +81,32 @@ class Front:
             elif self._is_plain(environ):
                 answer = self._answer(environ)
             else:
-                return self._behind(environ, start)
+                return self._pass_on(environ, start_response, started)
         finally:
             flights.end(place)
-        headers = answer.headers
+        headers = [*answer.headers, SAFE_POLICY]
+        if not answer.version:
+            headers.append(self._model_version())
         self._complete(environ, headers, answer.status, perf_counter() - started)
         start_response(_STATUS[answer.status], headers)
         return [answer.body if environ["REQUEST_METHOD"] != "HEAD" else b""]
+
+    def _pass_on(self, environ: Environ, start_response: Start, started: float) -> Iterable[bytes]:
+        """Let the application behind this one answer."""
+
+        def start(status: str, headers: Headers, exc_info: Any = None) -> Any:
+            code, known = int(status[:3]), dict(headers)
+            if POLICY not in known:
+                headers.append(SAFE_POLICY)
+            if MODEL_VERSION not in known:
+                headers.append(self._model_version())
+            self._complete(environ, headers, code, perf_counter() - started)
+            return start_response(_STATUS.get(code, status), headers, exc_info)
+
+        return self._behind(environ, start)
+
+    def _model_version(self) -> tuple[str, str]:
+        return MODEL_VERSION, self._roads.desk.detector.model.version
 
     def _refusal(self, environ: Environ) -> Refusal | None:
         """Return why a request comes no further, if it does not."""
@@ -139,11 +152,6 @@ class Front:
     def _complete(self, environ: Environ, headers: Headers, status: int, seconds: float) -> None:
         """Count a request and give its answer the headers that all have."""
         self._roads.desk.counts.observe(environ[ROUTE], _CLASS[status // 100], seconds)
-        known = dict(headers)
-        if POLICY not in known:
-            headers.append(SAFE_POLICY)
-        if MODEL_VERSION not in known:
-            headers.append((MODEL_VERSION, self._roads.desk.detector.model.version))
         if "HTTP_ORIGIN" in environ:
             headers.append(EXPOSED)
         headers += ((REQUEST_ID, environ[ID]), *ALWAYS)

@@ -130,7 +130,8 @@ class Roads:
     def open_inference(self, body: bytes, encoding: str, json_length: str | None) -> Answer:
         """Answer an inference request; the two texts are headers of it."""
         body = unpack(body, encoding, self.limits.body_bytes)
-        with self.let_in(body):
+        number = _number_bytes(body) if json_length else None
+        with self.let_in(body, number):
             request = open_inference.decode_request(body, json_length, self.limits)
             request = request.named(self.new_puid)
             detector = self.desk.detector
@@ -152,16 +153,26 @@ class Roads:
             answer = mlflow.encode_answer(verdict, with_scores)
         return Answer(200, answer, version=verdict.version)
 
-    def let_in(self, body: bytes) -> AbstractContextManager[None]:
-        """Let the rows of a body in, if the worker has not too many in work."""
+    def let_in(self, body: bytes, number: int | None = None) -> AbstractContextManager[None]:
+        """Let the rows of a body in, if the worker has not too many in work.
+
+        `number` is how many bytes a number takes, in a body that is not text.
+        """
         if len(body) <= SHORT:
             return _OPEN
-        return self.gate.let_in(estimate_rows(body, len(self.desk.detector.model.features)))
+        columns = len(self.desk.detector.model.features)
+        rows = estimate_rows(body, columns, number) if number else estimate_rows(body, columns)
+        return self.gate.let_in(rows)
 
     def _seldon_answer(self, answer: dict[str, Any], version: str = "") -> Answer:
         if not self.show_metrics:
             del answer["meta"]["metrics"]
         return Answer(200, render_json(answer), version=version)
+
+
+def _number_bytes(body: bytes) -> int:
+    """Return how many bytes most numbers of a binary body take, as the types at its start say."""
+    return 8 if b'64"' in body[:4096] else 4
 
 
 def _check_explained(rows: int, most: int, detector: Detector) -> None:

@@ -1,5 +1,7 @@
 """Who may change what is served, and how it is told."""
 
+import json
+
 import pytest
 
 TOKEN = "0123456789abcdef"
@@ -68,3 +70,24 @@ def test_load_takes_what_tritonclient_sends(admin):
     for body in (b"{}", b'{"parameters":{}}', b""):
         answer = admin.post(f"{URL}/load", data=body, headers=ADMIN)
         assert (answer.status_code, answer.json["changed"]) == (200, False)
+
+
+@pytest.mark.parametrize(
+    ("said", "caller"),
+    [
+        ("203.0.113.9", "127.0.0.1 for 203.0.113.9 as it says"),
+        ("2001:db8::1, 10.0.0.1", "127.0.0.1 for 2001:db8::1, 10.0.0.1 as it says"),
+        ("the boss himself", "127.0.0.1"),
+        ("1" * 101, "127.0.0.1"),
+        ("", "127.0.0.1"),
+    ],
+)
+def test_who_made_a_change_is_written_down_and_what_a_proxy_says_beside_it(
+    admin, folder, said, caller
+):
+    headers = ADMIN | {"X-Forwarded-For": said, "X-Request-ID": "mine"}
+    assert (
+        admin.post(f"{URL}/threshold", json={"threshold": 0.1}, headers=headers).status_code == 200
+    )
+    row = json.loads(next(folder.glob("*/audit.jsonl")).read_text())
+    assert row["who"] == f"{caller}, request mine"

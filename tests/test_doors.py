@@ -172,6 +172,10 @@ def test_rows_are_estimated_from_the_bytes(body, columns, rows):
     assert estimate_rows(body, columns) == pytest.approx(rows, rel=0.01)
 
 
+def test_rows_of_binary_numbers_are_as_many_as_their_bytes_hold():
+    assert estimate_rows(bytes(8 * 2 * 1000), 2, 8) == 1001
+
+
 def test_a_switch_is_one_for_all_processes():
     switch = Switch()
     assert not switch

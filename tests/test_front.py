@@ -197,6 +197,18 @@ def test_a_key_is_asked_for_everywhere_but_at_health(make_client):
     assert client.get("/metrics", headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
 
 
+def test_a_page_of_another_site_has_the_rights_of_a_stranger(make_client):
+    client, page = make_client(api_key=KEY), {"Origin": "https://example.org"}
+    form = {"json": '{"data":{"ndarray":[[1,2]]}}'}
+    for path in ("/predict", "/send-feedback"):
+        answer = client.post(path, data=form, headers=page)  # what needs no preflight
+        assert answer.status_code == HTTPStatus.UNAUTHORIZED
+        assert b"ndarray" not in client.options(path, headers=page).data
+    for answer in (client.get("/live", headers=page), make_client().post("/predict", data=form)):
+        assert answer.status_code == HTTPStatus.OK
+        assert not {"Set-Cookie", "Access-Control-Allow-Credentials"} & set(answer.headers.keys())
+
+
 def test_the_admin_token_opens_what_the_key_does(make_client):
     client = make_client(api_key=KEY, admin_token="a token for nothing but tests")
     sent = {"Authorization": "Bearer a token for nothing but tests"}

@@ -1,6 +1,8 @@
 """The real thing: a process, a port, a signal."""
 
 import contextlib
+import gzip
+import hashlib
 import http.client
 import json
 import os
@@ -57,7 +59,7 @@ def shared(tmp_path_factory, forest, samples):
     (folder / "model.json").write_text(make_card(content, forest, samples).to_json())
     settings = {"state_dir": folder / "state", "max_body_bytes": 100}
     with serving(folder / "model.pickle", folder / "service.log", **settings) as service:
-        service.folder = folder
+        service.folder, service.version = folder, hashlib.sha256(content).hexdigest()[:12]
         yield service
 
 
@@ -161,6 +163,24 @@ def test_a_body_in_chunks_is_held_to_the_limit_and_its_faults_are_the_senders(sh
         shared.request("POST", "/predict", b"x" * 300, {"Content-Type": "application/json"})[0]
         == 413
     )
+
+
+def test_the_limit_of_a_body_holds_on_every_road_however_it_comes(shared):
+    document = json.loads(shared.request("GET", "/openapi.json")[1])
+    taking = [
+        path for path, item in document["paths"].items() if "requestBody" in item.get("post", {})
+    ]
+    assert len(taking) > 8
+    kind, packed = {"Content-Type": "application/json"}, gzip.compress(b" " * 50_000)
+    assert len(packed) < 100
+    for rule in taking:
+        path = rule.replace("{model}", "isoserve").replace("{version}", shared.version)
+        in_chunks = iter([b"x" * 50] * 20)
+        assert shared.request("POST", path, b"x" * 101, kind)[0] == 413, path
+        assert shared.request("POST", path, in_chunks, kind)[0] == 413, path
+        status, _ = shared.request("POST", path, packed, kind | {"Content-Encoding": "gzip"})
+        unpacks = path.startswith("/v2/") or path == "/invocations"
+        assert status == (413 if unpacks else 400), path
 
 
 def test_what_is_no_http_request_is_refused_in_json(shared):

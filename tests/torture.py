@@ -1,6 +1,6 @@
 """Do to isoserve what nobody should, and count what held.
 
-    python tests/torture.py            minutes
+    python tests/torture.py            an hour or two
     python tests/torture.py --tenth    a tenth of it
     python tests/torture.py slow       the section of that name alone
 
@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from torture_files import torture_attacks, torture_crafted, torture_mutations, torture_torn
 from torture_http import (
+    torture_api,
     torture_bodies,
     torture_edge,
     torture_framing,
@@ -51,6 +52,7 @@ SECTIONS = {
     torture_overload: {"seconds": 30},
     torture_stops: {"stops": 20},
     torture_slow: {"clients": 200},
+    torture_api: {"cases": 2000},
 }
 """Each section, and what it does in full; a section without amounts is always done in full."""
 
