@@ -198,7 +198,7 @@ def torture_edge(folder):
             if b"<html" in answer.lower():
                 fault = "an HTML page"
             tally.note(name, fault, found=str(status))
-    with serving(folder) as service:
+    with served(folder) as service:
         with edge(folder, service.port, EDGE_MAX_BODY="100") as port:
             _refuse_in_shape(tally, port, 413, b" " * 101)
         with edge(folder, service.port, EDGE_RATE="1") as port:
