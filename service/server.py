@@ -22,6 +22,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import ThreadWorker
 
+from .crew import PATIENCE, Crew
 from .doors import Doors, Flight, Flights, Gate
 from .errors import BadSetting
 from .seldon_v1 import encode_error
@@ -128,6 +129,16 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                     stack = "".join(traceback.format_stack(frame))
                     tell_of_hanging(flight, f"worker {os.getpid()} is replaced", stack=stack)
                     self.alive = False  # what else it answers has the time of any stop
+
+    def get_thread_pool(self) -> Crew:
+        """Return what answers requests."""
+        return Crew(self.cfg.threads)
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Wait for clients, and no longer than a request may wait for the first thread."""
+        crew: Crew = self.tpool
+        super().wait_for_and_dispatch_events(PATIENCE if crew.is_behind else timeout)
+        crew.look_after()
 
     def _limit(self, frame: FrameType) -> float:
         """Return the seconds that a thread may take for what it does now."""
