@@ -67,6 +67,8 @@ def _read_parts(body: bytes, options: dict[str, str], max_depth: int) -> dict[st
     fields, files = _read_form(body, options, _PARTS)
     parts = {key: text.encode() for key, text in fields.items()}
     parts |= {key: file.read() for key, file in files.items()}
+    if None in parts:  # werkzeug's key for a part whose header names none that can be read
+        raise BadInput('a part has no name; each is named after a key of the message, as in "data"')
     return {key: _read_part(key, content, max_depth) for key, content in parts.items()}
 
 

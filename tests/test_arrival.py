@@ -83,6 +83,14 @@ def test_a_part_that_is_no_json_is_named():
         read(PARTS, "", parts(("meta", "{}"), ("data", "[Infinity]")))
 
 
+@pytest.mark.parametrize("header", [b'name="b\xc3\xa2\\"', b"", b'filename="x"'])
+@pytest.mark.parametrize("content", [b"x", b"{}"])
+def test_a_part_without_a_name_is_told(header, content):
+    part = b"--cut\r\nContent-Disposition: form-data; " + header + b"\r\n\r\n" + content
+    with pytest.raises(BadInput, match="a part has no name; each is named after a key"):
+        read("multipart/form-data; boundary=cut", "", part + b"\r\n--cut--\r\n")
+
+
 @pytest.mark.parametrize(
     ("content_type", "body"), [(FORM, b"json=[[[1]]]"), (PARTS, parts(("data", "[[[1]]]")))]
 )
