@@ -451,3 +451,17 @@ def test_an_answer_names_so_many_features_and_no_more(client):
     assert "at most 10,000: send fewer rows" in refused.json["status"]["info"]
     counted = client.post("/predict?explain=1", json=rows).json["meta"]["metrics"]
     assert {gauge["key"]: gauge["value"] for gauge in counted}["observation"] == 5_001
+
+
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_an_answer_has_so_many_contributions_and_no_more(make_client, as_bytes):
+    client = make_client(max_rows=600_000)
+    table = {"name": "x", "shape": [500_001, 2], "datatype": "FP64", "data": [0] * 1_000_002}
+    asked = [{"name": "contributions", "parameters": {"binary_data": as_bytes}}]
+    refused = client.post(f"{MODEL}/infer", json={"inputs": [table], "outputs": asked})
+    assert refused.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    assert refused.json["error"] == (
+        "contributions of 500,001 rows and 2 features are 1,000,002 numbers; at most 1,000,000: "
+        "send fewer rows"
+    )
+    assert samples(client) == 0
