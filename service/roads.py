@@ -116,16 +116,19 @@ class Roads:
     def seldon_echo(self, body: bytes, content_type: str, query: str) -> Answer:
         """Pass a Seldon message on; none of its rows is scored or counted."""
         with self.let_in(body or query.encode()):
-            echo = read_json(content_type, query, body, seldon_v1.decode_echo, self.limits.depth)
+            decode, depth = seldon_v1.decode_echo, self.limits.depth
+            payload, meta = read_json(content_type, query, body, decode, depth)
+            meta = seldon_v1.name_meta(meta, self.new_puid, self.unit)
             totals, threshold = self.desk.counts.totals(), self.desk.detector.threshold
-            return self._seldon_answer(seldon_v1.encode_echo(*echo, totals, threshold))
+            return self._seldon_answer(seldon_v1.encode_echo(payload, meta, totals, threshold))
 
     def seldon_feedback(self, body: bytes, content_type: str, query: str) -> Answer:
         """Answer a Feedback of Seldon's, whichever way it came."""
         with self.let_in(body or query.encode()):
             decode = partial(decode_feedback, limits=self.limits)
             depth = self.limits.depth + 1  # there are whole messages in it
-            feedback = read_json(content_type, query, body, decode, depth).named(self.new_puid)
+            feedback = read_json(content_type, query, body, decode, depth)
+            feedback = feedback.named(self.new_puid, self.unit)
             learned = self.judge.take(feedback)
         totals, threshold = self.desk.counts.totals(), self.desk.detector.threshold
         return self._seldon_answer(encode_learned(feedback, totals, threshold, learned))

@@ -36,16 +36,23 @@ class Message:
     def named(
         self, new_puid: Callable[[], str], unit: Mapping[str, str] = MappingProxyType({})
     ) -> Message:
-        """Return the message with the id that it came with, else a new one.
-
-        `unit`, this service's name and image, joins the units that the message came by.
-        """
-        meta = self.meta
-        if not meta.get("puid"):
-            meta = {**meta, "puid": new_puid()}
-        if unit:
-            meta = {**meta, "requestPath": {**unit, **(meta.get("requestPath") or {})}}
+        """Return the message with its meta named."""
+        meta = name_meta(self.meta, new_puid, unit)
         return self if meta is self.meta else Message(self.rows, self.ndarray, meta)
+
+
+def name_meta(
+    meta: dict[str, Any], new_puid: Callable[[], str], unit: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return a meta with the id that it came with, else a new one.
+
+    `unit`, this service's name and image, joins the units that the message came by.
+    """
+    if not meta.get("puid"):
+        meta = {**meta, "puid": new_puid()}
+    if unit:
+        meta = {**meta, "requestPath": {**unit, **(meta.get("requestPath") or {})}}
+    return meta
 
 
 def decode_message(body: Any, limits: Limits | None = None) -> Message:

@@ -280,8 +280,17 @@ def test_what_this_service_is_not_is_told_in_seldons_words(client, path, text):
 def test_the_unit_of_a_graph_is_in_the_request_path(make_client):
     client = make_client(model_name="clf", model_image="reg/if:0.1")
     sent = {**MESSAGE, "meta": {"requestPath": {"up": "img:1"}}}
-    answer = client.post("/predict", json=sent).json
-    assert answer["meta"]["requestPath"] == {"clf": "reg/if:0.1", "up": "img:1"}
+    for path in ("/predict", "/transform-input", "/transform-output", "/send-feedback"):
+        if path == "/send-feedback":
+            sent = {"request": sent}
+        answer = client.post(path, json=sent).json
+        assert answer["meta"]["requestPath"] == {"clf": "reg/if:0.1", "up": "img:1"}, path
+
+
+def test_every_answer_to_a_message_names_it(make_client):
+    client = make_client(lambda: "new")
+    for path in ("/predict", "/transform-input", "/transform-output"):
+        assert client.post(path, json=MESSAGE).json["meta"]["puid"] == "new"
 
 
 def test_answers_can_do_without_the_gauges(make_client):
