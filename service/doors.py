@@ -21,7 +21,7 @@ from typing import Any
 from .errors import Refusal, Unauthorized, Unavailable
 
 READINESS = frozenset(
-    {"/ready", "/ping", "/health/status", "/api/v1.0/health/status", "/v2/health/ready"}
+    {"/ready", "/ping", "/health", "/health/status", "/api/v1.0/health/status", "/v2/health/ready"}
 )
 _MODEL_READY = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/ready")
 LIVENESS = frozenset({"/live", "/health/ping", "/v2/health/live"})

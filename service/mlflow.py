@@ -12,7 +12,7 @@ from .errors import BadInput, Unsupported, count
 from .rows import Limits, Rows, Verdict
 from .wire import decode_json, is_json, render_json
 
-PATHS = ("/invocations", "/ping", "/version")
+PATHS = ("/invocations", "/ping", "/health", "/version")
 
 EXAMPLE = '{"dataframe_split": {"columns": ["a", "b"], "data": [[1, 2]]}}'
 

@@ -262,11 +262,11 @@ def _mlflow_paths() -> Schema:
     invoke = _operation(
         "Tell which rows are outliers.", "MLflow", "Predictions", asks, [400, 413, 415, 503]
     )
+    ready = _text("Score a row, and so tell that the model is ready.", "MLflow", _PLAIN)
     return {
         "/invocations": {"post": invoke},
-        "/ping": {
-            "get": _text("Score a row, and so tell that the model is ready.", "MLflow", _PLAIN)
-        },
+        "/ping": {"get": ready},
+        "/health": {"get": dict(ready)},
         "/version": {"get": _text("Tell isoserve's version.", "MLflow", _PLAIN)},
     }
 
@@ -297,7 +297,11 @@ def _our_paths() -> Schema:
 
 _PLAIN, _HTML = "text/plain; charset=utf-8", "text/html; charset=utf-8"
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
-_SWITCH: Schema = {"type": "string", "enum": ["1", "0", "true", "false", ""]}
+_SWITCH: Schema = {
+    "type": "string",
+    "pattern": "^(|[01]|[Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee])$",
+    "examples": ["1", "0", "true", "false"],
+}
 
 
 def _header_ref(*names: str) -> Schema:

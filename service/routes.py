@@ -36,6 +36,9 @@ PAGE_TYPES = {
 }
 PAGE_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
 
+MOST = 999_999
+"""The largest number that an option of the query may be."""
+
 _SWITCH = {"1": True, "true": True, "": False, "0": False, "false": False}
 
 
@@ -89,6 +92,7 @@ def _add_health(routes: Blueprint, desk: Desk) -> None:
         return json_response({"live": True, "ready": True})
 
     @routes.get("/ping")
+    @routes.get("/health")
     def ping() -> Response:
         score_a_row(desk.detector)
         return text_response("pong")
@@ -301,16 +305,18 @@ def read_query() -> str:
 def read_switch(name: str) -> bool:
     """Return whether the query has `name=1`; BadInput for what is neither on nor off."""
     text = read_option(name)
-    if text not in _SWITCH:
+    if text.lower() not in _SWITCH:
         raise BadInput(f"{name} is 1 or 0, not {text[:20]!r}")
-    return _SWITCH[text]
+    return _SWITCH[text.lower()]
 
 
 def read_number(name: str) -> int:
     """Return the whole number `name` of the query, 0 where there is none."""
     text = read_option(name)
-    if not re.fullmatch("[0-9]{1,6}", text):
+    if not re.fullmatch("[0-9]+", text):
         raise BadInput(f"{name} is a whole number, not {text[:20]!r}")
+    if len(text) > len(str(MOST)):
+        raise BadInput(f"{name} has at most {len(str(MOST))} digits, not {len(text):,}")
     return int(text)
 
 

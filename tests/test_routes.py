@@ -258,6 +258,27 @@ def test_no_outlier_needs_no_explanation(client):
     assert "tags" not in client.post("/predict?explain=0", json=MESSAGE).json["meta"]
     wrong = client.post("/predict?explain=-1", json=MESSAGE)
     assert wrong.json["status"]["info"] == "explain is a whole number, not '-1'"
+    wrong = client.post("/predict?explain=9999999", json=MESSAGE)
+    assert wrong.json["status"]["info"] == "explain has at most 6 digits, not 7"
+
+
+@pytest.mark.parametrize(("switch", "on"), [("True", True), ("TRUE", True), ("False", False)])
+def test_a_switch_may_be_written_as_python_writes_it(client, switch, on):
+    asked = {"query_string": {"scores": switch}}
+    answer = client.post("/predict", json=MESSAGE, **asked).json
+    assert ("tags" in answer["meta"]) == on
+    answer = client.post("/invocations", json={"instances": ROWS}, **asked).json
+    assert ("scores" in answer) == on
+
+
+def test_the_longest_numbers_of_the_query_are_those_of_the_document(client):
+    found = client.get("/openapi.json").json["paths"]["/predict"]["post"]["parameters"]
+    (explain,) = [one["schema"] for one in found if one["name"] == "explain"]
+    most = explain["maximum"]
+    rows = {"data": {"ndarray": [[1, 1]]}}
+    assert client.post(f"/predict?explain={most}", json=rows).status_code == HTTPStatus.OK
+    refused = client.post(f"/predict?explain={most + 1}", json=rows)
+    assert refused.status_code == HTTPStatus.BAD_REQUEST
 
 
 def test_a_message_is_passed_on_as_it_came_and_not_counted(client):
@@ -397,9 +418,10 @@ def test_mlflows_road_takes_packed_bodies_within_the_bound(make_client, encoding
 
 def test_faults_of_mlflows_road_have_its_shape(client):
     assert client.post("/invocations", data=b"x").status_code == HTTPStatus.UNSUPPORTED_MEDIA_TYPE
-    for answer in (client.get("/invocations"), client.post("/invocations", json={})):
+    wrong = client.get("/invocations"), client.post("/invocations", json={}), client.post("/health")
+    for answer in wrong:
         assert set(answer.json) == {"error_code", "message"}
-    assert client.get("/ping").text == "pong"
+    assert client.get("/ping").text == client.get("/health").text == "pong"
     assert client.get("/version").text.count(".") == 2
 
 
