@@ -74,7 +74,14 @@ def explanations():
     found = post("/predict?explain=1", message)[1]["meta"]["tags"]["explanations"]
     outliers = [i for i, label in enumerate(case.labels) if label]
     same([one["row"] for one in found], outliers)
-    same({len(one["features"]) for one in found}, {1})
+    answer = infer(outputs=[{"name": "contributions"}])[1]
+    shares = answer["outputs"][0]["data"]
+    for one in found:
+        row, start = case.rows[one["row"]], one["row"] * shape[1]
+        share = shares[start : start + shape[1]]
+        j = share.index(min(share))
+        told = {"name": case.columns[j], "contribution": share[j], "value": row[j]}
+        same(one["features"], [told])
 
 
 def repeated():
@@ -139,9 +146,16 @@ def refused():
 
 
 def wrong():
-    for sent in ({"data": {"ndarray": [[1] * 9]}}, {"strData": "x"}, [], {"data": {"ndarray": []}}):
+    for sent, words in (
+        ({"data": {"ndarray": [[1] * 9]}}, "rows have 9 columns; this model expects "),
+        ({"strData": "x"}, "strData is not served here; send "),
+        ([], "a Seldon message is a JSON object, as in "),
+        ({"data": {"ndarray": []}}, "there are no rows; one row is "),
+        ({"data": {"ndarray": [[1, "x"]]}}, "row 0, column 1: 'x' is not a number"),
+    ):
         status, answer = post("/predict", sent)
         same((status, answer["status"]["code"]), (400, -1))
+        assert answer["status"]["info"].startswith(words), answer["status"]["info"]
     status, answer = post("/predict", b"{}", "text/plain")
     same(status, 400)
     assert answer["status"]["info"].startswith("Can't find JSON in data")
@@ -157,7 +171,7 @@ def health():
 
 def document():
     found = json.loads(fetch("/seldon.json")[2])
-    assert {"/predict", "/transform-input", "/send-feedback"} & found["paths"].keys()
+    assert {"/predict", "/transform-input", "/send-feedback"} <= found["paths"].keys()
 
 
 def open_to_pages():
@@ -338,6 +352,12 @@ def split():
     invoke({"dataframe_split": {"columns": case.columns[::-1], "data": turned}})
 
 
+def pings():
+    for path in ("/ping", "/health"):
+        same(fetch(path)[2], "pong")
+    same(fetch("/version")[0], 200)
+
+
 def inference_errors():
     for path in ("/v2/nowhere", "/v2/models/another"):
         status, _, text = fetch(path)
@@ -400,7 +420,7 @@ for feature, use in {
     "unload is refused in words": unload,
     "a wrong request is refused in words": wrong_inference,
     "unknown paths answer in the protocol's shape": inference_errors,
-    "/ping and /version": lambda: same(fetch("/ping")[2], "pong"),
+    "/ping and /version": pings,
     "dataframe_split: a DataFrame, its columns in any order": split,
     "CSV": lambda: invoke(lines(case.rows), "text/csv"),
     "missing values: null, NaN or an empty cell": table_gaps,
