@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import partial
 from itertools import chain
 from math import prod
@@ -60,6 +61,9 @@ DATATYPES = [*_TYPES, "BYTES"]
 
 _CARD_TYPES = {"bool": "BOOL", "int": "INT64"}
 _CONTENT_TYPES = (None, "np", "pd")
+
+# The numbers from which on these datatypes round to an infinity.
+_INFINITE = {"FP16": 65_520.0, "BF16": 2.0**128 - 2.0**119, "FP32": 2.0**128 - 2.0**103}
 
 
 @dataclass(frozen=True)
@@ -226,7 +230,7 @@ class _Tensor:
         names = (self.name,) if self.is_column else ()
         try:
             rows = Rows.fold(self.cells, self.n_rows, self.n_columns, names, limits)
-            _check_type(rows.values, self.datatype)
+            _check_type(rows.values, self.cells, self.datatype)
         except Refusal as refusal:
             raise type(refusal)(f"input {self.name!r}: {refusal}") from refusal
         return rows
@@ -283,15 +287,18 @@ def _decode_inputs(inputs: list[Any], content_type: str | None, raw: bytes) -> I
             raise BadInput(f"input {i} is not an object with a name, as in {EXAMPLE}")
         name, place = value["name"], f"input {value['name'][:100]!r}"
         parameters = _parameters(value, place)
-        kind = parameters.get("content_type", content_type)
-        if kind not in _CONTENT_TYPES:
-            raise BadInput(
-                f"{place}: content_type {repr(kind)[:40]} is not read here; np and pd are"
-            )
         datatype = value.get("datatype")
         if datatype not in DATATYPES:
             hint = nearest(datatype, DATATYPES) if isinstance(datatype, str) else ""
             raise BadInput(f"{place}: {repr(datatype)[:40]} is no datatype{hint}")
+        kind = parameters.get("content_type", content_type)
+        if kind == "str" and datatype == "BYTES":  # says no more, so the request's type stands
+            kind = content_type if content_type != "str" else None
+        if kind not in _CONTENT_TYPES:
+            raise BadInput(
+                f"{place}: content_type {repr(kind)[:40]} is not read here; "
+                "np and pd are, and str for BYTES"
+            )
         n_rows, n_columns = _decode_shape(value.get("shape"), place)
         cells: Sequence[Any] | NDArray[Any]
         if "binary_data_size" in parameters:
@@ -375,13 +382,18 @@ def _read_strings(raw: bytes, place: str) -> Iterator[str]:
         start += length
 
 
-def _check_type(values: Floats, datatype: str) -> None:
-    """Raise BadInput for the first value that is none of its datatype."""
+def _check_type(values: Floats, cells: Sequence[Any] | NDArray[Any], datatype: str) -> None:
+    """Raise BadInput for the first value that is none of its datatype; `cells` are as sent."""
     if datatype == "BOOL":
         wrong = (values != 0) & (values != 1)
     elif "INT" in datatype:
         bounds = np.iinfo(_TYPES[datatype])
-        wrong = (values != np.rint(values)) | (values < bounds.min) | (values > bounds.max)
+        beyond = bounds.max + 1.0  # as a float the largest number of 64 bits is this, too
+        wrong = (values != np.rint(values)) | (values < bounds.min) | (values > beyond)
+        for k in np.flatnonzero(values == beyond).tolist():
+            wrong.flat[k] = Decimal(str(cells[k])) > bounds.max
+    elif datatype in _INFINITE:
+        wrong = np.abs(values) >= _INFINITE[datatype]
     else:
         return
     wrong &= ~np.isnan(values)  # a missing value

@@ -85,6 +85,9 @@ def describe(
             "headers": {
                 "X-Request-ID": _header("names the request; yours, where you sent a good one"),
                 "X-Model-Version": _header("the first 12 digits of the model file's SHA-256"),
+                JSON_LENGTH: _header("bytes of JSON, where the rest is tensors'", required=False),
+                "Retry-After": _header("seconds after which the same request may succeed"),
+                "WWW-Authenticate": _header("the scheme of the key or token"),
             },
         },
     }
@@ -188,7 +191,9 @@ def _open_inference_paths(name: str, version: str) -> Schema:
             "Tell which rows are outliers.", tag, "InferenceAnswer", asks, [400, 404, 413, 415, 503]
         )
         named = {"parameters": list(where)}
-        infer["responses"]["200"]["content"] |= _bytes()
+        success = infer["responses"]["200"]
+        success["content"] |= _bytes()
+        success["headers"] = _HEADERS | _header_ref(JSON_LENGTH)
         return (
             {"get": _operation("Describe the model.", tag, "Model", named, [404])},
             {
@@ -293,9 +298,14 @@ def _our_paths() -> Schema:
 _PLAIN, _HTML = "text/plain; charset=utf-8", "text/html; charset=utf-8"
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 _SWITCH: Schema = {"type": "string", "enum": ["1", "0", "true", "false", ""]}
-_HEADERS: Schema = {
-    name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-ID", "X-Model-Version")
-}
+
+
+def _header_ref(*names: str) -> Schema:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+_HEADERS = _header_ref("X-Request-ID", "X-Model-Version")
+_HEADERS_OF = {401: _header_ref("WWW-Authenticate"), 503: _header_ref("Retry-After")}
 _ERROR_SCHEMAS = {
     "Seldon v1": "SeldonError",
     "Open Inference Protocol": "InferenceError",
@@ -329,11 +339,12 @@ def _text(summary: str, tag: str, content_type: str) -> Schema:
 
 
 def _error(status: int, schema: str) -> Schema:
-    return {"description": _ERRORS[status], "headers": _HEADERS, "content": _json(schema)}
+    headers = _HEADERS | _HEADERS_OF.get(status, {})
+    return {"description": _ERRORS[status], "headers": headers, "content": _json(schema)}
 
 
-def _header(text: str) -> Schema:
-    return {"description": text, "required": True, "schema": {"type": "string"}}
+def _header(text: str, required: bool = True) -> Schema:
+    return {"description": text, "required": required, "schema": {"type": "string"}}
 
 
 def _query(name: str, schema: Schema, text: str) -> Schema:
@@ -360,8 +371,8 @@ def _bytes() -> Schema:
 
 def _message_body(schema: str) -> Schema:
     """Describe the ways in which a Seldon message may be sent; the query is one of them."""
-    form: Schema = {"type": "object", "properties": {"json": {"type": "string"}}}
-    parts: Schema = {"type": "object", "properties": {"data": {"type": "string"}}}
+    form = _object(json=_JSON_TEXT)
+    parts = _object(**_PARTS_OF[schema])
     content = _json(schema) | {FORM: {"schema": form}, PARTS: {"schema": parts}}
     return {"content": content}
 
@@ -387,6 +398,7 @@ def _or_null(schema: Schema) -> Schema:
 
 
 _STRING: Schema = {"type": "string"}
+_JSON_TEXT: Schema = {"type": "string", "contentMediaType": JSON}
 _NUMBER: Schema = {"type": "number"}
 _NUMBERS = _list(_NUMBER)
 _LABEL: Schema = {"type": "integer", "enum": [0, 1]}
@@ -394,6 +406,14 @@ _LABELS = _list(_LABEL)
 _STRINGS = _list(_STRING)
 _ANY_OBJECT: Schema = {"type": "object"}
 _SIZES = _list({"type": "integer", "minimum": 0})
+
+# What the parts of a multipart body hold, by the message that they make.
+_MESSAGE_PARTS = dict.fromkeys(("data", "jsonData", "meta"), _JSON_TEXT)
+_PARTS_OF: dict[str, Schema] = {
+    "Message": _MESSAGE_PARTS,
+    "Echo": {**_MESSAGE_PARTS, "strData": _STRING, "binData": {}},
+    "Feedback": dict.fromkeys(("request", "response", "reward", "truth"), _JSON_TEXT),
+}
 
 
 def _schemas(columns: list[str]) -> Schema:
@@ -451,7 +471,9 @@ def _seldon_schemas(table: Schema, columns: list[str]) -> Schema:
     rows = {
         "anyOf": [
             _exactly(names=_STRINGS, ndarray=_list()),
-            _exactly(names=_STRINGS, tensor=_object(["shape", "values"])),
+            _exactly(
+                names=_STRINGS, tensor=_exactly(shape=_SIZES, values=_list(_or_null(_NUMBER)))
+            ),
         ]
     }
     status = _exactly(

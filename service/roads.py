@@ -28,6 +28,9 @@ MODEL_VERSION = "X-Model-Version"
 MOST_EXPLAINED = 10_000
 """Features that one answer may name, of all its outliers."""
 
+MOST_CONTRIBUTIONS = 1_000_000
+"""Contributions in one answer, rows times features: some 20 MB of JSON."""
+
 _OPEN = nullcontext()
 
 Encoder = Callable[[seldon_v1.Message, Verdict, Totals, dict[str, Any]], dict[str, Any]]
@@ -113,16 +116,19 @@ class Roads:
     def seldon_echo(self, body: bytes, content_type: str, query: str) -> Answer:
         """Pass a Seldon message on; none of its rows is scored or counted."""
         with self.let_in(body or query.encode()):
-            echo = read_json(content_type, query, body, seldon_v1.decode_echo, self.limits.depth)
+            decode, depth = seldon_v1.decode_echo, self.limits.depth
+            payload, meta = read_json(content_type, query, body, decode, depth)
+            meta = seldon_v1.name_meta(meta, self.new_puid, self.unit)
             totals, threshold = self.desk.counts.totals(), self.desk.detector.threshold
-            return self._seldon_answer(seldon_v1.encode_echo(*echo, totals, threshold))
+            return self._seldon_answer(seldon_v1.encode_echo(payload, meta, totals, threshold))
 
     def seldon_feedback(self, body: bytes, content_type: str, query: str) -> Answer:
         """Answer a Feedback of Seldon's, whichever way it came."""
         with self.let_in(body or query.encode()):
             decode = partial(decode_feedback, limits=self.limits)
             depth = self.limits.depth + 1  # there are whole messages in it
-            feedback = read_json(content_type, query, body, decode, depth).named(self.new_puid)
+            feedback = read_json(content_type, query, body, decode, depth)
+            feedback = feedback.named(self.new_puid, self.unit)
             learned = self.judge.take(feedback)
         totals, threshold = self.desk.counts.totals(), self.desk.detector.threshold
         return self._seldon_answer(encode_learned(feedback, totals, threshold, learned))
@@ -136,8 +142,10 @@ class Roads:
             request = request.named(self.new_puid)
             detector = self.desk.detector
             rows, with_samples = request.arranged(detector.arrange), request.wants("score_samples")
+            if explains := request.wants(open_inference.CONTRIBUTIONS):
+                _check_contributions(rows)
             verdict, _ = self.desk.predict(rows, request.id, detector, with_samples)
-            shares = detector.explain(rows) if request.wants("contributions") else None
+            shares = detector.explain(rows) if explains else None
             answer, length = open_inference.encode_answer(request, self.model_name, verdict, shares)
         kind = JSON if length is None else BYTES
         return Answer(200, answer, kind, verdict.version, json_length=length)
@@ -182,6 +190,16 @@ def _check_explained(rows: int, most: int, detector: Detector) -> None:
         raise TooLarge(
             f"explain={most} of {count(rows, 'row')} may name {named:,} features; at most "
             f"{MOST_EXPLAINED:,}: send fewer rows, or ask for fewer features"
+        )
+
+
+def _check_contributions(rows: Rows) -> None:
+    """Refuse before it is counted what could be answered with gigabytes."""
+    n_rows, width = rows.values.shape
+    if n_rows * width > MOST_CONTRIBUTIONS:
+        raise TooLarge(
+            f"contributions of {count(n_rows, 'row')} and {count(width, 'feature')} are "
+            f"{n_rows * width:,} numbers; at most {MOST_CONTRIBUTIONS:,}: send fewer rows"
         )
 
 

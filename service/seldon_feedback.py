@@ -7,8 +7,9 @@ messages. As in Seldon, `[]` is an empty message, and whatever is no field of a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from .counts import Totals
@@ -50,9 +51,15 @@ class Feedback:
     path: dict[str, Any] | None = None
     """Its `requestPath`, likewise."""
 
-    def named(self, new_puid: Callable[[], str]) -> Feedback:
-        """Return the feedback with the id that it came with, else a new one."""
-        return self if self.puid else replace(self, puid=new_puid(), is_new=True)
+    def named(
+        self, new_puid: Callable[[], str], unit: Mapping[str, str] = MappingProxyType({})
+    ) -> Feedback:
+        """Return the feedback with the id that it came with, else a new one.
+
+        `unit`, this service's name and image, joins the units that the request came by.
+        """
+        named = self if self.puid else replace(self, puid=new_puid(), is_new=True)
+        return replace(named, path={**unit, **(self.path or {})}) if unit else named
 
 
 def decode_feedback(body: Any, limits: Limits) -> Feedback:

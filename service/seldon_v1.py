@@ -24,8 +24,8 @@ class Message:
     """A Seldon message: its rows, and what its answer repeats."""
 
     rows: Rows
-    payload: dict[str, Any]
-    """`{"ndarray": ...}` or `{"tensor": {"shape": ..., "values": ...}}` as it was sent."""
+    ndarray: Any
+    """`data.ndarray` as it was sent; None where the rows came in another form."""
     meta: dict[str, Any]
 
     @property
@@ -36,16 +36,23 @@ class Message:
     def named(
         self, new_puid: Callable[[], str], unit: Mapping[str, str] = MappingProxyType({})
     ) -> Message:
-        """Return the message with the id that it came with, else a new one.
+        """Return the message with its meta named."""
+        meta = name_meta(self.meta, new_puid, unit)
+        return self if meta is self.meta else Message(self.rows, self.ndarray, meta)
 
-        `unit`, this service's name and image, joins the units that the message came by.
-        """
-        meta = self.meta
-        if not meta.get("puid"):
-            meta = {**meta, "puid": new_puid()}
-        if unit:
-            meta = {**meta, "requestPath": {**unit, **(meta.get("requestPath") or {})}}
-        return self if meta is self.meta else Message(self.rows, self.payload, meta)
+
+def name_meta(
+    meta: dict[str, Any], new_puid: Callable[[], str], unit: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return a meta with the id that it came with, else a new one.
+
+    `unit`, this service's name and image, joins the units that the message came by.
+    """
+    if not meta.get("puid"):
+        meta = {**meta, "puid": new_puid()}
+    if unit:
+        meta = {**meta, "requestPath": {**unit, **(meta.get("requestPath") or {})}}
+    return meta
 
 
 def decode_message(body: Any, limits: Limits | None = None) -> Message:
@@ -61,8 +68,7 @@ def decode_message(body: Any, limits: Limits | None = None) -> Message:
         return _decode_data(data, meta, limits)
     if data is None and body.get("jsonData") is not None:
         rows = Rows.parse(body["jsonData"], (), limits)
-        tensor = {"shape": list(rows.values.shape), "values": rows.values.ravel()}
-        return Message(rows, {"tensor": tensor}, meta)
+        return Message(rows, None, meta)
     raise BadInput(_no_data(body))
 
 
@@ -83,10 +89,10 @@ def encode_labels(
     """Answer with 1 for each outlier and 0 for each inlier, in the form that was sent."""
     labels = verdict.labels if len(verdict) > 1 else [verdict.outliers]
     data: dict[str, Any] = {"names": []}
-    if "tensor" in message.payload:
-        data["tensor"] = {"shape": [len(labels)], "values": labels}
-    else:
+    if message.ndarray is not None:
         data["ndarray"] = labels
+    else:
+        data["tensor"] = {"shape": [len(labels)], "values": labels}
     return {"data": data, "meta": _encode_meta(message, verdict, totals, tags)}
 
 
@@ -96,9 +102,18 @@ def encode_rows(
     totals: Totals,
     tags: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Answer with the rows and names as they were sent, and the labels among the tags."""
+    """Answer with the rows and names, and the labels among the tags.
+
+    An ndarray comes back as it was sent; else the rows are a tensor of numbers, of its true shape.
+    """
+    data: dict[str, Any] = {"names": list(message.rows.names)}
+    if message.ndarray is not None:
+        data["ndarray"] = message.ndarray
+    else:
+        values = message.rows.values
+        data["tensor"] = {"shape": list(values.shape), "values": values.ravel()}
     return {
-        "data": {"names": list(message.rows.names), **message.payload},
+        "data": data,
         "meta": _encode_meta(
             message, verdict, totals, {"outlier-predictions": verdict.labels, **tags}
         ),
@@ -199,10 +214,10 @@ def _decode_data(data: dict[str, Any], meta: dict[str, Any], limits: Limits | No
     names = _decode_names(data.get("names"))
     if "tensor" in data:
         rows = _decode_tensor(data["tensor"], names, limits)
-        return Message(rows, {"tensor": data["tensor"]}, meta)
+        return Message(rows, None, meta)
     if "ndarray" in data:
         rows = Rows.parse(data["ndarray"], names, limits)
-        return Message(rows, {"ndarray": data["ndarray"]}, meta)
+        return Message(rows, data["ndarray"], meta)
     if "tftensor" in data:
         raise BadInput(f"data.tftensor is not served here; send {EXAMPLE}")
     raise BadInput(f"data holds neither ndarray nor tensor; send {EXAMPLE}")

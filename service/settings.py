@@ -40,6 +40,9 @@ SELDON_VARIABLES = {
 PARAMETERS = "PREDICTIVE_UNIT_PARAMETERS"
 LABELS = "PREDICTOR_LABELS"
 
+# The constructor's arguments of a component, and which of Seldon's types they may have.
+PARAMETER_TYPES = {"threshold": ("FLOAT", "DOUBLE", "INT"), "load_path": ("STRING",)}
+
 # A Kubernetes service called "isoserve" puts these into every container, and ISOSERVE_PORT=tcp://...
 _KUBERNETES = re.compile(PREFIX + r"(SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP)\w*)")
 
@@ -225,20 +228,29 @@ class _SeldonSource(PydanticBaseSettingsSource):
 
 def _from_parameters() -> dict[str, Any]:
     """Read the constructor arguments: [{"name": "threshold", "value": "0.1", "type": "FLOAT"}]."""
-    given = {}
+    found = {}
     for parameter in _json_variable(PARAMETERS, list):
         if not isinstance(parameter, dict) or not all(
-            isinstance(parameter.get(key), str) for key in ("name", "value")
+            isinstance(parameter.get(key), str) for key in ("name", "value", "type")
         ):
             raise BadSetting(
                 f"{PARAMETERS}: each parameter is an object with name, value and type, all strings"
             )
-        given[parameter["name"]] = parameter["value"]
-    found = {}
-    if "threshold" in given:
-        found["threshold"] = given["threshold"]
-    if "load_path" in given:
-        found["model"] = str(Path(given["load_path"]) / "model.pickle")
+        name, value = parameter["name"], parameter["value"]
+        if name not in PARAMETER_TYPES:
+            raise BadSetting(
+                f"{PARAMETERS}: there is no parameter {name!r}"
+                f"{nearest(name, list(PARAMETER_TYPES))}; there are {' and '.join(PARAMETER_TYPES)}"
+            )
+        if parameter["type"] not in PARAMETER_TYPES[name]:
+            raise BadSetting(
+                f"{PARAMETERS}: {name} is of the type {parameter['type']!r}; "
+                f"it is {' or '.join(PARAMETER_TYPES[name])}"
+            )
+        if name == "threshold":
+            found["threshold"] = value
+        else:
+            found["model"] = str(Path(value) / "model.pickle")
     return found
 
 
@@ -275,7 +287,8 @@ def _variable(field: str) -> str:
     for name, target in SELDON_VARIABLES.items():
         if target == field and os.environ.get(name):
             return name
-    return PARAMETERS if field in ("threshold", "model") else ours
+    argument = {"threshold": "threshold", "model": "load_path"}.get(field)
+    return f"{PARAMETERS}: {argument}" if argument else ours
 
 
 def _shown(value: Any) -> str:

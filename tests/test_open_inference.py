@@ -92,6 +92,16 @@ def test_a_single_column_has_a_name_only_where_its_type_says_so():
     assert decode(tensor([1, 2], parameters={"content_type": "pd"})).rows.names == ("x",)
 
 
+def test_texts_are_a_column_by_name_as_mlserver_sends_a_data_frame():
+    texts = tensor(["1", "60"], datatype="BYTES", parameters={"content_type": "str"})
+    numbers = tensor([2, 40], name="sd")
+    rows = decode(texts, numbers, parameters={"content_type": "pd"}).rows
+    assert (rows.names, rows.values.tolist()) == (("x", "sd"), TABLE)
+    assert decode(texts, parameters={"content_type": "pd"}).rows.names == ("x",)
+    assert decode(texts).rows.names == ()
+    assert decode(texts, parameters={"content_type": "str"}).rows.values.tolist() == [[1], [60]]
+
+
 def test_outputs_are_all_but_the_contributions_or_those_that_are_named():
     assert list(decode(tensor(TABLE)).outputs) == list(OUTPUTS)[:-1]
     asked = [{"name": "contributions"}, {"name": "predict", "parameters": {"binary_data": True}}]
@@ -122,6 +132,29 @@ def test_every_datatype_is_read_from_bytes_and_from_json(datatype):
     decoded = open_inference.decode_request(*pack(binary(array, datatype)), LIMITS)
     assert decoded.rows.values.tolist() == array.tolist()
     assert decode(tensor(array.tolist(), datatype=datatype)).rows.values.tolist() == array.tolist()
+
+
+LARGEST = {
+    "FP16": (65504, 65520), "BF16": (3.3895313892515355e38, 3.3961775292304601e38),
+    "FP32": (3.4028235e38, 1e39), "INT8": (127, 128), "INT32": (2**31 - 1, 2**31),
+    "INT64": (2**63 - 1, 2**63), "UINT64": (2**64 - 1, 1.8446744073709552e19),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("datatype", LARGEST)
+@pytest.mark.parametrize("text", [False, True])
+def test_a_number_that_its_datatype_cannot_hold_is_refused_and_the_largest_is_read(datatype, text):
+    fits, beyond = (str(cell) if text else cell for cell in LARGEST[datatype])
+    assert decode(tensor([[fits]], datatype=datatype)).rows.values.tolist() == [[float(fits)]]
+    with pytest.raises(BadInput, match=f"row 0, column 1: .* is not of the datatype {datatype}"):
+        decode(tensor([[0, beyond]], datatype=datatype))
+
+
+def test_the_largest_whole_numbers_are_read_from_bytes():
+    for datatype, kind in (("INT64", "<i8"), ("UINT64", "<u8")):
+        body = pack(binary(np.array([[np.iinfo(kind).max]], kind), datatype))
+        rows = open_inference.decode_request(*body, LIMITS).rows
+        assert rows.values.tolist() == [[float(np.iinfo(kind).max)]]
 
 
 def test_half_floats_of_both_kinds_and_texts_are_read_from_bytes():
@@ -206,7 +239,10 @@ def test_an_answer_in_bytes_has_them_after_its_json_in_order():
         ({"inputs": [tensor(TABLE, parameters=[])]},
          "the parameters of input 'x' are not an object"),
         ({"inputs": [tensor(TABLE, parameters={"content_type": "base64"})]},
-         "input 'x': content_type 'base64' is not read here; np and pd are"),
+         "input 'x': content_type 'base64' is not read here; np and pd are, "
+         "and str for BYTES"),
+        ({"inputs": [tensor(TABLE, parameters={"content_type": "str"})]},
+         "input 'x': content_type 'str' is not read here; np and pd are, and str for BYTES"),
         ({"inputs": [tensor(TABLE, datatype="FP46")]},
          "input 'x': 'FP46' is no datatype (is it 'FP64'?)"),
         ({"inputs": [tensor(TABLE, datatype=None)]}, "input 'x': None is no datatype"),

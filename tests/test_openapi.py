@@ -6,6 +6,7 @@ import pytest
 import schemathesis
 
 PREFIX = "#/components/schemas/"
+PARTS = "multipart/form-data"
 
 
 @pytest.fixture
@@ -70,6 +71,50 @@ def test_whatever_asks_for_readiness_may_hear_that_the_service_stops(client):
         if method == "get" and "{" not in where:
             stopping = client.get(where).status_code == HTTPStatus.SERVICE_UNAVAILABLE
             assert ("503" in operation["responses"]) >= stopping, path
+
+
+def test_the_parts_of_a_body_are_those_that_its_message_has(client):
+    message = {"data": '{"ndarray": [[1, 2]]}', "meta": '{"puid": "p"}'}
+    sent = {
+        "Message": {**message, "jsonData": "[[1, 2]]"},
+        "Echo": {**message, "jsonData": "1", "strData": "x", "binData": "x"},
+        "Feedback": {"request": "{}", "response": "{}", "reward": "0.5", "truth": "{}"},
+    }
+    seen = set()
+    for (path, method), operation in operations(client).items():
+        content = operation.get("requestBody", {}).get("content", {})
+        if PARTS in content:
+            name = content["application/json"]["schema"]["$ref"].removeprefix(PREFIX)
+            told = content[PARTS]["schema"]["properties"]
+            assert told.keys() == sent[name].keys(), path
+            answer = client.open(path, method=method, data=sent[name], content_type=PARTS)
+            assert answer.status_code == HTTPStatus.OK, path
+            seen.add(name)
+    assert seen == sent.keys()
+
+
+def test_headers_of_their_own_are_told_with_the_answers_that_have_them(make_client):
+    client = make_client(api_key="x" * 16)
+    key, infer = {"X-API-Key": "x" * 16}, "/v2/models/isoserve/infer"
+    found = client.get("/openapi.json", headers=key).json
+    told = found["paths"]["/v2/models/{model}/infer"]["post"]["responses"]
+    table = {"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [1, 2]}
+    asked = {"inputs": [table], "parameters": {"binary_data_output": True}}
+    answers = {
+        "200": client.post(infer, headers=key, json=asked),
+        "401": client.post(infer),
+    }
+    client.application.extensions["isoserve doors"].stopping.turn_on()
+    answers["503"] = client.get("/ready")
+    own = ("Inference-Header-Content-Length", "WWW-Authenticate", "Retry-After")
+    for status, answer in answers.items():
+        assert answer.status_code == int(status)
+        assert {name for name in own if name in answer.headers} == told[status][
+            "headers"
+        ].keys() & own
+        assert {name for name in own if name in answer.headers}
+    referred = {ref for ref in references(found) if "/headers/" in ref}
+    assert {ref.rpartition("/")[2] for ref in referred} == found["components"]["headers"].keys()
 
 
 def test_the_document_is_valid_and_each_schema_is_used(client):

@@ -280,8 +280,17 @@ def test_what_this_service_is_not_is_told_in_seldons_words(client, path, text):
 def test_the_unit_of_a_graph_is_in_the_request_path(make_client):
     client = make_client(model_name="clf", model_image="reg/if:0.1")
     sent = {**MESSAGE, "meta": {"requestPath": {"up": "img:1"}}}
-    answer = client.post("/predict", json=sent).json
-    assert answer["meta"]["requestPath"] == {"clf": "reg/if:0.1", "up": "img:1"}
+    for path in ("/predict", "/transform-input", "/transform-output", "/send-feedback"):
+        if path == "/send-feedback":
+            sent = {"request": sent}
+        answer = client.post(path, json=sent).json
+        assert answer["meta"]["requestPath"] == {"clf": "reg/if:0.1", "up": "img:1"}, path
+
+
+def test_every_answer_to_a_message_names_it(make_client):
+    client = make_client(lambda: "new")
+    for path in ("/predict", "/transform-input", "/transform-output"):
+        assert client.post(path, json=MESSAGE).json["meta"]["puid"] == "new"
 
 
 def test_answers_can_do_without_the_gauges(make_client):
@@ -451,3 +460,17 @@ def test_an_answer_names_so_many_features_and_no_more(client):
     assert "at most 10,000: send fewer rows" in refused.json["status"]["info"]
     counted = client.post("/predict?explain=1", json=rows).json["meta"]["metrics"]
     assert {gauge["key"]: gauge["value"] for gauge in counted}["observation"] == 5_001
+
+
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_an_answer_has_so_many_contributions_and_no_more(make_client, as_bytes):
+    client = make_client(max_rows=600_000)
+    table = {"name": "x", "shape": [500_001, 2], "datatype": "FP64", "data": [0] * 1_000_002}
+    asked = [{"name": "contributions", "parameters": {"binary_data": as_bytes}}]
+    refused = client.post(f"{MODEL}/infer", json={"inputs": [table], "outputs": asked})
+    assert refused.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    assert refused.json["error"] == (
+        "contributions of 500,001 rows and 2 features are 1,000,002 numbers; at most 1,000,000: "
+        "send fewer rows"
+    )
+    assert samples(client) == 0

@@ -40,6 +40,17 @@ def test_json_data_is_a_table_and_answered_as_a_tensor():
     assert (rows["shape"], rows["values"].tolist()) == ([2, 2], [1, 2, 60, 40])
 
 
+def test_rows_come_back_as_a_tensor_of_numbers_and_of_its_true_shape():
+    body = {"data": {"tensor": {"shape": [-1, 2], "values": ["40", 60]}}}
+    tensor = seldon_v1.encode_rows(seldon_v1.decode_message(body), VERDICT, TOTALS)["data"][
+        "tensor"
+    ]
+    assert (tensor["shape"], tensor["values"].tolist()) == ([1, 2], [40.0, 60.0])
+    texts = message(data={"ndarray": [["1", 2]]})
+    rows = seldon_v1.encode_rows(seldon_v1.decode_message(texts), VERDICT, TOTALS)["data"]
+    assert rows == {"names": [], "ndarray": [["1", 2]]}
+
+
 def test_data_wins_over_json_data_as_in_seldon():
     body = message(jsonData=[[7]])
     assert seldon_v1.decode_message(body).rows.values.tolist() == [[1, 2], [60, 40]]

@@ -55,7 +55,11 @@ def test_a_wrong_setting_is_named(monkeypatch, name, value, words):
 
 
 def parameters(monkeypatch, **values):
-    given = [{"name": name, "value": value, "type": "FLOAT"} for name, value in values.items()]
+    types = {"threshold": "FLOAT"}
+    given = [
+        {"name": name, "value": value, "type": types.get(name, "STRING")}
+        for name, value in values.items()
+    ]
     monkeypatch.setenv("PREDICTIVE_UNIT_PARAMETERS", json.dumps(given))
 
 
@@ -76,8 +80,29 @@ def test_seldons_variables_rank_below_ours(monkeypatch):
 
 def test_a_wrong_parameter_of_seldons_is_named(monkeypatch):
     parameters(monkeypatch, threshold="low")
-    with pytest.raises(BadSetting, match="PREDICTIVE_UNIT_PARAMETERS='low'"):
+    with pytest.raises(BadSetting, match=r"^PREDICTIVE_UNIT_PARAMETERS: threshold='low': input "):
         Settings.read()
+    monkeypatch.setenv("ISOSERVE_THRESHOLD", "lower")
+    with pytest.raises(BadSetting, match=r"^ISOSERVE_THRESHOLD='lower': input "):
+        Settings.read()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("treshold", "FLOAT", "there is no parameter 'treshold' (is it 'threshold'?); there are"),
+        ("threshold", "STRING", "threshold is of the type 'STRING'; it is FLOAT or DOUBLE or INT"),
+        ("threshold", "DECIMAL", "threshold is of the type 'DECIMAL'; it is FLOAT or DOUBLE or"),
+        ("load_path", "INT", "load_path is of the type 'INT'; it is STRING"),
+        ("threshold", None, "each parameter is an object with name, value and type, all strings"),
+    ],
+)
+def test_a_parameter_that_a_component_has_not_ends_the_start(monkeypatch, name, kind, words):
+    given = [{"name": name, "value": "0", "type": kind}]
+    monkeypatch.setenv("PREDICTIVE_UNIT_PARAMETERS", json.dumps(given))
+    with pytest.raises(BadSetting) as refusal:
+        Settings.read()
+    assert str(refusal.value).startswith(f"PREDICTIVE_UNIT_PARAMETERS: {words}")
 
 
 def test_a_misspelt_variable_is_told_with_the_nearest(monkeypatch):
