@@ -78,7 +78,9 @@ class Pair:
     def put_alone(self, content):
         """Put a file in place that has no card."""
         self.path.with_suffix(".json").unlink(missing_ok=True)
-        self.path.write_bytes(content)
+        part = self.path.with_suffix(".part")
+        part.write_bytes(content)
+        part.rename(self.path)
 
 
 class Asker(Caller):
