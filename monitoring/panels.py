@@ -12,6 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.error import HTTPError, URLError
@@ -55,13 +56,15 @@ def ask(url: str, query: str) -> list[tuple[dict[str, str], float]]:
     """Return (labels, value) of each series that a query gives now.
 
     Raises:
-        ConnectionError: no Prometheus answers at `url`.
+        ConnectionError: no Prometheus answers at `url`, or one that has only begun.
         ValueError: it does not take the query.
     """
     try:
         with _opener.open(f"{url}/api/v1/query?{urlencode({'query': query})}", timeout=10) as page:
             result = json.load(page)["data"]["result"]
     except HTTPError as refusal:
+        if refusal.code == HTTPStatus.SERVICE_UNAVAILABLE:
+            raise ConnectionError(f"the Prometheus at {url} is not ready yet") from refusal
         raise ValueError(f"{query}: {refusal.read().decode()}") from refusal
     except URLError as error:
         raise ConnectionError(f"no Prometheus at {url} ({error.reason})") from error

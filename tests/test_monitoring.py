@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 from collections import Counter
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -357,6 +359,20 @@ def test_the_load_says_when_the_model_is_another_one(serve, folder, write_card):
     write_card(features=[Feature(name, "float", [0.0] * 101) for name in ("a", "b")])
     with pytest.raises(ValueError, match="does not take the sample's rows"):
         Load(Client(f"http://127.0.0.1:{serve(folder / 'model.pickle').port}")).run(1, 1)
+
+
+def test_a_prometheus_that_has_only_begun_is_waited_for():
+    class Beginner(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(HTTPStatus.SERVICE_UNAVAILABLE)
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Beginner) as server:
+        threading.Thread(target=server.handle_request).start()
+        with pytest.raises(ConnectionError, match="not ready yet"):
+            ask(f"http://127.0.0.1:{server.server_port}", "up")
 
 
 def test_an_empty_panel_is_named(capsys):
