@@ -50,8 +50,8 @@ CLOSE = 1e-12
 
 _MEND = "put back a sound file, or make one with `python -m training.train`"
 
-# In the child a sound file takes a fifth of this time at most, and a third of this memory.
-_SECONDS, _SMALL, _BYTES_A_SECOND = 2, 12 * 2**20, 4 * 2**20
+# In the child a sound file takes a third of this time at most, and of this memory.
+_SECONDS, _BYTES_A_SECOND = 2, 16 * 2**20
 _MEMORY, _MEMORY_A_BYTE = 512 * 2**20, 8
 
 Tell = Callable[[str, str], None]
@@ -339,7 +339,7 @@ def _open_forest(file: ModelFile, passed: bool, tell: Tell) -> IsolationForest:
         try:
             found = rehearse(
                 lambda: _examine(file.content),
-                _SECONDS + max(0, len(file.content) - _SMALL) // _BYTES_A_SECOND,
+                _SECONDS + len(file.content) // _BYTES_A_SECOND,
                 _MEMORY + _MEMORY_A_BYTE * len(file.content),
             )
         except Fell as error:

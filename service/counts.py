@@ -36,6 +36,7 @@ import numpy as np
 from .errors import BadSetting
 from .rows import Verdict
 from .state import (
+    KEPT_ASIDE,
     MAX_PROCESSES,
     ByteLocks,
     Cell,
@@ -149,7 +150,7 @@ class Counts:
         """
         self._open(folder)
         if folder is not None and self._is_damaged():
-            set_aside(folder / FILE_NAME, "its numbers are damaged")
+            set_aside(folder / FILE_NAME, "its numbers are damaged", KEPT_ASIDE)
             self._open(folder)
         self._samples = [self._samples_cell(slot) for slot in range(MAX_PROCESSES)]
         self._ahead = later_than(max(cell.read()[0][_STAMP] for cell in self._samples))

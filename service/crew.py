@@ -1,8 +1,8 @@
 """Threads of which one does the work, while it is quick, and the others lend a hand when it is not.
 
 Python runs one thread at a time. Threads that could all go on take the interpreter from each other
-at every system call, and a short request costs twice as much so as when one thread answers it and
-the next. But a large request must not hold up the short ones behind it.
+at every system call, and a short request then costs more than when one thread answers it and the
+next. But a large request must not hold up the short ones behind it.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ _MODEL_READY = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/ready")
 LIVENESS = frozenset({"/live", "/health/ping", "/v2/health/live"})
 
 # As much of a body as tells how dense its numbers are, and the bytes of a number in JSON.
-_SAMPLE, _NUMBER = 2**16, 20
+_SAMPLE, NUMBER = 2**16, 20
 
 SHORT = 1024
 """Bytes of a body that holds a few dozen rows. They need not be counted, which costs as much as
@@ -73,11 +73,6 @@ class Gate:
         self.refused = 0.0
         """When somebody was refused here last, on the machine's clock; 0 if nobody was."""
 
-    @property
-    def rows(self) -> int:
-        """How many rows are in work."""
-        return self._rows
-
     def let_in(self, rows: int) -> Stay:
         """Let a request in, until the `with` block ends.
 
@@ -118,7 +113,7 @@ class Stay:
         self._gate.let_out(self._rows)
 
 
-def estimate_rows(body: bytes, columns: int, number: int = _NUMBER) -> int:
+def estimate_rows(body: bytes, columns: int, number: int = NUMBER) -> int:
     """Return about how many rows a body holds, without reading it.
 
     Reading is most of the work, so a request must be refused before. Numbers have commas between

@@ -529,7 +529,7 @@ def begin_feedback(folder: Path, window: int = 100, keep_days: int = 0) -> Feedb
     reason = store.fault()
     store.close()
     if reason is not None:
-        set_aside(store.path, reason, _BESIDE)
+        set_aside(store.path, reason, beside=_BESIDE)
     with suppress(Unavailable):  # which is logged
         store.forget_expired()
     store.close()

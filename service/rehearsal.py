@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from .errors import count
 
 _FAILED = "failed"
-_CLOCK = 5  # seconds by the clock for each of a processor: a busy machine is no attack
+_CLOCK = 2  # seconds by the clock for each of a processor
 _PAGE = resource.getpagesize()
 
 _DEATHS = {
@@ -42,8 +42,8 @@ class Fell(Exception):
 def rehearse(act: Callable[[], Any], seconds: int, memory: int) -> Any:
     """Call `act` in a child process and return what it returned, as JSON would.
 
-    It may use `seconds` of a processor (five times that by the clock), and `memory` bytes beside
-    what this process has.
+    It may use `seconds` of a processor (twice that by the clock), and `memory` bytes beside what
+    this process has.
 
     Raises:
         Fell: it crashed, took too much, or raised an exception.
@@ -65,7 +65,10 @@ def rehearse(act: Callable[[], Any], seconds: int, memory: int) -> Any:
             os.kill(child, signal.SIGKILL)  # it has told all that it will
         _, status = os.waitpid(child, 0)
     if told is None:
-        raise Fell(f"took more than {count(_CLOCK * seconds, 'second')}")
+        raise Fell(
+            f"took more than {count(_CLOCK * seconds, 'second')} (on a busy machine a sound file "
+            "may, too: then try again)"
+        )
     if not told:
         raise Fell(_end(status, seconds))
     result = json.loads(told)

@@ -15,7 +15,7 @@ from . import mlflow, open_inference, seldon_v1
 from .arrival import read_json
 from .components import Desk, Detector
 from .counts import Totals
-from .doors import SHORT, Gate, estimate_rows
+from .doors import NUMBER, SHORT, Gate, estimate_rows
 from .errors import BadInput, Refusal, TooLarge, count
 from .judge import Judge
 from .rows import Limits, Rows, Verdict
@@ -136,7 +136,7 @@ class Roads:
     def open_inference(self, body: bytes, encoding: str, json_length: str | None) -> Answer:
         """Answer an inference request; the two texts are headers of it."""
         body = unpack(body, encoding, self.limits.body_bytes)
-        number = _number_bytes(body) if json_length else None
+        number = _number_bytes(body) if json_length else NUMBER
         with self.let_in(body, number):
             request = open_inference.decode_request(body, json_length, self.limits)
             request = request.named(self.new_puid)
@@ -161,16 +161,15 @@ class Roads:
             answer = mlflow.encode_answer(verdict, with_scores)
         return Answer(200, answer, version=verdict.version)
 
-    def let_in(self, body: bytes, number: int | None = None) -> AbstractContextManager[None]:
+    def let_in(self, body: bytes, number: int = NUMBER) -> AbstractContextManager[None]:
         """Let the rows of a body in, if the worker has not too many in work.
 
-        `number` is how many bytes a number takes, in a body that is not text.
+        `number` is how many bytes a number of the body takes.
         """
         if len(body) <= SHORT:
             return _OPEN
         columns = len(self.desk.detector.model.features)
-        rows = estimate_rows(body, columns, number) if number else estimate_rows(body, columns)
-        return self.gate.let_in(rows)
+        return self.gate.let_in(estimate_rows(body, columns, number))
 
     def _seldon_answer(self, answer: dict[str, Any], version: str = "") -> Answer:
         if not self.show_metrics:

@@ -38,7 +38,7 @@ MAX_PROCESSES = 64
 """Workers at one moment, those of a reload under way included."""
 
 KEPT_ASIDE = 3
-"""How many files of one name are kept when they cannot be used any more."""
+"""How many mapped files of one name are kept when they cannot be used any more."""
 
 _LOCK_NAME = "service.lock"
 _MAGIC = b"isoserve"
@@ -206,15 +206,15 @@ class MappedFile:
                 f"ISOSERVE_STATE_DIR: {path} cannot be opened ({error.strerror})"
             ) from error
         except ValueError as error:
-            set_aside(path, str(error))
+            set_aside(path, str(error), KEPT_ASIDE)
             return cls.create(path, layout, size, content)
         if found.layout != layout:
             changed = [key for key in layout if found.layout.get(key) != layout[key]]
-            set_aside(path, f"its layout is another one ({', '.join(changed)})")
+            set_aside(path, f"its layout is another one ({', '.join(changed)})", KEPT_ASIDE)
             return cls.create(path, layout, size, content)
         if len(found.memory) != found.start + size:
             reason = f"it has {len(found.memory):,} bytes, not {found.start + size:,}"
-            set_aside(path, reason)
+            set_aside(path, reason, KEPT_ASIDE)
             return cls.create(path, layout, size, content)
         return found
 
@@ -373,11 +373,11 @@ def _forget_all() -> None:
 os.register_at_fork(after_in_child=_forget_all)
 
 
-def set_aside(path: Path, reason: str, beside: Sequence[str] = ()) -> None:
+def set_aside(path: Path, reason: str, keep: int | None = None, beside: Sequence[str] = ()) -> None:
     """Rename a file that cannot be used to NAME.1, the next one to NAME.2, ..., and say so.
 
-    What is `beside` it under its name and one of these endings goes with it. Of the files set aside
-    the last three stay.
+    Of the files set aside the last `keep` stay, all of them by default. What is `beside` the file
+    under its name and one of these endings goes with it.
     """
     before = aside(path)
     number = 1 + int(before[-1].suffix[1:]) if before else 1
@@ -387,10 +387,9 @@ def set_aside(path: Path, reason: str, beside: Sequence[str] = ()) -> None:
         with suppress(FileNotFoundError):
             Path(f"{path}{ending}").rename(f"{other}{ending}")
     logger.warning("%s is set aside as %s: %s; a new one is begun", path, other.name, reason)
-    for old in before[: max(0, len(before) + 1 - KEPT_ASIDE)]:
-        for ending in ("", *beside):
-            Path(f"{old}{ending}").unlink(missing_ok=True)
-        logger.warning("%s is deleted: the last %d set aside are kept", old, KEPT_ASIDE)
+    for old in before[: max(0, len(before) + 1 - keep)] if keep else ():
+        old.unlink()
+        logger.warning("%s is deleted: the last %d set aside are kept", old, keep)
 
 
 def aside(path: Path) -> list[Path]:

@@ -291,12 +291,12 @@ def test_a_damaged_file_is_set_aside_at_the_start(tmp_path, damage, caplog):
     assert say(begun, "p", 1, 1).total.rows == 1
 
 
-def test_the_last_three_set_aside_are_kept(tmp_path):
+def test_none_that_was_set_aside_is_ever_deleted(tmp_path):
     for number in range(5):
         (tmp_path / "feedback.db").write_text(f"no database at all {number}")
         begin_feedback(tmp_path)
     kept = sorted(tmp_path.glob("feedback.db.*"))
-    assert [path.read_text()[-1] for path in kept] == ["2", "3", "4"]
+    assert [path.read_text()[-1] for path in kept] == ["0", "1", "2", "3", "4"]
 
 
 def test_a_start_goes_on_when_the_storage_fails(tmp_path, caplog):

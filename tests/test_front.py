@@ -71,15 +71,16 @@ def send(app, body, **changes):
 
 
 def test_both_ways_give_the_same_answers(both, request):
-    check_same(both, 1000 if "no door" in request.node.name else 50)
+    examples = 1000 if "no door" in request.node.name else 50
+    check_same(both, examples, may_be_late="too much" in request.node.name)
 
 
 @pytest.mark.slow
-def test_both_ways_give_the_same_answers_to_thousands(both):
-    check_same(both, 2000)
+def test_both_ways_give_the_same_answers_to_thousands(both, request):
+    check_same(both, 2000, may_be_late="too much" in request.node.name)
 
 
-def check_same(both, examples):
+def check_same(both, examples, may_be_late):
     @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
     @given(bodies)
     @example(b"")
@@ -88,7 +89,8 @@ def check_same(both, examples):
     def same(body):
         answers = [send(app, body) for app in both]
         assert answers[0] == answers[1]
-        assert not answers[0][0].startswith("500")
+        late = may_be_late and b"more requests wait than can be answered" in answers[0][2]
+        assert late or not answers[0][0].startswith("5")
 
     same()
 

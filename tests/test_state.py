@@ -123,17 +123,19 @@ def test_the_last_three_set_aside_are_kept(tmp_path, caplog):
     assert "x.bin.11 is deleted: the last 3 set aside are kept" in caplog.text
 
 
-def test_what_lies_beside_a_file_is_set_aside_and_deleted_with_it(tmp_path):
-    for i in range(5):
-        for ending in ("", "-wal", "-shm"):
-            (tmp_path / f"x.db{ending}").write_text(f"{i}{ending}")
-        set_aside(tmp_path / "x.db", "it is damaged", ("-wal", "-shm"))
+def test_what_is_no_mapped_file_is_set_aside_for_ever(tmp_path):
+    for i in range(12):
+        (tmp_path / "x.db").write_text(str(i))
+        set_aside(tmp_path / "x.db", "it is damaged")
+    assert [path.read_text() for path in aside(tmp_path / "x.db")] == [*map(str, range(12))]
+
+
+def test_what_lies_beside_a_file_is_set_aside_with_it(tmp_path):
+    for ending in ("", "-wal", "-shm"):
+        (tmp_path / f"x.db{ending}").write_text(f"0{ending}")
+    set_aside(tmp_path / "x.db", "it is damaged", beside=("-wal", "-shm"))
     left = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    assert left == {
-        f"x.db.{i + 1}{ending}": f"{i}{ending}"
-        for i in (2, 3, 4)
-        for ending in ("", "-wal", "-shm")
-    }
+    assert left == {f"x.db.1{ending}": f"0{ending}" for ending in ("", "-wal", "-shm")}
 
 
 def test_a_file_for_which_there_is_no_room_is_refused_and_leaves_nothing(tmp_path):

@@ -2,10 +2,8 @@
 
 import contextlib
 import json
-import os
 import random
 import resource
-import signal
 import sqlite3
 import tempfile
 import time
@@ -15,7 +13,7 @@ import numpy as np
 
 from ..callers import Caller, Crowd
 from .clients import CLIENTS
-from .mischief import fill, small_disk, stop_growth
+from .mischief import fill, kill_a_worker, small_disk, stop_growth
 from .report import Report, check_log
 from .voices import Voice, ask, check_feedback, check_figures, voices
 
@@ -27,10 +25,7 @@ def storm_feedback_workers(model, start, kills=100):
     service = start(workers=4)
     for kill in range(kills):
         with voices(service, f"fw{kill}", model) as crowd:
-            time.sleep(chance.uniform(0.05, 0.3))
-            killed = time.perf_counter()
-            os.kill(chance.choice(service.workers()), signal.SIGKILL)
-            time.sleep(0.25)
+            killed = kill_a_worker(service, chance)
         report.note_wait(killed, crowd.all("times"))
         heard += crowd.callers
         check_feedback(report, service, heard)

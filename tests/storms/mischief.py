@@ -1,8 +1,11 @@
-"""What is done to a service: a small disk, files that cannot grow, a clock that jumps."""
+"""What is done to a service: a small disk, files that cannot grow, odd clocks, a kill."""
 
 import contextlib
+import os
 import resource
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 # A service with a clock that is a day early or late every now and then, and, as a fault, with other
@@ -56,3 +59,12 @@ def fill(folder):
 def cannot_grow(service):
     pids = service.process.pid, *service.workers()
     return all(resource.prlimit(pid, resource.RLIMIT_FSIZE)[0] == GROWN for pid in pids)
+
+
+def kill_a_worker(service, chance):
+    """Kill a worker at a random moment, and let some time go by; return when it was."""
+    time.sleep(chance.uniform(0.05, 0.3))
+    killed = time.perf_counter()
+    os.kill(chance.choice(service.workers()), signal.SIGKILL)
+    time.sleep(0.25)
+    return killed
