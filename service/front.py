@@ -110,8 +110,8 @@ class Front:
 
     def _refusal(self, environ: Environ) -> Refusal | None:
         """Return why a request comes no further, if it does not."""
-        if "HTTP_HOST" not in environ and environ["SERVER_PROTOCOL"] == "HTTP/1.1":
-            return BadInput("an HTTP/1.1 request has the header Host")
+        if "HTTP_HOST" not in environ and environ["SERVER_PROTOCOL"] != "HTTP/1.0":
+            return BadInput("a request of HTTP/1.1 and later has the header Host")
         doors = self._doors
         if (doors.key or doors.stopping) and (refusal := doors.refusal(environ)):
             return refusal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -232,7 +233,18 @@ def _decode_meta(meta: Any) -> dict[str, Any]:
         if meta.get(key) is not None and not isinstance(meta[key], kind):
             word = {str: "a string", dict: "an object", list: "a list"}[kind]
             raise BadInput(f"meta.{key} is not {word}")
+        if kind is not str and meta.get(key) and not _is_finite(meta[key]):
+            raise BadInput(f"meta.{key} holds NaN, which is no number")
     return meta
+
+
+def _is_finite(value: Any) -> bool:
+    """Return whether no number in a JSON value is NaN: it is given back, and JSON has none."""
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _decode_names(names: Any) -> tuple[str, ...]:

@@ -32,6 +32,9 @@ from .wire import ALWAYS, SAFE_POLICY, render_json
 if TYPE_CHECKING:
     from flask import Flask
 
+# In this time comes what is left of a body that nobody reads, or its connection ends.
+_REST_SECONDS = 0.1
+
 CHANGE_SECONDS = 300
 """Seconds after which a change of the model hangs: more than two of the largest files take."""
 
@@ -171,6 +174,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if self.app.doors.stopping:
             req.force_close()
         return bool(super().handle_request(req, conn))
+
+    def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
+        """Return whether a connection can stay: not if most of a refused body is still to come.
+
+        gunicorn would wait for it for seconds, with a thread.
+        """
+        end = time.monotonic() + _REST_SECONDS
+        return bool(keepalive and conn.parser.finish_body(deadline=end))
 
     def handle_quit(self, sig: int, frame: Any) -> None:
         """End the process, as Ctrl-C asks.

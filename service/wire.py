@@ -38,6 +38,7 @@ _PACKINGS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflat
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _STRING_OR_NAN = re.compile(rb"(" + _STRING.pattern + rb")|NaN", re.DOTALL)
+_ODD_NUMBER = re.compile(rb"NaN|Infinity|[0-9]{300}|[eE]\+?[0-9]{3}")
 _BRACES_TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -115,11 +116,13 @@ def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
 
 
 def _read_loosely(body: bytes, error: orjson.JSONDecodeError) -> Any:
-    """Read JSON with NaN and infinities in it, as Python's own reader does."""
+    """Read JSON as Python's own reader does, where there may be a NaN or an infinity in it."""
     try:
-        return json.loads(body, parse_int=_parse_int)
+        if _ODD_NUMBER.search(body):
+            return json.loads(body.decode(), parse_int=_parse_int)
     except (ValueError, RecursionError):
-        raise BadInput(f"{NO_JSON}: {error}") from error
+        pass
+    raise BadInput(f"{NO_JSON}: {error}") from error
 
 
 def _is_json_but_for_nan(body: bytes) -> bool:

@@ -102,6 +102,7 @@ TENSOR_FORM = 'data.tensor is an object with shape and values: {"shape": [1, 2],
         (message(meta="x"), "meta is not an object"),
         (message(meta={"puid": 3}), "meta.puid is not a string"),
         (message(meta={"tags": []}), "meta.tags is not an object"),
+        (message(meta={"tags": {"a": [float("nan")]}}), "meta.tags holds NaN, which is no number"),
         (message(meta={"metrics": {}}), "meta.metrics is not a list"),
     ],
 )  # fmt: skip

@@ -452,3 +452,17 @@ def test_who_waited_too_long_is_refused_unread_and_may_ask_again(serve, folder):
         connection.close()
     metrics = service.request("GET", "/metrics")[1].decode()
     assert 'isoserve_requests_total{route="other",status="5xx"} 20.0' in metrics
+
+
+def test_who_is_refused_and_still_sends_keeps_no_thread(serve, folder):
+    service = serve(folder / "model.pickle", workers=1, threads=2, api_key="k" * 20)
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n{"
+    with contextlib.ExitStack() as clients:
+        lazy = [socket.create_connection(("127.0.0.1", service.port), 30) for _ in range(10)]
+        for client in map(clients.enter_context, lazy):
+            client.sendall(head)
+        began = time.monotonic()
+        assert service.request("GET", "/live")[0] == 200
+        for client in lazy:
+            assert client.recv(1000).startswith(b"HTTP/1.1 401 ")
+        assert time.monotonic() - began < 10  # where gunicorn itself waits it takes twice as long

@@ -70,6 +70,16 @@ def test_nan_is_read_where_python_writes_it():
             decode_json(body, same)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_another_encoding_is_no_json_whatever_it_holds(encoding):
+    def refuse(value):
+        raise BadInput("read all the same")
+
+    for text in ('{"data": {"ndarray": []}}', "[NaN]"):
+        with pytest.raises(BadInput, match="Can't find JSON in data"):
+            decode_json(text.encode(encoding), refuse)
+
+
 @pytest.mark.parametrize("opening", [b"[", b'{"a":'])
 def test_deep_nesting_is_refused(opening):
     closing = b"]" if opening == b"[" else b"}"

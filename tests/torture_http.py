@@ -32,6 +32,7 @@ from sklearn.ensemble import IsolationForest
 from tally import Tally
 
 from service.app import create_app
+from service.doors import LIVENESS, READINESS
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -206,6 +207,7 @@ def torture_edge(folder):
             for _ in range(150):
                 ask(port, "/predict")
             _refuse_in_shape(tally, port, 429, ONE_ROW)
+            _tell_health(tally, port, "beside a flood")
         _speak_tls(tally, folder, service)
         service.kill()
         with edge(folder, service.port) as port:
@@ -227,6 +229,13 @@ def _refuse_in_shape(tally, port, status, body, context=None):
         if (status in (429, 503)) != ("Retry-After" in headers):
             fault = fault or "Retry-After"
         tally.note(f"{status} for {path}", fault, found=str(got))
+
+
+def _tell_health(tally, port, when):
+    """See that whatever asks for health is answered."""
+    for path in (*sorted(READINESS | LIVENESS), "/v2/models/isoserve/ready"):
+        status, _, text = call(port, path)
+        tally.note(f"{path} {when}", "" if status == 200 else f"{status} {text[:100]!r}")
 
 
 def _speak_tls(tally, folder, service):
@@ -263,12 +272,13 @@ def _speak_tls(tally, folder, service):
             fault = ""
         tally.note("an old version of TLS", fault)
         _refuse_in_shape(tally, port, 403, ONE_ROW)
+        _tell_health(tally, port, "in the clear")
         tally.note("health in the clear", "" if ask(port, "/live") == 200 else "not answered")
         answer = framing.send(tls_port, b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
         tally.note("no TLS where it is spoken", "" if answer[9:12] == b"400" else f"{answer[:99]}")
 
 
-def call(port, path, body, context=None):
+def call(port, path, body=None, context=None):
     """Return status, headers and body of a request, over TLS where there is a context for it."""
     connection = (
         http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=context)
