@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from time import perf_counter
@@ -116,16 +115,8 @@ class Front:
         if (doors.key or doors.stopping) and (refusal := doors.refusal(environ)):
             return refusal
         if doors.patience.is_tried and not _is_short(environ) and doors.patience.refuses():
-            self._discard(environ)
             return Unavailable(_LATE)
         return None
-
-    def _discard(self, environ: Environ) -> None:
-        """Read what a refused request still sends: many clients look for an answer after that."""
-        left = self._roads.limits.body_bytes
-        with suppress(Exception):  # of the server's, for a body that is none
-            while left > 0 and (chunk := environ["wsgi.input"].read(min(left, 2**18))):
-                left -= len(chunk)
 
     def _is_plain(self, environ: Environ) -> bool:
         return (

@@ -282,19 +282,8 @@ def read_body(max_bytes: int) -> bytes:
     if announced is None:  # chunks: Werkzeug stops at its own limit
         return receive(partial(request.get_data, cache=False), 0, max_bytes)
     if announced > max_bytes:
-        discard_body(4 * max_bytes)
         raise body_too_large(max_bytes)
     return receive(partial(request.environ["wsgi.input"].read, announced), announced, max_bytes)
-
-
-def discard_body(most: int) -> None:
-    """Read what a refused request still sends, as far as `most` bytes.
-
-    Many clients look for an answer only when they have sent everything.
-    """
-    left = most
-    while left > 0 and (chunk := request.environ["wsgi.input"].read(min(left, 2**16))):
-        left -= len(chunk)
 
 
 def read_query() -> str:

@@ -32,8 +32,9 @@ from .wire import ALWAYS, SAFE_POLICY, render_json
 if TYPE_CHECKING:
     from flask import Flask
 
-# In this time comes what is left of a body that nobody reads, or its connection ends.
-_REST_SECONDS = 0.1
+# So long is read what is left of a refused body, and so long may it pause.
+_REST_SECONDS = 5
+_LULL_SECONDS = 0.1
 
 CHANGE_SECONDS = 300
 """Seconds after which a change of the model hangs: more than two of the largest files take."""
@@ -176,12 +177,19 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         return bool(super().handle_request(req, conn))
 
     def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
-        """Return whether a connection can stay: not if most of a refused body is still to come.
+        """Return whether a connection can stay: not if much of a refused body is still to come.
 
-        gunicorn would wait for it for seconds, with a thread.
+        Most clients look for an answer only when they have sent all. So what comes is read, even
+        where the connection ends anyway; for what does not come nobody waits.
         """
-        end = time.monotonic() + _REST_SECONDS
-        return bool(keepalive and conn.parser.finish_body(deadline=end))
+        now = time.monotonic()
+        if conn.parser.finish_body(deadline=now + _LULL_SECONDS):
+            return keepalive
+        conn.sock.settimeout(_LULL_SECONDS)
+        with contextlib.suppress(OSError):
+            while time.monotonic() < now + _REST_SECONDS and conn.sock.recv(2**18):
+                pass
+        return False
 
     def handle_quit(self, sig: int, frame: Any) -> None:
         """End the process, as Ctrl-C asks.

@@ -454,6 +454,15 @@ def test_who_waited_too_long_is_refused_unread_and_may_ask_again(serve, folder):
     assert 'isoserve_requests_total{route="other",status="5xx"} 20.0' in metrics
 
 
+@pytest.mark.parametrize("headers", [{}, {"Connection": "close"}, {"Transfer-Encoding": "chunked"}])
+def test_who_sends_far_too_much_reads_why_it_is_refused(shared, headers):
+    body = b"100000\r\n" + bytes(2**20) + b"\r\n"  # one chunk, or so many bytes of any body
+    length = {} if "Transfer-Encoding" in headers else {"Content-Length": str(200 * len(body))}
+    pieces = iter([body] * 200)
+    kind = {"Content-Type": "application/json"}
+    assert shared.request("POST", "/predict", pieces, kind | headers | length)[0] == 413
+
+
 def test_who_is_refused_and_still_sends_keeps_no_thread(serve, folder):
     service = serve(folder / "model.pickle", workers=1, threads=2, api_key="k" * 20)
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n{"
