@@ -145,11 +145,11 @@ def _refuse(error: Exception, environ: Mapping[str, Any]) -> Answer:
     """Turn any failure into one sentence in the caller's protocol."""
     path = environ["PATH_INFO"]
     if isinstance(error, Refusal):
-        body = encode_error(path, str(error), server_fault=error.status >= 500)
+        body = encode_error(path, str(error), error.status)
         return Answer(error.status, body, retry_after=error.retry_after)
     request_id = environ[ID]
     log.error("request failed", route=environ[ROUTE], request_id=request_id, exc_info=error)
-    return Answer(500, encode_error(path, "internal error; the log has it", server_fault=True))
+    return Answer(500, encode_error(path, "internal error; the log has it", 500))
 
 
 def _answer_errors(app: Flask) -> None:
@@ -192,5 +192,6 @@ def _answer_errors(app: Flask) -> None:
 
     @app.errorhandler(HTTPException)
     def other(error: HTTPException) -> Response:
+        status = error.code or 500
         text = error.description or error.name
-        return reply(Answer(error.code or 500, encode_error(request.path, text)))
+        return reply(Answer(status, encode_error(request.path, text, status)))

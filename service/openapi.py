@@ -12,7 +12,7 @@ from typing import Any
 
 from . import __version__
 from .doors import LIVENESS, asks_readiness
-from .mlflow import CSV
+from .mlflow import CSV, ERROR_CODES
 from .open_inference import DATATYPES, JSON_LENGTH, OUTPUTS
 from .wire import JSON
 
@@ -613,6 +613,6 @@ def _mlflow_schemas(table: Schema, columns: list[str]) -> Schema:
             ["predictions"], predictions=_LABELS, scores=_NUMBERS, threshold=_NUMBER
         ),
         "MLflowError": _exactly(
-            error_code={"enum": ["BAD_REQUEST", "INTERNAL_ERROR"]}, message=_STRING
+            error_code={"enum": sorted(set(ERROR_CODES.values()))}, message=_STRING
         ),
     }

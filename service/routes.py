@@ -25,7 +25,7 @@ from .roads import Answer, Encoder, Roads, Wanted, body_too_large, receive
 from .rows import Rows
 from .settings import Settings
 from .state import measure_space
-from .wire import NO_JSON, decode_json, render_json, unpack
+from .wire import NO_JSON, NOT_JSON, decode_json, render_json, unpack
 
 PAGE = Path(__file__).parent / "page"
 PAGE_TYPES = {
@@ -196,7 +196,7 @@ def _add_open_inference(routes: Blueprint, roads: Roads) -> None:
         encoding = request.headers.get("Content-Encoding", "")
         body = unpack(read_body(max_bytes), encoding, max_bytes)
         version = roads.desk.detector.model.version
-        decode_json(body or b"{}", open_inference.decode_index, roads.limits.depth)
+        decode_json(body or b"{}", open_inference.decode_index, roads.limits.depth, NOT_JSON)
         return json_response(open_inference.encode_index(name, version))
 
 

@@ -253,8 +253,8 @@ class _JsonPages:
 
     def sendall(self, page: bytes) -> None:
         head = page.split(b"\r\n", 1)[0]
-        server_fault = head.split()[1].startswith(b"5")
-        body = render_json(encode_error(f"no valid HTTP request: {self._text}", server_fault))
+        status = int(head.split()[1])
+        body = render_json(encode_error(f"no valid HTTP request: {self._text}", status))
         fields = {
             "Connection": "close",
             "Content-Type": "application/json",

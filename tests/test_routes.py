@@ -382,6 +382,13 @@ def test_faults_under_v2_have_its_shape(client, asked, body, status, text):
     assert answer.json["error"].startswith(text)
 
 
+def test_a_path_with_two_slashes_is_the_protocols_all_the_same(client):
+    for path, shape in (("//v2/nope", {"error"}), ("//invocations", {"error_code", "message"})):
+        answer = client.get("/", environ_overrides={"PATH_INFO": path})
+        assert answer.status_code in (404, 405)
+        assert set(answer.json) == shape
+
+
 @pytest.mark.parametrize(
     ("headers", "body", "status"),
     [
@@ -421,8 +428,24 @@ def test_faults_of_mlflows_road_have_its_shape(client):
     wrong = client.get("/invocations"), client.post("/invocations", json={}), client.post("/health")
     for answer in wrong:
         assert set(answer.json) == {"error_code", "message"}
+    assert client.post("/invocations", json={}).json["error_code"] == "BAD_REQUEST"
     assert client.get("/ping").text == client.get("/health").text == "pong"
     assert client.get("/version").text.count(".") == 2
+
+
+def test_who_has_no_key_hears_so_in_mlflows_words(make_client):
+    client = make_client(api_key="x" * 16)
+    assert client.post("/invocations", json={}).json["error_code"] == "UNAUTHENTICATED"
+    client.application.extensions["isoserve doors"].stopping.turn_on()
+    assert client.get("/ping").json["error_code"] == "TEMPORARILY_UNAVAILABLE"
+
+
+@pytest.mark.parametrize("path", [f"{MODEL}/infer", "/invocations", "/v2/repository/index"])
+def test_only_seldons_road_says_seldons_phrase_of_broken_json(client, path):
+    answer = client.post(path, data=b"[1,", content_type="application/json")
+    assert answer.status_code == HTTPStatus.BAD_REQUEST
+    assert "the body is not JSON: unexpected" in answer.text
+    assert "Can't find JSON" not in answer.text
 
 
 json_values = st.recursive(

@@ -212,6 +212,6 @@ def test_a_health_answer_before_the_first_row_leaves_the_fraction_out():
 
 
 def test_errors_have_seldons_shape():
-    assert seldon_v1.encode_error("no") == {
+    assert seldon_v1.encode_error("no", 400) == {
         "status": {"code": -1, "info": "no", "reason": "MICROSERVICE_BAD_DATA", "status": 1}
     }
