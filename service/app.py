@@ -67,7 +67,12 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     )
     key = settings.read_api_key()
     gate = Gate(settings.rows_in_flight, settings.threads)
-    doors = Doors(gate, Key(key, *filter(None, [token])) if key else None, settings.model_name)
+    doors = Doors(
+        gate,
+        Key(key, *filter(None, [token])) if key else None,
+        settings.model_name,
+        lambda: desk.detector.model.version,
+    )
     feedback = begin_feedback(state.path, settings.window, settings.feedback_days)
     roads = Roads(
         desk,

@@ -14,11 +14,12 @@ from flask import Blueprint, Response, current_app, redirect, request
 from werkzeug.wrappers import Response as WSGIResponse
 
 from . import __version__, open_inference, seldon_v1
+from .arrival import FIELD
 from .artifact import Model
 from .components import Desk, Detector
 from .drift import Drift, DriftWatch
 from .editions import Changes
-from .errors import BadInput, NotFound
+from .errors import BadInput, NotFound, nearest
 from .metrics import CONTENT_TYPE, Facts, Readings, render_metrics, seldon_labels
 from .openapi import describe
 from .roads import Answer, Encoder, Roads, Wanted, body_too_large, receive
@@ -38,6 +39,12 @@ PAGE_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'se
 
 MOST = 999_999
 """The largest number that an option of the query may be."""
+
+_OPTIONS = ("scores", "explain", FIELD)
+"""What the query may hold; whatever else is in it is somebody else's, unless it is nearly one."""
+
+_MISSPELT = 0.85
+"""How like an option its misspelling is: `score` is 0.91, `explian` 0.86; `plain` is 0.83."""
 
 _SWITCH = {"1": True, "true": True, "": False, "0": False, "false": False}
 
@@ -310,11 +317,16 @@ def read_number(name: str) -> int:
 
 
 def read_option(name: str) -> str:
-    """Return an option of the query; BadInput where it is given twice."""
+    """Return an option of the query; BadInput where it is given twice, or misspelt."""
     given = request.args.getlist(name)
     if len(given) > 1:
         raise BadInput(f"{name} is given {len(given)} times")
-    return given[0] if given else "0"
+    if given:
+        return given[0]
+    for sent in request.args:
+        if sent not in _OPTIONS and (hint := nearest(sent.lower(), [name], _MISSPELT)):
+            raise BadInput(f"the query has {sent[:40]!r}, which is no option{hint}")
+    return "0"
 
 
 def reply(answer: Answer) -> Response:
