@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ PAGE_TYPES = {
     "start.js": "text/javascript",
     "swagger-ui.css": "text/css",
     "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui.LICENSE": "text/plain; charset=utf-8",
+    "swagger-ui.NOTICE": "text/plain; charset=utf-8",
+    "swagger-ui-bundle.js.LICENSE.txt": "text/plain; charset=utf-8",
 }
 PAGE_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
 
@@ -340,10 +344,25 @@ def json_response(value: Any, status: int = 200) -> Response:
 
 
 def file_response(name: str) -> Response:
-    """Return a file of the page of all routes."""
+    """Return a file of the page of all routes; a browser that has it hears that it may keep it."""
     if name not in PAGE_TYPES:
         raise NotFound(f"the page has no file {name[:100]!r}")
-    return reply(Answer(200, (PAGE / name).read_bytes(), PAGE_TYPES[name]))
+    packed = request.accept_encodings.quality("gzip") > 0
+    response = reply(Answer(200, read_file(name, packed), PAGE_TYPES[name]))
+    response.headers["Cache-Control"] = "no-cache"  # keep it, but ask whether it is still the same
+    response.headers["Vary"] = "Accept-Encoding"
+    if packed:
+        response.headers["Content-Encoding"] = "gzip"
+    response.add_etag()
+    response.make_conditional(request)
+    return response
+
+
+@cache
+def read_file(name: str, packed: bool) -> bytes:
+    """Return the content of a file of the page, packed with gzip where that is taken."""
+    content = (PAGE / name).read_bytes()
+    return gzip.compress(content, mtime=0) if packed else content
 
 
 def text_response(text: str) -> Response:

@@ -27,7 +27,7 @@ from .doors import Doors, Flight, Flights, Gate
 from .errors import BadSetting
 from .seldon_v1 import encode_error
 from .settings import Settings
-from .wire import ALWAYS, SAFE_POLICY, render_json
+from .wire import ALWAYS, UNLESS_SAID, render_json
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -260,7 +260,7 @@ class _JsonPages:
             "Content-Type": "application/json",
             "Content-Length": str(len(body)),
             "X-Request-ID": secrets.token_hex(8),
-        } | dict([*ALWAYS, SAFE_POLICY])
+        } | dict([*ALWAYS, *UNLESS_SAID])
         lines = [head, *(f"{name}: {value}".encode() for name, value in fields.items()), b"", body]
         self._client.sendall(b"\r\n".join(lines))
 

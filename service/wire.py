@@ -18,14 +18,12 @@ Decoded = TypeVar("Decoded")
 JSON = "application/json"
 
 # Every page in a browser may read the answers, as Seldon's clients rely on. But they are for
-# programs: no browser shall guess at their type, or run, frame or keep them.
-ALWAYS = (
-    ("Access-Control-Allow-Origin", "*"),
-    ("X-Content-Type-Options", "nosniff"),
+# programs: no browser shall guess at their type, or run, frame or keep them, if they do not say so.
+ALWAYS = (("Access-Control-Allow-Origin", "*"), ("X-Content-Type-Options", "nosniff"))
+UNLESS_SAID = (
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
     ("Cache-Control", "no-store"),
 )
-POLICY = "Content-Security-Policy"
-SAFE_POLICY = (POLICY, "default-src 'none'; frame-ancestors 'none'")
 
 # What Seldon's wrapper says of a body that it cannot read; clients look for it. And what others are
 # told.
