@@ -251,6 +251,7 @@ def seldons_variables(address):
     same(answer["meta"]["requestPath"], {"clf": "reg/if:0.1"})
     assert "metrics" not in answer["meta"]
     same(json.loads(fetch("/metadata", address=address)[2])["name"], "clf")
+    same(fetch("/v2/models/clf/ready", address=address)[0], 200)
     page = fetch("/metrics", address=address)[2]
     for label in ('deployment_name="dep"', 'predictor_name="pred"', 'predictor_version="v7"',
                   'model_name="clf"', 'model_image="reg/if"', 'model_version="0.1"'):  # fmt: skip
