@@ -73,6 +73,7 @@ for feature, use in {
     "dataframe_split: a DataFrame, its columns in any order": frame,
     "inputs: an array": lambda: check(rows),
     "inputs: lists by name": lambda: check(json.dumps({"inputs": by_name})),
+    "instances: an array": lambda: check(json.dumps({"instances": case.rows})),
     "instances: objects": lambda: check(json.dumps({"instances": objects})),
     "dataframe_records": lambda: check(json.dumps({"dataframe_records": objects})),
     "missing values: null, NaN or an empty cell": gaps,
