@@ -26,7 +26,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from .connection import LULL_SECONDS, is_brief, linger
+from .connection import is_brief, read_rest
 from .doors import Doors, Flight, Flights, Gate
 from .errors import BadSetting
 from .seldon_v1 import encode_error
@@ -229,11 +229,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         return bool(super().handle_request(req, conn))
 
     def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
-        """Return whether a connection can stay: not if much of a refused body is still to come."""
-        if conn.parser.finish_body(deadline=time.monotonic() + LULL_SECONDS):
-            return keepalive
-        linger(conn.sock)
-        return False
+        """Return whether a connection can stay: not if the rest of a refused body does not come."""
+        body = conn.parser.mesg.body
+        if body.failed:  # nobody knows where it ends
+            read_rest(conn.sock, conn.sock.recv)
+            return False
+        return read_rest(conn.sock, body.read) and keepalive
 
     def handle_abort(self, sig: int, frame: FrameType) -> None:
         """Tell where this thread hangs before it is ended for that."""
@@ -253,7 +254,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Refuse what is no HTTP request, before the application has seen it."""
         super().handle_error(req, _JsonPages(client, str(exc)), addr, exc)
         if threading.current_thread() is not threading.main_thread():  # a brief one was all read
-            linger(client)
+            read_rest(client, client.recv)
 
 
 def _settle() -> None:
