@@ -157,6 +157,8 @@ def _answer_errors(app: Flask) -> None:
 
     @app.before_request
     def name_the_route() -> None:
+        if request.environ["PATH_INFO"].startswith("//"):  # Werkzeug takes it for one slash
+            raise NotFound(f"there is no route {request.environ['PATH_INFO'][:100]}")
         if request.url_rule:
             request.environ[ROUTE] = request.url_rule.rule
 

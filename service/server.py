@@ -12,22 +12,25 @@ import socket
 import sys
 import time
 import traceback
+from http import HTTPStatus
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import structlog
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
+from gunicorn.http.errors import ParseException
+from gunicorn.http.message import Request
 from gunicorn.workers.gthread import ThreadWorker
 
 from .crew import PATIENCE, Crew
 from .doors import Doors, Flight, Flights, Gate
 from .errors import BadSetting
-from .seldon_v1 import encode_error
 from .settings import Settings
-from .wire import ALWAYS, SAFE_POLICY, render_json
+from .wire import ALWAYS, SAFE_POLICY
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -183,8 +186,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         where the connection ends anyway; for what does not come nobody waits.
         """
         now = time.monotonic()
-        if conn.parser.finish_body(deadline=now + _LULL_SECONDS):
-            return keepalive
+        with contextlib.suppress(ParseException):  # there was an answer: none follows it
+            if conn.parser.finish_body(deadline=now + _LULL_SECONDS):
+                return keepalive
         conn.sock.settimeout(_LULL_SECONDS)
         with contextlib.suppress(OSError):
             while time.monotonic() < now + _REST_SECONDS and conn.sock.recv(2**18):
@@ -201,7 +205,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Refuse what is no HTTP request, before the application has seen it."""
-        super().handle_error(req, _JsonPages(client, str(exc)), addr, exc)
+        pages = _JsonPages(client, _path_of(req, exc), str(exc))
+        super().handle_error(req, pages, addr, exc)
 
 
 def _settle() -> None:
@@ -242,27 +247,43 @@ def _changes_the_model(frame: FrameType) -> bool:
     return f"{__package__}.swap" in names
 
 
+def _path_of(request: Any, error: BaseException) -> str:
+    """Return the path of a request, or as much as could be read of it: perhaps nothing.
+
+    gunicorn drops what it cannot read to the end, but the error still knows where it came up.
+    """
+    frames = traceback.walk_tb(error.__traceback__)
+    readers = (frame.f_locals.get("self") for frame, _ in frames)
+    found = request or next((one for one in readers if isinstance(one, Request)), None)
+    return unquote(getattr(found, "path", None) or "", "latin-1")
+
+
 class _JsonPages:
     """A socket that sends gunicorn's error pages in the shape of all other errors."""
 
-    def __init__(self, client: Any, text: str) -> None:
-        self._client, self._text = client, text
+    def __init__(self, client: Any, path: str, text: str) -> None:
+        self._client, self._path, self._text = client, path, text
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
     def sendall(self, page: bytes) -> None:
-        head = page.split(b"\r\n", 1)[0]
-        server_fault = head.split()[1].startswith(b"5")
-        body = render_json(encode_error(f"no valid HTTP request: {self._text}", server_fault))
+        from .roads import encode_error  # noqa: PLC0415 - it takes seconds: not for a wrong setting
+
+        status, text = HTTPStatus(int(page.split()[1])), f"no valid HTTP request: {self._text}"
+        failed = status == HTTPStatus.INTERNAL_SERVER_ERROR
+        if failed:
+            text = "internal error; the log has it"
+        body = encode_error(self._path, text, server_fault=failed)
         fields = {
             "Connection": "close",
             "Content-Type": "application/json",
             "Content-Length": str(len(body)),
             "X-Request-ID": secrets.token_hex(8),
         } | dict([*ALWAYS, SAFE_POLICY])
-        lines = [head, *(f"{name}: {value}".encode() for name, value in fields.items()), b"", body]
-        self._client.sendall(b"\r\n".join(lines))
+        head = f"HTTP/1.1 {status.value} {status.phrase}"
+        lines = [head, *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+        self._client.sendall("\r\n".join(lines).encode() + body)
 
 
 def check_address(settings: Settings) -> None:
@@ -317,6 +338,8 @@ def gunicorn_options(settings: Settings) -> dict[str, Any]:
         "keepalive": settings.keepalive,
         "worker_tmp_dir": str(memory) if memory.is_dir() else None,
         "control_socket_disable": True,
+        # Of no proxy is believed where the service lies, or that it was called by TLS.
+        "forwarded_allow_ips": "",
         "logger_class": PlainLogger,
         "proc_name": "isoserve",
         "post_worker_init": _begin_work,

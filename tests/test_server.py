@@ -18,6 +18,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import framing
 import pytest
 import structlog
 from cards import make_card
@@ -183,23 +184,56 @@ def test_the_limit_of_a_body_holds_on_every_road_however_it_comes(shared):
         assert status == (413 if unpacks else 400), path
 
 
-def test_what_is_no_http_request_is_refused_in_json(shared):
-    cases = [
-        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 9000 + b"\r\n\r\n", 431),
-        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
-        (b"nonsense\r\n\r\n", 400),
-    ]
-    for request, status in cases:
-        with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as connection:
-            connection.sendall(request)
-            answer = http.client.HTTPResponse(connection)
-            answer.begin()
-            refusal = json.loads(answer.read())["status"]
-        assert answer.status == status
-        assert refusal["reason"] == "MICROSERVICE_BAD_DATA"
-        assert refusal["info"].startswith("no valid HTTP request: ")
-        assert answer.headers["X-Request-ID"]
+LONG = b"a" * 9000
+
+
+@pytest.mark.parametrize(
+    ("request_line", "rest", "status", "shape"),
+    [
+        (b"GET /v2/" + LONG + b" HTTP/1.1", b"", "414 Request-URI Too Long", "seldon"),
+        (b"nonsense", b"", "400 Bad Request", "seldon"),
+        (b"get /v2 HTTP/1.1", b"", "400 Bad Request", "seldon"),
+        (b"GET / HTTP/1.1", b"X: " + LONG, "431 Request Header Fields Too Large", "seldon"),
+        (b"GET /v2 HTTP/1.1", b"X: " + LONG, "431 Request Header Fields Too Large", "v2"),
+        (b"GET /v2 HTTP/3.0", b"", "400 Bad Request", "v2"),
+        (b"GET http://x/%762/models HTTP/1.1", b"X\0: a", "400 Bad Request", "v2"),
+        (b"POST /predict HTTP/1.1", b"Content-Length: -1", "400 Bad Request", "seldon"),
+        (b"POST /predict HTTP/1.1", b"Transfer-Encoding: x", "501 Not Implemented", "seldon"),
+        (b"POST /v2/a/b HTTP/1.1", b"Transfer-Encoding: x", "501 Not Implemented", "v2"),
+        (b"POST /invocations HTTP/1.1", b"Transfer-Encoding: x", "501 Not Implemented", "mlflow"),
+        (b"POST /invocations HTTP/1.1", b"Expect: x", "417 Expectation Failed", "mlflow"),
+    ],
+)
+def test_what_is_no_http_request_is_refused_as_its_protocol_refuses(
+    shared, request_line, rest, status, shape
+):
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as connection:
+        connection.sendall(request_line + b"\r\nHost: x\r\n" + rest + b"\r\n\r\n")
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        refusal = json.loads(answer.read())
+    assert f"{answer.status} {answer.reason}" == status
+    text = {
+        "seldon": lambda: refusal["status"]["info"],
+        "v2": lambda: refusal["error"],
+        "mlflow": lambda: refusal["message"],
+    }[shape]()
+    assert text.startswith("no valid HTTP request: ")
+    assert answer.headers["X-Request-ID"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a broken chunk that nobody reads",
+        "a host in a trailer that nobody reads",
+        "a header that says where the service lies",
+        "headers that say two schemes",
+    ],
+)
+def test_a_lie_about_framing_gets_one_refusal(shared, name):
+    request, statuses = framing.ATTACKS[name]
+    assert framing.fault_of(request, framing.send(shared.port, request), statuses) == ""
 
 
 def test_a_wrong_setting_ends_the_start_with_a_sentence(start):

@@ -162,7 +162,9 @@ def torture_framing(folder):
     with served(folder, access_log=1) as service:
         for name, (request, statuses) in framing.ATTACKS.items():
             answer = framing.send(service.port, request)
-            tally.note(name, framing.fault_of(answer, statuses), found=answer[9:12].decode())
+            tally.note(
+                name, framing.fault_of(request, answer, statuses), found=answer[9:12].decode()
+            )
         fault = "" if service.request("GET", "/live")[0] == 200 else "it lives no more"
         tally.note("life after it", fault)
         for line in service.log.read_text().splitlines():
