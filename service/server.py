@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import secrets
+import signal
 import socket
 import sys
 import time
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 # So long is read what is left of a refused body, and so long may it pause.
 _REST_SECONDS = 5
 _LULL_SECONDS = 0.1
+
+# What the first process tells a worker.
+_ORDERS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)
 
 CHANGE_SECONDS = 300
 """Seconds after which a change of the model hangs: more than two of the largest files take."""
@@ -90,6 +94,14 @@ class Master(Arbiter):  # type: ignore[misc]
         signals: list[int] = super().wait_for_signals(min(timeout, left))
         return signals
 
+    def spawn_worker(self) -> Any:
+        """Fork a worker; what it is told before it can hear waits until then."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ORDERS)
+        try:
+            return super().spawn_worker()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ORDERS)
+
     def murder_workers(self) -> None:
         """Replace workers without a sign of life; say first what they were doing."""
         for pid, worker in self.WORKERS.items():
@@ -118,6 +130,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Begin, in the new process."""
         self.app.doors.flights = self.flights
         super().init_process()
+
+    def init_signals(self) -> None:
+        """Hear what is told, from now on and since the fork."""
+        super().init_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ORDERS)
 
     def run(self) -> None:
         """Answer requests; then end the process, which else would wait for threads that hang."""
