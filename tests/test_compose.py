@@ -109,6 +109,17 @@ def test_the_service_listens_where_the_port_is_published():
     assert PROMETHEUS["global"]["scrape_interval"] == "5s"
 
 
+def test_what_the_proxy_collects_has_a_bound():
+    edge = SERVICES["edge"]
+    bound = re.fullmatch(r"/tmp:size=\$\{EDGE_MEMORY:-(\d+)g\}", edge["tmpfs"])
+    defaults = (ROOT / "edge/start").read_text()
+    requests = re.search(r"\{EDGE_REQUESTS:=(\d+)\}", defaults)
+    largest = re.search(r"\{EDGE_MAX_BODY:=(\d+)m\}", defaults)
+    assert edge["environment"]["EDGE_REQUESTS"] == f"${{EDGE_REQUESTS:-{requests[1]}}}"
+    assert edge["environment"]["EDGE_MAX_BODY"] == f"${{EDGE_MAX_BODY:-{largest[1]}m}}"
+    assert int(requests[1]) * int(largest[1]) < int(bound[1]) * 1024  # one address cannot fill it
+
+
 def test_the_example_of_env_changes_nothing_and_names_what_can_be_set():
     text = (ROOT / ".env.example").read_text()
     assert all(line.startswith("#") for line in text.splitlines() if line)

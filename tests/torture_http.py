@@ -210,6 +210,11 @@ def torture_edge(folder):
                 ask(port, "/predict")
             _refuse_in_shape(tally, port, 429, ONE_ROW)
             _tell_health(tally, port, "beside a flood")
+        with edge(folder, service.port, EDGE_REQUESTS="3") as port:
+            _hold_requests(tally, port, 3)
+        with edge(folder, service.port, command=FULL) as port:
+            _refuse_in_shape(tally, port, 503, b" " * 200_000)
+            tally.note("a body that fits", "" if ask(port, "/predict") == 200 else "not answered")
         _speak_tls(tally, folder, service)
         service.kill()
         with edge(folder, service.port) as port:
@@ -219,6 +224,23 @@ def torture_edge(folder):
 
 SHAPES = {"/predict": "status", "/v2/models/isoserve/infer": "error", "/invocations": "error_code"}
 """What a refusal has in each protocol."""
+
+
+FULL = ("sh", "-c", "trap '' XFSZ; ulimit -f 100; exec \"$0\"")
+"""Runs what follows with 50 kB of disk for each file: for who writes more it is full."""
+
+
+def _hold_requests(tally, port, number):
+    """See that of one address so many requests are taken at a time, and again when they end."""
+    with contextlib.ExitStack() as held:
+        for _ in range(number):
+            slow = held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+            slow.sendall(framing.HEAD + b"Content-Length: 99\r\n\r\n{")
+        time.sleep(0.2)
+        _refuse_in_shape(tally, port, 429, ONE_ROW)
+        _tell_health(tally, port, "beside held requests")
+    time.sleep(0.2)
+    tally.note("after held requests", "" if ask(port, "/predict") == 200 else "not answered")
 
 
 def _refuse_in_shape(tally, port, status, body, context=None):
@@ -541,7 +563,7 @@ def ask(port, path):
 
 
 @contextlib.contextmanager
-def edge(folder, service_port, **chosen):
+def edge(folder, service_port, command=(), **chosen):
     """Run nginx before a service as the container `edge` does; yield its port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -555,7 +577,9 @@ def edge(folder, service_port, **chosen):
         with contextlib.suppress(OSError):
             parent.chmod(parent.stat().st_mode | 0o011)
     with (folder / "edge.log").open("w") as log:
-        nginx = subprocess.Popen([ROOT / "edge/start"], env=os.environ | variables, stderr=log)
+        nginx = subprocess.Popen(
+            [*command, ROOT / "edge/start"], env=os.environ | variables, stderr=log
+        )
     try:
         limit = time.monotonic() + 10
         while time.monotonic() < limit and nginx.poll() is None:
