@@ -1,6 +1,7 @@
 """Applications that do nothing, served by the same gunicorn as ours: what HTTP alone costs.
 
-`python -m benchmarks.hello bare|flask|naive` serves one on ISOSERVE_PORT.
+`python -m benchmarks.hello bare|flask|naive` serves one on ISOSERVE_PORT with gunicorn's own worker
+with threads, and the settings that ours has; with `ours` behind the name it is our worker.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from importlib import import_module
 from typing import Any
 
 from flask import Flask, request
+from gunicorn.app.base import BaseApplication
 
-from service.server import Server, configure_logs
+from service.server import Server, configure_logs, gunicorn_options
 from service.settings import Settings
 
 BODY = b"hello"
@@ -35,13 +37,32 @@ def hello() -> bytes:
     return BODY
 
 
+class Plain(BaseApplication):  # type: ignore[misc]
+    """gunicorn without anything of ours but its settings."""
+
+    def __init__(self, app: Any, settings: Settings) -> None:
+        self._app, self._settings = app, settings
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Hand gunicorn its options, those of its own worker."""
+        options = gunicorn_options(self._settings) | {"worker_class": "gthread"}
+        del options["post_worker_init"]
+        for name, value in options.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        """Return the application."""
+        return self._app
+
+
 def main() -> None:
     """Serve the application that the command line names."""
     settings = Settings.read()
     configure_logs(settings.log_level)
-    name = sys.argv[1]
+    name, *worker = sys.argv[1:]
     app = import_module("benchmarks.naive").app if name == "naive" else globals()[name]
-    Server(app, settings).run()
+    (Server if worker == ["ours"] else Plain)(app, settings).run()
 
 
 if __name__ == "__main__":

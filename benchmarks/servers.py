@@ -28,6 +28,7 @@ OURS = (sys.executable, "-m", "service")
 BARE, FLASK, NAIVE = (
     (sys.executable, "-m", "benchmarks.hello", name) for name in ("bare", "flask", "naive")
 )
+BARE_OURS = (*BARE, "ours")
 
 _TICK = os.sysconf("SC_CLK_TCK")
 

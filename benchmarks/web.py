@@ -16,6 +16,7 @@ from .forests import subject
 from .measure import Absent, AtMost, Figure, Ratio, Result
 from .servers import (
     BARE,
+    BARE_OURS,
     FLASK,
     NAIVE,
     OURS,
@@ -28,7 +29,12 @@ from .servers import (
     served,
 )
 
-OTHERS = {"bare WSGI": BARE, "Flask hello": FLASK, "naive": NAIVE}
+OTHERS = {
+    "bare WSGI": BARE,
+    "bare WSGI, our worker": BARE_OURS,
+    "Flask hello": FLASK,
+    "naive": NAIVE,
+}
 
 TARGETS = {(1, "bare WSGI"): 0.7, (1, "Flask hello"): 1.15, (1, "naive"): 15.0}
 """By rows of a request and the other server, for one worker."""

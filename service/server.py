@@ -11,10 +11,14 @@ import secrets
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
+from concurrent.futures import Future
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
+from selectors import EVENT_READ
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -25,9 +29,9 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 from gunicorn.http.errors import ParseException
 from gunicorn.http.message import Request
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from .crew import PATIENCE, Crew
+from .connection import LULL_SECONDS, is_brief, linger
 from .doors import Doors, Flight, Flights, Gate
 from .errors import BadSetting
 from .settings import Settings
@@ -36,9 +40,15 @@ from .wire import ALWAYS, SAFE_POLICY
 if TYPE_CHECKING:
     from flask import Flask
 
-# So long is read what is left of a refused body, and so long may it pause.
-_REST_SECONDS = 5
-_LULL_SECONDS = 0.1
+log = structlog.get_logger("isoserve")
+
+# So long may a new client say nothing.
+_FIRST_SECONDS = 10
+
+_KEPT: Future[bool] = Future()
+_KEPT.set_result(True)
+_ENDED: Future[bool] = Future()
+_ENDED.set_result(False)
 
 # What the first process tells a worker.
 _ORDERS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)
@@ -113,6 +123,17 @@ class Master(Arbiter):  # type: ignore[misc]
         super().murder_workers()
 
 
+class Connection(TConn):  # type: ignore[misc]
+    """A client's connection, whose end nobody waits for."""
+
+    def close(self, graceful: bool = False) -> None:
+        """Close it.
+
+        gunicorn would wait here until the client does the same, with the thread that waits for all.
+        """
+        super().close()
+
+
 class Worker(ThreadWorker):  # type: ignore[misc]
     """gunicorn's worker with threads, which ends when told to and refuses in JSON.
 
@@ -123,7 +144,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.flights = Flights(self.cfg.threads)  # before the fork: the parent reads them, too
+        self.flights = Flights(self.cfg.threads + 1)  # before the fork: the parent reads them, too
         self.asked = 0
 
     def init_process(self) -> None:
@@ -154,15 +175,46 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                     tell_of_hanging(flight, f"worker {os.getpid()} is replaced", stack=stack)
                     self.alive = False  # what else it answers has the time of any stop
 
-    def get_thread_pool(self) -> Crew:
-        """Return what answers requests."""
-        return Crew(self.cfg.threads)
+    def accept(self, listener: Any) -> None:
+        """Take a new connection; as long as its client says nothing it costs no thread."""
+        try:
+            client, address = listener.accept()
+        except OSError:  # another worker has it, or the client gave up, or no file is left
+            return
+        conn = Connection(self.cfg, client, address, listener.getsockname())
+        conn.init()
+        self.nr_conns += 1
+        conn.timeout = time.monotonic() + _FIRST_SECONDS
+        self.pending_conns.append(conn)
+        self.poller.register(client, EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
-    def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        """Wait for clients, and no longer than a request may wait for the first thread."""
-        crew: Crew = self.tpool
-        super().wait_for_and_dispatch_events(PATIENCE if crew.is_behind else timeout)
-        crew.look_after()
+    def on_pending_socket_readable(self, conn: Connection, client: socket.socket) -> None:
+        """Take what a client says first."""
+        self.pending_conns.remove(conn)
+        self._take(conn, client)
+
+    def on_client_socket_readable(self, conn: Connection, client: socket.socket) -> None:
+        """Take what a client says next."""
+        self.keepalived_conns.remove(conn)
+        self._take(conn, client)
+
+    def _take(self, conn: Connection, client: socket.socket) -> None:
+        """Answer what is brief here and now, in the thread that waits for clients.
+
+        To hand it to a thread of the pool and to take it back costs as much again. What may take
+        its time goes there.
+        """
+        self.poller.unregister(client)
+        if is_brief(client):
+            self.finish_request(conn, _KEPT if super().handle(conn) else _ENDED)
+        else:
+            self.enqueue_req(conn)
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """Wait no longer than this for clients to say something; gunicorn forgets the new ones."""
+        super()._cap_keepalive(deadline)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)
 
     def _limit(self, frame: FrameType) -> float:
         """Return the seconds that a thread may take for what it does now."""
@@ -196,21 +248,19 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             req.force_close()
         return bool(super().handle_request(req, conn))
 
-    def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
-        """Return whether a connection can stay: not if much of a refused body is still to come.
-
-        Most clients look for an answer only when they have sent all. So what comes is read, even
-        where the connection ends anyway; for what does not come nobody waits.
-        """
-        now = time.monotonic()
+    def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
+        """Return whether a connection can stay: not if much of a refused body is still to come."""
         with contextlib.suppress(ParseException):  # there was an answer: none follows it
-            if conn.parser.finish_body(deadline=now + _LULL_SECONDS):
+            if conn.parser.finish_body(deadline=time.monotonic() + LULL_SECONDS):
                 return keepalive
-        conn.sock.settimeout(_LULL_SECONDS)
-        with contextlib.suppress(OSError):
-            while time.monotonic() < now + _REST_SECONDS and conn.sock.recv(2**18):
-                pass
+        linger(conn.sock)
         return False
+
+    def handle_abort(self, sig: int, frame: FrameType) -> None:
+        """Tell where this thread hangs before it is ended for that."""
+        stack = "".join(traceback.format_stack(frame))
+        log.critical("a worker without a sign of life ends", worker=os.getpid(), stack=stack)
+        super().handle_abort(sig, frame)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
         """End the process, as Ctrl-C asks.
@@ -224,6 +274,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Refuse what is no HTTP request, before the application has seen it."""
         pages = _JsonPages(client, _path_of(req, exc), str(exc))
         super().handle_error(req, pages, addr, exc)
+        if threading.current_thread() is not threading.main_thread():  # a brief one was all read
+            linger(client)
 
 
 def _settle() -> None:
@@ -241,7 +293,7 @@ def _settle() -> None:
 
 def tell_of_hanging(flight: Flight, text: str, **more: str) -> None:
     """Log which request hangs."""
-    structlog.get_logger("isoserve").critical(
+    log.critical(
         f"a request hangs; {text}",
         request=flight.request,
         request_id=flight.request_id,
@@ -325,7 +377,7 @@ def check_address(settings: Settings) -> None:
 def warn_of_open_doors(settings: Settings) -> None:
     """Log it when whoever reaches this machine can use the service."""
     if settings.host not in ("127.0.0.1", "::1", "localhost") and not settings.read_api_key():
-        structlog.get_logger("isoserve").warning(
+        log.warning(
             "everybody who reaches this address can use the service; see docs/edge.md for a key, "
             "and for what to put in front of it",
             host=settings.host,
