@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from fcntl import ioctl
 from termios import TIOCOUTQ
 from time import monotonic
@@ -18,10 +19,9 @@ _BRIEF = tuple(
     for request in ["POST /predict", *(f"GET {path}" for path in sorted(LIVENESS | READINESS))]
 )
 
-LULL_SECONDS = 0.1
-"""So long may the rest of a refused request pause while it is read."""
-
-_REST_SECONDS = 5  # and so long is it read at most
+# So long is read what is left of a refused request, and so long may it pause.
+_REST_SECONDS = 5
+_LULL_SECONDS = 0.1
 
 
 def is_brief(client: socket.socket) -> bool:
@@ -51,17 +51,19 @@ def _announces(head: bytes, length: int) -> bool:
     return (head.endswith(field) or field + b"\r\n" in head) and b"transfer-encoding" not in head
 
 
-def linger(client: socket.socket) -> None:
+def read_rest(client: socket.socket, read: Callable[[int], bytes]) -> bool:
     """Read what a refused client still sends, and no longer than it goes on sending.
 
     Most clients look for an answer only when they have sent all, and an end of the connection
-    before that would take the answer away.
+    before that would take the answer away. `read` gives no more bytes at the end of the request;
+    the result is whether that has come.
     """
     end = monotonic() + _REST_SECONDS
+    client.settimeout(_LULL_SECONDS)
     try:
-        client.shutdown(socket.SHUT_WR)
-        client.settimeout(LULL_SECONDS)
-        while monotonic() < end and client.recv(2**18):
-            pass
-    except OSError:  # it has gone, or it is silent
-        return
+        while monotonic() < end:
+            if not read(2**16):
+                return True
+    except Exception:  # silence, or the server's own for chunks that are none
+        return False
+    return False

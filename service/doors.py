@@ -156,8 +156,11 @@ class Patience:
         self._began = memoryview(mmap.mmap(-1, 8)).cast("d")
 
     def begin(self, waited: float, behind: int, now: float) -> None:
-        """Begin, in its thread, with a request that waited so long, with so many behind it."""
-        self._mine.waited = waited if self._is_out(waited, behind, now) else None
+        """Begin, in its thread, with a request that waited so long, with so many behind it.
+
+        With nobody behind it and nobody at work it is alone, and not refused for its wait.
+        """
+        self._mine.waited = (behind and waited) if self._is_out(waited, behind, now) else None
 
     def refuses(self) -> bool:
         """Return whether this thread's request is refused, where refusing it is worth while."""

@@ -27,11 +27,10 @@ import structlog
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
-from gunicorn.http.errors import ParseException
 from gunicorn.http.message import Request
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from .connection import LULL_SECONDS, is_brief, linger
+from .connection import is_brief, read_rest
 from .doors import Doors, Flight, Flights, Gate
 from .errors import BadSetting
 from .settings import Settings
@@ -249,12 +248,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         return bool(super().handle_request(req, conn))
 
     def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
-        """Return whether a connection can stay: not if much of a refused body is still to come."""
-        with contextlib.suppress(ParseException):  # there was an answer: none follows it
-            if conn.parser.finish_body(deadline=time.monotonic() + LULL_SECONDS):
-                return keepalive
-        linger(conn.sock)
-        return False
+        """Return whether a connection can stay: not if the rest of a refused body does not come."""
+        body = conn.parser.mesg.body
+        if body.failed:  # nobody knows where it ends
+            read_rest(conn.sock, conn.sock.recv)
+            return False
+        return read_rest(conn.sock, body.read) and keepalive
 
     def handle_abort(self, sig: int, frame: FrameType) -> None:
         """Tell where this thread hangs before it is ended for that."""
@@ -275,7 +274,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         pages = _JsonPages(client, _path_of(req, exc), str(exc))
         super().handle_error(req, pages, addr, exc)
         if threading.current_thread() is not threading.main_thread():  # a brief one was all read
-            linger(client)
+            read_rest(client, client.recv)
 
 
 def _settle() -> None:

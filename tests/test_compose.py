@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from service import __version__
+from service.server import gunicorn_options
 from service.settings import Settings
 from training.train import main
 
@@ -96,6 +97,14 @@ def test_what_is_kept_lies_in_named_volumes_and_the_models_with_the_user():
     assert mount("train", "/models") == mount("jupyter", "/models") == "./models:/models"
     for folder in ("models", "data"):  # else Docker makes them, as root
         assert (ROOT / folder / ".gitkeep").exists()
+
+
+def test_a_stop_has_the_time_that_it_takes():
+    grace = SERVICES["service"]["stop_grace_period"]
+    settings = Settings()
+    stop = settings.drain_seconds + gunicorn_options(settings)["graceful_timeout"]
+    assert stop < 10
+    assert int(grace.removesuffix("s")) >= stop + 5
 
 
 def test_the_service_listens_where_the_port_is_published():

@@ -86,7 +86,7 @@ def is_out(patience, waited, behind, now):
 def renew(patience, monkeypatch, now):
     """Let a request be refused."""
     monkeypatch.setattr("service.doors.monotonic", lambda: now)
-    patience.begin(0.01, 0, now)
+    patience.begin(0.01, 1, now)
     assert patience.refuses()
 
 
@@ -106,6 +106,15 @@ def test_patience_is_out_until_nobody_was_refused_for_a_second(gate, monkeypatch
     renew(patience, monkeypatch, 200.9)
     assert is_out(patience, 0, 0, 201.8)
     assert not is_out(patience, 0, 0, 202)
+
+
+def test_who_is_alone_is_not_refused_for_its_wait(gate):
+    patience = Patience(gate)
+    assert is_out(patience, 0.1, 12, 100)
+    assert patience.refuses()
+    patience.end()
+    patience.begin(0.1, 0, 100.1)
+    assert not patience.refuses()
 
 
 def test_patience_is_out_for_half_a_minute_at_most_whoever_asks_again(gate, monkeypatch):

@@ -132,3 +132,10 @@ def test_answers_are_predictions_and_scores_on_request():
 def test_errors_have_mlflows_shape():
     assert mlflow.encode_error("no") == {"error_code": "BAD_REQUEST", "message": "no"}
     assert mlflow.encode_error("no", server_fault=True)["error_code"] == "INTERNAL_ERROR"
+
+
+def test_of_too_many_lines_of_csv_no_more_are_read_than_it_takes_to_know():
+    line = b"1,2\n"
+    assert len(mlflow.decode_request(b"mean,sd\n" + 3 * line, "text/csv", Limits(rows=3))) == 3
+    with pytest.raises(TooLarge, match="more than 3 rows in one request"):
+        mlflow.decode_request(b"mean,sd\n" + 4 * line + b'"' * 200_000, "text/csv", Limits(rows=3))
