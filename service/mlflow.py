@@ -130,7 +130,7 @@ def _decode_csv(body: bytes, limits: Limits) -> Rows:
     """
     try:
         reader = csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""))
-        lines = list(islice(filter(None, reader), limits.rows + 2))
+        lines = list(islice((line for line in reader if line), limits.rows + 2))
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"the body is not CSV: {error}") from error
     if not lines:
