@@ -17,7 +17,7 @@ from .errors import BadInput, BadModel, Conflict, NotFound, Refusal, Unauthorize
 from .roads import receive
 from .routes import json_response
 from .swap import Change, Swap
-from .wire import decode_json
+from .wire import NOT_JSON, decode_json
 
 _MOST_BYTES, _MOST_DEPTH = 2**16, 8
 
@@ -85,7 +85,7 @@ def _sent() -> dict[str, Any]:
             raise BadInput("the body is not a JSON object")
         return value
 
-    return decode_json(body, decode, _MOST_DEPTH) if body.strip() else {}
+    return decode_json(body, decode, _MOST_DEPTH, NOT_JSON) if body.strip() else {}
 
 
 def _told(name: str, change: Change) -> dict[str, Any]:

@@ -67,7 +67,12 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     )
     key = settings.read_api_key()
     gate = Gate(settings.rows_in_flight, settings.threads)
-    doors = Doors(gate, Key(key, *filter(None, [token])) if key else None, settings.model_name)
+    doors = Doors(
+        gate,
+        Key(key, *filter(None, [token])) if key else None,
+        settings.model_name,
+        lambda: desk.detector.model.version,
+    )
     feedback = begin_feedback(state.path, settings.window, settings.feedback_days)
     roads = Roads(
         desk,
@@ -145,11 +150,11 @@ def _refuse(error: Exception, environ: Mapping[str, Any]) -> Answer:
     """Turn any failure into one sentence in the caller's protocol."""
     path = environ["PATH_INFO"]
     if isinstance(error, Refusal):
-        body = encode_error(path, str(error), server_fault=error.status >= 500)
+        body = encode_error(path, str(error), error.status)
         return Answer(error.status, body, retry_after=error.retry_after)
     request_id = environ[ID]
     log.error("request failed", route=environ[ROUTE], request_id=request_id, exc_info=error)
-    return Answer(500, encode_error(path, "internal error; the log has it", server_fault=True))
+    return Answer(500, encode_error(path, "internal error; the log has it", 500))
 
 
 def _answer_errors(app: Flask) -> None:
@@ -157,8 +162,6 @@ def _answer_errors(app: Flask) -> None:
 
     @app.before_request
     def name_the_route() -> None:
-        if request.environ["PATH_INFO"].startswith("//"):  # Werkzeug takes it for one slash
-            raise NotFound(f"there is no route {request.environ['PATH_INFO'][:100]}")
         if request.url_rule:
             request.environ[ROUTE] = request.url_rule.rule
 
@@ -194,5 +197,6 @@ def _answer_errors(app: Flask) -> None:
 
     @app.errorhandler(HTTPException)
     def other(error: HTTPException) -> Response:
+        status = error.code or 500
         text = error.description or error.name
-        return reply(Answer(error.code or 500, encode_error(request.path, text)))
+        return reply(Answer(status, encode_error(request.path, text, status)))

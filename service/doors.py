@@ -11,7 +11,7 @@ import mmap
 import re
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import count
@@ -273,6 +273,8 @@ class Doors:
     gate: Gate
     key: Key | None = None
     model_name: str = "isoserve"
+    version: Callable[[], str] | None = None
+    """Tells that of the model which is served; without it any version is."""
     stopping: Switch = field(default_factory=Switch)
     """Whether the service drains: it answers still, but is not ready for more."""
     flights: Flights = field(default_factory=lambda: Flights(1))
@@ -288,13 +290,22 @@ class Doors:
         """
         path = environ["PATH_INFO"]
         if asks_readiness(path):
-            known = path in READINESS or path.startswith(f"/v2/models/{self.model_name}/")
-            return Unavailable("the service is stopping") if known and self.stopping else None
+            stops = self.stopping and self._serves(path)
+            return Unavailable("the service is stopping") if stops else None
         if environ.get("REQUEST_METHOD") == "OPTIONS":
             return None  # a browser asks without the key whether it may send it
         if self.key is None or path in LIVENESS or self.key.fits(environ):
             return None
         return Unauthorized("this takes the header X-API-Key, or Authorization: Bearer, and a key")
+
+    def _serves(self, path: str) -> bool:
+        """Return whether a path asks for the readiness of something that is here."""
+        if path in READINESS:
+            return True
+        named = path.removeprefix("/v2/models/").removesuffix("/ready")
+        model, _, version = named.partition("/versions/")
+        known = not version or self.version is None or version == self.version()
+        return model == self.model_name and known
 
 
 def asks_readiness(path: str) -> bool:

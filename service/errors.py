@@ -109,10 +109,13 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def nearest(name: str, names: Sequence[str]) -> str:
-    """Return a hint at the closest of `names`, or nothing when none is close."""
+def nearest(name: str, names: Sequence[str], likeness: float = 0.6) -> str:
+    """Return a hint at the closest of `names`, or nothing when none is close.
+
+    `likeness` is how close it must be, from 0 to 1, the same.
+    """
     if len(name) > _LONGEST:  # finding likeness takes time and memory that grow with the text
         return ""
     names = [one for one in names if len(one) <= _LONGEST][:_LONGEST]
-    close = difflib.get_close_matches(name, names, n=1)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=likeness)
     return f" (is it {close[0]!r}?)" if close else ""

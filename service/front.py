@@ -22,7 +22,7 @@ from .errors import BadInput, Refusal, Unavailable
 from .ids import new_id
 from .open_inference import JSON_LENGTH
 from .roads import MODEL_VERSION, Answer, Roads, receive
-from .wire import ALWAYS, JSON, POLICY, SAFE_POLICY
+from .wire import ALWAYS, JSON, UNLESS_SAID
 
 REQUEST_ID = "X-Request-ID"
 SHORT_CUT = "/predict"
@@ -83,7 +83,7 @@ class Front:
                 return self._pass_on(environ, start_response, started)
         finally:
             flights.end(place)
-        headers = [*answer.headers, SAFE_POLICY]
+        headers = [*answer.headers, *UNLESS_SAID]
         if not answer.version:
             headers.append(self._model_version())
         self._complete(environ, headers, answer.status, perf_counter() - started)
@@ -95,8 +95,7 @@ class Front:
 
         def start(status: str, headers: Headers, exc_info: Any = None) -> Any:
             code, known = int(status[:3]), dict(headers)
-            if POLICY not in known:
-                headers.append(SAFE_POLICY)
+            headers += [header for header in UNLESS_SAID if header[0] not in known]
             if MODEL_VERSION not in known:
                 headers.append(self._model_version())
             self._complete(environ, headers, code, perf_counter() - started)

@@ -11,13 +11,21 @@ from typing import Any
 
 from .errors import BadInput, TooLarge, Unsupported, count
 from .rows import Limits, Rows, Verdict
-from .wire import decode_json, is_json, render_json
+from .wire import NOT_JSON, decode_json, is_json, render_json
 
 PATHS = ("/invocations", "/ping", "/health", "/version")
 
 EXAMPLE = '{"dataframe_split": {"columns": ["a", "b"], "data": [[1, 2]]}}'
 
 CSV = "text/csv"
+
+# MLflow's own words for a status; it has none for 405, 413 and 415.
+ERROR_CODES = {
+    400: "BAD_REQUEST",
+    401: "UNAUTHENTICATED",
+    500: "INTERNAL_ERROR",
+    503: "TEMPORARILY_UNAVAILABLE",
+}
 
 # What stands for a missing value in CSV, beside nothing and NaN: pandas' words.
 _MISSING = frozenset({"", "NA", "N/A", "n/a", "<NA>", "NULL", "null", "None"})
@@ -36,7 +44,7 @@ def decode_request(body: bytes, content_type: str, limits: Limits) -> Rows:
         return _decode_csv(body, limits)
     if not is_json(kind):
         raise Unsupported(f"Content-Type {kind[:40]!r} is not read here; send JSON or {CSV}")
-    return decode_json(body, partial(_decode_json, limits=limits), limits.depth)
+    return decode_json(body, partial(_decode_json, limits=limits), limits.depth, NOT_JSON)
 
 
 def encode_answer(verdict: Verdict, with_scores: bool = False) -> bytes:
@@ -47,10 +55,9 @@ def encode_answer(verdict: Verdict, with_scores: bool = False) -> bytes:
     return render_json(answer)
 
 
-def encode_error(text: str, server_fault: bool = False) -> dict[str, Any]:
+def encode_error(text: str, status: int) -> dict[str, Any]:
     """Tell a failure in MLflow's shape."""
-    code = "INTERNAL_ERROR" if server_fault else "BAD_REQUEST"
-    return {"error_code": code, "message": text}
+    return {"error_code": ERROR_CODES.get(status, "BAD_REQUEST"), "message": text}
 
 
 def _decode_json(body: Any, limits: Limits) -> Rows:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from .errors import BadInput, NotFound, Refusal, TooLarge, count, nearest
 from .rows import Floats, Limits, Rows, Verdict
-from .wire import decode_json, render_json
+from .wire import NOT_JSON, decode_json, render_json
 
 _COUNT = re.compile(r"[0-9]{1,18}")
 
@@ -61,6 +61,9 @@ DATATYPES = [*_TYPES, "BYTES"]
 
 _CARD_TYPES = {"bool": "BOOL", "int": "INT64"}
 _CONTENT_TYPES = (None, "np", "pd")
+
+_LEAST = -(2.0**63)
+"""As a float, INT64's least number and some thousand that are less."""
 
 # The numbers from which on these datatypes round to an infinity.
 _INFINITE = {"FP16": 65_520.0, "BF16": 2.0**128 - 2.0**119, "FP32": 2.0**128 - 2.0**103}
@@ -110,7 +113,7 @@ def decode_request(body: bytes, json_length: str | None, limits: Limits) -> Requ
         TooLarge: more rows or columns than `limits`, or nested deeper.
     """
     if json_length is None:
-        return decode_json(body, partial(_decode, raw=b"", limits=limits), limits.depth)
+        return decode_json(body, partial(_decode, raw=b"", limits=limits), limits.depth, NOT_JSON)
     if not _COUNT.fullmatch(json_length) or int(json_length) > len(body):
         raise BadInput(
             f"{JSON_LENGTH} is a number of bytes up to the body's {len(body):,}, "
@@ -118,7 +121,7 @@ def decode_request(body: bytes, json_length: str | None, limits: Limits) -> Requ
         )
     length = int(json_length)
     decode = partial(_decode, raw=body[length:], limits=limits)
-    return decode_json(body[:length], decode, limits.depth)
+    return decode_json(body[:length], decode, limits.depth, NOT_JSON)
 
 
 def encode_answer(
@@ -158,8 +161,8 @@ def encode_answer(
     return b"".join([text, *blobs]), len(text) if blobs else None
 
 
-def encode_error(text: str, server_fault: bool = False) -> dict[str, Any]:
-    """Tell a failure in this protocol's shape, the same for anybody's fault."""
+def encode_error(text: str, status: int) -> dict[str, Any]:
+    """Tell a failure in this protocol's shape, the same for every status."""
     return {"error": text}
 
 
@@ -258,14 +261,16 @@ def _decode(value: Any, raw: bytes, limits: Limits) -> Request:
 
 def _table(tensors: list[_Tensor], limits: Limits) -> Rows:
     first = tensors[0]
+    for tensor in tensors:
+        if tensor.n_columns != 1 and (len(tensors) > 1 or tensor.is_column):
+            which = "each of several inputs" if len(tensors) > 1 else "an input of content_type pd"
+            raise BadInput(
+                f"input {tensor.name!r} has {count(tensor.n_columns, 'column')}; "
+                f"{which} is one column, of the shape [n] or [n, 1]"
+            )
     if len(tensors) == 1:
         return first.table(limits)
     for tensor in tensors:
-        if tensor.n_columns != 1:
-            raise BadInput(
-                f"input {tensor.name!r} has {count(tensor.n_columns, 'column')}; "
-                "each of several inputs is one column, of the shape [n] or [n, 1]"
-            )
         if tensor.n_rows != first.n_rows:
             raise BadInput(
                 f"input {tensor.name!r} has {count(tensor.n_rows, 'row')}, "
@@ -287,10 +292,7 @@ def _decode_inputs(inputs: list[Any], content_type: str | None, raw: bytes) -> I
             raise BadInput(f"input {i} is not an object with a name, as in {EXAMPLE}")
         name, place = value["name"], f"input {value['name'][:100]!r}"
         parameters = _parameters(value, place)
-        datatype = value.get("datatype")
-        if datatype not in DATATYPES:
-            hint = nearest(datatype, DATATYPES) if isinstance(datatype, str) else ""
-            raise BadInput(f"{place}: {repr(datatype)[:40]} is no datatype{hint}")
+        datatype = _decode_datatype(value.get("datatype"), place)
         kind = parameters.get("content_type", content_type)
         if kind == "str" and datatype == "BYTES":  # says no more, so the request's type stands
             kind = content_type if content_type != "str" else None
@@ -313,6 +315,11 @@ def _decode_inputs(inputs: list[Any], content_type: str | None, raw: bytes) -> I
             cells = _read_binary(raw[start : start + size], datatype, place)
             start += size
         else:
+            if "shared_memory_region" in parameters:
+                raise BadInput(
+                    f"{place}: shared_memory_region is not served here; send data, "
+                    "or bytes and their binary_data_size"
+                )
             cells = _flatten(value.get("data"), n_rows, n_columns, place)
         if len(cells) != n_rows * n_columns:
             raise BadInput(
@@ -331,8 +338,19 @@ def _parameters(value: dict[str, Any], place: str) -> dict[str, Any]:
     return parameters or {}
 
 
+def _decode_datatype(datatype: Any, place: str) -> str:
+    if datatype is None:
+        raise BadInput(f"{place} has no datatype; name one, such as FP64")
+    if not isinstance(datatype, str) or datatype not in DATATYPES:
+        hint = nearest(datatype.upper(), DATATYPES) if isinstance(datatype, str) else ""
+        raise BadInput(f"{place}: {repr(datatype)[:40]} is no datatype{hint}")
+    return datatype
+
+
 def _decode_shape(shape: Any, place: str) -> tuple[int, int]:
     """Return rows and columns; one dimension is a single column."""
+    if shape is None:
+        raise BadInput(f"{place} has no shape; it is rows and columns, as in [1, 2]")
     if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
         raise BadInput(f"{place}: shape is not a list of whole numbers")
     if not 1 <= len(shape) <= 2:
@@ -344,6 +362,8 @@ def _decode_shape(shape: Any, place: str) -> tuple[int, int]:
 
 def _flatten(data: Any, n_rows: int, n_columns: int, place: str) -> list[Any]:
     """Return the cells row by row, of data that is flat or nested."""
+    if data is None:
+        raise BadInput(f"{place} has no data; it is a list of numbers, as in [1, 2]")
     if not isinstance(data, list):
         raise BadInput(f"{place}: data is not a list")
     if not data or not isinstance(data[0], list):
@@ -390,8 +410,8 @@ def _check_type(values: Floats, cells: Sequence[Any] | NDArray[Any], datatype: s
         bounds = np.iinfo(_TYPES[datatype])
         beyond = bounds.max + 1.0  # as a float the largest number of 64 bits is this, too
         wrong = (values != np.rint(values)) | (values < bounds.min) | (values > beyond)
-        for k in np.flatnonzero(values == beyond).tolist():
-            wrong.flat[k] = Decimal(str(cells[k])) > bounds.max
+        for k in np.flatnonzero((values == beyond) | (values == _LEAST)).tolist():
+            wrong.flat[k] = not bounds.min <= Decimal(str(cells[k])) <= bounds.max
     elif datatype in _INFINITE:
         wrong = np.abs(values) >= _INFINITE[datatype]
     else:

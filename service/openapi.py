@@ -12,7 +12,7 @@ from typing import Any
 
 from . import __version__
 from .doors import LIVENESS, asks_readiness
-from .mlflow import CSV
+from .mlflow import CSV, ERROR_CODES
 from .open_inference import DATATYPES, JSON_LENGTH, OUTPUTS
 from .wire import JSON
 
@@ -278,8 +278,14 @@ def _our_paths() -> Schema:
         "summary": "A file of the page.",
         "tags": ["Service"],
         "parameters": [name],
-        "responses": {"200": {"description": "It."}, "404": _error(404, "SeldonError")},
+        "responses": {
+            "200": {"description": "It."},
+            "304": _SAME,
+            "404": _error(404, "SeldonError"),
+        },
     }
+    page = _text("Show the OpenAPI document as a page.", "Service", _HTML)
+    page["responses"]["304"] = _SAME
     return {
         "/live": {"get": _operation("Tell that the process answers.", "Service", "Live")},
         "/ready": {
@@ -290,11 +296,12 @@ def _our_paths() -> Schema:
         "/metrics": {"get": _text("Show the numbers, for Prometheus.", "Service", _METRICS)},
         "/openapi.json": {"get": document},
         "/seldon.json": {"get": dict(document)},
-        "/docs": {"get": _text("Show the OpenAPI document as a page.", "Service", _HTML)},
+        "/docs": {"get": page},
         "/docs/{name}": {"get": files},
     }
 
 
+_SAME: Schema = {"description": "It is as you have it."}
 _PLAIN, _HTML = "text/plain; charset=utf-8", "text/html; charset=utf-8"
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 _SWITCH: Schema = {
@@ -613,6 +620,6 @@ def _mlflow_schemas(table: Schema, columns: list[str]) -> Schema:
             ["predictions"], predictions=_LABELS, scores=_NUMBERS, threshold=_NUMBER
         ),
         "MLflowError": _exactly(
-            error_code={"enum": ["BAD_REQUEST", "INTERNAL_ERROR"]}, message=_STRING
+            error_code={"enum": sorted(set(ERROR_CODES.values()))}, message=_STRING
         ),
     }

@@ -208,13 +208,14 @@ def _explain(detector: Detector, rows: Rows, verdict: Verdict, most: int) -> dic
     return seldon_v1.explain_tags(outliers.tolist(), chosen, detector.explain(chosen), most)
 
 
-def encode_error(path: str, text: str, server_fault: bool = False) -> bytes:
+def encode_error(path: str, text: str, status: int) -> bytes:
     """Tell a failure in the shape of the protocol that `path` belongs to."""
+    path = f"/{path.lstrip('/')}"  # as Flask takes "//v2"
     if path == "/v2" or path.startswith("/v2/"):
-        return render_json(open_inference.encode_error(text, server_fault))
+        return render_json(open_inference.encode_error(text, status))
     if path in mlflow.PATHS:
-        return render_json(mlflow.encode_error(text, server_fault))
-    return render_json(seldon_v1.encode_error(text, server_fault))
+        return render_json(mlflow.encode_error(text, status))
+    return render_json(seldon_v1.encode_error(text, status))
 
 
 def receive(read: Callable[[], bytes], announced: int, most: int) -> bytes:

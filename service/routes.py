@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,19 @@ from flask import Blueprint, Response, current_app, redirect, request
 from werkzeug.wrappers import Response as WSGIResponse
 
 from . import __version__, open_inference, seldon_v1
+from .arrival import FIELD
 from .artifact import Model
 from .components import Desk, Detector
 from .drift import Drift, DriftWatch
 from .editions import Changes
-from .errors import BadInput, NotFound
+from .errors import BadInput, NotFound, nearest
 from .metrics import CONTENT_TYPE, Facts, Readings, render_metrics, seldon_labels
 from .openapi import describe
 from .roads import Answer, Encoder, Roads, Wanted, body_too_large, receive
 from .rows import Rows
 from .settings import Settings
 from .state import measure_space
-from .wire import NO_JSON, decode_json, render_json, unpack
+from .wire import NO_JSON, NOT_JSON, decode_json, render_json, unpack
 
 PAGE = Path(__file__).parent / "page"
 PAGE_TYPES = {
@@ -33,11 +35,20 @@ PAGE_TYPES = {
     "start.js": "text/javascript",
     "swagger-ui.css": "text/css",
     "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui.LICENSE": "text/plain; charset=utf-8",
+    "swagger-ui.NOTICE": "text/plain; charset=utf-8",
+    "swagger-ui-bundle.js.LICENSE.txt": "text/plain; charset=utf-8",
 }
 PAGE_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
 
 MOST = 999_999
 """The largest number that an option of the query may be."""
+
+_OPTIONS = ("scores", "explain", FIELD)
+"""What the query may hold; whatever else is in it is somebody else's, unless it is nearly one."""
+
+_MISSPELT = 0.85
+"""How like an option its misspelling is: `score` is 0.91, `explian` 0.86; `plain` is 0.83."""
 
 _SWITCH = {"1": True, "true": True, "": False, "0": False, "false": False}
 
@@ -196,7 +207,7 @@ def _add_open_inference(routes: Blueprint, roads: Roads) -> None:
         encoding = request.headers.get("Content-Encoding", "")
         body = unpack(read_body(max_bytes), encoding, max_bytes)
         version = roads.desk.detector.model.version
-        decode_json(body or b"{}", open_inference.decode_index, roads.limits.depth)
+        decode_json(body or b"{}", open_inference.decode_index, roads.limits.depth, NOT_JSON)
         return json_response(open_inference.encode_index(name, version))
 
 
@@ -310,11 +321,16 @@ def read_number(name: str) -> int:
 
 
 def read_option(name: str) -> str:
-    """Return an option of the query; BadInput where it is given twice."""
+    """Return an option of the query; BadInput where it is given twice, or misspelt."""
     given = request.args.getlist(name)
     if len(given) > 1:
         raise BadInput(f"{name} is given {len(given)} times")
-    return given[0] if given else "0"
+    if given:
+        return given[0]
+    for sent in request.args:
+        if sent not in _OPTIONS and (hint := nearest(sent.lower(), [name], _MISSPELT)):
+            raise BadInput(f"the query has {sent[:40]!r}, which is no option{hint}")
+    return "0"
 
 
 def reply(answer: Answer) -> Response:
@@ -328,10 +344,25 @@ def json_response(value: Any, status: int = 200) -> Response:
 
 
 def file_response(name: str) -> Response:
-    """Return a file of the page of all routes."""
+    """Return a file of the page of all routes; a browser that has it hears that it may keep it."""
     if name not in PAGE_TYPES:
         raise NotFound(f"the page has no file {name[:100]!r}")
-    return reply(Answer(200, (PAGE / name).read_bytes(), PAGE_TYPES[name]))
+    packed = request.accept_encodings.quality("gzip") > 0
+    response = reply(Answer(200, read_file(name, packed), PAGE_TYPES[name]))
+    response.headers["Cache-Control"] = "no-cache"  # keep it, but ask whether it is still the same
+    response.headers["Vary"] = "Accept-Encoding"
+    if packed:
+        response.headers["Content-Encoding"] = "gzip"
+    response.add_etag()
+    response.make_conditional(request)
+    return response
+
+
+@cache
+def read_file(name: str, packed: bool) -> bytes:
+    """Return the content of a file of the page, packed with gzip where that is taken."""
+    content = (PAGE / name).read_bytes()
+    return gzip.compress(content, mtime=0) if packed else content
 
 
 def text_response(text: str) -> Response:

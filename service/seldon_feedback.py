@@ -24,9 +24,11 @@ _FIELDS = ("request", "response", "reward", "truth")
 _MESSAGE_FIELDS = ("status", "meta", "data", "binData", "strData", "jsonData", "customData")
 _DATA_FIELDS = ("names", "ndarray", "tensor")
 _META_FIELDS = ("puid", "tags", "routing", "requestPath", "metrics")
+_METRIC_FIELDS = ("key", "type", "value", "tags")
+_METRIC_TYPES = ("COUNTER", "GAUGE", "TIMER")  # Seldon's messages know them by number, too
 
-# A reward is a 32-bit float in Seldon's own messages; a larger one does not fit.
-_LARGEST_REWARD = 3.4028234e38
+# Rewards and metrics are 32-bit floats in Seldon's own messages; a larger number does not fit.
+_LARGEST = 3.4028234e38
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,10 @@ def decode_feedback(body: Any, limits: Limits) -> Feedback:
         puid=_decode_puid(meta, answered),
         row=row,
         truths=truths,
-        reward=_decode_reward(message.get("reward")),
+        reward=_decode_number("reward", message.get("reward")),
         rows=_decode_rows(request, limits) if carries else None,
         is_array=isinstance(data, dict) and "tensor" not in data and "ndarray" in data,
-        metrics=tuple(_decode_meta(meta, "metrics", list)),
+        metrics=_decode_metrics(meta),
         path=_decode_meta(meta, "requestPath", dict),
     )
 
@@ -153,18 +155,39 @@ def _decode_row(meta: dict[str, Any], limits: Limits) -> int | None:
     return int(row)
 
 
-def _decode_reward(reward: Any) -> float | None:
-    if reward is None:
+def _decode_number(name: str, value: Any) -> float | None:
+    if value is None:
         return None
     try:
-        if isinstance(reward, bool) or not may_spell_numbers(str(reward)):
+        if isinstance(value, bool) or not may_spell_numbers(str(value)):
             raise ValueError
-        number = float(reward)
+        number = float(value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise BadInput(f"Invalid JSON: reward is {str(reward)[:40]!r}, not a number") from error
-    if not math.isfinite(number) or abs(number) > _LARGEST_REWARD:
-        raise BadInput(f"Invalid JSON: reward is {str(reward)[:40]}, not a finite 32-bit number")
+        raise BadInput(f"Invalid JSON: {name} is {str(value)[:40]!r}, not a number") from error
+    if not math.isfinite(number) or abs(number) > _LARGEST:
+        raise BadInput(f"Invalid JSON: {name} is {str(value)[:40]}, not a finite 32-bit number")
     return number
+
+
+def _decode_metrics(meta: dict[str, Any]) -> tuple[Any, ...]:
+    """Return the request's metrics, sound ones: the answer, a message of Seldon's, repeats them."""
+    metrics = _decode_meta(meta, "metrics", list)
+    for i, metric in enumerate(metrics):
+        name = f"request.meta.metrics[{i}]"
+        if not isinstance(metric, dict):
+            raise BadInput(f"Invalid JSON: {name} is not an object with key, type and value")
+        _decode_fields(metric, name, _METRIC_FIELDS)
+        if not isinstance(metric.get("key"), str | None):
+            raise BadInput(f"Invalid JSON: {name}.key is not a string")
+        kind = metric.get("type")
+        if kind not in (None, *_METRIC_TYPES, *range(len(_METRIC_TYPES))):
+            known = ", ".join(_METRIC_TYPES)
+            raise BadInput(f"Invalid JSON: {name}.type is {str(kind)[:40]!r}, none of {known}")
+        _decode_number(f"{name}.value", metric.get("value"))
+        tags = metric.get("tags") or {}
+        if not isinstance(tags, dict) or not all(isinstance(tag, str) for tag in tags.values()):
+            raise BadInput(f"Invalid JSON: {name}.tags is not an object of strings")
+    return tuple(metrics)
 
 
 def _decode_rows(request: dict[str, Any], limits: Limits) -> Rows:

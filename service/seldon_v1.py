@@ -175,9 +175,9 @@ def encode_metadata(name: str, version: str, features: tuple[str, ...]) -> dict[
     }
 
 
-def encode_error(text: str, server_fault: bool = False) -> dict[str, Any]:
+def encode_error(text: str, status: int) -> dict[str, Any]:
     """Tell a failure in Seldon's shape."""
-    reason = "MICROSERVICE_INTERNAL_ERROR" if server_fault else "MICROSERVICE_BAD_DATA"
+    reason = "MICROSERVICE_INTERNAL_ERROR" if status >= 500 else "MICROSERVICE_BAD_DATA"
     return {"status": {"code": -1, "info": text, "reason": reason, "status": 1}}
 
 

@@ -34,7 +34,7 @@ from .connection import is_brief, read_rest
 from .doors import Doors, Flight, Flights, Gate
 from .errors import BadSetting
 from .settings import Settings
-from .wire import ALWAYS, SAFE_POLICY
+from .wire import ALWAYS, UNLESS_SAID
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -339,16 +339,15 @@ class _JsonPages:
         from .roads import encode_error  # noqa: PLC0415 - it takes seconds: not for a wrong setting
 
         status, text = HTTPStatus(int(page.split()[1])), f"no valid HTTP request: {self._text}"
-        failed = status == HTTPStatus.INTERNAL_SERVER_ERROR
-        if failed:
+        if status == HTTPStatus.INTERNAL_SERVER_ERROR:
             text = "internal error; the log has it"
-        body = encode_error(self._path, text, server_fault=failed)
+        body = encode_error(self._path, text, status)
         fields = {
             "Connection": "close",
             "Content-Type": "application/json",
             "Content-Length": str(len(body)),
             "X-Request-ID": secrets.token_hex(8),
-        } | dict([*ALWAYS, SAFE_POLICY])
+        } | dict([*ALWAYS, *UNLESS_SAID])
         head = f"HTTP/1.1 {status.value} {status.phrase}"
         lines = [head, *(f"{name}: {value}" for name, value in fields.items()), "", ""]
         self._client.sendall("\r\n".join(lines).encode() + body)

@@ -18,17 +18,16 @@ Decoded = TypeVar("Decoded")
 JSON = "application/json"
 
 # Every page in a browser may read the answers, as Seldon's clients rely on. But they are for
-# programs: no browser shall guess at their type, or run, frame or keep them.
-ALWAYS = (
-    ("Access-Control-Allow-Origin", "*"),
-    ("X-Content-Type-Options", "nosniff"),
+# programs: no browser shall guess at their type, or run, frame or keep them, if they do not say so.
+ALWAYS = (("Access-Control-Allow-Origin", "*"), ("X-Content-Type-Options", "nosniff"))
+UNLESS_SAID = (
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
     ("Cache-Control", "no-store"),
 )
-POLICY = "Content-Security-Policy"
-SAFE_POLICY = (POLICY, "default-src 'none'; frame-ancestors 'none'")
 
-# What Seldon's wrapper says of a body that it cannot read; clients look for it.
-NO_JSON = "Can't find JSON in data"
+# What Seldon's wrapper says of a body that it cannot read; clients look for it. And what others are
+# told.
+NO_JSON, NOT_JSON = "Can't find JSON in data", "the body is not JSON"
 
 _AS_IT_IS = orjson.OPT_SERIALIZE_NUMPY
 _SORTED = _AS_IT_IS | orjson.OPT_SORT_KEYS
@@ -43,8 +42,10 @@ _BRACES_TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
-def decode_json(body: bytes, decode: Callable[[Any], Decoded], max_depth: int = 8) -> Decoded:
-    """Read one JSON value and hand it to `decode`.
+def decode_json(
+    body: bytes, decode: Callable[[Any], Decoded], max_depth: int = 8, fault: str = NO_JSON
+) -> Decoded:
+    """Read one JSON value and hand it to `decode`; `fault` says that it is none.
 
     NaN is read, though it is not JSON, since numpy's and pandas' users send it; Infinity and
     numbers beyond 64 bits are not. Of a doubled key the last one counts.
@@ -58,11 +59,13 @@ def decode_json(body: bytes, decode: Callable[[Any], Decoded], max_depth: int = 
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        value = _read_loosely(body, error)
+        reason = error.msg.replace("Input is", "it is")
+        text = f"{fault}: {reason} at line {error.lineno} column {error.colno}"
+        value = _read_loosely(body, BadInput(text))
         if _is_json_but_for_nan(body):
             return decode(value)
         decode(value)  # which names the cell of an infinity
-        raise BadInput(f"{NO_JSON}: {error}") from error
+        raise BadInput(text) from error
     return decode(value)
 
 
@@ -101,7 +104,9 @@ def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
     try:
         unpacked = unpacker.decompress(body, max_bytes + 1)
     except zlib.error as error:
-        raise BadInput(f"the body is not packed with {encoding}: {error}") from error
+        reason = str(error).rpartition(": ")[2]
+        hint = "; HTTP's deflate has zlib's header" if encoding == "deflate" else ""
+        raise BadInput(f"the body is not packed with {encoding}: {reason}{hint}") from error
     if len(unpacked) > max_bytes:
         raise TooLarge(
             f"the body unpacks to more than {max_bytes:,} bytes; send fewer rows at a time"
@@ -115,14 +120,14 @@ def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
     return unpacked
 
 
-def _read_loosely(body: bytes, error: orjson.JSONDecodeError) -> Any:
+def _read_loosely(body: bytes, refusal: BadInput) -> Any:
     """Read JSON as Python's own reader does, where there may be a NaN or an infinity in it."""
     try:
         if _ODD_NUMBER.search(body):
             return json.loads(body.decode(), parse_int=_parse_int)
     except (ValueError, RecursionError):
         pass
-    raise BadInput(f"{NO_JSON}: {error}") from error
+    raise refusal
 
 
 def _is_json_but_for_nan(body: bytes) -> bool:

@@ -423,14 +423,3 @@ def test_null_is_scored_where_the_model_knows_missing_values(make_client, write_
         sent = '{"data": {"ndarray": [[null, ' + text + "]]}}"
         answer = client.post("/predict", data=sent, content_type="application/json")
         assert answer.status_code == 400
-
-
-@pytest.mark.parametrize(
-    "path", ["//predict", "//v2/models/isoserve/infer", "///live", "/%2Fpredict"]
-)
-def test_a_path_of_two_slashes_is_no_route(client, path):
-    answer = client.open(
-        path, method="POST", environ_overrides={"PATH_INFO": path.replace("%2F", "/")}
-    )
-    assert answer.status_code == 404
-    assert answer.json["status"]["info"].startswith("there is no route //")

@@ -39,6 +39,14 @@ def test_the_readme_lists_every_setting():
     assert all(name in README for name in [*SELDON_VARIABLES, PARAMETERS])
 
 
+def test_a_variable_of_seldons_is_honoured_or_it_is_told_why_not():
+    section = PROTOCOLS.split("\n## Seldon v1\n")[1].split("\n## ")[0]
+    names = [name for row in section.splitlines() if row.startswith("| `")
+             for name in re.findall(r"`([A-Z_]+\*?)`", row.split("|")[1])]  # fmt: skip
+    assert {"MODEL_METADATA", "SELDON_EXECUTOR_ENABLED", "GUNICORN_MAX_REQUESTS"} <= set(names)
+    assert not set(names) & {*SELDON_VARIABLES, PARAMETERS}
+
+
 def test_the_readme_lists_every_metric():
     assert table("Metrics") == [[f"`{name}`", kind, text] for name, (kind, text) in METRICS.items()]
 

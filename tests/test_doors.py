@@ -261,5 +261,9 @@ def test_a_service_that_stops_is_not_ready_but_lives_and_answers():
     assert refusal(doors, "/ready") is refusal(doors, "/v2/health/ready") is Unavailable
     assert refusal(doors, "/v2/models/isoserve/versions/1/ready") is Unavailable
     assert doors.refusal({"PATH_INFO": "/v2/models/none/ready"}) is None  # there is no such model
+    doors.version = lambda: "1"
+    assert refusal(doors, "/v2/models/isoserve/versions/1/ready") is Unavailable
+    assert refusal(doors, "/v2/models/isoserve/ready") is Unavailable
+    assert doors.refusal({"PATH_INFO": "/v2/models/isoserve/versions/2/ready"}) is None
     assert doors.refusal({"PATH_INFO": "/live"}) is None
     assert doors.refusal({"PATH_INFO": "/predict"}) is None

@@ -76,7 +76,8 @@ def test_an_empty_cell_of_csv_or_nan_is_missing(cell):
         ({"inputs": {"a": 1}}, "inputs is neither rows nor lists by name"),
         ({"inputs": {"a": [1], "b": [1, 2]}}, "column 'b' has 2 rows, column 'a' has 1"),
         ({"inputs": {"a": [1], "b": ["x"]}}, "row 0, column 1 ('b'): 'x' is not a number"),
-        (b"{", "Can't find JSON in data"),
+        (b"{", "the body is not JSON: unexpected end of data at line 1 column 2"),
+        (b"", "the body is not JSON: it is a zero-length, empty document at line 1 column 1"),
     ],
 )  # fmt: skip
 def test_what_is_no_table_is_refused_in_words(body, text):
@@ -130,8 +131,22 @@ def test_answers_are_predictions_and_scores_on_request():
 
 
 def test_errors_have_mlflows_shape():
-    assert mlflow.encode_error("no") == {"error_code": "BAD_REQUEST", "message": "no"}
-    assert mlflow.encode_error("no", server_fault=True)["error_code"] == "INTERNAL_ERROR"
+    assert mlflow.encode_error("no", 400) == {"error_code": "BAD_REQUEST", "message": "no"}
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (401, "UNAUTHENTICATED"),
+        (405, "BAD_REQUEST"),
+        (413, "BAD_REQUEST"),
+        (415, "BAD_REQUEST"),
+        (500, "INTERNAL_ERROR"),
+        (503, "TEMPORARILY_UNAVAILABLE"),
+    ],
+)
+def test_an_error_code_is_mlflows_own_for_the_status_where_it_has_one(status, code):
+    assert mlflow.encode_error("no", status)["error_code"] == code
 
 
 def test_of_too_many_lines_of_csv_no_more_are_read_than_it_takes_to_know():

@@ -152,9 +152,19 @@ def test_a_number_that_its_datatype_cannot_hold_is_refused_and_the_largest_is_re
 
 def test_the_largest_whole_numbers_are_read_from_bytes():
     for datatype, kind in (("INT64", "<i8"), ("UINT64", "<u8")):
-        body = pack(binary(np.array([[np.iinfo(kind).max]], kind), datatype))
+        bounds = np.iinfo(kind)
+        body = pack(binary(np.array([[bounds.min, bounds.max]], kind), datatype))
         rows = open_inference.decode_request(*body, LIMITS).rows
-        assert rows.values.tolist() == [[float(np.iinfo(kind).max)]]
+        assert rows.values.tolist() == [[float(bounds.min), float(bounds.max)]]
+
+
+@pytest.mark.parametrize("make", [int, str])
+def test_the_least_number_of_64_bits_is_read_and_no_less(make):
+    least = -(2**63)
+    rows = decode(tensor([[make(least)]], datatype="INT64")).rows
+    assert rows.values.tolist() == [[float(least)]]
+    with pytest.raises(BadInput, match=r"row 0, column 1: .* is not of the datatype INT64"):
+        decode(tensor([[make(least), make(least - 1)]], datatype="INT64"))
 
 
 def test_half_floats_of_both_kinds_and_texts_are_read_from_bytes():
@@ -245,7 +255,15 @@ def test_an_answer_in_bytes_has_them_after_its_json_in_order():
          "input 'x': content_type 'str' is not read here; np and pd are, and str for BYTES"),
         ({"inputs": [tensor(TABLE, datatype="FP46")]},
          "input 'x': 'FP46' is no datatype (is it 'FP64'?)"),
-        ({"inputs": [tensor(TABLE, datatype=None)]}, "input 'x': None is no datatype"),
+        ({"inputs": [tensor(TABLE, datatype=None)]},
+         "input 'x' has no datatype; name one, such as FP64"),
+        ({"inputs": [{"name": "x", "shape": [1, 1], "data": [1]}]},
+         "input 'x' has no datatype; name one, such as FP64"),
+        ({"inputs": [tensor(TABLE, datatype="fp64")]},
+         "input 'x': 'fp64' is no datatype (is it 'FP64'?)"),
+        ({"inputs": [tensor(TABLE, datatype=["FP64"])]}, "input 'x': ['FP64'] is no datatype"),
+        ({"inputs": [{"name": "x", "datatype": "FP64", "data": [1]}]},
+         "input 'x' has no shape; it is rows and columns, as in [1, 2]"),
         ({"inputs": [tensor(TABLE, shape=2)]}, "input 'x': shape is not a list of whole numbers"),
         ({"inputs": [tensor(TABLE, shape=[-1, 2])]},
          "input 'x': shape is not a list of whole numbers"),
@@ -262,7 +280,14 @@ def test_an_answer_in_bytes_has_them_after_its_json_in_order():
          "input 'x': there are no rows; one row is [[1, 2]]"),
         ({"inputs": [tensor("x", shape=[1, 1])]}, "input 'x': data is not a list"),
         ({"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP64"}]},
-         "input 'x': data is not a list"),
+         "input 'x' has no data; it is a list of numbers, as in [1, 2]"),
+        ({"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP64",
+                      "parameters": {"shared_memory_region": "r"}}]},
+         "input 'x': shared_memory_region is not served here; send data, or bytes and their "),
+        ({"inputs": [tensor(TABLE, parameters={"content_type": "pd"})]},
+         "input 'x' has 2 columns; an input of content_type pd is one column, of the shape [n] or"),
+        ({"inputs": [tensor(TABLE)], "parameters": {"content_type": "pd"}},
+         "input 'x' has 2 columns; an input of content_type pd is one column, of the shape [n] or"),
         ({"inputs": [tensor([[1, None], [3, "x"]])]},
          "input 'x': row 1, column 1: 'x' is not a number"),
         ({"inputs": [tensor([[1, 2], [3, "x"]], datatype="BYTES")]},
@@ -322,6 +347,21 @@ def test_bytes_that_do_not_fit_are_told(inputs, text):
     with pytest.raises(BadInput) as refusal:
         open_inference.decode_request(*pack(*inputs), LIMITS)
     assert str(refusal.value).startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b'{"inputs": }', ": unexpected character, expected a JSON value at line 1 column 12"),
+        (b"", ": it is a zero-length, empty document at line 1 column 1"),
+        (b"\xef\xbb\xbf{}", ": UTF-8 byte order mark (BOM) is not supported at line 1 column 1"),
+    ],
+)
+def test_a_body_that_is_no_json_is_told_where(body, text):
+    for length in (None, str(len(body))):
+        with pytest.raises(BadInput) as refusal:
+            open_inference.decode_request(body, length, LIMITS)
+        assert str(refusal.value) == f"the body is not JSON{text}"
 
 
 @pytest.mark.parametrize("length", ["", "x", "-1", "1e3", "999999"])

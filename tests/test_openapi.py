@@ -1,9 +1,12 @@
+import gzip
 import re
 from http import HTTPStatus
 from urllib.parse import urljoin
 
 import pytest
 import schemathesis
+
+from service.routes import PAGE
 
 PREFIX = "#/components/schemas/"
 PARTS = "multipart/form-data"
@@ -148,6 +151,26 @@ def test_the_page_needs_nothing_from_elsewhere(client):
     for name in re.findall('(?:src|href)="(docs/[^"]+)"', page.text):
         assert client.get(f"/{name}").status_code == 200
     assert client.get("/docs/..%2Froutes.py").status_code == 404
+
+
+def test_a_browser_gets_the_pages_files_packed_and_only_once(client):
+    packed = client.get("/docs/swagger-ui.css", headers={"Accept-Encoding": "br, gzip"})
+    assert packed.headers["Content-Encoding"] == "gzip"
+    plain = client.get("/docs/swagger-ui.css", headers={"Accept-Encoding": "gzip;q=0"})
+    assert "Content-Encoding" not in plain.headers
+    assert gzip.decompress(packed.data) == plain.data
+    for path, answer in (("/docs/swagger-ui.css", plain), ("/docs", client.get("/docs"))):
+        assert answer.headers["Cache-Control"] == "no-cache"
+        assert answer.headers["Vary"] == "Accept-Encoding"
+        again = client.get(path, headers={"If-None-Match": answer.headers["ETag"]})
+        assert (again.status_code, again.data) == (HTTPStatus.NOT_MODIFIED, b"")
+    assert packed.headers["ETag"] != plain.headers["ETag"]
+
+
+@pytest.mark.parametrize("file", sorted(PAGE.glob("*[LN][IO][CT]*")), ids=lambda file: file.name)
+def test_the_licences_of_the_page_go_with_it(client, file):
+    answer = client.get(f"/docs/{file.name}")
+    assert answer.data == file.read_bytes()
 
 
 def test_the_page_with_a_slash_leads_to_the_page(client):

@@ -71,6 +71,14 @@ def inputs(table, flat=False):
     return json.dumps({"inputs": [head]}).encode()
 
 
+def texts(table):
+    shape, names = [len(table)], ("a", "b")
+    heads = [{"name": name, "shape": shape, "datatype": "BYTES",
+              "data": [None if cell is None else repr(cell) for cell in table[:, j].tolist()]}
+             for j, name in enumerate(names)]  # fmt: skip
+    return json.dumps({"inputs": heads}).encode()
+
+
 def columns(table, **parameters):
     shape = [len(table)]
     heads = [{"name": f"{j}", "shape": shape, "datatype": "FP64", "data": table[:, j].tolist()}
@@ -98,11 +106,17 @@ def infer_in_bytes(client, table):
     return np.frombuffer(answer.data[skip:], "<f8").tolist()
 
 
-def invoke(make, content_type="application/json"):
+def invoke(make, content_type="application/json", pack=None):
     def send(client, table):
         body = make(table)
         body = body if isinstance(body, str) else json.dumps(body)
-        answer = client.post("/invocations?scores=1", data=body, content_type=content_type)
+        headers = {"Content-Encoding": "gzip"} if pack else {}
+        answer = client.post(
+            "/invocations?scores=1",
+            data=pack(body.encode()) if pack else body,
+            content_type=content_type,
+            headers=headers,
+        )
         return answer.json["scores"]
 
     return send
@@ -129,11 +143,15 @@ ROADS = {
         data=lambda t: {"data": json.dumps(message(t)["data"])},
         content_type=lambda t: "multipart/form-data",
     ),
+    "query": seldon(
+        "/predict", query_string=lambda t: {"scores": 1, "json": json.dumps(message(t))}
+    ),
     "transform-input": seldon("/transform-input?scores=1", json=message),
     "infer": infer(lambda t: (inputs(t), {})),
     "infer flat": infer(lambda t: (inputs(t, flat=True), {})),
     "infer columns": infer(lambda t: (columns(t), {})),
     "infer pd": infer(lambda t: (columns(t, content_type="pd"), {})),
+    "infer texts": infer(lambda t: (texts(t), {})),
     "infer binary": infer(with_bytes),
     "infer binary both ways": infer_in_bytes,
     "infer gzip": infer(lambda t: (gzip.compress(inputs(t)), {"Content-Encoding": "gzip"})),
@@ -143,6 +161,8 @@ ROADS = {
     "instances": invoke(lambda t: {"instances": t.tolist()}),
     "inputs": invoke(lambda t: {"inputs": {"a": t[:, 0].tolist(), "b": t[:, 1].tolist()}}),
     "csv": invoke(csv, "text/csv"),
+    "split gzip": invoke(lambda t: {"dataframe_split": {"data": t.tolist()}}, pack=gzip.compress),
+    "csv gzip": invoke(csv, "text/csv", gzip.compress),
 }
 
 
@@ -260,6 +280,28 @@ def test_no_outlier_needs_no_explanation(client):
     assert wrong.json["status"]["info"] == "explain is a whole number, not '-1'"
     wrong = client.post("/predict?explain=9999999", json=MESSAGE)
     assert wrong.json["status"]["info"] == "explain has at most 6 digits, not 7"
+
+
+@pytest.mark.parametrize(
+    ("query", "meant"),
+    [("score=1", "scores"), ("Scores=1", "scores"), ("explian=1&scores=1", "explain")],
+)
+def test_an_option_that_is_misspelt_is_told(client, query, meant):
+    answer = client.post(f"/predict?{query}", json=MESSAGE)
+    assert answer.status_code == HTTPStatus.BAD_REQUEST
+    sent = query.partition("=")[0]
+    said = f"the query has {sent!r}, which is no option (is it {meant!r}?)"
+    assert answer.json["status"]["info"] == said
+    if meant == "scores":
+        answer = client.post(f"/invocations?{query}", json={"instances": ROWS})
+        assert (answer.status_code, answer.json["message"]) == (400, said)
+    assert samples(client) == 0
+
+
+def test_what_others_put_into_the_query_is_let_be(client):
+    answer = client.post("/predict?source=web&plain=1&timeout=3&_=17&scores=1", json=MESSAGE)
+    assert len(answer.json["meta"]["tags"]["anomaly-scores"]) == 2
+    assert client.post("/invocations?key=x&explain=1", json={"instances": ROWS}).status_code == 200
 
 
 @pytest.mark.parametrize(("switch", "on"), [("True", True), ("TRUE", True), ("False", False)])
@@ -382,6 +424,13 @@ def test_faults_under_v2_have_its_shape(client, asked, body, status, text):
     assert answer.json["error"].startswith(text)
 
 
+def test_a_path_with_two_slashes_is_the_protocols_all_the_same(client):
+    for path, shape in (("//v2/nope", {"error"}), ("//invocations", {"error_code", "message"})):
+        answer = client.get("/", environ_overrides={"PATH_INFO": path})
+        assert answer.status_code in (404, 405)
+        assert set(answer.json) == shape
+
+
 @pytest.mark.parametrize(
     ("headers", "body", "status"),
     [
@@ -421,8 +470,30 @@ def test_faults_of_mlflows_road_have_its_shape(client):
     wrong = client.get("/invocations"), client.post("/invocations", json={}), client.post("/health")
     for answer in wrong:
         assert set(answer.json) == {"error_code", "message"}
+    assert client.post("/invocations", json={}).json["error_code"] == "BAD_REQUEST"
     assert client.get("/ping").text == client.get("/health").text == "pong"
     assert client.get("/version").text.count(".") == 2
+
+
+def test_another_version_is_not_there_while_the_service_stops_either(client):
+    client.application.extensions["isoserve doors"].stopping.turn_on()
+    for at, status in (("none", 404), (version(client), 503)):
+        assert client.get(f"{MODEL}/versions/{at}/ready").status_code == status
+
+
+def test_who_has_no_key_hears_so_in_mlflows_words(make_client):
+    client = make_client(api_key="x" * 16)
+    assert client.post("/invocations", json={}).json["error_code"] == "UNAUTHENTICATED"
+    client.application.extensions["isoserve doors"].stopping.turn_on()
+    assert client.get("/ping").json["error_code"] == "TEMPORARILY_UNAVAILABLE"
+
+
+@pytest.mark.parametrize("path", [f"{MODEL}/infer", "/invocations", "/v2/repository/index"])
+def test_only_seldons_road_says_seldons_phrase_of_broken_json(client, path):
+    answer = client.post(path, data=b"[1,", content_type="application/json")
+    assert answer.status_code == HTTPStatus.BAD_REQUEST
+    assert "the body is not JSON: unexpected" in answer.text
+    assert "Can't find JSON" not in answer.text
 
 
 json_values = st.recursive(

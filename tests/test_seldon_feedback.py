@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,10 @@ from service.seldon_feedback import Feedback, decode_feedback, encode_learned
 
 def decode(body, **limits):
     return decode_feedback(body, Limits(**limits))
+
+
+def metrics(*sent):
+    return {"request": {"meta": {"metrics": list(sent)}}}
 
 
 def truth(values):
@@ -96,6 +102,15 @@ def test_a_request_without_rows_is_no_hindrance():
         ({"request": {"meta": {"puid": 7}}}, "Invalid JSON: request.meta.puid is not a string"),
         ({"request": {"meta": {"tags": [1]}}}, "request.meta.tags is not an object"),
         ({"request": {"meta": {"metrics": {}}}}, "request.meta.metrics is not a list"),
+        (metrics(1), "request.meta.metrics[0] is not an object with key, type and value"),
+        (metrics({}, None), "request.meta.metrics[1] is not an object with key, type and value"),
+        (metrics({"odd": 1}), "request.meta.metrics[0] has no field 'odd'; it has key, type, "),
+        (metrics({"key": 1}), "request.meta.metrics[0].key is not a string"),
+        (metrics({"type": "ODD"}),
+         "request.meta.metrics[0].type is 'ODD', none of COUNTER, GAUGE, TIMER"),
+        (metrics({"value": "x"}), "request.meta.metrics[0].value is 'x', not a number"),
+        (metrics({"value": math.nan}), "request.meta.metrics[0].value is nan, not a finite 32-bit"),
+        (metrics({"tags": {"a": 1}}), "request.meta.metrics[0].tags is not an object of strings"),
         ({"request": {"meta": {"tags": {"row": -1}}}}, "request.meta.tags.row is '-1'; it is"),
         ({"request": {"meta": {"tags": {"row": 0.5}}}}, "request.meta.tags.row is '0.5'"),
         ({"request": {"meta": {"tags": {"row": True}}}}, "request.meta.tags.row is 'True'"),
@@ -122,6 +137,11 @@ def test_what_is_no_feedback_is_told(body, words):
     with pytest.raises(BadInput) as refusal:
         decode(body)
     assert words in str(refusal.value)
+
+
+def test_metrics_of_the_request_come_along():
+    sent = [{"key": "a", "type": "TIMER", "value": "2.5", "tags": {"b": "c"}}, {"type": 0}, {}]
+    assert decode(metrics(*sent)).metrics == tuple(sent)
 
 
 def test_limits_hold_for_truths_and_for_the_request():

@@ -211,7 +211,15 @@ def test_a_health_answer_before_the_first_row_leaves_the_fraction_out():
     assert [metric["key"] for metric in metrics] == ["nb_outliers", "observation", "threshold"]
 
 
+def test_metrics_of_the_request_are_passed_on_whatever_they_are_as_in_seldon():
+    sent = [1, "x", {"key": "a"}, {"key": "a", "type": "ODD", "value": "x"}]
+    message = seldon_v1.decode_message({"data": {"ndarray": [[1, 2]]}, "meta": {"metrics": sent}})
+    verdict = Verdict(np.array([0.25]), 0.0)
+    answer = seldon_v1.encode_labels(message, verdict, Totals(1, 0))
+    assert answer["meta"]["metrics"][: len(sent)] == sent
+
+
 def test_errors_have_seldons_shape():
-    assert seldon_v1.encode_error("no") == {
+    assert seldon_v1.encode_error("no", 400) == {
         "status": {"code": -1, "info": "no", "reason": "MICROSERVICE_BAD_DATA", "status": 1}
     }

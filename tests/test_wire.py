@@ -126,6 +126,12 @@ def test_a_packed_body_is_unpacked(encoding, body):
             BadInput,
             "the body is not packed with deflate: ",
         ),
+        (
+            "deflate",
+            zlib.compress(TEXT, wbits=-zlib.MAX_WBITS),
+            BadInput,
+            "not packed with deflate: incorrect header check; HTTP's deflate has zlib's header",
+        ),
         ("gzip", b"", BadInput, "the body packed with gzip ends early"),
         (
             "gzip",

@@ -231,6 +231,9 @@ def torture_edge(folder):
 SHAPES = {"/predict": "status", "/v2/models/isoserve/infer": "error", "/invocations": "error_code"}
 """What a refusal has in each protocol."""
 
+CODES = {403: "PERMISSION_DENIED", 429: "RESOURCE_EXHAUSTED", 503: "TEMPORARILY_UNAVAILABLE"}
+"""MLflow's words for what nginx refuses; for others it is BAD_REQUEST."""
+
 
 FULL = ("sh", "-c", "trap '' XFSZ; ulimit -f 100; exec \"$0\"")
 """Runs what follows with 50 kB of disk for each file: for who writes more it is full."""
@@ -253,7 +256,10 @@ def _refuse_in_shape(tally, port, status, body, context=None):
     """See that nginx refuses in the shape of each path's protocol."""
     for path, key in SHAPES.items():
         got, headers, text = call(port, path, body, context)
-        fault = "" if got == status and key in json.loads(text) else f"{got} {text[:100]!r}"
+        told = json.loads(text)
+        fault = "" if got == status and key in told else f"{got} {text[:100]!r}"
+        if key == "error_code" and told.get(key) != CODES.get(status, "BAD_REQUEST"):
+            fault = fault or f"{told} is not MLflow's for {status}"
         if headers["Content-Type"] != "application/json" or headers["Server"] != "nginx":
             fault = fault or f"not of nginx: {headers}"
         if (status in (429, 503)) != ("Retry-After" in headers):

@@ -1,9 +1,12 @@
 """MLflow's own client of its scoring server against the service."""
 
 import json
+import urllib.error
+import urllib.request
 
 import numpy as np
 import pandas as pd
+from mlflow.protos.databricks_pb2 import ErrorCode
 from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 from report import read_case, same, try_out
 
@@ -43,6 +46,23 @@ def refusal():
     raise AssertionError("nothing was refused")
 
 
+def error_codes():
+    """See that whatever is refused has a code that MLflow knows."""
+    for status, kind, body in ((405, "", None), (400, "application/json", b"{"),
+                               (413, "application/json", b" " * (2**24 + 1)),
+                               (415, "text/plain", b"x")):  # fmt: skip
+        request = urllib.request.Request(
+            f"{case.url}/invocations", body, {"Content-Type": kind} if kind else {}
+        )
+        try:
+            urllib.request.urlopen(request, timeout=30)
+        except urllib.error.HTTPError as error:
+            same(error.code, status)
+            ErrorCode.Value(json.load(error)["error_code"])  # ValueError where it has none
+        else:
+            raise AssertionError(f"{status} was not refused")
+
+
 def health():
     client.wait_server_ready(timeout=5)
     assert client.get_version()
@@ -53,10 +73,12 @@ for feature, use in {
     "dataframe_split: a DataFrame, its columns in any order": frame,
     "inputs: an array": lambda: check(rows),
     "inputs: lists by name": lambda: check(json.dumps({"inputs": by_name})),
+    "instances: an array": lambda: check(json.dumps({"instances": case.rows})),
     "instances: objects": lambda: check(json.dumps({"instances": objects})),
     "dataframe_records": lambda: check(json.dumps({"dataframe_records": objects})),
     "missing values: null, NaN or an empty cell": gaps,
     "params are tolerated": lambda: check(rows, params={"anything": 1}),
     "a wrong table is refused in words": refusal,
+    "405, 413 and 415 in MLflow's shape, with an error_code of its own": error_codes,
 }.items():
     try_out(CLIENT, feature, use)

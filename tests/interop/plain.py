@@ -4,9 +4,17 @@ import contextlib
 import gzip
 import http.client
 import json
+import os
+import re
+import socket
 import struct
+import subprocess
+import sys
+import tempfile
+import time
 import urllib.parse
 import zlib
+from pathlib import Path
 
 from report import read_case, same, try_out
 
@@ -19,9 +27,9 @@ shape = [len(case.rows), len(case.columns)]
 model = f"/v2/models/{case.model}"
 
 
-def fetch(path, body=None, method=None, **headers):
+def fetch(path, body=None, method=None, address=case.address, **headers):
     """Return status, headers and text of one request, which has these headers and no others."""
-    connection = http.client.HTTPConnection(case.address, timeout=30)
+    connection = http.client.HTTPConnection(address, timeout=30)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     with contextlib.closing(connection):
         connection.request(method or ("GET" if body is None else "POST"), path, body, named)
@@ -169,6 +177,232 @@ def health():
         same(json.loads(fetch(f"{prefix}/metadata")[2])["versions"], [case.version])
 
 
+@contextlib.contextmanager
+def as_seldon_starts_it():
+    """Run a new service as Seldon's operator would, with its variables alone; give its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("ISOSERVE_")}
+    with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("wb") as log:
+        places = {"PYTHONPATH": str(Path(__file__).parents[2]), "ISOSERVE_STATE_DIR": folder}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service"],
+            env=ours | SELDONS | places | {"PREDICTIVE_UNIT_HTTP_SERVICE_PORT": str(port)},
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            for _ in range(600):
+                with contextlib.suppress(OSError):
+                    fetch("/health/ping", address=f"127.0.0.1:{port}")
+                    break
+                time.sleep(0.1)
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait()
+
+
+PARAMETERS = [
+    {"name": "threshold", "value": "0.01", "type": "FLOAT"},
+    {"name": "load_path", "value": case.folder, "type": "STRING"},
+]
+
+# What Seldon's operator sets, and what a user of its wrapper may have set.
+SELDONS = {
+    "PREDICTIVE_UNIT_PARAMETERS": json.dumps(PARAMETERS),
+    "PREDICTIVE_UNIT_ID": "clf",
+    "PREDICTIVE_UNIT_IMAGE": "reg/if:0.1",
+    "PREDICTIVE_UNIT_GRPC_SERVICE_PORT": "9500",
+    "PREDICTIVE_UNIT_METRICS_SERVICE_PORT": "6000",
+    "PREDICTIVE_UNIT_METRICS_ENDPOINT": "/metrics",
+    "SELDON_DEPLOYMENT_ID": "dep",
+    "PREDICTOR_ID": "pred",
+    "PREDICTOR_LABELS": '{"version": "v7"}',
+    "GUNICORN_WORKERS": "1",
+    "GUNICORN_THREADS": "2",
+    "GUNICORN_KEEPALIVE": "2",
+    "GUNICORN_ACCESS_LOG": "true",
+    "GUNICORN_MAX_REQUESTS": "1000",
+    "SELDON_LOG_LEVEL": "DEBUG",
+    "SELDON_EXECUTOR_ENABLED": "true",
+    "INCLUDE_METRICS_IN_CLIENT_RESPONSE": "false",
+    "MODEL_METADATA": "name: other",
+}
+
+
+def first_of_all(address):
+    """See that a service that has scored nothing yet answers what Seldon's wrapper does not."""
+    for path in ("/health/status", "/api/v1.0/health/status"):
+        answer = json.loads(fetch(path, address=address)[2])
+        told = {one["key"]: one["value"] for one in answer["meta"]["metrics"]}
+        same((answer["strData"], told["observation"]), ("healthy", 0))
+    same(fetch("/metadata", address=address)[0], 200)
+    sent = {"request": message, "reward": 1.0, "truth": {"data": {"ndarray": case.labels}}}
+    same(post("/send-feedback", sent, address=address)[0], 200)
+
+
+def seldons_variables(address):
+    """See that a service does what they say."""
+    status, answer = post("/predict?scores=1", message, address=address)
+    same((status, answer["meta"]["tags"]["threshold"]), (200, 0.01))
+    same(answer["data"]["ndarray"], [int(score < 0.01) for score in case.scores])
+    same(answer["meta"]["requestPath"], {"clf": "reg/if:0.1"})
+    assert "metrics" not in answer["meta"]
+    same(json.loads(fetch("/metadata", address=address)[2])["name"], "clf")
+    same(fetch("/v2/models/clf/ready", address=address)[0], 200)
+    page = fetch("/metrics", address=address)[2]
+    for label in ('deployment_name="dep"', 'predictor_name="pred"', 'predictor_version="v7"',
+                  'model_name="clf"', 'model_image="reg/if"', 'model_version="0.1"'):  # fmt: skip
+        assert label in page, label
+
+
+def seldons_shape():
+    for asked in (
+        fetch("/nowhere"),
+        fetch("/api/v1.0/predictions"),
+        fetch("/predict", b" " * (2**24 + 1), Content_Type="application/json"),
+    ):
+        status, _, text = asked
+        told = json.loads(text)["status"]
+        same((told["code"], told["status"], told["reason"]), (-1, 1, "MICROSERVICE_BAD_DATA"))
+        assert status in (404, 405, 413) and told["info"]
+
+
+def compressed():
+    status, answer = post("/predict", gzip.compress(b"{}"), Content_Encoding="gzip")
+    same(status, 400)
+    assert "with Content-Encoding is not read here" in answer["status"]["info"]
+
+
+def shape_of(path, *keys):
+    """Return the refusals of a path by their status: a wrong method, too much, an encoding."""
+    answers = {}
+    for status, asked in (
+        (405, fetch(path)),
+        (413, fetch(path, b" " * (2**24 + 1), Content_Type="application/json")),
+        (415, fetch(path, b"{}", Content_Type="application/json", Content_Encoding="br")),
+    ):
+        same(asked[0], status)
+        answers[status] = json.loads(asked[2])
+        same(sorted(answers[status]), sorted(keys))
+    return answers
+
+
+def inference_encoding():
+    status, answer = infer(headers={"Content_Encoding": "br"})
+    same(status, 415)
+    assert "gzip and deflate are" in answer["error"]
+
+
+def table_encoding():
+    for kind, encoding in (("text/csv", "br"), ("text/plain", "identity")):
+        status, answer = post("/invocations", b"a,b", kind, Content_Encoding=encoding)
+        same(status, 415)
+        assert "is not read here" in answer["message"]
+
+
+def wrong_tables():
+    for sent, words in (
+        ({"inputs": [[1] * 9]}, "rows have 9 columns; this model expects "),
+        ({}, "no rows came; a request has one of dataframe_split, "),
+        (b"[1,", "the body is not JSON: "),
+    ):
+        status, answer = post("/invocations", sent)
+        same((status, answer["error_code"]), (400, "BAD_REQUEST"))
+        assert answer["message"].startswith(words), answer["message"]
+
+
+def both_ways():
+    """Send every tensor as bytes, and ask for bytes."""
+    packed = struct.pack(f"<{len(flat)}d", *flat)
+    names = {"decision_function": case.scores, "predict": case.labels, "threshold": [0.0]}
+    asked = [{"name": name, "parameters": {"binary_data": True}} for name in names]
+    head, body = read_parts(bytes_request("FP64", packed, shape, outputs=asked))
+    start = 0
+    for output in head["outputs"]:
+        size = output["parameters"]["binary_data_size"]
+        code = {"FP64": "d", "INT64": "q"}[output["datatype"]]
+        values = struct.unpack(f"<{size // 8}{code}", body[start : start + size])
+        same(list(values), list(names[output["name"]]))
+        start += size
+    same(start, len(body))
+
+
+def mixed():
+    """Send the first column as bytes and the second as JSON; ask for one output as bytes."""
+    first, second = ([row[j] for row in case.rows] for j in range(2))
+    packed = struct.pack(f"<{len(first)}d", *first)
+    heads = [{"name": case.columns[0], "shape": [len(first)], "datatype": "FP64",
+              "parameters": {"binary_data_size": len(packed)}},
+             {"name": case.columns[1], "shape": [len(first)], "datatype": "FP64",
+              "data": second}]  # fmt: skip
+    asked = [
+        {"name": "predict"},
+        {"name": "decision_function", "parameters": {"binary_data": True}},
+    ]
+    text = json.dumps({"inputs": heads, "outputs": asked}).encode()
+    head, body = read_parts((text, packed))
+    same(head["outputs"][0]["data"], case.labels)
+    same(list(struct.unpack(f"<{len(first)}d", body)), case.scores)
+
+
+def bytes_request(datatype, packed, asked, **more):
+    head = {"name": "x", "shape": asked, "datatype": datatype,
+            "parameters": {"binary_data_size": len(packed)}}  # fmt: skip
+    return json.dumps({"inputs": [head], **more}).encode(), packed
+
+
+def read_parts(sent):
+    """Send a binary request; return the JSON and the bytes of the answer."""
+    text, packed = sent
+    connection = http.client.HTTPConnection(case.address, timeout=30)
+    with contextlib.closing(connection):
+        lengths = {"Inference-Header-Content-Length": str(len(text))}
+        connection.request("POST", f"{model}/infer", text + packed, lengths)
+        answer = connection.getresponse()
+        same((answer.status, answer.headers["Content-Type"]), (200, "application/octet-stream"))
+        length, body = int(answer.headers["Inference-Header-Content-Length"]), answer.read()
+        return json.loads(body[:length]), body[length:]
+
+
+def metadata():
+    told = json.loads(fetch("/v2")[2])
+    same((told["name"], told["extensions"]), ("isoserve", ["binary_tensor_data"]))
+    told = json.loads(fetch(model)[2])
+    same((told["name"], told["versions"]), (case.model, [case.version]))
+    same([column["name"] for column in told["inputs"]], case.columns)
+    answer = infer(outputs=[{"name": output["name"]} for output in told["outputs"]])[1]
+    for said, found in zip(told["outputs"], answer["outputs"], strict=True):
+        same((found["name"], found["datatype"]), (said["name"], said["datatype"]))
+        same(len(found["shape"]), len(said["shape"]))
+
+
+def mlflows_shape():
+    for answer in shape_of("/invocations", "error_code", "message").values():
+        same(answer["error_code"], "BAD_REQUEST")
+
+
+def routes():
+    told = json.loads(fetch("/openapi.json")[2])
+    same(told["openapi"], "3.1.0")
+    for path in ("/predict", "/v2/models/{model}/infer", "/invocations", "/metrics", "/docs"):
+        assert path in told["paths"], path
+
+
+def page():
+    status, _, text = fetch("/docs")
+    same(status, 200)
+    files = re.findall('(?:src|href)="(docs/[^"]+)"', text)
+    assert len(files) == 3 and "//" not in text
+    licences = ("swagger-ui.LICENSE", "swagger-ui.NOTICE", "swagger-ui-bundle.js.LICENSE.txt")
+    for path in (*files, *(f"docs/{name}" for name in licences)):
+        status, headers, _ = fetch(f"/{path}")
+        same((status, headers["Cache-Control"]), (200, "no-cache"))
+        same(fetch(f"/{path}", If_None_Match=headers["ETag"])[0], 304)
+
+
 def document():
     found = json.loads(fetch("/seldon.json")[2])
     assert {"/predict", "/transform-input", "/send-feedback"} <= found["paths"].keys()
@@ -258,9 +492,7 @@ def inference_gaps():
 
 
 def infer_bytes(datatype, packed, asked=shape):
-    head = {"name": "x", "shape": asked, "datatype": datatype,
-            "parameters": {"binary_data_size": len(packed)}}  # fmt: skip
-    text = json.dumps({"inputs": [head]}).encode()
+    text, packed = bytes_request(datatype, packed, asked)
     lengths = {"Inference_Header_Content_Length": str(len(text))}
     status, _, answer = fetch(f"{model}/infer", text + packed, **lengths)
     return status, json.loads(answer)
@@ -365,6 +597,16 @@ def inference_errors():
     same(list(post(f"{model}/infer", b"{")[1]), ["error"])
 
 
+objects = [dict(zip(case.columns, row, strict=True)) for row in case.rows]
+by_column = {name: [row[j] for row in case.rows] for j, name in enumerate(case.columns)}
+
+with as_seldon_starts_it() as started:
+    for feature, use in {
+        "health, metadata and feedback before the first prediction": first_of_all,
+        "the variables of Seldon's wrapper, and none of ours": seldons_variables,
+    }.items():
+        try_out(CLIENT, feature, lambda use=use: use(started))
+
 WHOLE = [f"{sign}INT{8 * size}" for sign in ("", "U") for size in (1, 2, 4, 8)]
 
 for feature, use in {
@@ -379,6 +621,8 @@ for feature, use in {
     "transform-output passes a message on": passed_on,
     "route and aggregate are refused in words": refused,
     "a wrong message is refused in words": wrong,
+    "a compressed message is refused in words": compressed,
+    "404, 405 and 413 in Seldon's shape": seldons_shape,
     "health and metadata": health,
     "/seldon.json": document,
     "every origin is allowed, also before a request": open_to_pages,
@@ -396,7 +640,10 @@ for feature, use in {
     ),
     "live, ready, model ready": alive,
     "a version in the path": versioned,
+    "metadata of server and model are true": metadata,
     "infer, JSON": lambda: judged(infer()),
+    "infer, binary tensors in and out": both_ways,
+    "infer, binary and JSON mixed": mixed,
     "data flat and nested": nested,
     "no Content-Type": lambda: judged(infer()),
     "one input a column, in any order": columns,
@@ -415,6 +662,8 @@ for feature, use in {
     "deflate body": lambda: packed("deflate", zlib.compress),
     "gzip body that grows too large: 413": lambda: too_large("gzip", gzip.compress),
     "deflate body that grows too large: 413": lambda: too_large("deflate", zlib.compress),
+    "another encoding is refused: 415": inference_encoding,
+    "405, 413 and 415 in the protocol's shape": lambda: shape_of(f"{model}/infer", "error"),
     "repository index": index,
     "load, with the admin token only": load,
     "unload is refused in words": unload,
@@ -422,6 +671,18 @@ for feature, use in {
     "unknown paths answer in the protocol's shape": inference_errors,
     "/ping and /version": pings,
     "dataframe_split: a DataFrame, its columns in any order": split,
+    "dataframe_records": lambda: invoke({"dataframe_records": objects}),
+    "instances: objects": lambda: invoke({"instances": objects}),
+    "instances: an array": lambda: invoke({"instances": case.rows}),
+    "inputs: an array": lambda: invoke({"inputs": case.rows}),
+    "inputs: lists by name": lambda: invoke({"inputs": by_column}),
+    "exact scores with ?scores=1": lambda: invoke({"inputs": case.rows}),
+    "params are tolerated": lambda: invoke({"inputs": case.rows, "params": {"anything": 1}}),
+    "a wrong table is refused in words": wrong_tables,
+    "another encoding or type is refused: 415": table_encoding,
+    "405, 413 and 415 in MLflow's shape, with an error_code of its own": mlflows_shape,
+    "/openapi.json: every route": routes,
+    "/docs: the page, its files and their licences": page,
     "CSV": lambda: invoke(lines(case.rows), "text/csv"),
     "missing values: null, NaN or an empty cell": table_gaps,
     "gzip and deflate bodies": packed_tables,

@@ -275,6 +275,16 @@ def try_wrapped(name):
         def healthy():
             same(json.loads(fetch(address, "/health/status"))["strData"], "healthy")
 
+        def first_of_all():
+            healthy()
+            body = json.dumps({"request": {"data": {"ndarray": case.rows}}, "reward": 1.0}).encode()
+            request = urllib.request.Request(
+                f"http://{address}/send-feedback", body, {"Content-Type": "application/json"}
+            )
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                same(answer.status, 200)
+            fetch(address, "/metadata")
+
         def transform():
             same(tags_of(ask("transform-input"))["outlier-predictions"], case.labels)
 
@@ -284,6 +294,7 @@ def try_wrapped(name):
             same(gauges_of(ask())["observation"], before + len(rows))
 
         for feature, use in {
+            "health, metadata and feedback before the first prediction": first_of_all,
             "health and metadata": healthy,
             "data.ndarray": lambda: check_labels(ask(payload_type="ndarray")),
             "data.tensor": lambda: check_labels(ask(payload_type="tensor")),
