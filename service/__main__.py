@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+
+if __name__ == "__main__" and sys.argv[1:] in ([], ["serve"]):
+    # While the rest is imported and the model is loaded, a signal ends the start at once; the first
+    # process of a container would not even hear it. After that gunicorn heeds signals.
+    for _signal in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(_signal, lambda *_: os._exit(0))
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -54,7 +62,6 @@ def main(
 @cli.command()
 def serve() -> None:
     """Start the service (what happens without a command, too)."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until gunicorn has its own
     with _sentences():
         settings = Settings.read()
         configure_logs(settings.log_level)

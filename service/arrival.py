@@ -21,7 +21,7 @@ Decoded = TypeVar("Decoded")
 FIELD = "json"
 """The form field, or the parameter of the query, that holds a whole message."""
 
-_MOST_PARTS = 16  # a message has eight keys at the most
+_MOST_PARTS = 16  # of either form; a message has eight keys at the most
 
 _FORM, _PARTS = "application/x-www-form-urlencoded", "multipart/form-data"
 
@@ -86,6 +86,8 @@ def _read_part(key: str, content: bytes, max_depth: int) -> Any:
 def _read_form(
     body: bytes, options: dict[str, str], kind: str = _FORM
 ) -> tuple[MultiDict[str, str], MultiDict[str, FileStorage]]:
+    if kind == _FORM and body.count(b"&") >= _MOST_PARTS:  # millions would take seconds
+        raise BadInput(f"{NO_JSON}: a form has at most {_MOST_PARTS} fields")
     parser = FormDataParser(
         stream_factory=lambda *_, **__: BytesIO(),  # the body is in memory already
         max_form_memory_size=None,

@@ -6,9 +6,10 @@ import csv
 import io
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from typing import Any
 
-from .errors import BadInput, Unsupported, count
+from .errors import BadInput, TooLarge, Unsupported, count
 from .rows import Limits, Rows, Verdict
 from .wire import NOT_JSON, decode_json, is_json, render_json
 
@@ -135,14 +136,15 @@ def _decode_csv(body: bytes, limits: Limits) -> Rows:
     An empty cell is a missing value, and so is what pandas takes for one.
     """
     try:
-        lines = [
-            line for line in csv.reader(io.StringIO(body.decode("utf-8-sig"), newline="")) if line
-        ]
+        reader = csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""))
+        lines = list(islice((line for line in reader if line), limits.rows + 2))
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"the body is not CSV: {error}") from error
     if not lines:
         raise BadInput("the body is empty; send a line of names and a line for each row")
     names, *rows = lines
+    if len(rows) > limits.rows:  # how many more there are would take seconds to find out
+        raise TooLarge(f"more than {limits.rows:,} rows in one request; send fewer at a time")
     cells = [[None if cell.strip() in _MISSING else cell for cell in row] for row in rows]
     if rows and len(rows[0]) != len(names):
         raise BadInput(f"row 0 has {count(len(rows[0]), 'column')}, the line of names {len(names)}")

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -15,23 +16,25 @@ import time
 import traceback
 from concurrent.futures import Future
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from selectors import EVENT_READ
 from types import FrameType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import structlog
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
+from gunicorn.http.message import Request
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from .connection import is_brief, read_rest
 from .doors import Doors, Flight, Flights, Gate
 from .errors import BadSetting
-from .seldon_v1 import encode_error
 from .settings import Settings
-from .wire import ALWAYS, UNLESS_SAID, render_json
+from .wire import ALWAYS, UNLESS_SAID
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -45,6 +48,9 @@ _KEPT: Future[bool] = Future()
 _KEPT.set_result(True)
 _ENDED: Future[bool] = Future()
 _ENDED.set_result(False)
+
+# What the first process tells a worker.
+_ORDERS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)
 
 CHANGE_SECONDS = 300
 """Seconds after which a change of the model hangs: more than two of the largest files take."""
@@ -97,6 +103,14 @@ class Master(Arbiter):  # type: ignore[misc]
         signals: list[int] = super().wait_for_signals(min(timeout, left))
         return signals
 
+    def spawn_worker(self) -> Any:
+        """Fork a worker; what it is told before it can hear waits until then."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ORDERS)
+        try:
+            return super().spawn_worker()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ORDERS)
+
     def murder_workers(self) -> None:
         """Replace workers without a sign of life; say first what they were doing."""
         for pid, worker in self.WORKERS.items():
@@ -136,6 +150,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Begin, in the new process."""
         self.app.doors.flights = self.flights
         super().init_process()
+
+    def init_signals(self) -> None:
+        """Hear what is told, from now on and since the fork."""
+        super().init_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ORDERS)
 
     def run(self) -> None:
         """Answer requests; then end the process, which else would wait for threads that hang."""
@@ -252,7 +271,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Refuse what is no HTTP request, before the application has seen it."""
-        super().handle_error(req, _JsonPages(client, str(exc)), addr, exc)
+        pages = _JsonPages(client, _path_of(req, exc), str(exc))
+        super().handle_error(req, pages, addr, exc)
         if threading.current_thread() is not threading.main_thread():  # a brief one was all read
             read_rest(client, client.recv)
 
@@ -295,27 +315,42 @@ def _changes_the_model(frame: FrameType) -> bool:
     return f"{__package__}.swap" in names
 
 
+def _path_of(request: Any, error: BaseException) -> str:
+    """Return the path of a request, or as much as could be read of it: perhaps nothing.
+
+    gunicorn drops what it cannot read to the end, but the error still knows where it came up.
+    """
+    frames = traceback.walk_tb(error.__traceback__)
+    readers = (frame.f_locals.get("self") for frame, _ in frames)
+    found = request or next((one for one in readers if isinstance(one, Request)), None)
+    return unquote(getattr(found, "path", None) or "", "latin-1")
+
+
 class _JsonPages:
     """A socket that sends gunicorn's error pages in the shape of all other errors."""
 
-    def __init__(self, client: Any, text: str) -> None:
-        self._client, self._text = client, text
+    def __init__(self, client: Any, path: str, text: str) -> None:
+        self._client, self._path, self._text = client, path, text
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
     def sendall(self, page: bytes) -> None:
-        head = page.split(b"\r\n", 1)[0]
-        status = int(head.split()[1])
-        body = render_json(encode_error(f"no valid HTTP request: {self._text}", status))
+        from .roads import encode_error  # noqa: PLC0415 - it takes seconds: not for a wrong setting
+
+        status, text = HTTPStatus(int(page.split()[1])), f"no valid HTTP request: {self._text}"
+        if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            text = "internal error; the log has it"
+        body = encode_error(self._path, text, status)
         fields = {
             "Connection": "close",
             "Content-Type": "application/json",
             "Content-Length": str(len(body)),
             "X-Request-ID": secrets.token_hex(8),
         } | dict([*ALWAYS, *UNLESS_SAID])
-        lines = [head, *(f"{name}: {value}".encode() for name, value in fields.items()), b"", body]
-        self._client.sendall(b"\r\n".join(lines))
+        head = f"HTTP/1.1 {status.value} {status.phrase}"
+        lines = [head, *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+        self._client.sendall("\r\n".join(lines).encode() + body)
 
 
 def check_address(settings: Settings) -> None:
@@ -370,6 +405,8 @@ def gunicorn_options(settings: Settings) -> dict[str, Any]:
         "keepalive": settings.keepalive,
         "worker_tmp_dir": str(memory) if memory.is_dir() else None,
         "control_socket_disable": True,
+        # Of no proxy is believed where the service lies, or that it was called by TLS.
+        "forwarded_allow_ips": "",
         "logger_class": PlainLogger,
         "proc_name": "isoserve",
         "post_worker_init": _begin_work,

@@ -6,12 +6,14 @@ A second answer would mean that a part of one request was taken for another: smu
 import re
 import socket
 import time
+from http import HTTPStatus
 
 BODY = b'{"data":{"ndarray":[[1,2]]}}'
 HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 LENGTH = b"Content-Length: %d\r\n" % len(BODY)
 CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
+UNREAD = b"DELETE /predict HTTP/1.1\r\nHost: x\r\n"
 HIDDEN = b"GET /metadata HTTP/1.1\r\nHost: x\r\n\r\n"
 
 ATTACKS = {
@@ -32,10 +34,28 @@ ATTACKS = {
     "200 headers": (HEAD + b"".join(b"X-%d: 1\r\n" % i for i in range(200)) + b"\r\n", {431}),
     "a request in a body": (HEAD + b"Content-Length: %d\r\n\r\n" % len(HIDDEN) + HIDDEN, {400}),
     "a request behind a refused body": (HEAD + CHUNKED + b"\r\nzz\r\n" + HIDDEN, {400}),
+    "a broken chunk that nobody reads": (UNREAD + CHUNKED + b"\r\nzz\r\n" + HIDDEN, {405}),
+    "a host in a trailer that nobody reads": (
+        UNREAD + CHUNKED + b"\r\n0\r\nHost: y\r\n\r\n", {405}),
+    "a header that says where the service lies": (HEAD + b"SCRIPT_NAME: /x\r\n\r\n", {400}),
+    "headers that say two schemes": (
+        HEAD + b"X-Forwarded-Proto: https\r\nX-Forwarded-SSL: off\r\n\r\n", {400}),
     "a null byte in a header": (HEAD + b"X-A: a\0b\r\n" + LENGTH + b"\r\n" + BODY, {400}),
     "a lie about the version": (HEAD.replace(b"1.1", b"9.9") + LENGTH + b"\r\n" + BODY, {400}),
     "a forged log line": (HEAD + b'X-Request-ID: a"}\x1b[2J\r\n' + LENGTH + b"\r\n" + BODY, {400}),
 }  # fmt: skip
+PROTOCOLS = {
+    b"/predict": b'"reason":"MICROSERVICE_',
+    b"/v2/models/isoserve/infer": b'{"error":',
+    b"/invocations": b'{"error_code":"',
+}
+"""A path of each protocol, and what its refusals have."""
+for coding in (b"xchunked", b"gzip"):
+    for path in PROTOCOLS:
+        head = HEAD.replace(b"/predict", path)
+        ATTACKS[f"{coding.decode()} to {path.decode()}"] = (
+            head + b"Transfer-Encoding: %s\r\n\r\n" % coding, {501 if coding[:1] == b"x" else 400}
+        )  # fmt: skip
 
 
 def send(port, request):
@@ -51,7 +71,7 @@ def send(port, request):
     return answer
 
 
-def fault_of(answer, statuses):
+def fault_of(request, answer, statuses):
     """Return what is wrong with the answer to an attack, if anything."""
     codes = [int(code) for code in re.findall(rb"HTTP/1\.1 (\d{3}) ", answer)]
     if not codes:
@@ -60,6 +80,10 @@ def fault_of(answer, statuses):
         return f"{codes[0]}, not {sorted(statuses)}"
     if len(codes) > 1:
         return f"{len(codes)} answers: {codes}"
-    if codes[0] >= 400 and b'"MICROSERVICE_' not in answer:
+    mark = PROTOCOLS.get(request.split(b" ")[1], PROTOCOLS[b"/predict"])
+    if codes[0] >= 400 and mark not in answer:
         return "not in the protocol's shape"
+    phrase = HTTPStatus(codes[0]).phrase.encode()
+    if not answer.startswith(b"HTTP/1.1 %d %s\r\n" % (codes[0], phrase)):
+        return f"another phrase for {codes[0]}"
     return ""

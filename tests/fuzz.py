@@ -18,22 +18,40 @@ except ImportError:
     sys.exit(77)
 
 with atheris.instrument_imports(include=["service"]):
+    from service.arrival import read_json
     from service.artifact import load_model
     from service.errors import BadModel, Refusal
+    from service.mlflow import decode_request as decode_table
+    from service.open_inference import decode_request
     from service.rows import Limits
     from service.seldon_feedback import decode_feedback
-    from service.seldon_v1 import decode_message
-    from service.wire import decode_json
+    from service.seldon_v1 import decode_echo, decode_message
+    from service.wire import decode_json, unpack
 
 LIMITS = Limits(rows=1000, columns=64)
 PATH = Path(tempfile.mkdtemp()) / "model.pickle"
 
 
+ROADS = (
+    lambda data: decode_json(data, lambda value: decode_message(value, LIMITS), LIMITS.depth),
+    lambda data: decode_json(data, lambda value: decode_feedback(value, LIMITS), LIMITS.depth),
+    lambda data: read_json("multipart/form-data; boundary=-", "", data, decode_echo),
+    lambda data: read_json("application/x-www-form-urlencoded", "", data, decode_echo),
+    lambda data: read_json("", data.decode("latin-1"), b"", decode_echo),
+    lambda data: decode_request(data, None, LIMITS),
+    lambda data: decode_request(data, str(len(data) // 2), LIMITS),  # the rest is binary tensors
+    lambda data: decode_table(data, "application/json", LIMITS),
+    lambda data: decode_table(data, "text/csv", LIMITS),
+    lambda data: unpack(data, "gzip", 2**20),
+)
+"""Each way on which a body is read."""
+
+
 def parser(data):
-    """A body is read, or refused in words."""
-    for decode in (decode_message, decode_feedback):
+    """A body is read on every road, or refused in words."""
+    for read in ROADS:
         try:
-            decode_json(data, lambda value, decode=decode: decode(value, LIMITS), LIMITS.depth)
+            read(data)
         except Refusal as refusal:
             assert str(refusal).isprintable() or "\n" not in str(refusal)
 

@@ -16,6 +16,15 @@ class Tally:
     worst: float = 0.0
     """The longest that one try took, in seconds."""
     faults: list = field(default_factory=list)
+    missing: str = ""
+    """What this machine has not, so that nothing could be tried."""
+
+    @property
+    def verdict(self):
+        """Return what the table says: what was not tried has not held."""
+        if self.faults:
+            return "BROKEN"
+        return "held" if self.tried else f"not tried: no {self.missing or 'tries'}"
 
     def note(self, name, fault, seconds=0.0, found=None):
         """Take down one try: `fault` is empty where all held."""

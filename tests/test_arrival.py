@@ -65,6 +65,7 @@ def test_text_and_bytes_come_as_they_are():
         ("text/json", "", TEXT.encode(), "send it with Content-Type: application/json"),
         (FORM, "", b"data=1", "the form has no field json"),
         (FORM, "json=", b"json=", "the form has no field json"),
+        (FORM, "", b"&".join([b"json={}"] * 17), "a form has at most 16 fields"),
         (JSON, "", b"", "zero-length"),
         (JSON, "", b"{", "unexpected end"),
         (JSON, "json={", TEXT.encode(), "unexpected end"),

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from service import __version__
+from service.server import gunicorn_options
 from service.settings import Settings
 from training.train import main
 
@@ -98,6 +99,14 @@ def test_what_is_kept_lies_in_named_volumes_and_the_models_with_the_user():
         assert (ROOT / folder / ".gitkeep").exists()
 
 
+def test_a_stop_has_the_time_that_it_takes():
+    grace = SERVICES["service"]["stop_grace_period"]
+    settings = Settings()
+    stop = settings.drain_seconds + gunicorn_options(settings)["graceful_timeout"]
+    assert stop < 10
+    assert int(grace.removesuffix("s")) >= stop + 5
+
+
 def test_the_service_listens_where_the_port_is_published():
     environment = SERVICES["service"]["environment"]
     fields = {name.removeprefix("ISOSERVE_").lower(): value for name, value in environment.items()}
@@ -107,6 +116,17 @@ def test_the_service_listens_where_the_port_is_published():
     jobs = PROMETHEUS["scrape_configs"]
     assert [job["static_configs"][0]["targets"] for job in jobs] == [["service:8000"]]
     assert PROMETHEUS["global"]["scrape_interval"] == "5s"
+
+
+def test_what_the_proxy_collects_has_a_bound():
+    edge = SERVICES["edge"]
+    bound = re.fullmatch(r"/tmp:size=\$\{EDGE_MEMORY:-(\d+)g\}", edge["tmpfs"])
+    defaults = (ROOT / "edge/start").read_text()
+    requests = re.search(r"\{EDGE_REQUESTS:=(\d+)\}", defaults)
+    largest = re.search(r"\{EDGE_MAX_BODY:=(\d+)m\}", defaults)
+    assert edge["environment"]["EDGE_REQUESTS"] == f"${{EDGE_REQUESTS:-{requests[1]}}}"
+    assert edge["environment"]["EDGE_MAX_BODY"] == f"${{EDGE_MAX_BODY:-{largest[1]}m}}"
+    assert int(requests[1]) * int(largest[1]) < int(bound[1]) * 1024  # one address cannot fill it
 
 
 def test_the_example_of_env_changes_nothing_and_names_what_can_be_set():

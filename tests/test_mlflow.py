@@ -147,3 +147,10 @@ def test_errors_have_mlflows_shape():
 )
 def test_an_error_code_is_mlflows_own_for_the_status_where_it_has_one(status, code):
     assert mlflow.encode_error("no", status)["error_code"] == code
+
+
+def test_of_too_many_lines_of_csv_no_more_are_read_than_it_takes_to_know():
+    line = b"1,2\n"
+    assert len(mlflow.decode_request(b"mean,sd\n" + 3 * line, "text/csv", Limits(rows=3))) == 3
+    with pytest.raises(TooLarge, match="more than 3 rows in one request"):
+        mlflow.decode_request(b"mean,sd\n" + 4 * line + b'"' * 200_000, "text/csv", Limits(rows=3))

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import framing
 import pytest
 import structlog
 from cards import make_card
@@ -183,23 +185,56 @@ def test_the_limit_of_a_body_holds_on_every_road_however_it_comes(shared):
         assert status == (413 if unpacks else 400), path
 
 
-def test_what_is_no_http_request_is_refused_in_json(shared):
-    cases = [
-        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 9000 + b"\r\n\r\n", 431),
-        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
-        (b"nonsense\r\n\r\n", 400),
-    ]
-    for request, status in cases:
-        with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as connection:
-            connection.sendall(request)
-            answer = http.client.HTTPResponse(connection)
-            answer.begin()
-            refusal = json.loads(answer.read())["status"]
-        assert answer.status == status
-        assert refusal["reason"] == "MICROSERVICE_BAD_DATA"
-        assert refusal["info"].startswith("no valid HTTP request: ")
-        assert answer.headers["X-Request-ID"]
+LONG = b"a" * 9000
+
+
+@pytest.mark.parametrize(
+    ("request_line", "rest", "status", "shape"),
+    [
+        (b"GET /v2/" + LONG + b" HTTP/1.1", b"", "414 Request-URI Too Long", "seldon"),
+        (b"nonsense", b"", "400 Bad Request", "seldon"),
+        (b"get /v2 HTTP/1.1", b"", "400 Bad Request", "seldon"),
+        (b"GET / HTTP/1.1", b"X: " + LONG, "431 Request Header Fields Too Large", "seldon"),
+        (b"GET /v2 HTTP/1.1", b"X: " + LONG, "431 Request Header Fields Too Large", "v2"),
+        (b"GET /v2 HTTP/3.0", b"", "400 Bad Request", "v2"),
+        (b"GET http://x/%762/models HTTP/1.1", b"X\0: a", "400 Bad Request", "v2"),
+        (b"POST /predict HTTP/1.1", b"Content-Length: -1", "400 Bad Request", "seldon"),
+        (b"POST /predict HTTP/1.1", b"Transfer-Encoding: x", "501 Not Implemented", "seldon"),
+        (b"POST /v2/a/b HTTP/1.1", b"Transfer-Encoding: x", "501 Not Implemented", "v2"),
+        (b"POST /invocations HTTP/1.1", b"Transfer-Encoding: x", "501 Not Implemented", "mlflow"),
+        (b"POST /invocations HTTP/1.1", b"Expect: x", "417 Expectation Failed", "mlflow"),
+    ],
+)
+def test_what_is_no_http_request_is_refused_as_its_protocol_refuses(
+    shared, request_line, rest, status, shape
+):
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as connection:
+        connection.sendall(request_line + b"\r\nHost: x\r\n" + rest + b"\r\n\r\n")
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        refusal = json.loads(answer.read())
+    assert f"{answer.status} {answer.reason}" == status
+    text = {
+        "seldon": lambda: refusal["status"]["info"],
+        "v2": lambda: refusal["error"],
+        "mlflow": lambda: refusal["message"],
+    }[shape]()
+    assert text.startswith("no valid HTTP request: ")
+    assert answer.headers["X-Request-ID"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a broken chunk that nobody reads",
+        "a host in a trailer that nobody reads",
+        "a header that says where the service lies",
+        "headers that say two schemes",
+    ],
+)
+def test_a_lie_about_framing_gets_one_refusal(shared, name):
+    request, statuses = framing.ATTACKS[name]
+    assert framing.fault_of(request, framing.send(shared.port, request), statuses) == ""
 
 
 def test_a_wrong_setting_ends_the_start_with_a_sentence(start):
@@ -418,19 +453,86 @@ def test_listening_for_all_without_a_key_is_told(host, key, lines):
     assert len(logged) == lines
 
 
-def test_a_stop_while_the_model_loads_is_clean(tmp_path):
-    code = "import service.__main__ as m, service.app as a, time;"
-    code += "a.create_app = lambda *_: print('loading', flush=True) or time.sleep(60); m.serve()"
+CONTAINER = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+"""Runs a command as the first process of a container."""
+
+
+def can_unshare():
+    return subprocess.run([*CONTAINER, "true"], capture_output=True, check=False).returncode == 0
+
+
+def heeds(pid, number):
+    """Tell whether a process has a handler for a signal."""
+    caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())[1]
+    return int(caught, 16) >> (number - 1) & 1
+
+
+@pytest.mark.parametrize(
+    ("number", "after", "wrapped"),
+    [
+        (signal.SIGTERM, 0, ()),
+        (signal.SIGINT, 0.2, ()),
+        (signal.SIGTERM, 0.5, ()),
+        (signal.SIGINT, 1, ()),
+        (signal.SIGTERM, 2, ()),
+        (signal.SIGTERM, 0, CONTAINER),
+        (signal.SIGINT, 0.5, CONTAINER),
+    ],
+)
+def test_a_signal_during_the_start_ends_it_cleanly(folder, number, after, wrapped):
+    if wrapped and not can_unshare():
+        pytest.skip("this user may make no process namespaces")
+    settings = {"MODEL": "model.pickle", "STATE_DIR": "state", "PORT": "0", "DRAIN_SECONDS": "0"}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        settings["PORT"] = str(probe.getsockname()[1])
     process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=Path(__file__).parents[1],
+        [*wrapped, sys.executable, "-m", "service"],
+        cwd=folder,
+        env=os.environ
+        | {"PYTHONPATH": str(Path(__file__).parents[1])}
+        | {f"ISOSERVE_{name}": value for name, value in settings.items()},
         stdout=subprocess.PIPE,
-        env=os.environ | {"ISOSERVE_PORT": "18999"},
+        stderr=subprocess.STDOUT,
     )
     with process:
-        assert b"loading" in process.stdout.readline()
-        process.terminate()
-        assert process.wait(10) == 0
+        try:
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+            if wrapped:
+                wait_for(children.read_text)
+            pid = int(children.read_text()) if wrapped else process.pid
+            wait_for(lambda: heeds(pid, signal.SIGTERM))  # Python itself hears SIGINT alone
+            time.sleep(after)
+            os.kill(pid, number)
+            said = process.communicate(timeout=10)[0].decode()
+        finally:
+            process.kill()
+    assert (process.returncode, "Traceback" in said) == (0, False), said
+
+
+def test_a_worker_just_forked_hears_what_it_is_told(folder, serve):
+    code = """
+import os, runpy, time
+fork = os.fork
+def fork_and_dawdle():
+    pid = fork()
+    if not pid:
+        time.sleep(1.5)
+    return pid
+from service.server import Master
+spawn = Master.spawn_worker
+def spawn_slowly(self):
+    os.fork = fork_and_dawdle
+    return spawn(self)
+Master.spawn_worker = spawn_slowly
+runpy.run_module("service", run_name="__main__")
+"""
+    service = serve(folder / "model.pickle", command=("-c", code), workers=1)
+    killed = service.workers()
+    os.kill(killed[0], signal.SIGKILL)
+    wait_for(lambda: service.workers() not in ([], killed))
+    assert service.stop(signal.SIGINT) == 0
+    assert "SIGKILL" not in service.log.read_text().rpartition("Handling signal: int")[2]
 
 
 def test_who_waited_too_long_is_refused_unread_and_may_ask_again(serve, folder):

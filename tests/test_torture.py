@@ -1,6 +1,7 @@
 """A breath of the torture; `make torture` does all of it, and in full."""
 
 import pytest
+from tally import Tally
 from torture import run, torture_crafted, torture_torn
 
 
@@ -9,3 +10,12 @@ def test_a_little_torture_is_borne(section, share):
     tally = run(section, share)
     assert tally.faults == []
     assert tally.held == tally.tried > 0
+
+
+def test_what_was_not_tried_has_not_held():
+    assert Tally("nothing", missing="nginx").verdict == "not tried: no nginx"
+    tally = Tally("something")
+    tally.note("one", "")
+    assert tally.verdict == "held"
+    tally.note("another", "it broke")
+    assert tally.verdict == "BROKEN"

@@ -84,7 +84,7 @@ def main():
         table.add_row(
             tally.title, f"{tally.tried:,}", f"{tally.held:,}", f"{tally.worst:.2f} s",
             ", ".join(f"{what} {n:,}" for what, n in tally.found.most_common()),
-            "BROKEN" if tally.faults else "held",
+            tally.verdict,
         )  # fmt: skip
     Console(width=160).print(table)
     return 1 if failed else 0

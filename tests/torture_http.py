@@ -2,12 +2,14 @@
 
 import contextlib
 import http.client
+import itertools
 import json
 import logging
 import os
 import pickle
 import random
 import re
+import select
 import shutil
 import signal
 import socket
@@ -27,11 +29,13 @@ import structlog
 from callers import JSON, Caller, Crowd, Unanswered
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from running import serving
+from running import read_samples, serving
 from sklearn.ensemble import IsolationForest
 from tally import Tally
 
+from service import mlflow
 from service.app import create_app
+from service.counts import OTHER
 from service.doors import LIVENESS, READINESS
 from service.settings import Settings
 
@@ -68,14 +72,14 @@ v2 = st.fixed_dictionaries(
         {"name": st.text(max_size=4), "shape": shapes, "data": st.one_of(tables, anything),
          "datatype": st.sampled_from(["FP64", "FP32", "INT64", "BYTES", "x"])}), max_size=3)},
 )  # fmt: skip
-mlflow = st.fixed_dictionaries(
+tables_of_mlflow = st.fixed_dictionaries(
     {}, optional={key: st.one_of(tables, anything) for key in
                   ("dataframe_split", "dataframe_records", "inputs", "instances")},
 )  # fmt: skip
 feedback = st.fixed_dictionaries(
     {}, optional={"request": seldon, "truth": seldon, "reward": cells, "response": seldon}
 )
-messages = st.one_of(seldon, v2, mlflow, feedback, anything)
+messages = st.one_of(seldon, v2, tables_of_mlflow, feedback, anything)
 made_up = st.one_of(
     messages.map(lambda message: json.dumps(message).encode()),
     messages.map(lambda message: json.dumps(message)[:-1].encode()),
@@ -116,7 +120,7 @@ def torture_bodies(folder, bodies=10_000):
         started = time.perf_counter()
         answer = client.post(path, data=body, content_type=kind)
         seconds = time.perf_counter() - started
-        fault = fault_of(answer) or ("" if seconds < 5 else f"took {seconds:.1f} s")
+        fault = fault_of(path, answer) or ("" if seconds < 5 else f"took {seconds:.1f} s")
         tally.note(f"{name} to {path}", fault, seconds, str(answer.status_code))
 
     for file in sorted(CORPUS.iterdir()):
@@ -133,8 +137,8 @@ def torture_bodies(folder, bodies=10_000):
     return tally
 
 
-def fault_of(answer):
-    """Return what is wrong with an answer, if anything."""
+def fault_of(path, answer):
+    """Return what is wrong with an answer from a path, if anything."""
     if answer.status_code >= 500:
         return f"{answer.status_code} {answer.data[:200]!r}"
     if answer.headers.get("X-Content-Type-Options") != "nosniff":
@@ -145,9 +149,8 @@ def fault_of(answer):
         value = json.loads(answer.data, parse_constant=_refuse_constant)
     except ValueError as error:
         return f"no JSON: {error}"
-    if answer.status_code >= 400 and not (
-        isinstance(value, dict) and value.keys() & {"status", "error", "error_code"}
-    ):
+    mark = "error" if path.startswith("/v2") else "error_code" if path in mlflow.PATHS else "status"
+    if answer.status_code >= 400 and not (isinstance(value, dict) and mark in value):
         return f"not in a protocol's shape: {answer.data[:200]!r}"
     return "" if b"Traceback" not in answer.data else "a stack trace"
 
@@ -162,7 +165,9 @@ def torture_framing(folder):
     with served(folder, access_log=1) as service:
         for name, (request, statuses) in framing.ATTACKS.items():
             answer = framing.send(service.port, request)
-            tally.note(name, framing.fault_of(answer, statuses), found=answer[9:12].decode())
+            tally.note(
+                name, framing.fault_of(request, answer, statuses), found=answer[9:12].decode()
+            )
         fault = "" if service.request("GET", "/live")[0] == 200 else "it lives no more"
         tally.note("life after it", fault)
         for line in service.log.read_text().splitlines():
@@ -190,15 +195,18 @@ def torture_edge(folder):
     """What is no request, before nginx: refused in JSON, never by an error of its own; and TLS."""
     tally = Tally("strange requests refused at the edge")
     if not shutil.which("nginx"):
-        tally.found["no nginx on this machine"] = 1
+        tally.missing = "nginx"
         return tally
     with served(folder) as service, edge(folder, service.port) as port:
         for name, (request, statuses) in AT_THE_EDGE.items():
             answer = framing.send(port, request)
             status = int(answer[9:12] or 0)
             fault = "" if status in statuses else f"{status}"
-            if b"<html" in answer.lower():
-                fault = "an HTML page"
+            refused = (
+                b'{"status":{"code":-1,' in answer and b"\r\nX-Content-Type-Options: " in answer
+            )
+            if status >= 400 and not refused:
+                fault = f"not in Seldon's shape: {answer[-200:]!r}"
             tally.note(name, fault, found=str(status))
     with served(folder) as service:
         with edge(folder, service.port, EDGE_MAX_BODY="100") as port:
@@ -208,6 +216,11 @@ def torture_edge(folder):
                 ask(port, "/predict")
             _refuse_in_shape(tally, port, 429, ONE_ROW)
             _tell_health(tally, port, "beside a flood")
+        with edge(folder, service.port, EDGE_REQUESTS="3") as port:
+            _hold_requests(tally, port, 3)
+        with edge(folder, service.port, command=FULL) as port:
+            _refuse_in_shape(tally, port, 503, b" " * 200_000)
+            tally.note("a body that fits", "" if ask(port, "/predict") == 200 else "not answered")
         _speak_tls(tally, folder, service)
         service.kill()
         with edge(folder, service.port) as port:
@@ -220,6 +233,23 @@ SHAPES = {"/predict": "status", "/v2/models/isoserve/infer": "error", "/invocati
 
 CODES = {403: "PERMISSION_DENIED", 429: "RESOURCE_EXHAUSTED", 503: "TEMPORARILY_UNAVAILABLE"}
 """MLflow's words for what nginx refuses; for others it is BAD_REQUEST."""
+
+
+FULL = ("sh", "-c", "trap '' XFSZ; ulimit -f 100; exec \"$0\"")
+"""Runs what follows with 50 kB of disk for each file: for who writes more it is full."""
+
+
+def _hold_requests(tally, port, number):
+    """See that of one address so many requests are taken at a time, and again when they end."""
+    with contextlib.ExitStack() as held:
+        for _ in range(number):
+            slow = held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+            slow.sendall(framing.HEAD + b"Content-Length: 99\r\n\r\n{")
+        time.sleep(0.2)
+        _refuse_in_shape(tally, port, 429, ONE_ROW)
+        _tell_health(tally, port, "beside held requests")
+    time.sleep(0.2)
+    tally.note("after held requests", "" if ask(port, "/predict") == 200 else "not answered")
 
 
 def _refuse_in_shape(tally, port, status, body, context=None):
@@ -312,21 +342,60 @@ def torture_api(folder, cases=2000):
     return tally
 
 
+ROUTES = (
+    "/x{}", "/predict/{}", "/docs/{}", "/v2/{}", "/v2/models/{}", "/v2/models/{}/ready",
+    "/v2/models/{}/versions/{}/infer", "/v2/models/isoserve/versions/{}", "/v2/models/isoserve/{}",
+    "/v2/repository/models/{}/load", "/predict?{}={}", "/api/v1.0/{}",
+)  # fmt: skip
+"""What is asked for, with something at random in its gaps."""
+
+
 def torture_labels(folder, requests=10_000):
-    """Random paths and methods: the number of series stays as it is."""
+    """Names at random, wherever a client has a choice: no series has one of them."""
     quiet()
     app = create_app(Settings(model=save_model(folder), state_dir=folder / "state"))
     client, chance = app.test_client(), random.Random(16)
     tally = Tally("label growth refused")
-    for _ in range(requests):
-        path = "/x" + "".join(chance.choices("abcdefgh/%.", k=chance.randrange(20)))
-        method = chance.choice(("GET", "POST", "PUT", "PATCH", "XYZZY", "DELETE"))
-        status = client.open(path, method=method).status_code
-        tally.note(f"{method} {path}", "" if status < 500 else f"{status}", found=str(status))
-    series = [line for line in client.get("/metrics").data.splitlines() if line[:1] != b"#"]
-    tally.note("series", "" if len(series) < 500 else f"{len(series)} series")
-    tally.found["series"] = len(series)
+    routes = {rule.rule for rule in app.url_map.iter_rules()} | {OTHER}
+
+    def word():
+        return "".join(chance.choices("abcdefgh/%.0129", k=chance.randrange(1, 20)))
+
+    def ask_at_random():
+        path = chance.choice(ROUTES).format(word(), word())
+        method = chance.choice(("GET", "POST", "PUT", "PATCH", word().upper(), "DELETE", "OPTIONS"))
+        data = {"meta": {"puid": word(), "tags": {word(): word()}},
+                "data": {"names": [word(), word()], "ndarray": [[1, chance.random()]]}}  # fmt: skip
+        headers = {"X-Request-ID": word(), "Origin": word(), "User-Agent": word()}
+        answer = client.open(path, method=method, json=data, headers=headers)
+        tally.note(
+            f"{method} {path}", fault_of(answer.request.path, answer), found=str(answer.status_code)
+        )
+
+    def series():
+        return {(name, labels) for name, labels in read_samples(client.get("/metrics").text)}
+
+    version = client.get("/v2/models/isoserve").json["versions"][0]
+    for rule in sorted(routes - {OTHER}):  # every series that there may be
+        right = rule.replace("<model>", "isoserve").replace("<version>", version)
+        for path, method in itertools.product((right, rule), ("GET", "POST", "PUT", "OPTIONS")):
+            client.open(path, method=method)
+    for _ in range(requests // 2):
+        ask_at_random()
+    half = series()
+    for _ in range(requests // 2):
+        ask_at_random()
+    found = series()
+    tally.note("growth", "" if found == half else f"{sorted(found - half)[:9]} came with time")
+    tally.note("series", "" if len(found) < 500 else f"{len(found)} series")
+    asked = {dict(labels).get("route", OTHER) for _, labels in found}
+    tally.note("routes", "" if asked <= routes else f"routes {sorted(asked - routes)[:9]}")
+    tally.found["series"] = len(found)
     return tally
+
+
+LEAST_FUZZED = 100
+"""Inputs with which atheris has begun to look at more than the files it was given."""
 
 
 def torture_fuzz(folder, seconds=600):
@@ -347,13 +416,16 @@ def torture_fuzz(folder, seconds=600):
             cwd=ROOT, capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode == 77:
-            tally.found["no atheris for this machine"] = 1
+            tally.missing = "atheris"
             return tally
-        runs = [line for line in done.stderr.splitlines() if "number_of_executed_units" in line]
-        tally.found[target] = int(runs[0].split()[-1]) if runs else 0
-        tally.tried = tally.held = sum(tally.found.values())
-        if done.returncode:
+        runs = re.search(r"number_of_executed_units:\s*(\d+)", done.stderr)
+        tally.found[target] = int(runs[1]) if runs else 0
+        tally.tried += tally.found[target]
+        if done.returncode:  # it ends at the first input that is not survived
             tally.faults.append(f"{target}: {done.stderr[-2000:]}")
+        elif tally.found[target] < LEAST_FUZZED:
+            tally.faults.append(f"{target}: only {tally.found[target]} inputs were made")
+    tally.held = tally.tried - len(tally.faults)
     return tally
 
 
@@ -459,6 +531,7 @@ def _overload(tally, service, rows, seconds):
     print(f"  {told}", flush=True)
     judge = p99 if seconds >= LONG else statistics.median
     judge_taken = p99 if rows >= 20_000 else judge
+    tally.note("calm", "" if calm else "nothing was answered in the quiet hour")
     tally.note("taken", "" if judge_taken(taken) < 3 * judge_taken(calm) else told)
     tally.note("refused", "" if refused and judge(refused) < 0.05 else told)
     back = judge(after.seconds(200, since=4))
@@ -505,7 +578,7 @@ def torture_slow(folder, clients=200):
     """Slow and idle clients, all at once, before nginx: every health check is answered at once."""
     tally = Tally("health checks answered beside slow clients")
     if not shutil.which("nginx"):
-        tally.found["no nginx on this machine"] = 1
+        tally.missing = "nginx"
         return tally
     with served(folder) as service, edge(folder, service.port) as port:
         head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n"
@@ -528,8 +601,25 @@ def torture_slow(folder, clients=200):
                     seconds = time.perf_counter() - started
                     fault = "" if status == 200 and seconds < 0.5 else f"{status}, {seconds:.2f} s"
                     tally.note(f"{path} in turn {turn}", fault, seconds, str(status))
+                if turn == 0:
+                    held_up = [one for one in slow if not is_closed(one)]
+                    tally.found["held"] = len(held_up)
+                    tally.note("clients held", "" if len(held_up) == clients else f"{len(held_up)}")
                 time.sleep(0.05)
+            limit = time.monotonic() + 20  # they who say nothing are shown the door after 5
+            while (left := sum(not is_closed(one) for one in slow)) and time.monotonic() < limit:
+                time.sleep(0.2)
+            tally.note("clients shown the door", f"{left} are still there" if left else "")
     return tally
+
+
+def is_closed(connection):
+    """Return whether the other side has ended a connection."""
+    readable, _, _ = select.select([connection], [], [], 0)
+    try:
+        return bool(readable) and not connection.recv(65536)
+    except OSError:
+        return True
 
 
 def ask(port, path):
@@ -545,7 +635,7 @@ def ask(port, path):
 
 
 @contextlib.contextmanager
-def edge(folder, service_port, **chosen):
+def edge(folder, service_port, command=(), **chosen):
     """Run nginx before a service as the container `edge` does; yield its port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -559,7 +649,9 @@ def edge(folder, service_port, **chosen):
         with contextlib.suppress(OSError):
             parent.chmod(parent.stat().st_mode | 0o011)
     with (folder / "edge.log").open("w") as log:
-        nginx = subprocess.Popen([ROOT / "edge/start"], env=os.environ | variables, stderr=log)
+        nginx = subprocess.Popen(
+            [*command, ROOT / "edge/start"], env=os.environ | variables, stderr=log
+        )
     try:
         limit = time.monotonic() + 10
         while time.monotonic() < limit and nginx.poll() is None:
