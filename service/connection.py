@@ -38,6 +38,8 @@ def is_brief(client: socket.socket) -> bool:
         head, end, body = start.lower().partition(b"\r\n\r\n")
         short = bool(end) and len(body) <= SHORT and _announces(head, len(body))
         return short and ioctl(client, TIOCOUTQ, _NOTHING) == _NOTHING
+    except BlockingIOError:  # there is nothing after all
+        return False
     except OSError:
         return True
 

@@ -88,3 +88,7 @@ def test_who_takes_no_answers_is_not_brief(pair):
             server.send(b"x" * 10_000)
     client.sendall(post(b"{}"))
     assert not is_brief(server)
+
+
+def test_silence_is_not_brief(pair):
+    assert not is_brief(pair[1])
