@@ -7,6 +7,7 @@ from collections.abc import Callable
 from fcntl import ioctl
 from termios import TIOCOUTQ
 from time import monotonic
+from typing import Any
 
 from .doors import LIVENESS, READINESS, SHORT
 
@@ -21,7 +22,7 @@ _BRIEF = tuple(
 
 # So long is read what is left of a refused request, and so long may it pause.
 _REST_SECONDS = 5
-_LULL_SECONDS = 0.1
+_LULL_SECONDS = 0.3
 
 
 def is_brief(client: socket.socket) -> bool:
@@ -53,19 +54,33 @@ def _announces(head: bytes, length: int) -> bool:
     return (head.endswith(field) or field + b"\r\n" in head) and b"transfer-encoding" not in head
 
 
-def read_rest(client: socket.socket, read: Callable[[int], bytes]) -> bool:
+def read_rest(client: socket.socket, read: Callable[[int], bytes], unreader: Any = None) -> bool:
     """Read what a refused client still sends, and no longer than it goes on sending.
 
     Most clients look for an answer only when they have sent all, and an end of the connection
     before that would take the answer away. `read` gives no more bytes at the end of the request;
-    the result is whether that has come.
+    the result is whether that has come. Where gunicorn's `unreader` is what reads for it, each of
+    its looks at the connection is in time, too: it goes on until it has as much as was asked for.
     """
     end = monotonic() + _REST_SECONDS
+
     client.settimeout(_LULL_SECONDS)
+    if unreader:
+        chunk = unreader.chunk
+
+        def look(*most: int) -> bytes:
+            if monotonic() > end:
+                raise TimeoutError
+            return bytes(chunk(*most))
+
+        unreader.chunk = look
     try:
         while monotonic() < end:
             if not read(2**16):
                 return True
     except Exception:  # silence, or the server's own for chunks that are none
         return False
+    finally:
+        if unreader:
+            del unreader.chunk
     return False

@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
+from resource import RLIMIT_NOFILE, getrlimit
 from selectors import EVENT_READ
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -145,6 +146,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().__init__(*arguments)
         self.flights = Flights(self.cfg.threads + 1)  # before the fork: the parent reads them, too
         self.asked = 0
+        self.noted = 0.0
+        """When this worker last gave a sign of life."""
 
     def init_process(self) -> None:
         """Begin, in the new process."""
@@ -165,6 +168,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def notify(self) -> None:
         """Give a sign of life, as every second, and look for requests that hang."""
         super().notify()
+        self.noted = time.monotonic()
         for flight in self.flights.aloft() if self.alive else ():
             if flight.seconds > 1 and (frame := sys._current_frames().get(flight.thread)):
                 if _waits_for_its_client(frame):
@@ -173,6 +177,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                     stack = "".join(traceback.format_stack(frame))
                     tell_of_hanging(flight, f"worker {os.getpid()} is replaced", stack=stack)
                     self.alive = False  # what else it answers has the time of any stop
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Wait for clients and see to each; a thousand at once may take more than a second."""
+        for key, _ in self.poller.select(timeout):
+            key.data(key.fileobj)
+            if time.monotonic() - self.noted > 1:
+                self.notify()
 
     def accept(self, listener: Any) -> None:
         """Take a new connection; as long as its client says nothing it costs no thread."""
@@ -253,7 +264,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if body.failed:  # nobody knows where it ends
             read_rest(conn.sock, conn.sock.recv)
             return False
-        return read_rest(conn.sock, body.read) and keepalive
+        return read_rest(conn.sock, body.read, conn.parser.unreader) and keepalive
 
     def handle_abort(self, sig: int, frame: FrameType) -> None:
         """Tell where this thread hangs before it is ended for that."""
@@ -398,6 +409,8 @@ def gunicorn_options(settings: Settings) -> dict[str, Any]:
         "workers": settings.workers,
         "worker_class": Worker,
         "threads": settings.threads,
+        # Files that a worker opens beside its connections must find room.
+        "worker_connections": max(100, min(1000, getrlimit(RLIMIT_NOFILE)[0] - 100)),
         "preload_app": True,
         "timeout": settings.timeout,
         # With a drain of 5 s a stop takes well under 10 s, whatever a client still holds open.

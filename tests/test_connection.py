@@ -2,10 +2,13 @@
 
 import contextlib
 import socket
+import threading
 
 import pytest
+from gunicorn.http.body import Body, LengthReader
+from gunicorn.http.unreader import SocketUnreader
 
-from service.connection import is_brief
+from service.connection import is_brief, read_rest
 from service.doors import SHORT
 
 
@@ -92,3 +95,40 @@ def test_who_takes_no_answers_is_not_brief(pair):
 
 def test_silence_is_not_brief(pair):
     assert not is_brief(pair[1])
+
+
+def begin_body(server, length):
+    unreader = SocketUnreader(server)
+    return Body(LengthReader(unreader, length)), unreader
+
+
+def test_the_rest_of_a_request_is_read_to_its_end(pair):
+    client, server = pair
+    body, unreader = begin_body(server, 300_000)
+    sending = threading.Thread(target=client.sendall, args=(bytes(300_000) + b"GET /next",))
+    sending.start()
+    assert read_rest(server, body.read, unreader)
+    sending.join()
+    assert unreader.read(9) == b"GET /next"
+
+
+def test_the_rest_of_a_request_that_drips_is_not_waited_for(pair, monkeypatch):
+    monkeypatch.setattr("service.connection._REST_SECONDS", 0.5)
+    client, server = pair
+    body, unreader = begin_body(server, 100_000)
+    enough = threading.Event()
+
+    def drip():
+        for _ in range(3000):  # a minute
+            if enough.wait(0.02):
+                return
+            client.sendall(b"x")
+
+    dripping = threading.Thread(target=drip)
+    dripping.start()
+    try:
+        assert not read_rest(server, body.read, unreader)
+        assert dripping.is_alive()
+    finally:
+        enough.set()
+        dripping.join()

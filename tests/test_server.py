@@ -25,7 +25,7 @@ import structlog
 from cards import make_card
 from running import serving
 
-from service.server import warn_of_open_doors
+from service.server import gunicorn_options, warn_of_open_doors
 from service.settings import Settings
 
 
@@ -612,3 +612,40 @@ def test_clients_that_keep_everything_waiting_hold_nobody_up(serve, folder):
                     answer.read()
                 assert answer.status == 200
         assert time.monotonic() - began < 10  # gunicorn itself waits for 5 s for each of them
+
+
+# A service that takes its time for each row.
+TIRED = """
+import runpy, time
+from service.components import Detector
+judge = Detector.judge
+def judge_slowly(*arguments):
+    time.sleep(0.01)
+    return judge(*arguments)
+Detector.judge = judge_slowly
+runpy.run_module("service", run_name="__main__")
+"""
+
+
+def test_a_worker_with_hundreds_of_requests_at_once_gives_signs_of_life(serve, folder):
+    service = serve(folder / "model.pickle", command=("-c", TIRED), workers=1, timeout=1)
+    wait_for(service.workers)
+    workers = service.workers()
+    with contextlib.ExitStack() as stack:
+        address = ("127.0.0.1", service.port)
+        clients = [stack.enter_context(socket.create_connection(address, 30)) for _ in range(400)]
+        for request in (b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n", prediction([[1, 1]])):
+            for client in clients:
+                client.sendall(request)
+            for client in clients:
+                with http.client.HTTPResponse(client) as answer:
+                    answer.begin()
+                    answer.read()
+                assert answer.status == 200
+    assert service.workers() == workers
+
+
+@pytest.mark.parametrize(("files", "connections"), [(150, 100), (1024, 924), (10**6, 1000)])
+def test_connections_leave_files_for_all_else(monkeypatch, files, connections):
+    monkeypatch.setattr("service.server.getrlimit", lambda _: (files, files))
+    assert gunicorn_options(Settings())["worker_connections"] == connections

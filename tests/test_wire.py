@@ -1,11 +1,14 @@
 import gzip
+import json
 import tracemalloc
 import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from service.errors import BadInput, TooLarge, Unsupported
+from service.errors import BadInput, Refusal, TooLarge, Unsupported
 from service.wire import decode_json, render_json, unpack
 
 
@@ -165,3 +168,40 @@ def test_a_bomb_takes_no_more_memory_than_the_bound():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 * bound
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 9 + b'"' + rb"\"" * 500_000,
+        (b"1" * 299 + b",") * 20_000 + b"}",
+        b'"' * 500_001 + b"[" * 9,
+    ],
+)
+def test_no_body_takes_more_than_a_look_at_each_byte(body):
+    with pytest.raises(Refusal):  # which took hours
+        decode_json(body, lambda value: value)
+
+
+@given(
+    st.recursive(
+        st.text(alphabet='ab"\\[]{}', max_size=6),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.text('"[\\'), inner, max_size=2)
+        ),
+        max_leaves=12,
+    ),
+    st.integers(0, 4),
+)
+def test_brackets_in_strings_are_no_depth(value, limit):
+    def depth(part):
+        if isinstance(part, str):
+            return 0
+        return 1 + max(map(depth, part.values() if isinstance(part, dict) else part), default=0)
+
+    body = json.dumps(value).encode()
+    if depth(value) > limit:
+        with pytest.raises(TooLarge):
+            decode_json(body, lambda found: found, limit)
+    else:
+        assert decode_json(body, lambda found: found, limit) == value
