@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("isoserve")
 
-# So long may a new client say nothing.
-_FIRST_SECONDS = 10
+# So long may a new client say nothing, and any client when a worker ends.
+_FIRST_SECONDS, _LAST_SECONDS = 10, 0.5
 
 _KEPT: Future[bool] = Future()
 _KEPT.set_result(True)
@@ -221,7 +221,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self.enqueue_req(conn)
 
     def _cap_keepalive(self, deadline: float) -> None:
-        """Wait no longer than this for clients to say something; gunicorn forgets the new ones."""
+        """Wait for silent clients no longer; gunicorn would wait for 2 s, and for new ones longer.
+
+        Whoever said anything while the service drained was told that the connection ends.
+        """
+        deadline = min(deadline, time.monotonic() + _LAST_SECONDS)
         super()._cap_keepalive(deadline)
         for conn in self.pending_conns:
             conn.timeout = min(conn.timeout, deadline)
