@@ -17,6 +17,7 @@ import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from pathlib import Path
 
 import framing
@@ -186,12 +187,13 @@ def test_the_limit_of_a_body_holds_on_every_road_however_it_comes(shared):
 
 
 LONG = b"a" * 9000
+TOO_LONG = f"414 {HTTPStatus(414).phrase}"  # which Python 3.13 has changed
 
 
 @pytest.mark.parametrize(
     ("request_line", "rest", "status", "shape"),
     [
-        (b"GET /v2/" + LONG + b" HTTP/1.1", b"", "414 Request-URI Too Long", "seldon"),
+        (b"GET /v2/" + LONG + b" HTTP/1.1", b"", TOO_LONG, "seldon"),
         (b"nonsense", b"", "400 Bad Request", "seldon"),
         (b"get /v2 HTTP/1.1", b"", "400 Bad Request", "seldon"),
         (b"GET / HTTP/1.1", b"X: " + LONG, "431 Request Header Fields Too Large", "seldon"),
