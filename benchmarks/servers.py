@@ -28,7 +28,7 @@ OURS = (sys.executable, "-m", "service")
 BARE, FLASK, NAIVE = (
     (sys.executable, "-m", "benchmarks.hello", name) for name in ("bare", "flask", "naive")
 )
-BARE_OURS = (*BARE, "ours")
+BARE_OURS, FLASK_OURS = (*BARE, "ours"), (*FLASK, "ours")
 
 _TICK = os.sysconf("SC_CLK_TCK")
 

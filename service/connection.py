@@ -63,7 +63,6 @@ def read_rest(client: socket.socket, read: Callable[[int], bytes], unreader: Any
     its looks at the connection is in time, too: it goes on until it has as much as was asked for.
     """
     end = monotonic() + _REST_SECONDS
-
     client.settimeout(_LULL_SECONDS)
     if unreader:
         chunk = unreader.chunk

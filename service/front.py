@@ -70,6 +70,8 @@ class Front:
     def __call__(self, environ: Environ, start_response: Start) -> Iterable[bytes]:
         """Answer one request."""
         started, flights = perf_counter(), self._doors.flights
+        if environ["PATH_INFO"].startswith("//"):  # which Flask takes for one slash
+            environ["PATH_INFO"] = f"/{environ['PATH_INFO'].lstrip('/')}"
         sent = environ.get("HTTP_X_REQUEST_ID")
         environ[ID] = sent if sent and _GOOD_ID.fullmatch(sent) else new_id()[:16]
         environ[ROUTE] = OTHER

@@ -260,22 +260,21 @@ def _decode(value: Any, raw: bytes, limits: Limits) -> Request:
 
 
 def _table(tensors: list[_Tensor], limits: Limits) -> Rows:
-    first = tensors[0]
+    first, several = tensors[0], len(tensors) > 1
     for tensor in tensors:
-        if tensor.n_columns != 1 and (len(tensors) > 1 or tensor.is_column):
-            which = "each of several inputs" if len(tensors) > 1 else "an input of content_type pd"
+        if tensor.n_columns != 1 and (several or tensor.is_column):
+            which = "each of several inputs" if several else "an input of content_type pd"
             raise BadInput(
                 f"input {tensor.name!r} has {count(tensor.n_columns, 'column')}; "
                 f"{which} is one column, of the shape [n] or [n, 1]"
             )
-    if len(tensors) == 1:
-        return first.table(limits)
-    for tensor in tensors:
         if tensor.n_rows != first.n_rows:
             raise BadInput(
                 f"input {tensor.name!r} has {count(tensor.n_rows, 'row')}, "
                 f"input {first.name!r} has {first.n_rows:,}"
             )
+    if not several:
+        return first.table(limits)
     columns = [tensor.table(limits) for tensor in tensors]
     return Rows(
         np.hstack([column.values for column in columns]),

@@ -210,7 +210,6 @@ def _explain(detector: Detector, rows: Rows, verdict: Verdict, most: int) -> dic
 
 def encode_error(path: str, text: str, status: int) -> bytes:
     """Tell a failure in the shape of the protocol that `path` belongs to."""
-    path = f"/{path.lstrip('/')}"  # as Flask takes "//v2"
     if path == "/v2" or path.startswith("/v2/"):
         return render_json(open_inference.encode_error(text, status))
     if path in mlflow.PATHS:

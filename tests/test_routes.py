@@ -481,6 +481,11 @@ def test_another_version_is_not_there_while_the_service_stops_either(client):
         assert client.get(f"{MODEL}/versions/{at}/ready").status_code == status
 
 
+def test_two_slashes_are_one_while_the_service_stops_too(client):
+    client.application.extensions["isoserve doors"].stopping.turn_on()
+    assert client.get("/", environ_overrides={"PATH_INFO": "//ready"}).status_code == 503
+
+
 def test_who_has_no_key_hears_so_in_mlflows_words(make_client):
     client = make_client(api_key="x" * 16)
     assert client.post("/invocations", json={}).json["error_code"] == "UNAUTHENTICATED"
