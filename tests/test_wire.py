@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from service.errors import BadInput, Refusal, TooLarge, Unsupported
@@ -193,6 +193,8 @@ def test_no_body_takes_more_than_a_look_at_each_byte(body):
     ),
     st.integers(0, 4),
 )
+@example(["]", []], 1)
+@example([['\\"]', '\\"]'], "[", [[]]], 2)
 def test_brackets_in_strings_are_no_depth(value, limit):
     def depth(part):
         if isinstance(part, str):
