@@ -29,9 +29,9 @@ LIVENESS = frozenset({"/live", "/health/ping", "/v2/health/live"})
 # As much of a body as tells how dense its numbers are, and the bytes of a number in JSON.
 _SAMPLE, NUMBER = 2**16, 20
 
-SHORT = 4096
-"""Bytes of a body that holds a few hundred rows at most. They need not be counted, which costs as
-much as to score them: no more of these bodies are in work than there are threads."""
+SHORT = 1024
+"""Bytes of a body that holds a few dozen rows. They need not be counted, which costs as much as
+to score them: no more of these bodies are in work than there are threads."""
 
 # A request of so many rows is worth tens of milliseconds; shorter ones are waited for.
 _LARGE = 10_000

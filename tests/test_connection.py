@@ -8,8 +8,7 @@ import pytest
 from gunicorn.http.body import Body, LengthReader
 from gunicorn.http.unreader import SocketUnreader
 
-from service.connection import is_brief, read_rest
-from service.doors import SHORT
+from service.connection import BRIEF, is_brief, read_rest
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def post(body, *fields, line="POST /predict HTTP/1.1"):
     [
         post(b"{}"),
         post(b""),
-        post(b"x" * SHORT, "Content-Type: application/json", "Connection: close"),
+        post(b"x" * BRIEF, "Content-Type: application/json", "Connection: close"),
         post(b"{}").replace(b"Content-Length", b"content-length"),
         b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET /v2/health/ready HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n",
@@ -55,7 +54,7 @@ def test_what_is_short_and_all_there_is_brief(pair, sent):
         b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r",
         post(b"{}")[:-1],
         post(b"{}") + b"G",
-        post(b"x" * (SHORT + 1)),
+        post(b"x" * (BRIEF + 1)),
         post(b"{}", line="POST /api/v1.0/feedback HTTP/1.1"),
         post(b"{}", line="POST /predict?scores=1 HTTP/1.1"),
         post(b"{}", line="POST /predict HTTP/1.0"),

@@ -145,7 +145,7 @@ def both_full(make_client):
 
 
 def test_both_ways_refuse_more_rows_than_the_worker_takes(both_full):
-    rows = json.dumps([[1, 2]] * 1000)
+    rows = json.dumps([[1, 2]] * 200)
     answers = [send(app, f'{{"data":{{"ndarray":{rows}}}}}'.encode()) for app in both_full]
     assert answers[0] == answers[1]
     assert answers[0][0] == "503 Service Unavailable"
