@@ -76,6 +76,7 @@ def torture_mutations(folder, files=4000):
     path = folder / "model.pickle"
     originals = [file.read_bytes() for file in sorted(FORESTS.glob("*.pickle"))]
     tally = Tally("mutated real files survived")
+    load_model(FORESTS / "plain-1.9.1.pickle")  # which compiles the walk, if nobody has yet
     for number, content in enumerate(hostile.mutations(originals, files)):
         path.write_bytes(content)
         started = time.perf_counter()
