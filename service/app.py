@@ -85,7 +85,7 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
         show_metrics=settings.answer_metrics,
     )
     app = Flask("isoserve", static_folder=None)
-    app.url_map.merge_slashes = False  # "//predict" is no route; Flask would redirect it
+    app.url_map.merge_slashes = False  # "/v2//models" is no route; Flask would redirect it
     app.extensions["isoserve state folder"] = state  # held as long as the application lives
     app.extensions["isoserve doors"] = doors
     swap = app.extensions["isoserve swap"] = Swap(desk, editions, ledger, rules)

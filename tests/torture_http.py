@@ -272,6 +272,9 @@ def _tell_health(tally, port, when):
     for path in (*sorted(READINESS | LIVENESS), "/v2/models/isoserve/ready"):
         status, _, text = call(port, path)
         tally.note(f"{path} {when}", "" if status == 200 else f"{status} {text[:100]!r}")
+        status, _, text = call(port, path, b" " * 20_000)  # which nobody counts
+        fault = "" if status == 413 else f"{status} {text[:100]!r}"
+        tally.note(f"{path} with a body {when}", fault, found=str(status))
 
 
 def _speak_tls(tally, folder, service):
