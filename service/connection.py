@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable
 from fcntl import ioctl
@@ -9,7 +10,7 @@ from termios import TIOCOUTQ
 from time import monotonic
 from typing import Any
 
-from .doors import LIVENESS, READINESS
+from .doors import LIVENESS, MODEL_READY, READINESS
 
 BRIEF = 4096
 """Bytes of a body that holds some hundred rows: less than a millisecond of work."""
@@ -17,9 +18,9 @@ BRIEF = 4096
 _HEAD = 2048  # bytes; most requests have a few hundred before their body
 _NOTHING = bytes(4)
 _LOOK = socket.MSG_PEEK | socket.MSG_DONTWAIT
-_STARTS = tuple(
-    f"{request} HTTP/1.1\r\n".encode()
-    for request in ["POST /predict", *(f"GET {path}" for path in sorted(LIVENESS | READINESS))]
+_HEALTH = "|".join(sorted(LIVENESS | READINESS)) + "|" + MODEL_READY.pattern
+_START = re.compile(
+    rf"POST /predict HTTP/1\.1\r\n|(?:GET|HEAD) (?:{_HEALTH}) HTTP/1\.[01]\r\n".encode()
 )
 
 # So long is read what is left of a refused request, and so long may it pause.
@@ -36,7 +37,7 @@ def is_brief(client: socket.socket) -> bool:
     """
     try:
         start = client.recv(_HEAD + BRIEF, _LOOK)
-        if not start.startswith(_STARTS):
+        if not _START.match(start):
             return not start
         head, end, body = start.lower().partition(b"\r\n\r\n")
         short = bool(end) and len(body) <= BRIEF and _announces(head, len(body))

@@ -23,7 +23,7 @@ from .errors import Refusal, Unauthorized, Unavailable
 READINESS = frozenset(
     {"/ready", "/ping", "/health", "/health/status", "/api/v1.0/health/status", "/v2/health/ready"}
 )
-_MODEL_READY = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/ready")
+MODEL_READY = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/ready")
 LIVENESS = frozenset({"/live", "/health/ping", "/v2/health/live"})
 
 # As much of a body as tells how dense its numbers are, and the bytes of a number in JSON.
@@ -310,7 +310,7 @@ class Doors:
 
 def asks_readiness(path: str) -> bool:
     """Return whether a path asks if the service, or a model, is ready for requests."""
-    return path in READINESS or _MODEL_READY.fullmatch(path) is not None
+    return path in READINESS or MODEL_READY.fullmatch(path) is not None
 
 
 def _bearer(header: str) -> str:

@@ -31,6 +31,9 @@ MOST_EXPLAINED = 10_000
 MOST_CONTRIBUTIONS = 1_000_000
 """Contributions in one answer, rows times features: some 20 MB of JSON."""
 
+# The bytes of a number, by the end of its type's name; the smallest first.
+_SIZES = {b'T8"': 1, b'BOOL"': 1, b'16"': 2, b'32"': 4, b'64"': 8}
+
 _OPEN = nullcontext()
 
 Encoder = Callable[[seldon_v1.Message, Verdict, Totals, dict[str, Any]], dict[str, Any]]
@@ -178,8 +181,13 @@ class Roads:
 
 
 def _number_bytes(body: bytes) -> int:
-    """Return how many bytes most numbers of a binary body take, as the types at its start say."""
-    return 8 if b'64"' in body[:4096] else 4
+    """Return how many bytes a number of a binary body takes at least, as its first types say.
+
+    >>> _number_bytes(b'{"inputs":[{"datatype":"FP64"},{"datatype":"INT8"}]}')
+    1
+    """
+    start = body[:4096]
+    return next((size for mark, size in _SIZES.items() if mark in start), 4)
 
 
 def _check_explained(rows: int, most: int, detector: Detector) -> None:

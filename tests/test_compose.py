@@ -126,7 +126,9 @@ def test_what_the_proxy_collects_has_a_bound():
     largest = re.search(r"\{EDGE_MAX_BODY:=(\d+)m\}", defaults)
     assert edge["environment"]["EDGE_REQUESTS"] == f"${{EDGE_REQUESTS:-{requests[1]}}}"
     assert edge["environment"]["EDGE_MAX_BODY"] == f"${{EDGE_MAX_BODY:-{largest[1]}m}}"
-    assert int(requests[1]) * int(largest[1]) < int(bound[1]) * 1024  # one address cannot fill it
+    answers = re.search(r"proxy_max_temp_file_size (\d+)m;", (ROOT / "edge/nginx.conf").read_text())
+    each = int(largest[1]) + int(answers[1])
+    assert int(requests[1]) * each < int(bound[1]) * 1024  # one address cannot fill it
 
 
 def test_the_example_of_env_changes_nothing_and_names_what_can_be_set():

@@ -36,6 +36,10 @@ def post(body, *fields, line="POST /predict HTTP/1.1"):
         post(b"{}").replace(b"Content-Length", b"content-length"),
         b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET /v2/health/ready HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n",
+        b"GET /v2/models/isoserve/ready HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /v2/models/isoserve/versions/1/ready HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"HEAD /ready HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /live HTTP/1.0\r\n\r\n",
         b"GET /ready HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
     ],
 )
@@ -68,6 +72,8 @@ def test_what_is_short_and_all_there_is_brief(pair, sent):
         b"POST /predict HTTP/1.1\r\nHost: x\r\n\r\n{}",
         b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /v2/models/isoserve HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"HEAD /predict HTTP/1.1\r\nHost: x\r\n\r\n",
     ],
 )
 def test_what_may_have_to_be_waited_for_is_not(pair, sent):

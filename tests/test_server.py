@@ -607,9 +607,15 @@ def test_clients_that_keep_everything_waiting_hold_nobody_up(serve, folder):
                 clients.enter_context(client).sendall(first)
         began = time.monotonic()
         with socket.create_connection(("127.0.0.1", service.port), timeout=30) as client:
-            for request in (prediction([[1, 1]]), b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n"):
+            for request in (
+                prediction([[1, 1]]),
+                b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n",
+                b"HEAD /ready HTTP/1.1\r\nHost: x\r\n\r\n",
+                b"GET /v2/models/isoserve/ready HTTP/1.1\r\nHost: x\r\n\r\n",
+                b"GET /live HTTP/1.0\r\n\r\n",
+            ):
                 client.sendall(request)
-                with http.client.HTTPResponse(client) as answer:
+                with http.client.HTTPResponse(client, method=request[:4].decode()) as answer:
                     answer.begin()
                     answer.read()
                 assert answer.status == 200
