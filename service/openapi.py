@@ -37,8 +37,10 @@ _ERRORS = {
     404: "There is no such thing.",
     409: "The service as it is does not allow it.",
     413: "The request is over a limit of bytes, rows, columns or depth.",
-    503: "It does not work at the moment.",
+    414: "The request line is too long; send the table as a body.",
     415: "The body is packed in a way, or of a type, that is not read here.",
+    431: "A header is too long, or there are too many.",
+    503: "It does not work at the moment.",
 }
 
 
@@ -108,6 +110,8 @@ def _with_doors(paths: Schema) -> Schema:
         ready = asks_readiness(path)
         for method, operation in operations.items():
             schema = _ERROR_SCHEMAS[operation["tags"][0]]
+            operation["responses"]["414"] = _error(414, "SeldonError")  # the path is not read
+            operation["responses"]["431"] = _error(431, schema)
             if path in LIVENESS or ready:
                 operation["security"] = []
             else:

@@ -226,6 +226,22 @@ def test_what_is_no_http_request_is_refused_as_its_protocol_refuses(
 
 
 @pytest.mark.parametrize(
+    ("path", "schema"), [("/predict", "Seldon"), ("/v2", "Inference"), ("/ping", "MLflow")]
+)
+def test_the_document_tells_of_what_is_too_long(shared, path, schema):
+    document = json.loads(shared.request("GET", "/openapi.json")[1])
+    too_long = {  # of a request line that long no path has been read
+        414: ("Seldon", shared.request("GET", f"{path}?x={LONG.decode()}")),
+        431: (schema, shared.request("GET", path, headers={"X": LONG})),
+    }
+    for status, (shape, (got, text)) in too_long.items():
+        content = document["paths"][path]["get"]["responses"][str(status)]["content"]
+        assert content["application/json"]["schema"]["$ref"].endswith(f"/{shape}Error")
+        required = document["components"]["schemas"][f"{shape}Error"]["required"]
+        assert (got, json.loads(text).keys()) == (status, set(required))
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "a broken chunk that nobody reads",
