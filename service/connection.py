@@ -18,7 +18,7 @@ BRIEF = 4096
 _HEAD = 2048  # bytes; most requests have a few hundred before their body
 _NOTHING = bytes(4)
 _LOOK = socket.MSG_PEEK | socket.MSG_DONTWAIT
-_HEALTH = "|".join(sorted(LIVENESS | READINESS)) + "|" + MODEL_READY.pattern
+_HEALTH = "|".join(map(re.escape, sorted(LIVENESS | READINESS))) + "|" + MODEL_READY.pattern
 _START = re.compile(
     rf"POST /predict HTTP/1\.1\r\n|(?:GET|HEAD) (?:{_HEALTH}) HTTP/1\.[01]\r\n".encode()
 )
