@@ -102,13 +102,13 @@ check-model: $(VENV)/serve.stamp ## check models/model.pickle, or FILE=other.pic
 	@$(RUN) -m service check $(FILE)
 
 storms: $(VENV)/all.stamp ## kill, fill the disk and turn back the clock under load, and count (ARGS=--tenth)
-	$(RUN) -m tests.storms $(ARGS)
+	$(RUN) -m tests.stress.storms $(ARGS)
 
 alerts-a-day: $(VENV)/all.stamp ## count the alerts that the rules give on NAB's time series (ARGS=folder)
-	$(RUN) tests/alerts_on_nab.py $(ARGS)
+	$(RUN) -m tests.stress.alerts_on_nab $(ARGS)
 
 audit: .venv-audit/stamp ## ask for known faults of the libraries that serving needs
-	.venv-audit/bin/python tests/audit.py
+	.venv-audit/bin/python -m tests.stress.audit
 
 sbom: .venv-audit/stamp ## list the components of the service, in CycloneDX, as dist/sbom.json
 	@mkdir -p dist
@@ -116,13 +116,13 @@ sbom: .venv-audit/stamp ## list the components of the service, in CycloneDX, as 
 		--output-file dist/sbom.json requirements/serve.txt
 
 torture: $(VENV)/all.stamp ## hostile and damaged model files, swaps, strange requests, floods, slow clients, stops (ARGS=--tenth)
-	$(RUN) tests/torture.py $(ARGS)
+	$(RUN) -m tests.stress $(ARGS)
 
 exactness: $(VENV)/all.stamp ## search for minutes for a score that differs from scikit-learn's
-	$(RUN) -m tests.exactness
+	$(RUN) -m tests.stress.exactness
 
 api: $(VENV)/all.stamp ## hold the OpenAPI document against the service: 2,000 requests a route (CASES=100)
-	$(RUN) tests/api.py $(or $(CASES),2000)
+	$(RUN) -m tests.stress.api $(or $(CASES),2000)
 
 interop: $(VENV)/all.stamp .venv-seldon/stamp .venv-mlserver/stamp .venv-clients/stamp ## let the real clients use the service; writes docs/conformance.md
 	$(RUN) -m tests.interop

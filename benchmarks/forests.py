@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 
-from service.scorer import CompiledForest, compile_forest
+from service.model.scorer import CompiledForest, compile_forest
 
 
 @dataclass(frozen=True)

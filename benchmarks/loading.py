@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from service.scorer import compile_forest
+from service.model.scorer import compile_forest
 
 from .forests import subject
 from .measure import Figure, Result, seconds
@@ -22,7 +22,7 @@ def megabytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
 
 before, start = megabytes(), time.perf_counter()
-from service import walk
+from service.model import kernels as walk
 imported = time.perf_counter()
 walk.kernels(walk.COMPACT)
 took = time.perf_counter() - imported

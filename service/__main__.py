@@ -24,13 +24,13 @@ from rich.console import Console
 from rich.table import Table
 
 from . import __version__
-from .counts import reset_counts
 from .errors import BadInput, BadSetting, IsoserveError, count
-from .feedback import FeedbackStore, open_feedback
-from .records import export_records, open_records
+from .files.write import write_table
 from .server import Server, check_address, configure_logs, warn_of_open_doors
 from .settings import Settings, describe_settings, unknown_variables
-from .tablefile import write_table
+from .state.counts import reset_counts
+from .state.feedback import FeedbackStore, open_feedback
+from .state.records import export_records, open_records
 
 cli = typer.Typer(
     help="Serve an Isolation Forest over HTTP. Settings come from the environment: see `settings`.",
@@ -84,7 +84,7 @@ def check(
     """Take a model file through every step before it is served, and print what was found."""
     with _sentences():
         settings = Settings.read()
-        from .artifact import open_model, read_model_file  # noqa: PLC0415 - it takes seconds
+        from .model.file import open_model, read_model_file  # noqa: PLC0415 - it takes seconds
 
         open_model(
             read_model_file(file or settings.model),
@@ -142,8 +142,8 @@ def delete(
 def drift() -> None:
     """Print how far the recorded rows have moved from training, the largest drift first."""
     with _sentences():
-        from .artifact import load_model  # noqa: PLC0415
         from .components import Detector  # noqa: PLC0415
+        from .model.file import load_model  # noqa: PLC0415
 
         settings = Settings.read()
         model = load_model(settings.model, settings.require_card)

@@ -12,27 +12,27 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from . import __version__
-from .admin import create_admin
-from .artifact import Model, read_model_file
 from .components import Desk, Detector
-from .counts import Counts
-from .doors import Doors, Gate, Key
-from .drift import DriftWatch
-from .editions import Editions
 from .errors import BadSetting, MethodNotAllowed, NotFound, Refusal, count, nearest
-from .feedback import begin_feedback
-from .front import ID, ROUTE, Front
-from .ids import new_id
-from .judge import Judge
-from .ledger import Ledger
-from .records import Records, begin_records, forget_records
-from .roads import Answer, Roads, encode_error
-from .routes import create_routes, reply, score_a_row
+from .model.file import Model, read_model_file
+from .model.scorer import compile_walks
 from .rows import Limits
-from .scorer import compile_walks
+from .serving.feedback import Judge
+from .serving.reload import Rules, Swap, mark_of
 from .settings import Settings
-from .state import StateFolder
-from .swap import Rules, Swap, mark_of
+from .state.audit import Ledger
+from .state.counts import Counts
+from .state.feedback import begin_feedback
+from .state.generations import Editions
+from .state.records import Records, begin_records, forget_records
+from .state.shared import StateFolder
+from .telemetry.drift import DriftWatch
+from .web.admin import create_admin
+from .web.admission import Doors, Gate, Key
+from .web.handlers import Answer, Roads, encode_error
+from .web.ids import new_id
+from .web.middleware import ID, ROUTE, Front
+from .web.routes import create_routes, reply, score_a_row
 
 log = structlog.get_logger("isoserve")
 

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.ensemble import IsolationForest
 
-from .artifact import Model, load_model
-from .counts import Counts, Totals
-from .drift import Baseline
 from .errors import BadInput, count
+from .model.file import Model, load_model
+from .protocols.seldon.messages import encode_gauges, gauge
 from .quality import Quality
-from .records import Records
 from .rows import Floats, Rows, Verdict
-from .seldon_v1 import encode_gauges, gauge
+from .state.counts import Counts, Totals
+from .state.records import Records
+from .telemetry.drift import Baseline
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,11 @@ from gunicorn.glogging import Logger
 from gunicorn.http.message import Request
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from .connection import is_brief, read_rest
-from .doors import Doors, Flight, Flights, Gate
 from .errors import BadSetting
+from .protocols.codec import ALWAYS, UNLESS_SAID
 from .settings import Settings
-from .wire import ALWAYS, UNLESS_SAID
+from .web.admission import Doors, Flight, Flights, Gate
+from .web.connection import is_brief, read_rest
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -327,7 +327,7 @@ def _waits_for_its_client(frame: FrameType) -> bool:
 def _changes_the_model(frame: FrameType) -> bool:
     """Return whether a thread loads a model, or waits until the other workers have taken it."""
     names = (outer.f_globals.get("__name__") for outer, _ in traceback.walk_stack(frame))
-    return f"{__package__}.swap" in names
+    return "service.serving.reload" in names
 
 
 def _path_of(request: Any, error: BaseException) -> str:
@@ -351,7 +351,7 @@ class _JsonPages:
         return getattr(self._client, name)
 
     def sendall(self, page: bytes) -> None:
-        from .roads import encode_error  # noqa: PLC0415 - it takes seconds: not for a wrong setting
+        from .web.handlers import encode_error  # noqa: PLC0415 - it takes seconds: not for a wrong setting
 
         status, text = HTTPStatus(int(page.split()[1])), f"no valid HTTP request: {self._text}"
         if status == HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cards import make_card
-from running import Service
 from sklearn.ensemble import IsolationForest
 
 from service.app import create_app
-from service.ids import new_id
 from service.settings import LABELS, PARAMETERS, PREFIX, SELDON_VARIABLES, Settings
+from service.web.ids import new_id
+from tests.support.cards import make_card
+from tests.support.running import Service
 
 
 def pytest_collection_modifyitems(items):

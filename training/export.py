@@ -21,10 +21,10 @@ from sklearn import metrics
 from sklearn.ensemble import IsolationForest
 
 import service
-from service.artifact import Card, Feature, Golden, Judgement, card_path
 from service.errors import CannotTrain
+from service.model.file import Card, Feature, Golden, Judgement, card_path
+from service.model.scorer import CompiledForest, compile_forest
 from service.rows import Floats
-from service.scorer import CompiledForest, compile_forest
 
 from .datasets import Dataset
 

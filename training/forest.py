@@ -8,8 +8,8 @@ import numpy as np
 from sklearn.ensemble import IsolationForest
 
 from service.errors import CannotTrain, count
+from service.model.scorer import compile_forest
 from service.rows import Floats
-from service.scorer import compile_forest
 
 Auto = Literal["auto"]
 

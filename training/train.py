@@ -31,7 +31,7 @@ from service.errors import CannotTrain, IsoserveError, count
 from training.datasets import Dataset, doubts, listed
 
 if TYPE_CHECKING:
-    from service.artifact import Card, Judgement
+    from service.model.file import Card, Judgement
     from training.forest import Auto
 
 _STOPPED = 130  # what a shell expects after Ctrl-C

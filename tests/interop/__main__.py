@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from service.artifact import load_model
+from service.model.file import load_model
+from tests.support.running import serving
 
-from ..running import serving
 from .report import Case
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,88 @@
+"""Tables as files, for their owner's eyes only."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BadInput
+
+TIMES = ("time",)
+"""Columns in seconds since 1970, which become dates."""
+
+_AT_ONCE = 1000  # lines of CSV made at a time
+
+Column = Sequence[Any] | NDArray[Any]
+
+
+def write_table(columns: Mapping[str, Column], path: Path) -> None:
+    """Write columns of one length as a .csv or .parquet file, readable by its owner only.
+
+    None is a cell left empty, and in a .csv file NaN is, too. Floats are exact. Lines of CSV end as
+    RFC 4180 says, so that no cell can begin a line of its own.
+
+    Raises:
+        BadInput: another kind of file, it cannot be written, or pyarrow is not installed.
+    """
+    if path.suffix not in _WRITERS:
+        raise BadInput(f"{path} is neither a .csv nor a .parquet file")
+    _WRITERS[path.suffix](columns, path)
+
+
+def _write_csv(columns: Mapping[str, Column], path: Path) -> None:
+    rows = max(map(len, columns.values()), default=0)
+    with io.TextIOWrapper(_create_private(path), encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for start in range(0, rows, _AT_ONCE):
+            part = {name: column[start : start + _AT_ONCE] for name, column in columns.items()}
+            cells = (_cells(name, column) for name, column in part.items())
+            writer.writerows(zip(*cells, strict=True))
+
+
+def _write_parquet(columns: Mapping[str, Column], path: Path) -> None:
+    try:
+        import pyarrow  # noqa: PLC0415 - only this needs it, and a server goes without
+        from pyarrow import parquet  # noqa: PLC0415
+    except ImportError as error:
+        raise BadInput(
+            f"{path} needs pyarrow, which is not installed: "
+            "name a .csv file, or install isoserve[train]"
+        ) from error
+    dates = {name: _dates(columns[name]) for name in TIMES if name in columns}
+    with _create_private(path) as file:
+        parquet.write_table(pyarrow.table(dict(columns) | dates), file)
+
+
+_WRITERS = {".csv": _write_csv, ".parquet": _write_parquet}
+
+
+def _cells(name: str, column: Column) -> list[Any]:
+    if name in TIMES:
+        return [date.isoformat(" ", "microseconds") for date in _dates(column)]
+    if isinstance(column, np.ndarray):
+        cells = column.astype(object)
+        cells[np.isnan(column)] = None
+        column = cells
+    return list(column)
+
+
+def _dates(column: Column) -> list[datetime]:
+    return [datetime.fromtimestamp(seconds, UTC) for seconds in column]
+
+
+def _create_private(path: Path) -> BinaryIO:
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.fchmod(file, 0o600)  # of a file that was there before
+    except OSError as error:
+        raise BadInput(f"{path} cannot be written ({error.strerror})") from error
+    return os.fdopen(file, "wb")

@@ -1,0 +1,216 @@
+"""The walk of rows down the trees, as plain loops for the compiler. `scorer` lays the trees out.
+
+Five ideas make it fast, and each is exact:
+
+1. scikit-learn compares float32 values with float64 thresholds. `x <= t` holds just when
+   `x <= floor(t)`, where floor is the largest float32 not above t: thresholds need 4 bytes.
+2. Floats turn into unsigned integers of the same order (`order_key`), which compare faster.
+3. NaN goes where a node's `missing_go_to_left` says. So each value has two keys, equal but for NaN:
+   the lowest key in the even column, the highest in the odd one; a node reads the column it needs.
+4. A node is 8 bytes. Its children lie side by side, so the way down is an addition:
+   `node + jump + (x > key)`. A leaf jumps nowhere and its key is the highest: a walk of fixed
+   length with no branch to mispredict ends on it.
+5. Sixteen rows, or for a single row eight trees, walk side by side: the processor works on one
+   while another waits for memory.
+
+A forest's arrays are
+
+    nodes    (n_nodes,) records `key`, `column`, `jump`, all trees one after another
+    lengths  (n_nodes,) float64, the path length of a row that ends here; above the leaves, the
+             path length to expect of a training row that comes by
+    roots    (n_trees,) uint64, where each tree begins in `nodes`
+    depth    the number of steps that takes every row to a leaf
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import from_dtype, njit, types
+
+from .jit import compiled
+
+COMPACT = np.dtype([("key", "u4"), ("column", "u2"), ("jump", "u2")])
+WIDE = np.dtype([("key", "u4"), ("column", "u4"), ("jump", "u4")])
+"""The two layouts of a node; the second is for forests whose columns or jumps exceed 65,535."""
+
+LANES = 16
+"""Rows that walk side by side. Their keys lie interleaved: column c of lane k is at c + k, so c
+counts in steps of LANES."""
+
+LEAF = 0xFFFFFFFF
+"""The key of a leaf: nothing is greater."""
+
+NAN_LEFT, NAN_RIGHT = 0, 0xFFFFFFFF
+"""The two keys of NaN: never greater than a node's, and greater than any but a leaf's."""
+
+
+def order_key(x):
+    """Return uint32 keys that compare as these float32 values do; -0.0 and 0.0 have the same.
+
+    Takes an array, or in compiled code one value. NaN is not for it.
+    """
+    bits = np.float32(x + np.float32(0)).view(np.uint32)  # -0.0 + 0.0 is 0.0
+    # Negative numbers grow downwards: turn all their bits; of the others turn the sign alone.
+    return np.uint32(bits ^ ((bits >> 31) * 0x7FFFFFFF | 0x80000000))
+
+
+_order_key = njit(order_key)
+
+
+def threshold_keys(thresholds):
+    """Return the keys of the largest float32 values not above these float64 thresholds.
+
+    Nothing is at most NaN: its key is the lowest, below which comes only a NaN that goes left.
+    """
+    with np.errstate(over="ignore"):
+        floors = thresholds.astype(np.float32)
+    floors = np.where(floors > thresholds, np.nextafter(floors, -np.inf), floors)
+    return np.where(np.isnan(thresholds), NAN_LEFT, order_key(floors))
+
+
+class Kernels(NamedTuple):
+    """The compiled functions for one layout of nodes."""
+
+    path_lengths: Any
+    contributions: Any
+
+
+@cache
+def kernels(layout: np.dtype[np.void]) -> Kernels:
+    """Compile the walk for a layout, once in a process: seconds, or less than one from disk."""
+    forest = (
+        _frozen(from_dtype(layout)),
+        _frozen(types.float64),
+        _frozen(types.uint64),
+        types.intp,
+    )
+    X = _frozen(types.float64, dimensions=2)
+    sums, table = types.float64[::1], types.float64[:, ::1]
+    return Kernels(
+        compiled(path_lengths, *forest, types.intp, types.float64, X, sums),
+        compiled(contributions, *forest, X, table),
+    )
+
+
+def _frozen(dtype: Any, dimensions: int = 1) -> Any:
+    return types.Array(dtype, dimensions, "C", readonly=True)
+
+
+@njit
+def _write_keys(row, keys, first, last):
+    """Write both keys of each value to the lanes `first` to `last`."""
+    for feature in range(row.size):
+        x = np.float32(row[feature])
+        if np.isnan(x):
+            left, right = np.uint32(NAN_LEFT), np.uint32(NAN_RIGHT)
+        else:
+            left = right = _order_key(x)
+        column = 2 * LANES * feature
+        for lane in range(first, last):
+            keys[column + lane] = left
+            keys[column + LANES + lane] = right
+
+
+@njit
+def _child(nodes, i, keys, lane):
+    node = nodes[i]
+    right = keys[np.uint64(node.column) + np.uint64(lane)] > node.key
+    return i + np.uint64(node.jump) + np.uint64(right)
+
+
+@njit
+def _step(nodes, at, keys, lane):
+    """Take eight walkers one level down. The first reads its row's keys from `lane` on."""
+    a, b, c, d, e, f, g, h = at
+    return (
+        _child(nodes, a, keys, lane + 0),
+        _child(nodes, b, keys, lane + 1),
+        _child(nodes, c, keys, lane + 2),
+        _child(nodes, d, keys, lane + 3),
+        _child(nodes, e, keys, lane + 4),
+        _child(nodes, f, keys, lane + 5),
+        _child(nodes, g, keys, lane + 6),
+        _child(nodes, h, keys, lane + 7),
+    )
+
+
+@njit
+def _eight_roots(roots, t):
+    """Return the roots of eight trees from the t-th on; the last one stands in for those beyond."""
+    z = roots.size - 1
+    return (
+        roots[t],
+        roots[min(t + 1, z)],
+        roots[min(t + 2, z)],
+        roots[min(t + 3, z)],
+        roots[min(t + 4, z)],
+        roots[min(t + 5, z)],
+        roots[min(t + 6, z)],
+        roots[min(t + 7, z)],
+    )
+
+
+@njit
+def _add_block(nodes, lengths, roots, depth, keys, sums):
+    """Add the path lengths of a block of rows to `sums`, tree by tree."""
+    for root in roots:
+        for group in range(sums.size // LANES):
+            first = second = (root, root, root, root, root, root, root, root)
+            for _ in range(depth):
+                first = _step(nodes, first, keys[group], 0)
+                second = _step(nodes, second, keys[group], 8)
+            for k in range(8):
+                sums[LANES * group + k] += lengths[first[k]]
+                sums[LANES * group + 8 + k] += lengths[second[k]]
+
+
+@njit
+def _sum_row(nodes, lengths, roots, depth, keys):
+    """Return the path lengths of one row, added up tree by tree."""
+    total = 0.0
+    for t in range(0, roots.size, 8):
+        at = _eight_roots(roots, t)
+        for _ in range(depth):
+            at = _step(nodes, at, keys, 0)
+        for k in range(min(8, roots.size - t)):
+            total += lengths[at[k]]
+    return total
+
+
+def path_lengths(nodes, lengths, roots, depth, block_rows, divisor, X, out):
+    """Write to `out` the path lengths of each row of X, added up tree by tree, over `divisor`."""
+    n_rows, n_features = X.shape
+    whole = n_rows - n_rows % LANES
+    groups = max(1, min(block_rows, whole) // LANES)
+    keys = np.empty((groups, 2 * LANES * n_features), np.uint32)
+    out[:] = 0.0
+    for start in range(0, whole, block_rows):
+        stop = min(start + block_rows, whole)
+        for row in range(start, stop):
+            lane = (row - start) % LANES
+            _write_keys(X[row], keys[(row - start) // LANES], lane, lane + 1)
+        _add_block(nodes, lengths, roots, depth, keys, out[start:stop])
+    for row in range(whole, n_rows):
+        _write_keys(X[row], keys[0], 0, 8)
+        out[row] = _sum_row(nodes, lengths, roots, depth, keys[0])
+    for row in range(n_rows):
+        out[row] /= divisor
+
+
+def contributions(nodes, lengths, roots, depth, X, out):
+    """Add to `out` what each step of each row changed in its expected path length, by feature."""
+    n_rows, n_features = X.shape
+    keys = np.empty(2 * LANES * n_features, np.uint32)
+    for row in range(n_rows):
+        _write_keys(X[row], keys, 0, 8)
+        for t in range(0, roots.size, 8):
+            at = _eight_roots(roots, t)
+            for _ in range(depth):
+                below = _step(nodes, at, keys, 0)
+                for k in range(min(8, roots.size - t)):
+                    change = lengths[below[k]] - lengths[at[k]]
+                    out[row, nodes[at[k]].column // (2 * LANES)] += change
+                at = below

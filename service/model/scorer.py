@@ -1,0 +1,302 @@
+"""The forest, ready to score: scikit-learn's own numbers, bit for bit, in microseconds.
+
+`compile_forest` lays the trees out for the walk (see `walk`), and a `CompiledForest` sends rows
+down them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import islice, pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import IsolationForest
+from sklearn.ensemble._iforest import _average_path_length
+
+from ..rows import Floats
+from . import kernels as walk
+
+PIECE = 2048, 8192
+"""The fewest rows worth a thread, and the most that go down the trees in one go."""
+
+BLOCK = 24 * 1024
+"""Bytes of row keys that stay at hand beside a small tree: half of a first-level cache."""
+
+AT_ONCE = 128
+"""Trees laid out together: many for speed, not all for the sake of memory."""
+
+_FLOAT64 = np.dtype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledForest:
+    """A fitted forest that scores tables of floats.
+
+    X is (n_rows, n_features) of any numeric type and memory order. NaN goes where the training data
+    sent it. The arrays are `walk`'s; nothing writes to them, so forked workers share their memory.
+    """
+
+    nodes: NDArray[np.void]
+    lengths: Floats
+    roots: NDArray[np.uint64]
+    depth: int
+    n_features: int
+    denominator: float
+    """The sum of path lengths that scores -0.5, or 0 for a forest grown from single rows."""
+    offset: float
+    """scikit-learn's `offset_`."""
+    threads: int
+    """How many threads share a large batch."""
+
+    def score_samples(self, X: NDArray[Any]) -> Floats:
+        """Return scikit-learn's `score_samples`: (n_rows,) in [-1, 0), lower is more abnormal."""
+        return np.negative(self._anomalies(X))
+
+    def decision_function(self, X: NDArray[Any]) -> Floats:
+        """Return scikit-learn's `decision_function`: (n_rows,), below 0 is an outlier to it."""
+        # This is score_samples - offset, rounded the same, with one operation less.
+        anomalies = self._anomalies(X)
+        return np.subtract(-self.offset, anomalies, out=anomalies)
+
+    def depths(self, X: NDArray[Any]) -> Floats:
+        """Return the mean path length of each row: (n_rows,), in steps, shorter is more abnormal.
+
+        A leaf that several training rows share counts for the steps it would take to part them.
+        """
+        return self._path_lengths(X, float(self.roots.size))
+
+    def contributions(self, X: NDArray[Any]) -> Floats:
+        """Return each feature's share in the path length of each row: (n_rows, n_features), steps.
+
+        Every step down a tree changes the path length to expect. The change counts for the feature
+        the tree looked at; a negative one made the row more abnormal. A row's shares add up to its
+        `depths` less `mean_depth`. They are not SHAP values: docs/scoring.md says what they are.
+        """
+        table = self._table(X)
+        shares = np.zeros(table.shape)
+        self._run(walk.kernels(self.nodes.dtype).contributions, (), table, shares)
+        shares /= self.roots.size
+        return shares
+
+    @cached_property
+    def mean_depth(self) -> float:
+        """The mean path length of the training rows that the trees were grown from, in steps."""
+        return float(self.lengths[self.roots].mean())
+
+    def _anomalies(self, X: NDArray[Any]) -> Floats:
+        """Return 2 to the power of minus (mean path length / that of an average row)."""
+        if not self.denominator:  # scikit-learn's case of single samples
+            return np.full(len(self._table(X)), 0.5)
+        exponents = self._path_lengths(X, -self.denominator)
+        # numpy's own power: the C library's differs from it in the last bit.
+        return np.power(2.0, exponents, out=exponents)
+
+    def _path_lengths(self, X: NDArray[Any], divisor: float) -> Floats:
+        """Return the sum of each row's path lengths, over `divisor`."""
+        table = self._table(X)
+        sums = np.empty(len(table))
+        kernel = walk.kernels(self.nodes.dtype).path_lengths
+        self._run(kernel, (self._block_rows, divisor), table, sums)
+        return sums
+
+    def _table(self, X: NDArray[Any]) -> NDArray[Any]:
+        table = np.asarray(X)
+        if table.ndim != 2 or table.shape[1] != self.n_features:
+            raise ValueError(
+                f"X has the shape {table.shape}; the forest takes (n, {self.n_features})"
+            )
+        return table
+
+    def _run(
+        self, kernel: Any, arguments: tuple[Any, ...], table: NDArray[Any], out: Floats
+    ) -> None:
+        """Send the rows down the trees, in pieces and on several threads if they are many."""
+        forest = self.nodes, self.lengths, self.roots, self.depth
+        if len(table) < 2 * PIECE[0]:
+            kernel(*forest, *arguments, _plain(table), out)
+            return
+
+        def run(rows: slice) -> None:
+            kernel(*forest, *arguments, _plain(table[rows]), out[rows])
+
+        pieces = _pieces(len(table), self.threads)
+        for _ in _pool(self.threads).map(run, pieces) if self.threads > 1 else map(run, pieces):
+            pass
+
+    @cached_property
+    def _block_rows(self) -> int:
+        """Rows that go down a tree before the next tree's turn.
+
+        Their keys fit the first-level cache beside a small tree. A large tree has to be fetched
+        anew for each block, so blocks grow with it until fetching is the lesser part.
+        """
+        tree_bytes = self.nodes.nbytes // self.roots.size
+        row_bytes = 2 * 4 * self.n_features
+        rows = max(BLOCK, 4 * tree_bytes) // row_bytes
+        return max(walk.LANES, min(rows, PIECE[1]) // walk.LANES * walk.LANES)
+
+
+def compile_forest(forest: IsolationForest, threads: int | None = None) -> CompiledForest:
+    """Lay a fitted forest out for scoring and compile the walk. The forest itself is not kept.
+
+    `threads` share a large batch; by default as many as the process may use processors.
+    """
+    layouts = [_lay_out(trees) for trees in _some_at_once(_trees(forest))]
+    nodes = np.concatenate([layout.nodes for layout in layouts])
+    sizes = np.concatenate([layout.sizes for layout in layouts])
+    if max(nodes["column"].max(), nodes["jump"].max()) <= np.iinfo(np.uint16).max:
+        nodes = nodes.astype(walk.COMPACT)
+    walk.kernels(nodes.dtype)  # compile now, in the parent of the workers
+    return CompiledForest(
+        nodes=nodes,
+        lengths=np.concatenate([layout.lengths for layout in layouts]),
+        roots=_starts(sizes).astype(np.uint64),
+        depth=max(layout.depth for layout in layouts),
+        n_features=forest.n_features_in_,
+        denominator=len(sizes) * float(_average_path_length([forest._max_samples])[0]),
+        offset=float(forest.offset_),
+        threads=threads or _processors(),
+    )
+
+
+def compile_walks() -> None:
+    """Compile the walk for small and for large forests, so that no later forest has to wait."""
+    walk.kernels(walk.COMPACT)
+    walk.kernels(walk.WIDE)
+
+
+class _Tree(NamedTuple):
+    """A fitted tree as scikit-learn numbers its nodes, or several: arrays (n_nodes,)."""
+
+    left: NDArray[np.intp]
+    """The left child, negative in a leaf."""
+    right: NDArray[np.intp]
+    feature: NDArray[np.intp]
+    """The column of the forest's table; meaningless in a leaf."""
+    threshold: Floats
+    missing_left: NDArray[np.bool_]
+    rows: NDArray[np.intp]
+    """How many training rows came by."""
+    lengths: Floats
+    """The path length of a row that ends here."""
+
+
+class _Layout(NamedTuple):
+    """Some trees as the walk takes them, one after another."""
+
+    nodes: NDArray[np.void]
+    lengths: Floats
+    sizes: NDArray[np.intp]
+    """(n_trees,) nodes of each tree."""
+    depth: int
+    """Of the deepest tree."""
+
+
+def _trees(forest: IsolationForest) -> Iterator[_Tree]:
+    """Read a forest's trees. Nothing else knows scikit-learn's private attributes."""
+    for estimator, columns, depths, extra in zip(
+        forest.estimators_,
+        forest.estimators_features_,
+        forest._decision_path_lengths,
+        forest._average_path_length_per_tree,
+        strict=True,
+    ):
+        tree = estimator.tree_
+        yield _Tree(
+            tree.children_left,
+            tree.children_right,
+            np.asarray(columns)[np.maximum(tree.feature, 0)],
+            tree.threshold,
+            tree.missing_go_to_left.astype(bool),
+            tree.n_node_samples,
+            depths + extra - 1.0,
+        )
+
+
+def _some_at_once(trees: Iterator[_Tree]) -> Iterator[list[_Tree]]:
+    while some := list(islice(trees, AT_ONCE)):
+        yield some
+
+
+def _lay_out(trees: list[_Tree]) -> _Layout:
+    """Number the nodes of each tree breadth first, which puts siblings side by side."""
+    sizes = np.array([tree.left.size for tree in trees])
+    tree = _join(trees, sizes)
+    levels = [_starts(sizes)]
+    while (parents := levels[-1][tree.left[levels[-1]] >= 0]).size:
+        levels.append(np.stack([tree.left[parents], tree.right[parents]], axis=1).ravel())
+    order = np.concatenate(levels)
+    number = np.repeat(np.arange(sizes.size), sizes)
+    order = order[np.argsort(number[order], kind="stable")]
+    place = np.empty_like(order)
+    place[order] = np.arange(order.size)
+
+    inner = tree.left[order] >= 0
+    column = 2 * tree.feature[order] + ~tree.missing_left[order]
+    nodes = np.zeros(order.size, walk.WIDE)
+    nodes["key"] = np.where(inner, walk.threshold_keys(tree.threshold[order]), walk.LEAF)
+    nodes["column"] = np.where(inner, walk.LANES * column, 0)
+    nodes["jump"] = np.where(inner, place[tree.left[order]] - place[order], 0)
+    return _Layout(nodes, _expected_lengths(tree, levels)[order], sizes, len(levels) - 1)
+
+
+def _join(trees: list[_Tree], sizes: NDArray[np.intp]) -> _Tree:
+    """Put trees into one set of arrays, whose children are numbered throughout."""
+    joined = _Tree(*map(np.concatenate, zip(*trees, strict=True)))
+    first = np.repeat(_starts(sizes), sizes)
+    left = np.where(joined.left < 0, joined.left, joined.left + first)
+    return joined._replace(left=left, right=joined.right + first)
+
+
+def _starts(sizes: NDArray[np.intp]) -> NDArray[np.intp]:
+    return np.cumsum(sizes) - sizes
+
+
+def _expected_lengths(tree: _Tree, levels: list[NDArray[np.intp]]) -> Floats:
+    """Return the mean path length of the training rows below each node; in a leaf its own."""
+    expected = tree.lengths.copy()
+    for level in reversed(levels[:-1]):
+        parents = level[tree.left[level] >= 0]
+        left, right = tree.left[parents], tree.right[parents]
+        total = tree.rows[left] * expected[left] + tree.rows[right] * expected[right]
+        expected[parents] = total / tree.rows[parents]
+    return expected
+
+
+def _plain(table: NDArray[Any]) -> Floats:
+    """Return a table as the walk takes it, without a copy if it is so already."""
+    if table.dtype != _FLOAT64:
+        with np.errstate(over="ignore"):  # scikit-learn's type; beyond its range is infinite
+            table = table.astype(np.float32, copy=False).astype(_FLOAT64)
+    return np.ascontiguousarray(table)
+
+
+def _pieces(n_rows: int, threads: int) -> list[slice]:
+    """Cut many rows into pieces of one size, the same number for each thread."""
+    fewest, most = PIECE
+    threads = min(threads, n_rows // fewest)
+    n = threads * math.ceil(n_rows / (threads * most))
+    edges = [n_rows * i // n for i in range(n + 1)]
+    return [slice(*edge) for edge in pairwise(edges)]
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="scorer")
+
+
+# A forked worker inherits the pool, but not its threads.
+os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,161 @@
+"""Bytes in and out: one strict reader of JSON, one writer, and bounded unpacking for all roads."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import orjson
+
+from ..errors import BadInput, TooLarge, Unsupported
+
+Decoded = TypeVar("Decoded")
+
+JSON = "application/json"
+
+# Every page in a browser may read the answers, as Seldon's clients rely on. But they are for
+# programs: no browser shall guess at their type, or run, frame or keep them, if they do not say so.
+ALWAYS = (("Access-Control-Allow-Origin", "*"), ("X-Content-Type-Options", "nosniff"))
+UNLESS_SAID = (
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("Cache-Control", "no-store"),
+)
+
+# What Seldon's wrapper says of a body that it cannot read; clients look for it. And what others are
+# told.
+NO_JSON, NOT_JSON = "Can't find JSON in data", "the body is not JSON"
+
+_AS_IT_IS = orjson.OPT_SERIALIZE_NUMPY
+_SORTED = _AS_IT_IS | orjson.OPT_SORT_KEYS
+
+# zlib's window sizes that tell the two packings apart.
+_PACKINGS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+
+# Possessive, and to the end where the closing quote is missing: in one pass, whatever comes.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_STRING_OR_NAN = re.compile(rb"(" + _STRING.pattern + rb")|NaN", re.DOTALL)
+_ODD_NUMBER = re.compile(rb"NaN|Infinity|(?<![0-9])[0-9]{300}|[eE]\+?[0-9]{3}")
+_BRACES_TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_NOT_NESTING = bytes(set(range(256)) - set(b'[]{}"'))
+
+
+def decode_json(
+    body: bytes, decode: Callable[[Any], Decoded], max_depth: int = 8, fault: str = NO_JSON
+) -> Decoded:
+    """Read one JSON value and hand it to `decode`; `fault` says that it is none.
+
+    NaN is read, though it is not JSON, since numpy's and pandas' users send it; Infinity and
+    numbers beyond 64 bits are not. Of a doubled key the last one counts.
+
+    Raises:
+        BadInput: not JSON, or what `decode` says of the value.
+        TooLarge: nested deeper than `max_depth`.
+    """
+    if _is_deeper(body, max_depth):
+        raise TooLarge(f"the JSON is nested more than {max_depth} levels deep")
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        reason = error.msg.replace("Input is", "it is")
+        text = f"{fault}: {reason} at line {error.lineno} column {error.colno}"
+        value = _read_loosely(body, BadInput(text))
+        if _is_json_but_for_nan(body):
+            return decode(value)
+        decode(value)  # which names the cell of an infinity
+        raise BadInput(text) from error
+    return decode(value)
+
+
+def is_json(kind: str) -> bool:
+    """Return whether a media type is JSON.
+
+    >>> is_json("application/json"), is_json("application/vnd.x+json"), is_json("text/plain")
+    (True, True, False)
+    """
+    return kind == "application/json" or (
+        kind.startswith("application/") and kind.endswith("+json")
+    )
+
+
+def render_json(value: Any, in_order: bool = False) -> bytes:
+    """Write a value, numpy arrays included, without spaces; keys are sorted unless `in_order`."""
+    return orjson.dumps(value, option=_AS_IT_IS if in_order else _SORTED)
+
+
+def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    """Undo a Content-Encoding: gzip, deflate, or none; never make more than `max_bytes` of it.
+
+    Raises:
+        BadInput: the body is not packed so, or only in part.
+        TooLarge: there is more in it.
+        Unsupported: another encoding.
+    """
+    encoding = encoding.strip().lower()
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in _PACKINGS:
+        raise Unsupported(
+            f"Content-Encoding {encoding[:40]!r} is not read here; gzip and deflate are"
+        )
+    unpacker = zlib.decompressobj(_PACKINGS[encoding])
+    try:
+        unpacked = unpacker.decompress(body, max_bytes + 1)
+    except zlib.error as error:
+        reason = str(error).rpartition(": ")[2]
+        hint = "; HTTP's deflate has zlib's header" if encoding == "deflate" else ""
+        raise BadInput(f"the body is not packed with {encoding}: {reason}{hint}") from error
+    if len(unpacked) > max_bytes:
+        raise TooLarge(
+            f"the body unpacks to more than {max_bytes:,} bytes; send fewer rows at a time"
+        )
+    if not unpacker.eof:
+        raise BadInput(f"the body packed with {encoding} ends early")
+    if unpacker.unused_data:
+        raise BadInput(
+            f"{len(unpacker.unused_data):,} bytes follow the body packed with {encoding}"
+        )
+    return unpacked
+
+
+def _read_loosely(body: bytes, refusal: BadInput) -> Any:
+    """Read JSON as Python's own reader does, where there may be a NaN or an infinity in it."""
+    try:
+        if _ODD_NUMBER.search(body):
+            return json.loads(body.decode(), parse_int=_parse_int)
+    except (ValueError, RecursionError):
+        pass
+    raise refusal
+
+
+def _is_json_but_for_nan(body: bytes) -> bool:
+    if b"NaN" not in body:
+        return False
+    try:
+        orjson.loads(_STRING_OR_NAN.sub(lambda found: found[1] or b"null", body))
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def _parse_int(text: str) -> int | float:
+    """Read a whole number as orjson does: one beyond 64 bits as a float, perhaps infinite."""
+    number = int(text) if len(text) < 21 else 2**64
+    return number if -(2**63) <= number < 2**64 else float(text)
+
+
+def _is_deeper(body: bytes, limit: int) -> bool:
+    if body.count(b"[") + body.count(b"{") <= limit:
+        return False
+    if b"\\" in body:  # leave no quote but those that begin and end a string
+        body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    # No pattern: it would hold the interpreter for seconds where there are millions of strings.
+    marks = np.frombuffer(body.translate(_BRACES_TO_BRACKETS, _NOT_NESTING), dtype=np.int8)
+    quotes = marks == ord('"')
+    in_string = np.logical_xor.accumulate(quotes) | quotes
+    # "[" is 91 and "]" is 93, so 92 minus the byte is the step up or down.
+    steps = np.where(in_string, 0, 92 - marks)
+    return bool(steps.cumsum(dtype=np.int32).max(initial=0) > limit)

@@ -1,0 +1,101 @@
+"""How the JSON of a Seldon message arrives: as a body, a form field, in the query or in parts."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+from werkzeug.datastructures import FileStorage, MultiDict
+from werkzeug.exceptions import HTTPException
+from werkzeug.formparser import FormDataParser
+from werkzeug.http import parse_options_header
+
+from ...errors import BadInput
+from ..codec import JSON, NO_JSON, decode_json, is_json
+
+Decoded = TypeVar("Decoded")
+
+FIELD = "json"
+"""The form field, or the parameter of the query, that holds a whole message."""
+
+_MOST_PARTS = 16  # of either form; a message has eight keys at the most
+
+_FORM, _PARTS = "application/x-www-form-urlencoded", "multipart/form-data"
+
+
+def read_json(
+    content_type: str,
+    query: str,
+    body: bytes,
+    decode: Callable[[Any], Decoded],
+    max_depth: int = 8,
+) -> Decoded:
+    """Find the JSON value of a request and hand it to `decode`.
+
+    In Seldon's order: the parts of a multipart body, each a key of the message; a form field
+    `json`; a parameter `json` of the query; the body, where its type is JSON.
+
+    Raises:
+        BadInput: there is no JSON, or what `decode` says of the value.
+        TooLarge: nested deeper than `max_depth`.
+    """
+    if content_type == JSON and not query:
+        return decode_json(body, decode, max_depth)
+    kind, options = parse_options_header(content_type)
+    kind = kind.lower()
+    if kind == _PARTS:
+        return decode(_read_parts(body, options, max_depth))
+    text = _read_form(body, options)[0].get(FIELD) if kind == _FORM else None
+    if text := text or dict(reversed(parse_qsl(query))).get(FIELD):
+        return decode_json(text.encode(), decode, max_depth)
+    if is_json(kind):
+        return decode_json(body, decode, max_depth)
+    raise BadInput(f"{NO_JSON}: {_hint(kind)}")
+
+
+def _hint(kind: str) -> str:
+    if kind == _FORM:
+        return f"the form has no field {FIELD}"
+    return "send it with Content-Type: application/json"
+
+
+def _read_parts(body: bytes, options: dict[str, str], max_depth: int) -> dict[str, Any]:
+    """Return the message whose keys came as parts: JSON, but for text and bytes."""
+    fields, files = _read_form(body, options, _PARTS)
+    parts = {key: text.encode() for key, text in fields.items()}
+    parts |= {key: file.read() for key, file in files.items()}
+    if None in parts:  # werkzeug's key for a part whose header names none that can be read
+        raise BadInput('a part has no name; each is named after a key of the message, as in "data"')
+    return {key: _read_part(key, content, max_depth) for key, content in parts.items()}
+
+
+def _read_part(key: str, content: bytes, max_depth: int) -> Any:
+    if key == "binData":
+        return base64.b64encode(content).decode()
+    try:
+        if key == "strData":
+            return content.decode()
+        return decode_json(content, lambda value: value, max_depth)
+    except (BadInput, UnicodeDecodeError) as error:
+        raise BadInput(f"the part {key[:40]!r} cannot be read: {error}") from error
+
+
+def _read_form(
+    body: bytes, options: dict[str, str], kind: str = _FORM
+) -> tuple[MultiDict[str, str], MultiDict[str, FileStorage]]:
+    if kind == _FORM and body.count(b"&") >= _MOST_PARTS:  # millions would take seconds
+        raise BadInput(f"{NO_JSON}: a form has at most {_MOST_PARTS} fields")
+    parser = FormDataParser(
+        stream_factory=lambda *_, **__: BytesIO(),  # the body is in memory already
+        max_form_memory_size=None,
+        max_form_parts=_MOST_PARTS,
+        silent=False,
+    )
+    try:
+        _, fields, files = parser.parse(BytesIO(body), kind, len(body), options)
+    except (ValueError, HTTPException) as error:
+        raise BadInput(f"{NO_JSON}: the {kind} body cannot be read ({error})") from error
+    return fields, files

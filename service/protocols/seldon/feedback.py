@@ -1,0 +1,253 @@
+"""Seldon Core v1's Feedback message: pure functions from a JSON value and back.
+
+A Feedback has `request`, `response`, `reward` and `truth`; the first two and the last are Seldon
+messages. As in Seldon, `[]` is an empty message, and whatever is no field of a Feedback is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from ...errors import BadInput, TooLarge, count, nearest
+from ...quality import Learned
+from ...rows import Limits, Rows, may_spell_numbers
+from ...state.counts import Totals
+from .messages import decode_message, encode_gauges, gauge
+
+EXAMPLE = '{"response": {"meta": {"puid": "..."}}, "truth": {"data": {"ndarray": [0, 1]}}}'
+
+_FIELDS = ("request", "response", "reward", "truth")
+_MESSAGE_FIELDS = ("status", "meta", "data", "binData", "strData", "jsonData", "customData")
+_DATA_FIELDS = ("names", "ndarray", "tensor")
+_META_FIELDS = ("puid", "tags", "routing", "requestPath", "metrics")
+_METRIC_FIELDS = ("key", "type", "value", "tags")
+_METRIC_TYPES = ("COUNTER", "GAUGE", "TIMER")  # Seldon's messages know them by number, too
+
+# Rewards and metrics are 32-bit floats in Seldon's own messages; a larger number does not fit.
+_LARGEST = 3.4028234e38
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What one message says of a prediction."""
+
+    puid: str
+    """The prediction's id; empty when none was sent."""
+    is_new: bool = False
+    """Whether the id is one that has just been made up."""
+    row: int | None = None
+    """The one row that the message is about; without it the whole prediction."""
+    truths: tuple[int, ...] = ()
+    """0 or 1 for each row; empty when the message tells no truth."""
+    reward: float | None = None
+    rows: Rows | None = None
+    """The rows of the request that the message carries."""
+    is_array: bool = False
+    """Whether the request came as `data.ndarray`; so does the answer then."""
+    metrics: tuple[Any, ...] = ()
+    """Custom metrics of the request, which the answer repeats."""
+    path: dict[str, Any] | None = None
+    """Its `requestPath`, likewise."""
+
+    def named(
+        self, new_puid: Callable[[], str], unit: Mapping[str, str] = MappingProxyType({})
+    ) -> Feedback:
+        """Return the feedback with the id that it came with, else a new one.
+
+        `unit`, this service's name and image, joins the units that the request came by.
+        """
+        named = self if self.puid else replace(self, puid=new_puid(), is_new=True)
+        return replace(named, path={**unit, **(self.path or {})}) if unit else named
+
+
+def decode_feedback(body: Any, limits: Limits) -> Feedback:
+    """Read a Feedback.
+
+    Raises:
+        BadInput: not such a message; the text says what to send instead.
+        TooLarge: more rows or columns than `limits`.
+    """
+    if body is None or not isinstance(body, (dict, list)):
+        raise BadInput(f"Invalid JSON: a Feedback is a JSON object, as in {EXAMPLE}")
+    message = _decode_fields(body, "a Feedback", _FIELDS)
+    request, response, truth = (
+        _decode_fields(message.get(name), name, _MESSAGE_FIELDS)
+        for name in ("request", "response", "truth")
+    )
+    meta, answered = (
+        _decode_fields(part.get("meta"), f"{name}.meta", _META_FIELDS)
+        for part, name in ((request, "request"), (response, "response"))
+    )
+    data = request.get("data")
+    carries = bool(data) or request.get("jsonData") is not None
+    row, truths = _decode_row(meta, limits), _decode_truths(truth, limits)
+    if row is not None and len(truths) > 1:
+        raise BadInput(f"{len(truths):,} truths for the one row that request.meta.tags.row names")
+    return Feedback(
+        puid=_decode_puid(meta, answered),
+        row=row,
+        truths=truths,
+        reward=_decode_number("reward", message.get("reward")),
+        rows=_decode_rows(request, limits) if carries else None,
+        is_array=isinstance(data, dict) and "tensor" not in data and "ndarray" in data,
+        metrics=_decode_metrics(meta),
+        path=_decode_meta(meta, "requestPath", dict),
+    )
+
+
+def encode_learned(
+    feedback: Feedback, totals: Totals, threshold: float, learned: Learned
+) -> dict[str, Any]:
+    """Answer feedback: no data, and among the metrics what feedback has told so far."""
+    payload: dict[str, Any] = {"ndarray": []} if feedback.is_array else {"tensor": {"shape": [0]}}
+    known = [gauge(key, value) for key, value in learned.gauges().items()]
+    gauges = [*feedback.metrics, *encode_gauges(totals, threshold), *known]
+    meta: dict[str, Any] = {"metrics": gauges, "puid": feedback.puid}
+    if feedback.path:
+        meta["requestPath"] = feedback.path
+    return {"data": payload, "meta": meta}
+
+
+def _decode_fields(value: Any, name: str, fields: tuple[str, ...]) -> dict[str, Any]:
+    if value is None or value == []:
+        return {}
+    if not isinstance(value, dict):
+        raise BadInput(f"Invalid JSON: {name} is not an object, as in {EXAMPLE}")
+    for field in value:
+        if field not in fields:
+            hint = nearest(field, fields) or f"; it has {', '.join(fields)}"
+            raise BadInput(f"Invalid JSON: {name} has no field {field[:40]!r}{hint}")
+    return value
+
+
+def _decode_puid(meta: dict[str, Any], answered: dict[str, Any]) -> str:
+    puids = []
+    for name, value in (("response", answered.get("puid")), ("request", meta.get("puid"))):
+        if value is not None and not isinstance(value, str):
+            raise BadInput(f"Invalid JSON: {name}.meta.puid is not a string")
+        if value:
+            puids.append(value)
+    if len(set(puids)) > 1:
+        raise BadInput(
+            f"response.meta.puid is {puids[0][:50]!r} and request.meta.puid is {puids[1][:50]!r}; "
+            "feedback is about one prediction"
+        )
+    return puids[0] if puids else ""
+
+
+def _decode_row(meta: dict[str, Any], limits: Limits) -> int | None:
+    row = _decode_meta(meta, "tags", dict).get("row")
+    if row is None:
+        return None
+    if isinstance(row, bool) or not isinstance(row, (int, float)) or row != row // 1 or row < 0:
+        raise BadInput(
+            f"request.meta.tags.row is {str(row)[:40]!r}; it is the number of a row, from 0"
+        )
+    if row >= limits.rows:
+        raise BadInput(
+            f"request.meta.tags.row is {str(row)[:40]}; a prediction has at most "
+            f"{limits.rows:,} rows, counted from 0"
+        )
+    return int(row)
+
+
+def _decode_number(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    try:
+        if isinstance(value, bool) or not may_spell_numbers(str(value)):
+            raise ValueError
+        number = float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadInput(f"Invalid JSON: {name} is {str(value)[:40]!r}, not a number") from error
+    if not math.isfinite(number) or abs(number) > _LARGEST:
+        raise BadInput(f"Invalid JSON: {name} is {str(value)[:40]}, not a finite 32-bit number")
+    return number
+
+
+def _decode_metrics(meta: dict[str, Any]) -> tuple[Any, ...]:
+    """Return the request's metrics, sound ones: the answer, a message of Seldon's, repeats them."""
+    metrics = _decode_meta(meta, "metrics", list)
+    for i, metric in enumerate(metrics):
+        name = f"request.meta.metrics[{i}]"
+        if not isinstance(metric, dict):
+            raise BadInput(f"Invalid JSON: {name} is not an object with key, type and value")
+        _decode_fields(metric, name, _METRIC_FIELDS)
+        if not isinstance(metric.get("key"), str | None):
+            raise BadInput(f"Invalid JSON: {name}.key is not a string")
+        kind = metric.get("type")
+        if kind not in (None, *_METRIC_TYPES, *range(len(_METRIC_TYPES))):
+            known = ", ".join(_METRIC_TYPES)
+            raise BadInput(f"Invalid JSON: {name}.type is {str(kind)[:40]!r}, none of {known}")
+        _decode_number(f"{name}.value", metric.get("value"))
+        tags = metric.get("tags") or {}
+        if not isinstance(tags, dict) or not all(isinstance(tag, str) for tag in tags.values()):
+            raise BadInput(f"Invalid JSON: {name}.tags is not an object of strings")
+    return tuple(metrics)
+
+
+def _decode_rows(request: dict[str, Any], limits: Limits) -> Rows:
+    try:
+        return decode_message(request, limits).rows
+    except (BadInput, TooLarge) as error:
+        raise type(error)(f"the request that the feedback carries: {error}") from error
+
+
+def _decode_meta(meta: dict[str, Any], name: str, kind: type) -> Any:
+    value = meta.get(name)
+    if not isinstance(value, kind | None):
+        word = "a list" if kind is list else "an object"
+        raise BadInput(f"Invalid JSON: request.meta.{name} is not {word}")
+    return value or kind()
+
+
+def _decode_truths(truth: dict[str, Any], limits: Limits) -> tuple[int, ...]:
+    """Read `data.ndarray`, (n,) or (n, 1), or a tensor of such a shape."""
+    for field in ("binData", "strData", "jsonData"):
+        if truth.get(field) is not None:
+            raise BadInput(f"truth.{field} is not read here; send {EXAMPLE}")
+    data = _decode_fields(truth.get("data"), "truth.data", _DATA_FIELDS)
+    values = _decode_tensor(data["tensor"]) if "tensor" in data else data.get("ndarray")
+    if values is None and data.keys() <= {"names", "ndarray"}:
+        return ()
+    if not isinstance(values, list):
+        raise BadInput(f"truth is a list with 0 or 1 for each row, as in {EXAMPLE}")
+    if len(values) > limits.rows:
+        raise TooLarge(f"{count(len(values), 'truth')} in one message; at most {limits.rows:,}")
+    return tuple(_decode_truth(i, value) for i, value in enumerate(values))
+
+
+def _decode_tensor(tensor: Any) -> Any:
+    if not isinstance(tensor, dict) or not isinstance(values := tensor.get("values", []), list):
+        raise BadInput("truth.data.tensor is an object with shape and values")
+    shape = tensor.get("shape", [len(values)])
+    fits = ([len(values)], [-1], [len(values), 1], [-1, 1])
+    if shape not in fits:
+        raise BadInput(
+            f"truth.data.tensor has the shape {str(shape)[:40]}; "
+            f"its {count(len(values), 'value')} are of the shape [{len(values)}]"
+        )
+    return values
+
+
+def _decode_truth(i: int, value: Any) -> int:
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    try:
+        number = float(value) if may_spell_numbers(str(value)) else math.nan
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if number == -1:
+        raise BadInput(
+            f"truth {i} is -1; send 1 for an outlier and 0 for an inlier (scikit-learn's -1 and 1)"
+        )
+    if number not in (0, 1):
+        raise BadInput(
+            f"truth {i} is {str(value)[:40]}; send 1 for an outlier and 0 for an inlier; "
+            "to judge one row only, name it in request.meta.tags.row"
+        )
+    return int(number)

@@ -1,0 +1,310 @@
+"""Seldon Core v1's messages: pure functions from JSON values to rows and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from ...errors import BadInput, count
+from ...rows import Floats, Limits, Rows, Verdict
+from ...state.counts import Totals
+
+EXAMPLE = '{"data": {"ndarray": [[1, 2]]}}'
+
+_PAYLOADS = ("data", "jsonData", "strData", "binData")
+_META = {"puid": str, "tags": dict, "metrics": list, "requestPath": dict}
+
+
+@dataclass(slots=True)
+class Message:
+    """A Seldon message: its rows, and what its answer repeats."""
+
+    rows: Rows
+    ndarray: Any
+    """`data.ndarray` as it was sent; None where the rows came in another form."""
+    meta: dict[str, Any]
+
+    @property
+    def puid(self) -> str:
+        """The id of the prediction; empty when none was sent."""
+        return self.meta.get("puid") or ""
+
+    def named(
+        self, new_puid: Callable[[], str], unit: Mapping[str, str] = MappingProxyType({})
+    ) -> Message:
+        """Return the message with its meta named."""
+        meta = name_meta(self.meta, new_puid, unit)
+        return self if meta is self.meta else Message(self.rows, self.ndarray, meta)
+
+
+def name_meta(
+    meta: dict[str, Any], new_puid: Callable[[], str], unit: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return a meta with the id that it came with, else a new one.
+
+    `unit`, this service's name and image, joins the units that the message came by.
+    """
+    if not meta.get("puid"):
+        meta = {**meta, "puid": new_puid()}
+    if unit:
+        meta = {**meta, "requestPath": {**unit, **(meta.get("requestPath") or {})}}
+    return meta
+
+
+def decode_message(body: Any, limits: Limits | None = None) -> Message:
+    """Read a message with `data.tensor`, `data.ndarray` or `jsonData`; the first of these counts.
+
+    Raises:
+        BadInput: not such a message; the text says what to send instead.
+        TooLarge: more rows or columns than `limits`.
+    """
+    meta = _decode_meta(_object(body).get("meta"))
+    data = body.get("data")
+    if isinstance(data, dict):
+        return _decode_data(data, meta, limits)
+    if data is None and body.get("jsonData") is not None:
+        rows = Rows.parse(body["jsonData"], (), limits)
+        return Message(rows, None, meta)
+    raise BadInput(_no_data(body))
+
+
+def decode_echo(body: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a message that is only passed on: its payload, whatever that is, and its meta."""
+    payload = {key: body[key] for key in _PAYLOADS if _object(body).get(key) is not None}
+    if not payload:
+        raise BadInput(f"no data; send {EXAMPLE}")
+    return payload, _decode_meta(body.get("meta"))
+
+
+def encode_labels(
+    message: Message,
+    verdict: Verdict,
+    totals: Totals,
+    tags: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Answer with 1 for each outlier and 0 for each inlier, in the form that was sent."""
+    labels = verdict.labels if len(verdict) > 1 else [verdict.outliers]
+    data: dict[str, Any] = {"names": []}
+    if message.ndarray is not None:
+        data["ndarray"] = labels
+    else:
+        data["tensor"] = {"shape": [len(labels)], "values": labels}
+    return {"data": data, "meta": _encode_meta(message, verdict, totals, tags)}
+
+
+def encode_rows(
+    message: Message,
+    verdict: Verdict,
+    totals: Totals,
+    tags: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Answer with the rows and names, and the labels among the tags.
+
+    An ndarray comes back as it was sent; else the rows are a tensor of numbers, of its true shape.
+    """
+    data: dict[str, Any] = {"names": list(message.rows.names)}
+    if message.ndarray is not None:
+        data["ndarray"] = message.ndarray
+    else:
+        values = message.rows.values
+        data["tensor"] = {"shape": list(values.shape), "values": values.ravel()}
+    return {
+        "data": data,
+        "meta": _encode_meta(
+            message, verdict, totals, {"outlier-predictions": verdict.labels, **tags}
+        ),
+    }
+
+
+def encode_echo(
+    payload: dict[str, Any], meta: dict[str, Any], totals: Totals, threshold: float
+) -> dict[str, Any]:
+    """Pass a message on as it came, with the counts so far; none of its rows is scored."""
+    return {**payload, "meta": _merge_meta(meta, encode_gauges(totals, threshold), {})}
+
+
+def score_tags(verdict: Verdict) -> dict[str, Any]:
+    """Return the tags of `?scores=1`: the exact score of each row, and the threshold."""
+    return {"anomaly-scores": verdict.scores, "threshold": verdict.threshold}
+
+
+def explain_tags(outliers: Sequence[int], rows: Rows, shares: Floats, most: int) -> dict[str, Any]:
+    """Return the tag of `?explain=K`: what isolated each outlier most, in at most K features.
+
+    `outliers` are their numbers in the request, `rows` their values, `shares` the scorer's
+    contributions, (n_outliers, n_features) in steps: the most negative isolated a row most.
+    """
+    order = np.argsort(shares, axis=1, kind="stable")[:, :most].tolist()
+    return {
+        "explanations": [
+            {
+                "row": outlier,
+                "features": [
+                    {"name": rows.names[j], "contribution": share[j], "value": values[j]}
+                    for j in chosen
+                ],
+            }
+            for outlier, chosen, share, values in zip(
+                outliers, order, shares, rows.values, strict=True
+            )
+        ]
+    }
+
+
+def encode_health(totals: Totals, threshold: float) -> dict[str, Any]:
+    """Answer a health check with the counts so far."""
+    return {"strData": "healthy", "meta": {"metrics": encode_gauges(totals, threshold)}}
+
+
+def encode_metadata(name: str, version: str, features: tuple[str, ...]) -> dict[str, Any]:
+    """Describe the model as Seldon's /metadata does."""
+    row = {"messagetype": "ndarray", "schema": {"names": list(features), "shape": [len(features)]}}
+    label = {"messagetype": "ndarray", "schema": {"shape": [1]}}
+    return {
+        "custom": {},
+        "inputs": [row],
+        "name": name,
+        "outputs": [label],
+        "platform": "isoserve",
+        "versions": [version],
+    }
+
+
+def encode_error(text: str, status: int) -> dict[str, Any]:
+    """Tell a failure in Seldon's shape."""
+    reason = "MICROSERVICE_INTERNAL_ERROR" if status >= 500 else "MICROSERVICE_BAD_DATA"
+    return {"status": {"code": -1, "info": text, "reason": reason, "status": 1}}
+
+
+def encode_gauges(
+    totals: Totals, threshold: float, verdict: Verdict | None = None
+) -> list[dict[str, Any]]:
+    """Return Seldon's custom metrics; what is not defined yet is left out.
+
+    `is_outlier` and `anomaly_score` are means over the rows of `verdict`.
+    """
+    gauges = []
+    if verdict is not None:
+        gauges.append(gauge("is_outlier", verdict.outliers / len(verdict)))
+        gauges.append(gauge("anomaly_score", verdict.mean_score))
+    gauges.append(gauge("nb_outliers", totals.outliers))
+    if totals.samples:
+        gauges.append(gauge("fraction_outliers", totals.outliers / totals.samples))
+    gauges.append(gauge("observation", totals.samples))
+    gauges.append(gauge("threshold", threshold))
+    return gauges
+
+
+def gauge(key: str, value: float) -> dict[str, Any]:
+    """Return one custom metric of Seldon's."""
+    return {"key": key, "type": "GAUGE", "value": value}
+
+
+def _object(body: Any) -> dict[str, Any]:
+    if not isinstance(body, dict):
+        raise BadInput(f"a Seldon message is a JSON object, as in {EXAMPLE}")
+    return body
+
+
+def _decode_data(data: dict[str, Any], meta: dict[str, Any], limits: Limits | None) -> Message:
+    names = _decode_names(data.get("names"))
+    if "tensor" in data:
+        rows = _decode_tensor(data["tensor"], names, limits)
+        return Message(rows, None, meta)
+    if "ndarray" in data:
+        rows = Rows.parse(data["ndarray"], names, limits)
+        return Message(rows, data["ndarray"], meta)
+    if "tftensor" in data:
+        raise BadInput(f"data.tftensor is not served here; send {EXAMPLE}")
+    raise BadInput(f"data holds neither ndarray nor tensor; send {EXAMPLE}")
+
+
+def _decode_meta(meta: Any) -> dict[str, Any]:
+    if meta is None:
+        return {}
+    if not isinstance(meta, dict):
+        raise BadInput("meta is not an object")
+    for key, kind in _META.items():
+        if meta.get(key) is not None and not isinstance(meta[key], kind):
+            word = {str: "a string", dict: "an object", list: "a list"}[kind]
+            raise BadInput(f"meta.{key} is not {word}")
+        if kind is not str and meta.get(key) and not _is_finite(meta[key]):
+            raise BadInput(f"meta.{key} holds NaN, which is no number")
+    return meta
+
+
+def _is_finite(value: Any) -> bool:
+    """Return whether no number in a JSON value is NaN: it is given back, and JSON has none."""
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _decode_names(names: Any) -> tuple[str, ...]:
+    if names is None:
+        return ()
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise BadInput("data.names is not a list of strings")
+    return tuple(names)
+
+
+def _decode_tensor(tensor: Any, names: tuple[str, ...], limits: Limits | None) -> Rows:
+    if not isinstance(tensor, dict) or not {"shape", "values"} <= tensor.keys():
+        raise BadInput(
+            'data.tensor is an object with shape and values: {"shape": [1, 2], "values": [1, 2]}'
+        )
+    shape, values = tensor["shape"], tensor["values"]
+    if not isinstance(shape, list) or not all(type(n) is int and n >= -1 for n in shape):
+        raise BadInput("data.tensor.shape is not a list of whole numbers")
+    if len(shape) != 2:
+        dimensions = count(len(shape), "dimension")
+        raise BadInput(f"data.tensor.shape has {dimensions}; rows have 2, as in [1, 2]")
+    if not isinstance(values, list):
+        raise BadInput("data.tensor.values is not a list")
+    n_rows, n_columns = _open_sides(len(values), *shape)
+    if n_rows * n_columns != len(values) or min(n_rows, n_columns) < 0:
+        sizes = f"[{n_rows}, {n_columns}]"
+        raise BadInput(f"data.tensor has {count(len(values), 'value')} for the shape {sizes}")
+    return Rows.fold(values, n_rows, n_columns, names, limits)
+
+
+def _open_sides(n_values: int, n_rows: int, n_columns: int) -> tuple[int, int]:
+    """Return the two sides of a shape, of which one may be -1: as long as it must be."""
+    if n_columns == -1 and n_rows > 0:
+        n_columns = n_values // n_rows
+    if n_rows == -1 and n_columns > 0:
+        n_rows = n_values // n_columns
+    return n_rows, n_columns
+
+
+def _no_data(body: dict[str, Any]) -> str:
+    if body.get("data") is not None:
+        return f"data is not an object; send {EXAMPLE}"
+    sent = [key for key in _PAYLOADS if body.get(key) is not None]
+    return f"{sent[0]} is not served here; send {EXAMPLE}" if sent else f"no data; send {EXAMPLE}"
+
+
+def _encode_meta(
+    message: Message, verdict: Verdict, totals: Totals, tags: Mapping[str, Any]
+) -> dict[str, Any]:
+    return _merge_meta(message.meta, encode_gauges(totals, verdict.threshold, verdict), tags)
+
+
+def _merge_meta(
+    sent: dict[str, Any], gauges: list[dict[str, Any]], tags: Mapping[str, Any]
+) -> dict[str, Any]:
+    meta: dict[str, Any] = {"metrics": [*(sent.get("metrics") or []), *gauges]}
+    if puid := sent.get("puid"):
+        meta["puid"] = puid
+    if units := sent.get("requestPath"):
+        meta["requestPath"] = units
+    if tags or sent.get("tags"):
+        meta["tags"] = {**(sent.get("tags") or {}), **tags}
+    return meta

@@ -1,0 +1,94 @@
+"""What an operator changed while the service ran: a row for each change, and the chosen threshold.
+
+Both are files in the state folder that only their owner reads. `audit.jsonl` grows by one line of
+JSON a change, which is on the disk before the change is made. `threshold.json` says which threshold
+was chosen, and what the choice overrode: the model file and the setting. It holds while both are
+the same, also after a restart.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..errors import Unavailable
+
+AUDIT_NAME = "audit.jsonl"
+CHOICE_NAME = "threshold.json"
+
+
+class Ledger:
+    """The two files in a state folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._audit, self._choice = folder / AUDIT_NAME, folder / CHOICE_NAME
+
+    def write(self, who: str, what: str, old: Any, new: Any) -> None:
+        """Write a row, and see it onto the disk.
+
+        Raises:
+            Unavailable: it cannot be written; the change must not be made.
+        """
+        when = datetime.now(UTC).isoformat(timespec="milliseconds")
+        row = {"when": when, "who": who, "what": what, "old": old, "new": new}
+        try:
+            _append(self._audit, json.dumps(row).encode() + b"\n")
+        except OSError as error:
+            raise Unavailable(
+                f"{self._audit} cannot be written ({error.strerror}), so nothing was changed"
+            ) from error
+
+    def choose(self, threshold: float | None, sha256: str, setting: float) -> None:
+        """Keep the choice of a threshold over `setting`, for the model file `sha256`; None: forget.
+
+        Raises:
+            Unavailable: it cannot be written.
+        """
+        try:
+            if threshold is None:
+                self._choice.unlink(missing_ok=True)
+                return
+            choice = {"threshold": threshold, "sha256": sha256, "setting": setting}
+            unfinished = self._choice.with_suffix(".new")
+            unfinished.unlink(missing_ok=True)
+            _append(unfinished, json.dumps(choice).encode())
+            unfinished.rename(self._choice)
+        except OSError as error:
+            raise Unavailable(
+                f"{self._choice} cannot be written ({error.strerror}), so nothing was changed"
+            ) from error
+
+    def chosen(self, sha256: str, setting: float) -> tuple[float | None, str]:
+        """Return the threshold that was chosen, or None and why an earlier choice is void.
+
+        The reason is empty where nothing was ever chosen.
+        """
+        try:
+            choice = json.loads(self._choice.read_bytes())
+            threshold = float(choice["threshold"])
+            former = choice["sha256"], choice["setting"]
+        except FileNotFoundError:
+            return None, ""
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return None, f"{self._choice} is damaged ({type(error).__name__})"
+        if former[0] != sha256:
+            return None, f"it was chosen for the model {str(former[0])[:12]}"
+        if former[1] != setting:
+            return None, f"it was chosen over the setting {former[1]}, which is {setting} now"
+        return threshold, ""
+
+
+def _append(path: Path, data: bytes) -> None:
+    """Add bytes to a file of the owner's, whole or not at all, and see them onto the disk."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        before = os.fstat(file).st_size
+        if os.write(file, data) != len(data):
+            os.ftruncate(file, before)
+            raise OSError(None, "the disk is full")
+        os.fsync(file)
+    finally:
+        os.close(file)

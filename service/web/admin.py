@@ -1,0 +1,117 @@
+"""The routes that change what is served. Without a token in the settings there are none of them.
+
+Answers are those of the Open Inference Protocol: JSON, and `{"error": "..."}` with 4xx or 503.
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+import re
+from hashlib import sha256
+from typing import Any
+
+from flask import Blueprint, Response, request
+
+from ..errors import BadInput, BadModel, Conflict, NotFound, Refusal, Unauthorized
+from ..protocols.codec import NOT_JSON, decode_json
+from ..serving.reload import Change, Swap
+from .handlers import receive
+from .routes import json_response
+
+_MOST_BYTES, _MOST_DEPTH = 2**16, 8
+
+_ADDRESSES = re.compile(r"[0-9A-Fa-f:., ]{1,100}")
+
+MODEL = "/v2/repository/models/<name>"
+
+
+def create_admin(swap: Swap, model_name: str, token: str) -> Blueprint:
+    """Return the admin routes, for whoever sends `Authorization: Bearer` and the token."""
+    routes = Blueprint("admin", __name__)
+    wanted = _digest(f"Bearer {token}")
+
+    @routes.before_request
+    def let_in() -> None:
+        sent = request.headers.get("Authorization", "")
+        if not hmac.compare_digest(_digest(sent), wanted):
+            raise Unauthorized("this takes the header Authorization: Bearer and the admin token")
+        name = (request.view_args or {})["name"]
+        if name != model_name:
+            raise NotFound(f"there is no model {name[:100]!r}; this one is {model_name!r}")
+
+    @routes.errorhandler(Refusal)
+    def refuse(refusal: Refusal) -> Response:
+        response = json_response({"error": str(refusal)}, refusal.status)
+        if isinstance(refusal, Unauthorized):
+            response.headers["WWW-Authenticate"] = "Bearer"
+        return response
+
+    @routes.errorhandler(BadModel)
+    def refuse_model(error: BadModel) -> Response:
+        refusal = Conflict if error.reason == "features" else BadInput
+        return refuse(refusal(f"{error}; version {swap.serving.model.version} is served on"))
+
+    @routes.post(f"{MODEL}/load")
+    def load(name: str) -> Response:
+        if _sent().get("parameters"):
+            raise BadInput("load takes no parameters: it reads the file that ISOSERVE_MODEL names")
+        return json_response(_told(name, swap.load(_who())))
+
+    @routes.post(f"{MODEL}/threshold")
+    def set_threshold(name: str) -> Response:
+        sent = _sent()
+        threshold = sent.get("threshold", "")
+        if threshold is not None and not _is_number(threshold):
+            raise BadInput('send {"threshold": -0.05}, or null for that of ISOSERVE_THRESHOLD')
+        chosen = None if threshold is None else float(threshold)
+        return json_response(_told(name, swap.set_threshold(chosen, _who())))
+
+    @routes.post(f"{MODEL}/unload")
+    def unload(name: str) -> Response:
+        raise Conflict(
+            f"isoserve serves one model, and does not unload {name!r}; load another, or stop it"
+        )
+
+    return routes
+
+
+def _sent() -> dict[str, Any]:
+    """Return the object that came as JSON, whatever its type is said to be; nothing is {}."""
+    body = receive(lambda: request.stream.read(_MOST_BYTES + 1), 0, _MOST_BYTES)
+
+    def decode(value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise BadInput("the body is not a JSON object")
+        return value
+
+    return decode_json(body, decode, _MOST_DEPTH, NOT_JSON) if body.strip() else {}
+
+
+def _told(name: str, change: Change) -> dict[str, Any]:
+    old, new = change.old, change.new
+    return {
+        "model_name": name,
+        "model_version": new.model.version,
+        "threshold": new.threshold,
+        "changed": new is not old,
+        "former": {"model_version": old.model.version, "threshold": old.threshold},
+    }
+
+
+def _who() -> str:
+    """Name the address that called, whom a proxy says that it called for, and the request."""
+    said = request.headers.get("X-Forwarded-For", "")
+    caller = request.remote_addr or "unknown"
+    if _ADDRESSES.fullmatch(said):
+        caller += f" for {said} as it says"
+    return f"{caller}, request {request.environ['isoserve.request_id']}"
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e300 and not math.isnan(value)
+
+
+def _digest(text: str) -> bytes:
+    """Return what is compared: of one length, whatever was sent."""
+    return sha256(text.encode()).digest()

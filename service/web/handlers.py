@@ -1,0 +1,251 @@
+"""Each protocol's way from the bytes that came to the bytes that go: decode, decide, encode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+import numpy as np
+
+from ..components import Desk, Detector
+from ..errors import BadInput, Refusal, TooLarge, count
+from ..protocols import mlflow, open_inference
+from ..protocols.codec import JSON, render_json, unpack
+from ..protocols.seldon import messages as seldon_v1
+from ..protocols.seldon.envelope import read_json
+from ..protocols.seldon.feedback import decode_feedback, encode_learned
+from ..rows import Limits, Rows, Verdict
+from ..serving.feedback import Judge
+from ..state.counts import Totals
+from .admission import NUMBER, SHORT, Gate, estimate_rows
+
+BYTES = "application/octet-stream"
+MODEL_VERSION = "X-Model-Version"
+
+MOST_EXPLAINED = 10_000
+"""Features that one answer may name, of all its outliers."""
+
+MOST_CONTRIBUTIONS = 1_000_000
+"""Contributions in one answer, rows times features: some 20 MB of JSON."""
+
+# The bytes of a number, by the end of its type's name; the smallest first.
+_SIZES = {b'T8"': 1, b'BOOL"': 1, b'16"': 2, b'32"': 4, b'64"': 8}
+
+_OPEN = nullcontext()
+
+Encoder = Callable[[seldon_v1.Message, Verdict, Totals, dict[str, Any]], dict[str, Any]]
+
+
+@dataclass(slots=True)
+class Answer:
+    """What goes back over HTTP, whatever the protocol."""
+
+    status: int
+    body: bytes
+    content_type: str = JSON
+    version: str = ""
+    """That of the model which made this answer, where one did."""
+    retry_after: int | None = None
+    """Seconds after which the same request may succeed."""
+    json_length: int | None = None
+    """How many bytes of the body are JSON, where the rest is not."""
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """Return the headers that depend on the answer."""
+        headers = [("Content-Type", self.content_type)]
+        if self.version:
+            headers.append((MODEL_VERSION, self.version))
+        if self.json_length is not None:
+            headers.append((open_inference.JSON_LENGTH, str(self.json_length)))
+        if self.retry_after is not None:
+            headers.append(("Retry-After", str(self.retry_after)))
+        if self.status == HTTPStatus.UNAUTHORIZED:
+            headers.append(("WWW-Authenticate", "Bearer"))
+        headers.append(("Content-Length", str(len(self.body))))
+        return headers
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a Seldon answer is to hold."""
+
+    encode: Encoder = seldon_v1.encode_labels
+    scores: bool = False
+    explain: int = 0
+    """How many features to name for each outlier."""
+
+
+LABELS = Wanted()
+
+
+@dataclass(frozen=True)
+class Roads:
+    """All roads lead to the desk. For a request that cannot be answered they raise a `Refusal`."""
+
+    desk: Desk
+    limits: Limits
+    new_puid: Callable[[], str]
+    """Names a prediction that came without a name."""
+    judge: Judge
+    gate: Gate
+    model_name: str = "isoserve"
+    unit: Mapping[str, str] = field(default_factory=dict)
+    """This unit of a Seldon graph, name to image, for `meta.requestPath`; empty outside of one."""
+    show_metrics: bool = True
+    """Whether Seldon's answers carry `meta.metrics`."""
+
+    def seldon(
+        self, body: bytes, content_type: str = JSON, query: str = "", wanted: Wanted = LABELS
+    ) -> Answer:
+        """Answer a Seldon message in its own form, whichever way it came."""
+        with self.let_in(body or query.encode()):
+            decode = partial(seldon_v1.decode_message, limits=self.limits)
+            message = read_json(content_type, query, body, decode, self.limits.depth)
+            message = message.named(self.new_puid, self.unit)
+            detector = self.desk.detector
+            if wanted.explain:
+                _check_explained(len(message.rows), wanted.explain, detector)
+            verdict, totals = self.desk.predict(message.rows, message.puid, detector)
+            tags = seldon_v1.score_tags(verdict) if wanted.scores else {}
+            if wanted.explain:
+                tags |= _explain(detector, message.rows, verdict, wanted.explain)
+            answer = wanted.encode(message, verdict, totals, tags)
+            return self._seldon_answer(answer, verdict.version)
+
+    def seldon_echo(self, body: bytes, content_type: str, query: str) -> Answer:
+        """Pass a Seldon message on; none of its rows is scored or counted."""
+        with self.let_in(body or query.encode()):
+            decode, depth = seldon_v1.decode_echo, self.limits.depth
+            payload, meta = read_json(content_type, query, body, decode, depth)
+            meta = seldon_v1.name_meta(meta, self.new_puid, self.unit)
+            totals, threshold = self.desk.counts.totals(), self.desk.detector.threshold
+            return self._seldon_answer(seldon_v1.encode_echo(payload, meta, totals, threshold))
+
+    def seldon_feedback(self, body: bytes, content_type: str, query: str) -> Answer:
+        """Answer a Feedback of Seldon's, whichever way it came."""
+        with self.let_in(body or query.encode()):
+            decode = partial(decode_feedback, limits=self.limits)
+            depth = self.limits.depth + 1  # there are whole messages in it
+            feedback = read_json(content_type, query, body, decode, depth)
+            feedback = feedback.named(self.new_puid, self.unit)
+            learned = self.judge.take(feedback)
+        totals, threshold = self.desk.counts.totals(), self.desk.detector.threshold
+        return self._seldon_answer(encode_learned(feedback, totals, threshold, learned))
+
+    def open_inference(self, body: bytes, encoding: str, json_length: str | None) -> Answer:
+        """Answer an inference request; the two texts are headers of it."""
+        body = unpack(body, encoding, self.limits.body_bytes)
+        number = _number_bytes(body) if json_length else NUMBER
+        with self.let_in(body, number):
+            request = open_inference.decode_request(body, json_length, self.limits)
+            request = request.named(self.new_puid)
+            detector = self.desk.detector
+            rows, with_samples = request.arranged(detector.arrange), request.wants("score_samples")
+            if explains := request.wants(open_inference.CONTRIBUTIONS):
+                _check_contributions(rows)
+            verdict, _ = self.desk.predict(rows, request.id, detector, with_samples)
+            shares = detector.explain(rows) if explains else None
+            answer, length = open_inference.encode_answer(request, self.model_name, verdict, shares)
+        kind = JSON if length is None else BYTES
+        return Answer(200, answer, kind, verdict.version, json_length=length)
+
+    def invocations(
+        self, body: bytes, content_type: str, encoding: str = "", with_scores: bool = False
+    ) -> Answer:
+        """Answer a table as MLflow's scoring server does."""
+        body = unpack(body, encoding, self.limits.body_bytes)
+        with self.let_in(body):
+            rows = mlflow.decode_request(body, content_type, self.limits)
+            verdict, _ = self.desk.predict(rows, self.new_puid())
+            answer = mlflow.encode_answer(verdict, with_scores)
+        return Answer(200, answer, version=verdict.version)
+
+    def let_in(self, body: bytes, number: int = NUMBER) -> AbstractContextManager[None]:
+        """Let the rows of a body in, if the worker has not too many in work.
+
+        `number` is how many bytes a number of the body takes.
+        """
+        if len(body) <= SHORT:
+            return _OPEN
+        columns = len(self.desk.detector.model.features)
+        return self.gate.let_in(estimate_rows(body, columns, number))
+
+    def _seldon_answer(self, answer: dict[str, Any], version: str = "") -> Answer:
+        if not self.show_metrics:
+            del answer["meta"]["metrics"]
+        return Answer(200, render_json(answer), version=version)
+
+
+def _number_bytes(body: bytes) -> int:
+    """Return how many bytes a number of a binary body takes at least, as its first types say.
+
+    >>> _number_bytes(b'{"inputs":[{"datatype":"FP64"},{"datatype":"INT8"}]}')
+    1
+    """
+    start = body[:4096]
+    return next((size for mark, size in _SIZES.items() if mark in start), 4)
+
+
+def _check_explained(rows: int, most: int, detector: Detector) -> None:
+    """Refuse before it is counted what could be answered with hundreds of megabytes."""
+    named = rows * min(most, len(detector.model.features))
+    if named > MOST_EXPLAINED:
+        raise TooLarge(
+            f"explain={most} of {count(rows, 'row')} may name {named:,} features; at most "
+            f"{MOST_EXPLAINED:,}: send fewer rows, or ask for fewer features"
+        )
+
+
+def _check_contributions(rows: Rows) -> None:
+    """Refuse before it is counted what could be answered with gigabytes."""
+    n_rows, width = rows.values.shape
+    if n_rows * width > MOST_CONTRIBUTIONS:
+        raise TooLarge(
+            f"contributions of {count(n_rows, 'row')} and {count(width, 'feature')} are "
+            f"{n_rows * width:,} numbers; at most {MOST_CONTRIBUTIONS:,}: send fewer rows"
+        )
+
+
+def _explain(detector: Detector, rows: Rows, verdict: Verdict, most: int) -> dict[str, Any]:
+    outliers = np.flatnonzero(verdict.labels)
+    chosen = detector.arrange(rows).at(outliers)
+    return seldon_v1.explain_tags(outliers.tolist(), chosen, detector.explain(chosen), most)
+
+
+def encode_error(path: str, text: str, status: int) -> bytes:
+    """Tell a failure in the shape of the protocol that `path` belongs to."""
+    if path == "/v2" or path.startswith("/v2/"):
+        return render_json(open_inference.encode_error(text, status))
+    if path in mlflow.PATHS:
+        return render_json(mlflow.encode_error(text, status))
+    return render_json(seldon_v1.encode_error(text, status))
+
+
+def receive(read: Callable[[], bytes], announced: int, most: int) -> bytes:
+    """Return a request's body, all of the bytes that were announced and not more than `most`.
+
+    Raises:
+        BadInput: it ends early, or is no proper HTTP body.
+        TooLarge: it is larger than `most`.
+    """
+    try:
+        body = read()
+    except Refusal:
+        raise
+    except Exception as error:  # the server's own, for chunks that are none
+        raise BadInput(f"the body cannot be read: {error}") from error
+    if len(body) > most:
+        raise body_too_large(most)
+    if len(body) < announced:
+        raise BadInput(f"the body ends early: {len(body)} of {announced} bytes came")
+    return body
+
+
+def body_too_large(most: int) -> TooLarge:
+    """Say that a body is over the limit."""
+    return TooLarge(f"the body is larger than {most:,} bytes; send fewer rows at a time")

@@ -1,0 +1,71 @@
+"""Let atheris loose on the parser or the model loader.
+
+    python -m tests.stress.fuzz parser FOLDER [...]
+
+Exit code 77: there is no atheris here, which has wheels for Linux on x86-64 only.
+"""
+
+import contextlib
+import logging
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+try:
+    import atheris
+except ImportError:
+    sys.exit(77)
+
+with atheris.instrument_imports(include=["service"]):
+    from service.errors import BadModel, Refusal
+    from service.model.file import load_model
+    from service.protocols.codec import decode_json, unpack
+    from service.protocols.mlflow import decode_request as decode_table
+    from service.protocols.open_inference import decode_request
+    from service.protocols.seldon.envelope import read_json
+    from service.protocols.seldon.feedback import decode_feedback
+    from service.protocols.seldon.messages import decode_echo, decode_message
+    from service.rows import Limits
+
+LIMITS = Limits(rows=1000, columns=64)
+PATH = Path(tempfile.mkdtemp()) / "model.pickle"
+
+
+ROADS = (
+    lambda data: decode_json(data, lambda value: decode_message(value, LIMITS), LIMITS.depth),
+    lambda data: decode_json(data, lambda value: decode_feedback(value, LIMITS), LIMITS.depth),
+    lambda data: read_json("multipart/form-data; boundary=-", "", data, decode_echo),
+    lambda data: read_json("application/x-www-form-urlencoded", "", data, decode_echo),
+    lambda data: read_json("", data.decode("latin-1"), b"", decode_echo),
+    lambda data: decode_request(data, None, LIMITS),
+    lambda data: decode_request(data, str(len(data) // 2), LIMITS),  # the rest is binary tensors
+    lambda data: decode_table(data, "application/json", LIMITS),
+    lambda data: decode_table(data, "text/csv", LIMITS),
+    lambda data: unpack(data, "gzip", 2**20),
+)
+"""Each way on which a body is read."""
+
+
+def parser(data):
+    """A body is read on every road, or refused in words."""
+    for read in ROADS:
+        try:
+            read(data)
+        except Refusal as refusal:
+            assert str(refusal).isprintable() or "\n" not in str(refusal)
+
+
+def loader(data):
+    """A model file is loaded, or refused in words."""
+    PATH.write_bytes(data)
+    with contextlib.suppress(BadModel):
+        load_model(PATH)
+
+
+if __name__ == "__main__":
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    target = {"parser": parser, "loader": loader}[sys.argv[1]]
+    atheris.Setup([sys.argv[0], *sys.argv[2:]], target)
+    atheris.Fuzz()

@@ -1,0 +1,265 @@
+"""Models swapped under load, for `make torture`.
+
+Two models of one table, A and B, whose scores for some rows are known. Clients ask without a pause
+and hold every answer to this: it is 200, it says which model made it, and its scores are that
+model's, bit for bit.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import pickle
+import random
+import signal
+import threading
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.ensemble import IsolationForest
+
+from tests.support import hostile
+from tests.support.callers import Caller, Crowd, Unanswered
+from tests.support.cards import make_card
+from tests.support.running import serving
+from tests.support.tally import Tally
+
+TOKEN = "a token for nothing but torture"
+CLIENTS = 8
+ROWS = np.random.default_rng(1).lognormal(size=(100, 2)).tolist()
+LATEST = 1.0
+"""Seconds within which every request is answered, whatever is swapped."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model file, its card, and the scores of ROWS."""
+
+    content: bytes
+    card: bytes
+    scores: list
+
+    @property
+    def version(self):
+        return hashlib.sha256(self.content).hexdigest()[:12]
+
+
+@functools.cache
+def make(seed):
+    """Return a model of one table; each seed gives another."""
+    table = np.random.default_rng(16).lognormal(size=(2000, 2))
+    forest = IsolationForest(n_estimators=50, random_state=seed).fit(table)
+    content = pickle.dumps(forest, protocol=5)
+    card = make_card(content, forest, table, n_golden=32, seed=seed)
+    scores = forest.decision_function(np.array(ROWS)).tolist()
+    return Known(content, card.to_json().encode(), scores)
+
+
+class Pair:
+    """Models A and B, and the place where one of them is served from."""
+
+    def __init__(self, folder):
+        self.path = folder / "model.pickle"
+        self.rows = ROWS
+        self.a, self.b = make(1), make(2)
+        self.known = {model.version: model for model in (self.a, self.b)}
+
+    def put(self, model):
+        """Put a model and its card in place as training does: the card last, each by renaming."""
+        for path, data in (
+            (self.path, model.content),
+            (self.path.with_suffix(".json"), model.card),
+        ):
+            part = path.with_suffix(".part")
+            part.write_bytes(data)
+            part.rename(path)
+
+    def put_alone(self, content):
+        """Put a file in place that has no card."""
+        self.path.with_suffix(".json").unlink(missing_ok=True)
+        part = self.path.with_suffix(".part")
+        part.write_bytes(content)
+        part.rename(self.path)
+
+
+class Asker(Caller):
+    """Asks for the scores of one to four rows, again and again."""
+
+    def __init__(self, port, pair, seed):
+        super().__init__(port)
+        self.pair, self.chance = pair, random.Random(seed)
+        self.broken = []
+        """When a connection broke."""
+        self.seen = []
+        """(sent, answered, version) of each answer."""
+        self.faults = []
+
+    def call(self):
+        """Ask about some rows; alternates between two ways in."""
+        start, size = self.chance.randrange(96), self.chance.choice((1, 1, 4))
+        rows = self.pair.rows[start : start + size]
+        path = "/predict" if size == 1 else "/predict?scores=1"
+        try:
+            reply = self.post(path, json.dumps({"data": {"ndarray": rows}}))
+        except Unanswered:
+            self.broken.append(time.perf_counter())
+            return
+        version = reply.headers["X-Model-Version"]
+        self.seen.append((reply.sent, reply.ended, version))
+        if reply.status != 200:
+            self.faults.append(f"{reply.status} {reply.body[:200]!r}")
+            return
+        meta = json.loads(reply.body)["meta"]
+        if size == 1:  # the mean of one score
+            scores = [g["value"] for g in meta["metrics"] if g["key"] == "anomaly_score"]
+        else:
+            scores = meta["tags"]["anomaly-scores"]
+        model = self.pair.known.get(version)
+        if model is None or scores != model.scores[start : start + size]:
+            self.faults.append(f"version {version} does not score {scores}")
+
+
+class Load(Crowd):
+    """Askers at work on a service, in a `with` block."""
+
+    def __init__(self, service, pair, clients=CLIENTS):
+        super().__init__(Asker(service.port, pair, seed) for seed in range(clients))
+
+    def judge(self, tally, may_break=False):
+        """Note every request into a tally."""
+        seen, faults, broken = self.all("seen"), self.all("faults"), self.all("broken")
+        for fault in faults:
+            tally.note("request", fault)
+        tally.tried += len(seen) - len(faults)
+        tally.held += len(seen) - len(faults)
+        tally.worst = max([tally.worst, *(answered - sent for sent, answered, _ in seen)])
+        if broken and not may_break:
+            tally.note("request", f"{len(broken)} connections broke")
+        tally.found["requests"] += len(seen)
+        if tally.worst > LATEST:
+            tally.faults.append(f"an answer took {tally.worst:.2f} s")
+
+    def judge_versions(self, tally, moment, version):
+        """Check that every request sent after `moment` was answered by one version."""
+        others = {v for sent, _, v in self.all("seen") if sent > moment and v != version}
+        if others:
+            tally.faults.append(f"after a swap to {version}, {others} answered")
+
+
+@contextlib.contextmanager
+def served(folder, pair, **settings):
+    """Serve model A of a pair; nothing of it is left."""
+    pair.put(pair.a)
+    chosen = {"admin_token": TOKEN, "log_level": "WARNING", "workers": 2} | settings
+    with serving(pair.path, folder / "service.log", **chosen) as service:
+        yield service
+
+
+def load(service):
+    """Ask for the model to be loaded; return the status and the answer."""
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    path = "/v2/repository/models/isoserve/load"
+    status, body = service.request("POST", path, b"", headers)
+    return status, json.loads(body)
+
+
+def failures(service):
+    """Return how many models were refused, by the service's own count."""
+    name = "isoserve_model_load_failures_total"
+    return sum(value for (sample, _), value in service.scrape().items() if sample == name)
+
+
+def torture_swaps(folder, swaps=20):
+    """A and B by turns under load: each load is answered when all workers have swapped."""
+    tally, pair = Tally("swaps under load"), Pair(folder)
+    with served(folder, pair, workers=4) as service, Load(service, pair) as crowd:
+        for number in range(swaps):
+            model = (pair.b, pair.a)[number % 2]
+            time.sleep(0.3)
+            pair.put(model)
+            status, answer = load(service)
+            moment = time.perf_counter()
+            right = status == 200 and answer["model_version"] == model.version and answer["changed"]
+            tally.note(f"swap {number}", "" if right else f"{status} {answer}", found="swaps")
+            time.sleep(0.3)
+            crowd.judge_versions(tally, moment, model.version)
+    crowd.judge(tally)
+    return tally
+
+
+def torture_flips(folder, flips=1000):
+    """The files change while they are loaded, on request and by the watch: all is A or B, whole."""
+    tally, pair = Tally("file flips while reloading"), Pair(folder)
+    done = threading.Event()
+
+    def flip():
+        chance = random.Random(1)
+        for number in range(flips):
+            pair.put((pair.b, pair.a)[number % 2])
+            time.sleep(chance.uniform(0.0, 0.06))
+        done.set()
+
+    with served(folder, pair, watch=1) as service, Load(service, pair, clients=4) as crowd:
+        writer = threading.Thread(target=flip)
+        writer.start()
+        while not done.is_set():
+            status, answer = load(service)
+            fault = "" if status == 200 else f"{status} {answer}"
+            changed = status == 200 and answer["changed"]
+            tally.note(
+                "load", fault, found="loads that swapped" if changed else "loads of the same"
+            )
+        writer.join()
+    tally.found["flips"] = flips
+    crowd.judge(tally)
+    return tally
+
+
+def torture_kills(folder, rounds=10):
+    """After a swap each worker is killed in turn; the ones that follow begin with the new model."""
+    tally, pair = Tally("kill -9 of each worker after a swap"), Pair(folder)
+    with served(folder, pair, workers=3) as service:
+        for number in range(rounds):
+            model = (pair.b, pair.a)[number % 2]
+            pair.put(model)
+            load(service)
+            moment = time.perf_counter()
+            with Load(service, pair, clients=4) as crowd:
+                for worker in service.workers():
+                    os.kill(worker, signal.SIGKILL)
+                    time.sleep(0.5)
+            tally.found["workers killed"] += 3
+            crowd.judge_versions(tally, moment, model.version)
+            crowd.judge(tally, may_break=True)
+            alive = len(crowd.all("seen")) > 0 and len(service.workers()) == 3
+            tally.note(f"round {number}", "" if alive else "the service did not come back")
+    return tally
+
+
+def torture_refusals(folder, files=100):
+    """Hostile and damaged files are to be loaded; A answers on, bit for bit as before."""
+    tally, pair = Tally("refused loads under load"), Pair(folder)
+    (folder / "attacks").mkdir()
+    attacks = [content for _, content in hostile.attacks(folder / "attacks" / "sentinel")]
+    chance = random.Random(16)
+    with served(folder, pair) as service, Load(service, pair, clients=2) as crowd:
+        for number in range(files):
+            damaged = next(hostile.mutations([pair.a.content], 1, seed=number))
+            content = chance.choice((damaged, chance.choice(attacks)))
+            pair.put_alone(content)
+            started = time.perf_counter()
+            status, answer = load(service)
+            seconds = time.perf_counter() - started
+            # What can be scored all the same has no card, so no names: other columns than A's.
+            fault = "" if status in (400, 409) else f"{status} {answer}"
+            tally.note(f"file {number}", fault or ("" if seconds < 5 else f"{seconds:.1f} s"))
+            tally.found[f"answered {status}"] += 1
+        refused = failures(service)
+    if refused != files:
+        tally.faults.append(f"{refused} failures are counted")
+    if list((folder / "attacks").iterdir()) != [folder / "attacks" / "nested.pickle"]:
+        tally.faults.append("an attack left something behind")
+    crowd.judge(tally)
+    return tally

@@ -1,0 +1,128 @@
+"""Clients that predict, and whether the counts are what they were told."""
+
+import json
+import random
+from dataclasses import dataclass
+from itertools import chain, combinations, cycle
+
+import numpy as np
+
+from service.state.counts import SCORE_BOUNDS
+from tests.support.callers import Caller, Crowd, Unanswered
+
+from .model import Tally
+
+CLIENTS = 8
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One acknowledged request: when it was sent and answered, and what it was told."""
+
+    puid: str
+    began: float
+    ended: float
+    tally: Tally
+    observation: int
+    nb_outliers: int
+
+
+class Client(Caller):
+    """Posts batches, one after the other, until told to stop."""
+
+    def __init__(self, port, name, batches, again):
+        super().__init__(port)
+        self._name, self._batches, self._again = name, batches, again
+        self.answers, self.broken, self.faults = [], [], []
+
+    def work(self):
+        for serial, batch in enumerate(self._batches):
+            if self.stop.is_set() or (self.broken and not self._again):
+                break
+            self._predict(f"{self._name}-{serial}", batch)
+
+    def _predict(self, puid, batch):
+        body = f'{{"meta":{{"puid":"{puid}"}},"data":{{"ndarray":{batch.rows}}}}}'
+        try:
+            reply = self.post("/predict", body)
+        except Unanswered as error:
+            self.broken += [batch.tally] if error.sent else []
+            return
+        if reply.status != 200:
+            self.faults.append(f"{reply.status} {reply.body[:200]!r}")
+            return
+        meta = json.loads(reply.body)["meta"]
+        told = {gauge["key"]: gauge["value"] for gauge in meta["metrics"]}
+        if meta["puid"] != puid:
+            self.faults.append(f"the answer to {puid} is that to {meta['puid']}")
+        observation, nb_outliers = told["observation"], told["nb_outliers"]
+        self.answers.append(
+            Answer(puid, reply.sent, reply.ended, batch.tally, observation, nb_outliers)
+        )
+
+
+def crowd_of(service, name, batches, again=True):
+    """Return eight clients; `batches` gives those of each by its number."""
+    return Crowd(
+        Client(service.port, f"{name}-{number}", batches(number), again)
+        for number in range(CLIENTS)
+    )
+
+
+def powers_of_two(model):
+    """Give each client endless batches of a size such that no two sums of sizes are equal."""
+    chance = random.Random(16)
+    known = [[model.batch(2**number, chance) for _ in range(20)] for number in range(CLIENTS)]
+    return lambda number: cycle(known[number])
+
+
+def mixed(model, rows, chance):
+    """Return batches of 1 to 400 rows that sum up to `rows`."""
+    batches = []
+    while rows:
+        size = min(rows, chance.choice((1, 1, 1, 5, 20, 100, 400)))
+        batches.append(model.batch(size, chance))
+        rows -= size
+    return batches
+
+
+def read_tally(service):
+    """Return what the service says that it has counted."""
+    samples = service.scrape()
+    bounds = [*map(str, SCORE_BOUNDS), "+Inf"]
+    running = [int(samples["isoserve_score_bucket", (("le", bound),)]) for bound in bounds]
+    return Tally(
+        int(samples["isoserve_samples_total", ()]),
+        int(samples["isoserve_outliers_total", ()]),
+        tuple(np.diff(running, prepend=0).tolist()),
+    )
+
+
+def reconcile(report, before, crowd, service):
+    """Compare the counts with what the crowd was told; return them."""
+    counted = read_tally(service)
+    known = Tally.sum([before, *(answer.tally for answer in crowd.all("answers"))])
+    broken = crowd.all("broken")
+    subsets = chain.from_iterable(combinations(broken, n) for n in range(len(broken) + 1))
+    fitting = [subset for subset in subsets if Tally.sum([known, *subset]) == counted]
+    report.check(len(fitting) == 1, f"counted {counted.rows} rows where {known.rows} are known")
+    report.faults += crowd.all("faults")
+    report.acknowledged += known.rows - before.rows
+    report.sent += known.rows - before.rows + sum(tally.rows for tally in broken)
+    report.counted = counted.rows
+    report.broken += len(broken)
+    report.broken_counted += len(fitting[0]) if fitting else 0
+    return counted
+
+
+def misled(answers, told):
+    """Count the answers whose totals miss a row answered before, or know one begun after."""
+    rows = np.array([a.tally.rows if told == "observation" else a.tally.outliers for a in answers])
+    began, ended = np.array([a.began for a in answers]), np.array([a.ended for a in answers])
+    said = np.array([getattr(answer, told) for answer in answers])
+    by_end, by_begin = np.argsort(ended), np.argsort(began)
+    answered = np.concatenate([[0], np.cumsum(rows[by_end])])
+    begun = np.concatenate([[0], np.cumsum(rows[by_begin])])
+    least = answered[np.searchsorted(ended[by_end], began)] + rows
+    most = begun[np.searchsorted(began[by_begin], ended)]
+    return int(((said < least) | (said > most)).sum())

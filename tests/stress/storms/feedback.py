@@ -1,0 +1,232 @@
+"""Storms of feedback: what was acknowledged is on the disk, about the right row, counted once."""
+
+import contextlib
+import json
+import random
+import resource
+import sqlite3
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tests.support.callers import Caller, Crowd
+
+from .clients import CLIENTS
+from .mischief import fill, kill_a_worker, small_disk, stop_growth
+from .report import Report, check_log
+from .voices import Voice, ask, check_feedback, check_figures, voices
+
+
+def storm_feedback_workers(model, start, kills=100):
+    """Feedback while random workers are killed."""
+    report, chance = Report(f"feedback, {kills} x kill -9 of a worker"), random.Random(6)
+    heard = []
+    service = start(workers=4)
+    for kill in range(kills):
+        with voices(service, f"fw{kill}", model) as crowd:
+            killed = kill_a_worker(service, chance)
+        report.note_wait(killed, crowd.all("times"))
+        heard += crowd.callers
+        check_feedback(report, service, heard)
+    service.stop()
+    check_log(report, service)
+    return report
+
+
+def storm_feedback_group(model, start, kills=30):
+    """Feedback while all processes are killed at once; start again on the same folder."""
+    report, chance = Report(f"feedback, {kills} x kill -9 of the group"), random.Random(7)
+    heard = []
+    service = start(workers=4)
+    for kill in range(kills):
+        with voices(service, f"fg{kill}", model, again=False) as crowd:
+            time.sleep(chance.uniform(0.05, 0.5))
+            service.kill()
+        service = start(workers=4, again=service)
+        heard += crowd.callers
+        check_feedback(report, service, heard)
+        sound = ask(service, "PRAGMA integrity_check") == [("ok",)]
+        report.check(sound, "the database is damaged")
+    service.stop()
+    check_log(report, service)
+    return report
+
+
+class Repeater(Voice):
+    """Tells truths that were made up before, and predicts each row when it first comes up."""
+
+    def __init__(self, port, name, model):
+        super().__init__(port, name, model)
+        self.sayings = []
+        """(number, truth), in the order in which to say them."""
+
+    def work(self):
+        for number, truth in self.sayings:
+            if self.possible[f"r{number}", 0] == {None}:
+                values = [self._model.values[number % len(self._model.values)].tolist()]
+                self.predict(f"r{number}", values)
+            self.say(f"r{number}", None, [truth])
+
+
+def storm_feedback_repeats(model, start, messages=10_000):
+    """Three messages of ten are said before, and half of those otherwise; all in random order."""
+    report = Report(f"{messages:,} feedbacks, 30 % of them again or otherwise")
+    chance, truths, first = random.Random(8), {}, int(messages * 0.7)
+    service = start(workers=4)
+    heard = [Repeater(service.port, f"fr{n}", model) for n in range(CLIENTS)]
+    for number in range(first):
+        voice = heard[number % CLIENTS]
+        score = model.scores[number % len(model.scores)]
+        key = f"r{number}", 0
+        voice.labels[key], voice.possible[key] = int(score < 0), {None}
+        truths[number] = chance.randrange(2)
+        voice.sayings.append((number, truths[number]))
+    otherwise = 0
+    for number in chance.sample(range(first), messages - first):
+        revised = number % 2 == 0
+        otherwise += revised
+        truth = 1 - truths[number] if revised else truths[number]
+        heard[number % CLIENTS].sayings.append((number, truth))
+    for voice in heard:
+        chance.shuffle(voice.sayings)
+    with Crowd(heard) as crowd:
+        crowd.join()
+    check_feedback(report, service, heard)
+    report.check(report.acknowledged == messages, "a feedback failed")
+    report.check(report.counted == first, "a row is missing, or counted twice")
+    kept = ask(service, "SELECT count(*) FROM revisions WHERE truth IS NOT NULL")[0][0]
+    report.check(kept == otherwise, f"{kept} revisions are kept of {otherwise}")
+    service.stop()
+    check_log(report, service)
+    return report
+
+
+def storm_feedback_many(model, start, labels=100_000):
+    """One feedback takes as long after many as before them."""
+    report = Report(f"{labels:,} labels")
+    service = start(workers=2)
+    voice = Voice(service.port, "fm", model)
+
+    def median(count=300):
+        before = len(voice.times)
+        for _ in range(count):
+            voice.begin(1)
+        return float(np.median([end - began for began, end in voice.times[before:][1::2]]))
+
+    with contextlib.closing(voice.connection):
+        median()
+        few = median()
+        while len(voice.keys) < labels:
+            voice.begin(500)
+        many = median()
+    print(f"one feedback: {1000 * few:.2f} ms, after {len(voice.keys):,} labels "
+          f"{1000 * many:.2f} ms (medians of 300)", flush=True)  # fmt: skip
+    report.check(many < 1.5 * few + 0.001, "many labels slow a feedback down")
+    check_feedback(report, service, [voice])
+    service.stop()
+    check_log(report, service)
+    return report
+
+
+class Asker(Caller):
+    """Posts one body over and over; notes status and seconds of each answer."""
+
+    def __init__(self, port, path, body):
+        super().__init__(port)
+        self._path, self._body = path, json.dumps(body)
+        self.answers = []
+
+    def call(self):
+        reply = self.post(self._path, self._body)
+        refused = reply.status == 503 and reply.headers["Retry-After"] != "1"
+        self.answers.append(("503 without Retry-After" if refused else reply.status, reply.seconds))
+        time.sleep(0.005)
+
+
+def ask_both(service, seconds):
+    """Predict and give feedback for a while, three clients each; return what both were answered."""
+    row = {"data": {"ndarray": [[1.0, 2.0]]}}
+    feedback = {"request": row, "truth": {"data": {"ndarray": [0]}}}
+    predicting = Crowd(Asker(service.port, "/predict", row) for _ in range(3))
+    speaking = Crowd(Asker(service.port, "/send-feedback", feedback) for _ in range(3))
+    with predicting, speaking:
+        time.sleep(seconds)
+    return predicting.all("answers"), speaking.all("answers")
+
+
+def check_refused(report, service, predicted, said):
+    """Check that predictions went on, that feedback was told to wait, and that metrics say so."""
+    report.sent += len(said)
+    report.check({status for status, _ in predicted} == {200}, "a prediction failed")
+    report.check({status for status, _ in said} == {503}, "feedback was not told to wait")
+    slowest = max(seconds for _, seconds in said)
+    report.check(slowest < 2, f"feedback was told to wait after {slowest:.1f} s")
+    up = service.scrape()["isoserve_storage_up", ()]
+    report.check(up == 0, "the metrics say that the storage is up")
+    return slowest
+
+
+def check_mended(report, service):
+    """Check that all is well again a second later, without a restart."""
+    predicted, first = ask_both(service, 1.0)
+    more, said = ask_both(service, 1.0)
+    well = {status for status, _ in predicted + more + said} == {200}
+    report.check(well, "it did not mend itself")
+    report.check(service.scrape()["isoserve_storage_up", ()] == 1, "the storage is not up again")
+    report.acknowledged += sum(status == 200 for status, _ in first + said)
+    report.sent += len(first + said)
+    pairs = ask(service, "SELECT label, truth FROM truths ORDER BY place")
+    report.counted = len(pairs)
+    check_figures(report, service, pairs)
+    report.check(report.counted == report.acknowledged, "a row is missing, or was stored halfway")
+
+
+def storm_feedback_locked(model, start, seconds=30):
+    """F10: somebody holds the database's lock."""
+    report = Report(f"feedback, a lock held for {seconds} s")
+    service = start(workers=2)
+    ask_both(service, 0.5)
+    predicted, said = ask_both(service, max(seconds / 4, 2))
+    report.acknowledged = len(ask(service, "SELECT 1 FROM truths"))
+    free = np.percentile([seconds for _, seconds in predicted], 99)
+    lock = sqlite3.connect(service.state / "feedback.db", isolation_level=None)
+    with contextlib.closing(lock):
+        lock.execute("BEGIN EXCLUSIVE")
+        predicted, said = ask_both(service, seconds)
+        slowest = check_refused(report, service, predicted, said)
+    held = np.percentile([seconds for _, seconds in predicted], 99)
+    print(f"99 % of predictions within {1000 * free:.1f} ms, with the lock held "
+          f"{1000 * held:.1f} ms; slowest 503 {slowest:.2f} s", flush=True)  # fmt: skip
+    check_mended(report, service)
+    service.stop()
+    check_log(report, service)
+    return report
+
+
+def storm_feedback_full(model, start, seconds=10):
+    """F4: the disk is full."""
+    report = Report(f"feedback, a full disk for {seconds} s")
+    with tempfile.TemporaryDirectory() as folder, small_disk(folder) as mounted:
+        service = start(workers=2, state_dir=folder)
+        try:
+            ask_both(service, 0.5)
+            if mounted:
+                fill(folder)
+            else:
+                stop_growth(service, (service.state / "feedback.db-wal").stat().st_size)
+            ask_both(service, 1.0)  # there may be room for some in what the log of SQLite has
+            report.acknowledged = len(ask(service, "SELECT 1 FROM truths"))
+            predicted, said = ask_both(service, seconds)
+            check_refused(report, service, predicted, said)
+            if mounted:
+                (Path(folder) / "fill").unlink()
+            else:
+                stop_growth(service, resource.RLIM_INFINITY)
+            check_mended(report, service)
+            service.stop()
+            check_log(report, service)
+        finally:
+            service.kill()
+    return report

@@ -1,0 +1,70 @@
+"""What came of a storm, and what is held against it."""
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from service.state.records import open_records
+
+
+@dataclass
+class Report:
+    """What came of a storm."""
+
+    name: str
+    sent: int = 0
+    acknowledged: int = 0
+    counted: int = 0
+    broken: int = 0
+    broken_counted: int = 0
+    worst_wait: float = 0.0
+    """Longest time in seconds from a kill to the first answer to a request sent after it."""
+    faults: list = field(default_factory=list)
+
+    def check(self, true, fault):
+        if not true:
+            self.faults.append(fault)
+
+    def note_wait(self, killed, times):
+        """Note how soon after a kill the first request sent after it was answered.
+
+        `times` has (sent, answered) of each request, by the clock of `killed`.
+        """
+        waits = [answered - killed for sent, answered in times if sent > killed]
+        self.check(waits, "no answer after a kill")
+        self.worst_wait = max(self.worst_wait, min(waits, default=0.0))
+
+
+def check_records(report, model, service):
+    """Check that every recorded row is whole: its score is that of its values."""
+    rows = open_records(service.state)[0].read()
+    right = np.array_equal(model.forest.decision_function(rows["values"]), rows["score"])
+    report.check(len(rows) and right, "a record is torn")
+    return rows
+
+
+def check_drift(report, model, service):
+    """Check that soon every worker says of the drift what the record says."""
+    drift = model.baseline.measure(open_records(service.state)[0].scored_by)
+    expected = drift.features | {"": drift.score}
+    limit = time.monotonic() + 15
+    while read_drift(service) != expected and time.monotonic() < limit:
+        time.sleep(0.1)
+    said = [read_drift(service) for _ in range(12)]
+    report.check(len(expected) == 3 and all(one == expected for one in said), "drift is wrong")
+
+
+def read_drift(service):
+    """Return the drift of each feature that /metrics shows, and of the score as that of ''."""
+    return {
+        dict(labels).get("feature", ""): value
+        for (name, labels), value in service.scrape().items()
+        if name.endswith("drift_psi")
+    }
+
+
+def check_log(report, service):
+    log = service.log.read_text()
+    report.check("set aside" not in log and "damaged" not in log, "a state file was damaged")
+    report.check("Traceback" not in log, "the log has a traceback")

@@ -1,0 +1,224 @@
+"""The containers' files, as far as they can be checked without an engine."""
+
+import re
+import shutil
+import subprocess
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+import yaml
+
+from service import __version__
+from service.server import gunicorn_options
+from service.settings import Settings
+from training.train import main
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES = COMPOSE["services"]
+PROMETHEUS = yaml.safe_load((ROOT / "monitoring/prometheus.yml").read_text())
+DOCKERFILES = {
+    name: (ROOT / name).read_text()
+    for name in ("Dockerfile.service", "Dockerfile.jupyter", "Dockerfile.edge")
+}
+
+LASTING = [name for name in SERVICES if name not in ("train", "load")]
+
+
+def lines(dockerfile, instruction):
+    text = DOCKERFILES[dockerfile].replace("\\\n", " ")
+    return re.findall(rf"^{instruction} +(.+)$", text, re.MULTILINE)
+
+
+def mount(service, target):
+    return next(volume for volume in SERVICES[service]["volumes"] if f":{target}" in volume)
+
+
+@pytest.mark.parametrize("name", LASTING)
+def test_ports_are_published_on_loopback_and_can_be_set(name):
+    for port in SERVICES[name]["ports"]:
+        address, _, published = port.partition(":$" if name != "edge" else "}:$")
+        assert address == ("127.0.0.1" if name != "edge" else "${EDGE_ADDRESS:-127.0.0.1")
+        assert re.fullmatch(
+            r"\{(ISOSERVE|PROMETHEUS|GRAFANA|JUPYTER|EDGE|EDGE_TLS)_PORT:-(\d+)\}:\2", published
+        )
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_container_has_as_few_rights_as_it_can(name):
+    service = SERVICES[name]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert "privileged" not in service
+    assert service.get("read_only") or name == "jupyter"  # people install what they need there
+    if name in ("train", "jupyter"):  # they take the identity of the models' owner
+        assert service["cap_add"] == ["SETUID", "SETGID"]
+    else:
+        assert "cap_add" not in service
+
+
+@pytest.mark.parametrize("name", LASTING)
+def test_every_lasting_container_has_a_health_check_and_time_to_stop(name):
+    service = SERVICES[name]
+    if "healthcheck" not in service:
+        assert "HEALTHCHECK" in DOCKERFILES[service["build"]["dockerfile"]]
+    assert service["stop_grace_period"] == "15s"  # a stop takes less than 10
+    assert service["restart"] == "unless-stopped"
+
+
+def test_nothing_starts_before_what_it_needs():
+    assert (
+        SERVICES["service"]["depends_on"]["train"]["condition"] == "service_completed_successfully"
+    )
+    for name in ("prometheus", "jupyter", "load"):
+        assert SERVICES[name]["depends_on"]["service"]["condition"] == "service_healthy"
+    assert SERVICES["grafana"]["depends_on"]["prometheus"]["condition"] == "service_healthy"
+
+
+def test_images_are_pinned_by_tags():
+    bases = {line.split()[0] for name in DOCKERFILES for line in lines(name, "FROM")}
+    built = {service["image"] for service in SERVICES.values() if "build" in service}
+    pulled = {service["image"] for service in SERVICES.values()} - built
+    for image in (bases - {"base"}) | pulled:
+        assert re.fullmatch(
+            r"debian:bookworm-slim|[a-z/]+:v?\d+\.\d+(\.\d+)?(-slim-bookworm)?", image
+        ), image
+    assert not any("# syntax" in text for text in DOCKERFILES.values())
+
+
+def test_what_is_kept_lies_in_named_volumes_and_the_models_with_the_user():
+    assert COMPOSE["volumes"].keys() == {"state", "prometheus", "grafana"}
+    assert mount("service", "/state") == "state:/state"
+    assert mount("prometheus", "/prometheus") == "prometheus:/prometheus"
+    assert mount("grafana", "/var/lib/grafana") == "grafana:/var/lib/grafana"
+    assert mount("service", "/models") == "./models:/models:ro"
+    assert mount("train", "/data") == "./data:/data:ro"
+    assert mount("train", "/models") == mount("jupyter", "/models") == "./models:/models"
+    for folder in ("models", "data"):  # else Docker makes them, as root
+        assert (ROOT / folder / ".gitkeep").exists()
+
+
+def test_a_stop_has_the_time_that_it_takes():
+    grace = SERVICES["service"]["stop_grace_period"]
+    settings = Settings()
+    stop = settings.drain_seconds + gunicorn_options(settings)["graceful_timeout"]
+    assert stop < 10
+    assert int(grace.removesuffix("s")) >= stop + 5
+
+
+def test_the_service_listens_where_the_port_is_published():
+    environment = SERVICES["service"]["environment"]
+    fields = {name.removeprefix("ISOSERVE_").lower(): value for name, value in environment.items()}
+    settings = Settings(**fields)
+    assert (settings.host, settings.port) == ("0.0.0.0", 8000)
+    assert (str(settings.model), str(settings.state_dir)) == ("/models/model.pickle", "/state")
+    jobs = PROMETHEUS["scrape_configs"]
+    assert [job["static_configs"][0]["targets"] for job in jobs] == [["service:8000"]]
+    assert PROMETHEUS["global"]["scrape_interval"] == "5s"
+
+
+def test_what_the_proxy_collects_has_a_bound():
+    edge = SERVICES["edge"]
+    bound = re.fullmatch(r"/tmp:size=\$\{EDGE_MEMORY:-(\d+)g\}", edge["tmpfs"])
+    defaults = (ROOT / "edge/start").read_text()
+    requests = re.search(r"\{EDGE_REQUESTS:=(\d+)\}", defaults)
+    largest = re.search(r"\{EDGE_MAX_BODY:=(\d+)m\}", defaults)
+    assert edge["environment"]["EDGE_REQUESTS"] == f"${{EDGE_REQUESTS:-{requests[1]}}}"
+    assert edge["environment"]["EDGE_MAX_BODY"] == f"${{EDGE_MAX_BODY:-{largest[1]}m}}"
+    answers = re.search(r"proxy_max_temp_file_size (\d+)m;", (ROOT / "edge/nginx.conf").read_text())
+    each = int(largest[1]) + int(answers[1])
+    assert int(requests[1]) * each < int(bound[1]) * 1024  # one address cannot fill it
+
+
+def test_the_example_of_env_changes_nothing_and_names_what_can_be_set():
+    text = (ROOT / ".env.example").read_text()
+    assert all(line.startswith("#") for line in text.splitlines() if line)
+    known = {f"ISOSERVE_{name.upper()}" for name in Settings.model_fields}
+    used = set(
+        re.findall(
+            r"\$\{((?:\w+_PORT|GRAFANA_\w+|EDGE_\w+)):[-+]",
+            (ROOT / "docker-compose.yml").read_text(),
+        )
+    )
+    named = set(re.findall(r"^#(\w+)=", text, re.MULTILINE))
+    assert used <= named <= used | known
+
+
+def test_grafana_lets_everybody_look_and_has_no_user_without_a_password():
+    environment = SERVICES["grafana"]["environment"]
+    chosen = ConfigParser()
+    chosen.read(ROOT / "monitoring/grafana/grafana.ini")
+    assert environment["GF_AUTH_ANONYMOUS_ENABLED"] == "true"
+    assert chosen["auth.anonymous"]["org_role"] == "Viewer"
+    assert chosen["security"].getboolean("disable_initial_admin_creation")
+    # Grafana takes no notice of an empty variable.
+    assert environment["GF_SECURITY_ADMIN_PASSWORD"] == "${GRAFANA_PASSWORD:-}"
+    assert environment["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "${GRAFANA_PASSWORD:+false}"
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_the_images_say_what_they_are(name):
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', DOCKERFILES[name]))
+    assert labels["version"] == __version__
+    assert labels["licenses"] == "Apache-2.0"
+    assert labels.keys() >= {"title", "description", "revision", "created"}
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_libraries_are_installed_by_their_hashes_and_commands_run_without_a_shell(name):
+    for install in re.findall(r"pip .*install [^\n]*", DOCKERFILES[name]):
+        assert "--require-hashes" in install or "--no-index" in install
+    for instruction in ("CMD", "ENTRYPOINT"):
+        assert all(line.startswith("[") for line in lines(name, instruction))
+
+
+def test_the_service_is_a_plain_user():
+    assert lines("Dockerfile.service", "USER") == ["10001:10001"]
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_the_build_sees_every_file_that_it_copies_and_no_more_than_it_needs(name):
+    ignored, *allowed = [
+        line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] != "#"
+    ]
+    assert ignored == "*"
+    for copy in lines(name, "COPY"):
+        for source in copy.split()[:-1]:
+            if not copy.startswith("--from"):
+                assert (ROOT / source).exists()
+                parent = str(Path(source).parent)
+                assert f"!{source}" in allowed or f"!{parent}/*.txt" in allowed
+
+
+def test_train_leaves_a_model_that_is_there(tmp_path, capsys):
+    assert SERVICES["train"]["command"] == ["--if_missing"]
+    (tmp_path / "model.pickle").write_bytes(b"mine")
+    assert main(["--if_missing", "--save_path", str(tmp_path)]) == 0
+    assert "is there already" in capsys.readouterr().err
+    assert (tmp_path / "model.pickle").read_bytes() == b"mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pickle"]
+
+
+def test_train_makes_a_missing_model_and_says_how_to_serve_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv(*next(iter(SERVICES["train"]["environment"].items())))
+    assert main(["--if_missing", "--n_estimators", "2", "--save_path", str(tmp_path)]) == 0
+    assert (tmp_path / "model.pickle").exists()
+    assert "docker compose restart service" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
+def test_promtool_finds_the_configuration_valid(tmp_path):
+    shutil.copytree(ROOT / "monitoring/rules", tmp_path / "rules")
+    (tmp_path / "api.key").touch()  # which the container makes
+    text = (ROOT / "monitoring/prometheus.yml").read_text()
+    (tmp_path / "prometheus.yml").write_text(text.replace("/tmp/", f"{tmp_path}/"))
+    subprocess.run(["promtool", "check", "config", tmp_path / "prometheus.yml"], check=True)
+
+
+@pytest.mark.skipif(not shutil.which("docker"), reason="docker is not installed")
+def test_compose_finds_its_file_valid():
+    done = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("docker has no compose")
+    subprocess.run(["docker", "compose", "config", "--quiet"], cwd=ROOT, check=True)

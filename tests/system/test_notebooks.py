@@ -1,0 +1,90 @@
+"""The notebooks, run from top to bottom: on the sample, and on a real table where it is present."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from training.render import NOTEBOOKS, STORY, render, run
+
+LOVOO = Path(__file__).parents[3] / "shared/data/lovoo"
+
+FIGURES = {
+    "spending": [],
+    "lovoo": [
+        "base model: 10,108 of 64,227 training rows are outliers",
+        "base model: 2,576 of 16,057 test rows are outliers",
+        "contamination 0.001: 61 of 64,227 training rows are outliers",
+        "contamination 0.001: 13 of 16,057 test rows are outliers",
+        "lowest score on the grid: -0.371078126851377",
+    ],
+}
+
+
+def printed(notebook):
+    """Return all that a run notebook printed; nothing may have gone to its error stream."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    streams = [output for output in outputs if output.output_type == "stream"]
+    assert [output.text for output in streams if output.name != "stdout"] == []
+    return "".join(output.text for output in streams)
+
+
+def pictures(notebook):
+    """Return the number of pictures in a run notebook."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return sum(
+        "image/png" in output.get("data", {}) or "Plotly.newPlot" in str(output.get("data", {}))
+        for output in outputs
+    )
+
+
+def test_the_story_has_all_notebooks():
+    assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == set(STORY)
+
+
+@pytest.mark.parametrize("name", STORY)
+def test_notebooks_are_committed_without_outputs(name):
+    content = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text())
+    assert content["metadata"].keys() == {"kernelspec", "language_info"}
+    for cell in content["cells"]:
+        assert cell["metadata"] == {}
+        assert cell.get("outputs", []) == []
+        assert cell.get("execution_count") is None
+        assert not re.search(r"^\s*(def|class) ", "".join(cell["source"]), re.MULTILINE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", FIGURES)
+def test_the_notebooks_run_from_top_to_bottom(table, tmp_path, serve):
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    (tmp_path / "models").mkdir()
+    if table == "lovoo":
+        if not LOVOO.is_dir():
+            pytest.skip("the LOVOO table is not here")
+        shutil.copytree(LOVOO, folder / "data", copy_function=shutil.copyfile)
+
+    assert pictures(run("exploration", folder)) == 3
+    train = run("train", folder)
+    assert pictures(train) == 4
+    for line in FIGURES[table]:
+        assert line + "\n" in printed(train)
+    models = {path.name for path in (tmp_path / "models").iterdir()}
+    assert models == {"model.pickle", "model.json", "model.joblib"}
+
+    service = serve(tmp_path / "models/model.pickle")
+    talk = run("service", folder, f"http://127.0.0.1:{service.port}")
+    assert pictures(talk) == 1
+    assert "400\nrow 1 has 1 column" in printed(talk)
+    assert "isoserve_samples_total" in json.dumps(talk.cells)
+
+
+def test_a_page_fetches_nothing_and_its_links_lead_to_pages():
+    cell = nbformat.v4.new_markdown_cell("on to [train](train.ipynb)")
+    page = render(nbformat.v4.new_notebook(cells=[cell]), "a title")
+    assert "<title>a title</title>" in page
+    assert 'href="train.html"' in page
+    assert re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="?http', page) == []

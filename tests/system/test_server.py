@@ -1,0 +1,675 @@
+"""The real thing: a process, a port, a signal."""
+
+import contextlib
+import gzip
+import hashlib
+import http.client
+import json
+import os
+import pickle
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from pathlib import Path
+
+import pytest
+import structlog
+
+from service.server import gunicorn_options, warn_of_open_doors
+from service.settings import Settings
+from tests.support import framing
+from tests.support.cards import make_card
+from tests.support.running import serving
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Run `python -m service` until it ends."""
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    defaults = {"ISOSERVE_STATE_DIR": str(tmp_path / "state"), "ISOSERVE_PORT": str(port)}
+
+    def run(**environment):
+        return subprocess.run(
+            [sys.executable, "-m", "service"],
+            cwd=Path(__file__).parents[2],
+            env=os.environ | defaults | environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory, forest, samples):
+    """One service, for the tests that leave it as it was."""
+    folder = tmp_path_factory.mktemp("shared")
+    content = pickle.dumps(forest, protocol=5)
+    (folder / "model.pickle").write_bytes(content)
+    (folder / "model.json").write_text(make_card(content, forest, samples).to_json())
+    settings = {"state_dir": folder / "state", "max_body_bytes": 100}
+    with serving(folder / "model.pickle", folder / "service.log", **settings) as service:
+        service.folder, service.version = folder, hashlib.sha256(content).hexdigest()[:12]
+        yield service
+
+
+def test_a_service_starts_answers_logs_json_and_stops(folder, serve):
+    service = serve(folder / "model.pickle", access_log=1)
+    status, answer = service.post("/predict", {"data": {"ndarray": [[1, 1], [60, 40]]}})
+    assert (status, answer["data"]["ndarray"]) == (200, [0, 1])
+    asked = {"Origin": "http://a.page", "Access-Control-Request-Method": "POST",
+             "Access-Control-Request-Headers": "content-type, x-api-key"}  # fmt: skip
+    url = f"http://127.0.0.1:{service.port}/predict"
+    with urllib.request.urlopen(urllib.request.Request(url, None, asked, method="OPTIONS")) as told:
+        assert told.headers["Access-Control-Allow-Origin"] == "*"
+        assert told.headers["Access-Control-Allow-Headers"] == "content-type, x-api-key"
+        assert "POST" in told.headers["Access-Control-Allow-Methods"]
+    assert service.stop() == 0
+    lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+    events = [line["event"] for line in lines]
+    assert "model loaded" in events
+    assert any(event.startswith("Listening at") for event in events)
+    logged = next(line for line in lines if line.get("route") == "/predict")
+    assert (logged["method"], logged["status"]) == ("POST", 200)
+
+
+def test_ctrl_c_stops_it_at_once_amid_requests(folder, serve):
+    service = serve(folder / "model.pickle")
+    stopped = threading.Event()
+
+    def hammer():
+        while not stopped.is_set():
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                service.request("GET", "/live")
+
+    clients = [threading.Thread(target=hammer) for _ in range(8)]
+    for client in clients:
+        client.start()
+    time.sleep(0.5)
+    try:
+        service.process.send_signal(signal.SIGINT)
+        assert service.process.wait(timeout=10) == 0
+    finally:
+        stopped.set()
+        for client in clients:
+            client.join()
+
+
+def test_a_client_that_sends_half_a_body_does_not_hold_up_a_stop(folder, serve):
+    service = serve(folder / "model.pickle")
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+        connection.sendall(head + b"Content-Length: 99\r\n\r\n{")
+        time.sleep(0.5)
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(timeout=15) == 0  # compose waits as long
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
+def test_promtool_finds_the_metrics_valid(shared):
+    shared.post("/predict", {"data": {"ndarray": [[1, 1], [60, 40]]}})
+    _, page = shared.request("GET", "/metrics")
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=page, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
+
+
+def test_a_connection_is_kept_for_the_next_request(shared):
+    connection = http.client.HTTPConnection("127.0.0.1", shared.port, timeout=10)
+    with contextlib.closing(connection):
+        connection.connect()
+        first = connection.sock
+        for _ in range(3):
+            connection.request("GET", "/live")
+            assert connection.getresponse().read() == b'{"live":true}'
+            assert connection.sock is first
+
+
+def chunked(size):
+    """A request whose body comes in chunks, without a length."""
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    body = b'{"data":{"ndarray":[[1,1]]}}'.ljust(size)
+    return head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (size, body)
+
+
+def test_a_body_in_chunks_is_held_to_the_limit_and_its_faults_are_the_senders(shared):
+    cases = [
+        (chunked(100), b"200"),
+        (chunked(101), b"413"),
+        (chunked(5000), b"413"),
+        (chunked(100).replace(b"\r\n64\r\n", b"\r\n-64\r\n"), b"400"),
+        (chunked(100).replace(b"\r\n64\r\n", b"\r\nzz\r\n"), b"400"),
+    ]
+    cut_short = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    cut_short += b'Content-Length: 99\r\n\r\n{"data":{"ndarray":[[1,1]]}}'
+    for request, status in [*cases, (cut_short, b"400")]:
+        with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as connection:
+            connection.sendall(request)
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(65536).split()[1] == status
+    # A client that looks for the answer only when it has sent everything gets it all the same.
+    assert (
+        shared.request("POST", "/predict", b"x" * 300, {"Content-Type": "application/json"})[0]
+        == 413
+    )
+
+
+def test_the_limit_of_a_body_holds_on_every_road_however_it_comes(shared):
+    document = json.loads(shared.request("GET", "/openapi.json")[1])
+    taking = [
+        path for path, item in document["paths"].items() if "requestBody" in item.get("post", {})
+    ]
+    assert len(taking) > 8
+    kind, packed = {"Content-Type": "application/json"}, gzip.compress(b" " * 50_000)
+    assert len(packed) < 100
+    for rule in taking:
+        path = rule.replace("{model}", "isoserve").replace("{version}", shared.version)
+        in_chunks = iter([b"x" * 50] * 20)
+        assert shared.request("POST", path, b"x" * 101, kind)[0] == 413, path
+        assert shared.request("POST", path, in_chunks, kind)[0] == 413, path
+        status, _ = shared.request("POST", path, packed, kind | {"Content-Encoding": "gzip"})
+        unpacks = path.startswith("/v2/") or path == "/invocations"
+        assert status == (413 if unpacks else 400), path
+
+
+LONG = b"a" * 9000
+TOO_LONG = f"414 {HTTPStatus(414).phrase}"  # which Python 3.13 has changed
+
+
+@pytest.mark.parametrize(
+    ("request_line", "rest", "status", "shape"),
+    [
+        (b"GET /v2/" + LONG + b" HTTP/1.1", b"", TOO_LONG, "seldon"),
+        (b"nonsense", b"", "400 Bad Request", "seldon"),
+        (b"get /v2 HTTP/1.1", b"", "400 Bad Request", "seldon"),
+        (b"GET / HTTP/1.1", b"X: " + LONG, "431 Request Header Fields Too Large", "seldon"),
+        (b"GET /v2 HTTP/1.1", b"X: " + LONG, "431 Request Header Fields Too Large", "v2"),
+        (b"GET /v2 HTTP/3.0", b"", "400 Bad Request", "v2"),
+        (b"GET http://x/%762/models HTTP/1.1", b"X\0: a", "400 Bad Request", "v2"),
+        (b"POST /predict HTTP/1.1", b"Content-Length: -1", "400 Bad Request", "seldon"),
+        (b"POST /predict HTTP/1.1", b"Transfer-Encoding: x", "501 Not Implemented", "seldon"),
+        (b"POST /v2/a/b HTTP/1.1", b"Transfer-Encoding: x", "501 Not Implemented", "v2"),
+        (b"POST /invocations HTTP/1.1", b"Transfer-Encoding: x", "501 Not Implemented", "mlflow"),
+        (b"POST /invocations HTTP/1.1", b"Expect: x", "417 Expectation Failed", "mlflow"),
+    ],
+)
+def test_what_is_no_http_request_is_refused_as_its_protocol_refuses(
+    shared, request_line, rest, status, shape
+):
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as connection:
+        connection.sendall(request_line + b"\r\nHost: x\r\n" + rest + b"\r\n\r\n")
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        refusal = json.loads(answer.read())
+    assert f"{answer.status} {answer.reason}" == status
+    text = {
+        "seldon": lambda: refusal["status"]["info"],
+        "v2": lambda: refusal["error"],
+        "mlflow": lambda: refusal["message"],
+    }[shape]()
+    assert text.startswith("no valid HTTP request: ")
+    assert answer.headers["X-Request-ID"]
+
+
+@pytest.mark.parametrize(
+    ("path", "schema"), [("/predict", "Seldon"), ("/v2", "Inference"), ("/ping", "MLflow")]
+)
+def test_the_document_tells_of_what_is_too_long(shared, path, schema):
+    document = json.loads(shared.request("GET", "/openapi.json")[1])
+    too_long = {  # of a request line that long no path has been read
+        414: ("Seldon", shared.request("GET", f"{path}?x={LONG.decode()}")),
+        431: (schema, shared.request("GET", path, headers={"X": LONG})),
+    }
+    for status, (shape, (got, text)) in too_long.items():
+        content = document["paths"][path]["get"]["responses"][str(status)]["content"]
+        assert content["application/json"]["schema"]["$ref"].endswith(f"/{shape}Error")
+        required = document["components"]["schemas"][f"{shape}Error"]["required"]
+        assert (got, json.loads(text).keys()) == (status, set(required))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a broken chunk that nobody reads",
+        "a host in a trailer that nobody reads",
+        "a header that says where the service lies",
+        "headers that say two schemes",
+    ],
+)
+def test_a_lie_about_framing_gets_one_refusal(shared, name):
+    request, statuses = framing.ATTACKS[name]
+    assert framing.fault_of(request, framing.send(shared.port, request), statuses) == ""
+
+
+def test_a_wrong_setting_ends_the_start_with_a_sentence(start):
+    done = start(ISOSERVE_PORT="http")
+    assert done.returncode == 1
+    assert done.stderr.startswith("isoserve: ISOSERVE_PORT='http': ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_model_and_a_misspelt_setting_are_told_at_the_start(start, tmp_path):
+    done = start(ISOSERVE_TRESHOLD="1", ISOSERVE_MODEL=str(tmp_path / "none.pickle"))
+    assert "is it 'ISOSERVE_THRESHOLD'?" in json.loads(done.stdout.splitlines()[0])["event"]
+    assert done.returncode == 1
+    assert "none.pickle cannot be read" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_in_use_ends_the_start(start, shared):
+    model = str(shared.folder / "model.pickle")
+    done = start(ISOSERVE_MODEL=model, ISOSERVE_PORT=str(shared.port))
+    assert done.returncode == 1
+    assert f"ISOSERVE_PORT={shared.port}: cannot listen there" in done.stderr
+
+
+def predict(service, rows, **meta):
+    return service.post("/predict", {"meta": meta, "data": {"ndarray": rows}})
+
+
+def test_a_second_service_on_the_same_state_folder_refuses_to_start(start, shared):
+    folder = shared.folder
+    done = start(
+        ISOSERVE_MODEL=str(folder / "model.pickle"), ISOSERVE_STATE_DIR=str(folder / "state")
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("isoserve: ISOSERVE_STATE_DIR: ")
+    assert f"in use by another service (process {shared.process.pid})" in done.stderr
+    assert predict(shared, [[1, 1]])[0] == 200
+
+
+def test_a_state_folder_that_cannot_be_written_ends_the_start(start, folder):
+    done = start(
+        ISOSERVE_MODEL=str(folder / "model.pickle"),
+        ISOSERVE_STATE_DIR=str(folder / "model.pickle" / "state"),
+    )
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def wait_for(condition, seconds=20):
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+
+
+def test_workers_count_in_one_place_and_a_restart_goes_on(folder, serve):
+    service = serve(folder / "model.pickle", workers=3, state_dir=folder / "state")
+    wait_for(lambda: len(service.workers()) == 3)
+    for i in range(1, 21):
+        _, answer = predict(service, [[1, 1], [60, 40]])
+        gauges = {gauge["key"]: gauge["value"] for gauge in answer["meta"]["metrics"]}
+        assert (gauges["observation"], gauges["nb_outliers"]) == (2 * i, i)
+    assert b"isoserve_workers 3.0" in service.request("GET", "/metrics")[1]
+    assert service.stop() == 0
+    again = serve(folder / "model.pickle", workers=1, state_dir=folder / "state")
+    assert b"isoserve_samples_total 40.0" in again.request("GET", "/metrics")[1]
+
+
+def test_state_files_are_their_owners_only(shared):
+    folder = shared.folder / "state"
+    files = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    used = {"feedback.db-wal", "feedback.db-shm"}  # there while the database is open
+    lasting = {"service.lock", "counts.bin", "records.bin", "swaps.bin", "feedback.db"}
+    assert files.keys() - used == lasting
+    assert set(files.values()) == {0o600}
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def is_ready(service):
+    return service.request("GET", "/ready")[0] == 200
+
+
+def test_a_stop_drains_first(folder, serve):
+    service = serve(folder / "model.pickle", drain_seconds=1.5)
+    service.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: not is_ready(service), 1)
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
+    with contextlib.closing(connection):
+        connection.request("GET", "/live")
+        answer = connection.getresponse()
+        assert (answer.status, answer.headers["Connection"]) == (200, "close")
+    assert predict(service, [[1, 1]])[0] == 200
+    assert service.process.wait(timeout=10) == 0
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_the_drain(folder, serve, second):
+    service = serve(folder / "model.pickle", drain_seconds=600)
+    service.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: not is_ready(service), 5)
+    assert service.stop(second) == 0
+
+
+def test_workers_whose_first_process_is_killed_leave_soon(folder, serve):
+    service = serve(folder / "model.pickle", workers=2)
+    wait_for(lambda: len(service.workers()) == 2)
+    workers = service.workers()
+    with socket.create_connection(("127.0.0.1", service.port)) as idle:
+        idle.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+        os.kill(service.process.pid, signal.SIGKILL)
+        service.process.wait()
+        wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 8)
+
+
+# Rows of 666 never get an answer, and rows of 667 block the whole worker.
+HANGS = """
+import ctypes, runpy, time
+from service.components import Detector
+judge = Detector.judge
+def hang(self, rows, *more):
+    if rows.values[0, 0] == 666:
+        time.sleep(600)
+    if rows.values[0, 0] == 667:
+        ctypes.PyDLL(None).sleep(600)
+    return judge(self, rows, *more)
+Detector.judge = hang
+runpy.run_module("service", run_name="__main__")
+"""
+
+
+def prediction(rows, request_id="mine"):
+    """Return the bytes of a request."""
+    body = json.dumps({"data": {"ndarray": rows}}).encode()
+    head = f"X-Request-ID: {request_id}\r\nContent-Length: {len(body)}\r\n\r\n"
+    return (
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        + head.encode()
+        + body
+    )
+
+
+def test_a_worker_that_hangs_is_replaced_and_the_log_says_over_what(folder, serve):
+    service = serve(folder / "model.pickle", command=("-c", HANGS), workers=1, timeout=2)
+    silent = "gives no sign of life"
+    # The first hangs in a thread of the pool, the others in the one that waits for clients.
+    for value, rows, told in ((666, 1000, "is replaced"), (666, 1, silent), (667, 1, silent)):
+        wait_for(service.workers)
+        hung, request_id = service.workers(), f"hung-{value}-{rows}"
+        with socket.create_connection(("127.0.0.1", service.port), timeout=30) as client:
+            client.sendall(prediction([[value, 1]] * rows, request_id))
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(100) == b""
+        wait_for(lambda hung=hung: service.workers() and service.workers() != hung)
+        assert predict(service, [[1, 1]])[0] == 200
+        lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+        line = next(line for line in lines if line.get("request_id") == request_id)
+        assert line["event"].startswith("a request hangs")
+        assert told in line["event"]
+        assert line["request"] == "POST /predict"
+        assert line["seconds"] >= 2
+        if value == 666:
+            stacks = [line.get("stack", "") for line in lines if str(hung[0]) in str(line)]
+            assert any("in hang" in stack for stack in stacks)
+
+
+# A service that takes its time to look at a model that is to be loaded.
+SLOW = """
+import runpy, time
+from service.serving.reload import Rules
+look = Rules.open
+def open_slowly(*arguments, strict=False, **more):
+    time.sleep(3.5 * strict)
+    return look(*arguments, strict=strict, **more)
+Rules.open = open_slowly
+runpy.run_module("service", run_name="__main__")
+"""
+
+
+def test_neither_a_slow_client_nor_a_slow_load_is_a_hung_worker(folder, forest, serve):
+    token = "a token for nothing but tests"
+    service = serve(
+        folder / "model.pickle", command=("-c", SLOW), workers=1, timeout=2, admin_token=token
+    )
+    wait_for(service.workers)
+    workers, body = service.workers(), b'{"data":{"ndarray":[[1,1]]}}'
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    (folder / "model.pickle").write_bytes(pickle.dumps(forest, protocol=4))  # other bytes
+    path, key = "/v2/repository/models/isoserve/load", {"Authorization": f"Bearer {token}"}
+    with (
+        ThreadPoolExecutor() as pool,
+        socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection,
+    ):
+        loading = pool.submit(service.request, "POST", path, b"", key)
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body))
+        for part in (body[:9], body[9:]):
+            time.sleep(1.7)
+            connection.sendall(part)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert loading.result()[0] == 200
+    assert service.workers() == workers
+
+
+@pytest.mark.parametrize(
+    ("host", "key", "lines"),
+    [
+        ("0.0.0.0", "", 1),
+        ("::", "", 1),
+        ("0.0.0.0", "a key for nothing but tests", 0),
+        ("127.0.0.1", "", 0),
+    ],
+)
+def test_listening_for_all_without_a_key_is_told(host, key, lines):
+    with structlog.testing.capture_logs() as logged:
+        warn_of_open_doors(Settings(host=host, api_key=key))
+    assert len(logged) == lines
+
+
+CONTAINER = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+"""Runs a command as the first process of a container."""
+
+
+def can_unshare():
+    return subprocess.run([*CONTAINER, "true"], capture_output=True, check=False).returncode == 0
+
+
+def heeds(pid, number):
+    """Tell whether a process has a handler for a signal."""
+    caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())[1]
+    return int(caught, 16) >> (number - 1) & 1
+
+
+@pytest.mark.parametrize(
+    ("number", "after", "wrapped"),
+    [
+        (signal.SIGTERM, 0, ()),
+        (signal.SIGINT, 0.2, ()),
+        (signal.SIGTERM, 0.5, ()),
+        (signal.SIGINT, 1, ()),
+        (signal.SIGTERM, 2, ()),
+        (signal.SIGTERM, 0, CONTAINER),
+        (signal.SIGINT, 0.5, CONTAINER),
+    ],
+)
+def test_a_signal_during_the_start_ends_it_cleanly(folder, number, after, wrapped):
+    if wrapped and not can_unshare():
+        pytest.skip("this user may make no process namespaces")
+    settings = {"MODEL": "model.pickle", "STATE_DIR": "state", "PORT": "0", "DRAIN_SECONDS": "0"}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        settings["PORT"] = str(probe.getsockname()[1])
+    process = subprocess.Popen(
+        [*wrapped, sys.executable, "-m", "service"],
+        cwd=folder,
+        env=os.environ
+        | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        | {f"ISOSERVE_{name}": value for name, value in settings.items()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    with process:
+        try:
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+            if wrapped:
+                wait_for(children.read_text)
+            pid = int(children.read_text()) if wrapped else process.pid
+            wait_for(lambda: heeds(pid, signal.SIGTERM))  # Python itself hears SIGINT alone
+            time.sleep(after)
+            os.kill(pid, number)
+            said = process.communicate(timeout=10)[0].decode()
+        finally:
+            process.kill()
+    assert (process.returncode, "Traceback" in said) == (0, False), said
+
+
+def test_a_worker_just_forked_hears_what_it_is_told(folder, serve):
+    code = """
+import os, runpy, time
+fork = os.fork
+def fork_and_dawdle():
+    pid = fork()
+    if not pid:
+        time.sleep(1.5)
+    return pid
+from service.server import Master
+spawn = Master.spawn_worker
+def spawn_slowly(self):
+    os.fork = fork_and_dawdle
+    return spawn(self)
+Master.spawn_worker = spawn_slowly
+runpy.run_module("service", run_name="__main__")
+"""
+    service = serve(folder / "model.pickle", command=("-c", code), workers=1)
+    killed = service.workers()
+    os.kill(killed[0], signal.SIGKILL)
+    wait_for(lambda: service.workers() not in ([], killed))
+    assert service.stop(signal.SIGINT) == 0
+    assert "SIGKILL" not in service.log.read_text().rpartition("Handling signal: int")[2]
+
+
+def test_who_waited_too_long_is_refused_unread_and_may_ask_again(serve, folder):
+    service = serve(folder / "model.pickle", workers=1, threads=1)
+    large = json.dumps({"data": {"ndarray": [[1.5, 2.5]] * 200_000}})
+    rows = json.dumps({"data": {"ndarray": [[1, 2]] * 1000}})
+    asked = threading.Thread(
+        target=service.request,
+        args=("POST", "/predict", large, {"Content-Type": "application/json"}),
+    )
+    asked.start()
+    time.sleep(0.05)
+    waiting = []
+    for path in ("/predict", "/v2/models/isoserve/infer", *["/predict"] * 18):
+        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
+        headers = {"Content-Type": "application/json", "X-Request-ID": "mine"}
+        connection.request("POST", path, rows, headers)
+        waiting.append(connection)
+    answers = [connection.getresponse() for connection in waiting]
+    bodies = [json.loads(answer.read()) for answer in answers]
+    asked.join()
+    # The last one is alone when its turn has come.
+    assert [answer.status for answer in answers] == [503] * 19 + [200]
+    assert {answer.headers["Retry-After"] for answer in answers[:-1]} == {"1"}
+    assert {answer.headers["X-Request-ID"] for answer in answers} == {"mine"}
+    assert "wait" in bodies[0]["status"]["info"]
+    assert "wait" in bodies[1]["error"]
+    time.sleep(1.1)
+    for connection in waiting:
+        connection.request("POST", "/predict", rows, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        assert answer.status == 200
+        answer.read()
+        connection.close()
+    metrics = service.request("GET", "/metrics")[1].decode()
+    assert 'isoserve_requests_total{route="other",status="5xx"} 19.0' in metrics
+
+
+@pytest.mark.parametrize("headers", [{}, {"Connection": "close"}, {"Transfer-Encoding": "chunked"}])
+def test_who_sends_far_too_much_reads_why_it_is_refused(shared, headers):
+    body = b"100000\r\n" + bytes(2**20) + b"\r\n"  # one chunk, or so many bytes of any body
+    length = {} if "Transfer-Encoding" in headers else {"Content-Length": str(200 * len(body))}
+    pieces = iter([body] * 200)
+    kind = {"Content-Type": "application/json"}
+    assert shared.request("POST", "/predict", pieces, kind | headers | length)[0] == 413
+
+
+def test_who_is_refused_and_still_sends_keeps_no_thread(serve, folder):
+    service = serve(folder / "model.pickle", workers=1, threads=2, api_key="k" * 20)
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n{"
+    with contextlib.ExitStack() as clients:
+        lazy = [socket.create_connection(("127.0.0.1", service.port), 30) for _ in range(10)]
+        for client in map(clients.enter_context, lazy):
+            client.sendall(head)
+        began = time.monotonic()
+        assert service.request("GET", "/live")[0] == 200
+        for client in lazy:
+            assert client.recv(1000).startswith(b"HTTP/1.1 401 ")
+        assert time.monotonic() - began < 10  # where gunicorn itself waits it takes twice as long
+
+
+def test_clients_that_keep_everything_waiting_hold_nobody_up(serve, folder):
+    service = serve(folder / "model.pickle", workers=1, threads=2)
+    unfinished = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
+    unclosed = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with contextlib.ExitStack() as clients:
+        for first in (b"", unclosed, unfinished):
+            for _ in range(20):
+                client = socket.create_connection(("127.0.0.1", service.port), timeout=30)
+                clients.enter_context(client).sendall(first)
+        began = time.monotonic()
+        with socket.create_connection(("127.0.0.1", service.port), timeout=30) as client:
+            for request in (
+                prediction([[1, 1]]),
+                b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n",
+                b"HEAD /ready HTTP/1.1\r\nHost: x\r\n\r\n",
+                b"GET /v2/models/isoserve/ready HTTP/1.1\r\nHost: x\r\n\r\n",
+                b"GET /live HTTP/1.0\r\n\r\n",
+            ):
+                client.sendall(request)
+                with http.client.HTTPResponse(client, method=request[:4].decode()) as answer:
+                    answer.begin()
+                    answer.read()
+                assert answer.status == 200
+        assert time.monotonic() - began < 10  # gunicorn itself waits for 5 s for each of them
+
+
+# A service that takes its time for each row.
+TIRED = """
+import runpy, time
+from service.components import Detector
+judge = Detector.judge
+def judge_slowly(*arguments):
+    time.sleep(0.01)
+    return judge(*arguments)
+Detector.judge = judge_slowly
+runpy.run_module("service", run_name="__main__")
+"""
+
+
+def test_a_worker_with_hundreds_of_requests_at_once_gives_signs_of_life(serve, folder):
+    service = serve(folder / "model.pickle", command=("-c", TIRED), workers=1, timeout=1)
+    wait_for(service.workers)
+    workers = service.workers()
+    with contextlib.ExitStack() as stack:
+        address = ("127.0.0.1", service.port)
+        clients = [stack.enter_context(socket.create_connection(address, 30)) for _ in range(400)]
+        for request in (b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n", prediction([[1, 1]])):
+            for client in clients:
+                client.sendall(request)
+            for client in clients:
+                with http.client.HTTPResponse(client) as answer:
+                    answer.begin()
+                    answer.read()
+                assert answer.status == 200
+    assert service.workers() == workers
+
+
+@pytest.mark.parametrize(("files", "connections"), [(150, 100), (1024, 924), (10**6, 1000)])
+def test_connections_leave_files_for_all_else(monkeypatch, files, connections):
+    monkeypatch.setattr("service.server.getrlimit", lambda _: (files, files))
+    assert gunicorn_options(Settings())["worker_connections"] == connections

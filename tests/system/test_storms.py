@@ -1,0 +1,38 @@
+"""A breath of two storms; `make storms` runs them all, and in full."""
+
+import pytest
+
+from tests.stress.storms.__main__ import run
+from tests.stress.storms.clients import Answer, misled
+from tests.stress.storms.model import Tally
+from tests.stress.storms.predictions import storm_clock, storm_rows, storm_workers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("storm", "share"), [(storm_workers, 0.03), (storm_rows, 0.05)])
+def test_a_small_storm_leaves_every_number_exact(storm, share):
+    report = run(storm, share)
+    assert report.faults == []
+    assert report.acknowledged > 0
+
+
+@pytest.mark.slow
+def test_a_service_that_goes_by_the_time_of_day_is_caught():
+    report = run(storm_clock, 0.1, faults=("perf_counter", "monotonic_ns"))
+    assert "durations follow the clock" in report.faults
+    assert "the order of the record follows the clock" in report.faults
+    assert "the clock did not jump" not in report.faults
+
+
+def answer(began, ended, rows, observation):
+    return Answer("p", began, ended, Tally(rows), observation, 0)
+
+
+def test_totals_that_miss_an_answered_row_or_know_an_unasked_one_are_seen():
+    first, second = answer(0.0, 1.0, 5, 5), answer(2.0, 3.0, 1, 6)
+    assert misled([first, second], "observation") == 0
+    assert misled([first, answer(2.0, 3.0, 1, 5)], "observation") == 1
+    assert misled([answer(0.0, 1.0, 5, 6), second], "observation") == 1
+    beside = answer(0.5, 3.0, 1, 6)
+    assert misled([answer(0.0, 1.0, 5, 6), beside], "observation") == 0
+    assert misled([answer(0.0, 1.0, 5, 5), beside], "observation") == 0

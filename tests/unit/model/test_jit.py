@@ -1,0 +1,116 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SERVICE = Path(__file__).parents[3] / "service"
+
+TINY = """
+from numba import types
+from .compiled import compiled
+
+def double(x, out):
+    for i in range(x.size):
+        out[i] = 2 * x[i]
+
+kernel = compiled(double, types.float64[::1], types.float64[::1])
+"""
+
+USE = """
+import numpy as np
+from package.tiny import kernel
+out = np.empty(2)
+kernel(np.array([1.0, 2.5]), out)
+print(out.tolist(), sum(kernel.stats.cache_hits.values()))
+"""
+
+# Root may write anywhere; without this one capability (1, CAP_DAC_OVERRIDE) it is like anyone else.
+MORTAL = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A package with a compiled function of its own."""
+    folder = tmp_path / "package"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "tiny.py").write_text(TINY)
+    shutil.copy(SERVICE / "compiled.py", folder)
+    yield folder
+    for place in (folder, folder / "__pycache__"):
+        place.chmod(0o755) if place.exists() else None
+
+
+def run(package, code=USE, **variables):
+    """Run code beside the package, without a home and without the right to write anywhere."""
+    environment = os.environ | {"HOME": "/nonexistent", "NUMBA_CACHE_DIR": ""} | variables
+    environment.pop("XDG_CACHE_HOME", None)
+    return subprocess.run(
+        [sys.executable, "-c", MORTAL, "-W", "error", "-c", code],
+        cwd=package.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def lock(package):
+    """Make the package's folders read-only."""
+    for place in (package / "__pycache__", package):
+        place.mkdir(exist_ok=True)
+        place.chmod(0o555)
+    probe = run(package, "open('package/__pycache__/x', 'w')")
+    assert "PermissionError" in probe.stderr
+
+
+def test_machine_code_is_kept_beside_the_module_and_read_where_that_is_read_only(package):
+    assert run(package).stdout == "[2.0, 5.0] 0\n"
+    assert list((package / "__pycache__").glob("tiny.double-*.nbi"))
+    lock(package)
+    result = run(package)
+    assert (result.stdout, result.stderr) == ("[2.0, 5.0] 1\n", "")
+
+
+def test_machine_code_is_kept_where_numba_is_told(package, tmp_path):
+    variables = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    assert run(package, **variables).stdout == "[2.0, 5.0] 0\n"
+    assert not list((package / "__pycache__").glob("*.nbi"))
+    assert run(package, **variables).stdout == "[2.0, 5.0] 1\n"
+
+
+def test_where_nothing_can_be_written_it_compiles_all_the_same(package):
+    lock(package)
+    result = run(package)
+    assert (result.stdout, result.stderr) == ("[2.0, 5.0] 0\n", "")
+
+
+def test_machine_code_that_does_not_fit_this_machine_is_left_alone(package):
+    run(package, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="")
+    lock(package)
+    result = run(package)
+    assert (result.stdout, result.stderr) == ("[2.0, 5.0] 0\n", "")
+
+
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+def test_a_damaged_file_is_replaced(package, suffix):
+    run(package)
+    (file,) = (package / "__pycache__").glob(f"tiny.double-*.{suffix}")
+    file.write_bytes(file.read_bytes()[:50])
+    result = run(package)
+    assert (result.stdout, result.stderr) == ("[2.0, 5.0] 0\n", "")
+    assert run(package).stdout == "[2.0, 5.0] 1\n"
+
+
+def test_a_full_disk_is_no_obstacle(package):
+    full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+    result = run(package, full + USE)
+    assert (result.stdout, result.stderr) == ("[2.0, 5.0] 0\n", "")

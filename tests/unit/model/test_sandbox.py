@@ -1,0 +1,97 @@
+"""A child that goes first."""
+
+import ctypes
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from service.model.sandbox import Fell, rehearse
+
+MEMORY = 2**28
+
+
+def test_what_the_child_returns_comes_back():
+    assert rehearse(lambda: {"pid": os.getpid() != 0, "n": [1, 2]}, 2, MEMORY) == {
+        "pid": True,
+        "n": [1, 2],
+    }
+
+
+def crash():
+    ctypes.string_at(0)
+
+
+def spin():
+    while True:
+        pass
+
+
+def nothing_but_sleep():
+    time.sleep(60)
+
+
+def fill_memory():
+    return len(bytearray(2**40))
+
+
+def end():
+    os._exit(0)
+
+
+def fail():
+    raise KeyError("x")
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (crash, "read or wrote memory that is not its own"),
+        (os.abort, "damaged its own memory"),
+        (spin, r"took more than (1 second of a processor|2 seconds)"),
+        (nothing_but_sleep, r"took more than 2 seconds \(on a busy machine"),
+        (fill_memory, "needed far more memory"),
+        (end, "failed in a way it could not tell"),
+        (fail, r"failed \(KeyError: 'x'\)"),
+    ],
+)
+def test_a_child_that_does_not_return_is_told_about(act, words):
+    with pytest.raises(Fell, match=words):
+        rehearse(act, 1, MEMORY)
+
+
+def test_the_child_can_touch_no_file(tmp_path):
+    open_file = (tmp_path / "open").open("w")
+
+    def write():
+        faults = []
+        for attempt in (lambda: os.write(open_file.fileno(), b"x"), (tmp_path / "new").touch):
+            try:
+                attempt()
+            except OSError as error:
+                faults.append(error.strerror)
+        return faults
+
+    assert rehearse(write, 2, MEMORY) == ["Bad file descriptor", "Too many open files"]
+    open_file.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["open"]
+    assert (tmp_path / "open").read_bytes() == b""
+
+
+def test_threads_of_the_parent_are_no_hindrance():
+    held, done = threading.Lock(), threading.Event()
+    with held:
+        thread = threading.Thread(target=done.wait)
+        thread.start()
+        assert rehearse(threading.active_count, 2, MEMORY) == 1
+    done.set()
+    thread.join()
+
+
+def test_no_child_is_left():
+    rehearse(lambda: 1, 1, MEMORY)
+    own = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    states = [Path(f"/proc/{pid}/stat").read_text().split()[2] for pid in own]
+    assert "Z" not in states

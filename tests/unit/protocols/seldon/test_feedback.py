@@ -1,0 +1,167 @@
+import math
+
+import numpy as np
+import pytest
+
+from service.errors import BadInput, TooLarge
+from service.protocols.seldon.feedback import Feedback, decode_feedback, encode_learned
+from service.quality import Confusion, Learned
+from service.rows import Limits
+from service.state.counts import Totals
+
+
+def decode(body, **limits):
+    return decode_feedback(body, Limits(**limits))
+
+
+def metrics(*sent):
+    return {"request": {"meta": {"metrics": list(sent)}}}
+
+
+def truth(values):
+    return {"truth": {"data": {"ndarray": values}}}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        [],
+        truth([]),
+        {"reward": None},
+        {"truth": {"data": {}}},
+        {"request": None, "truth": []},
+        {"request": {"meta": {}, "data": {}}},
+        {"response": {"status": {"code": 1}}},
+    ],
+)
+def test_an_empty_message_says_nothing(body):
+    assert decode(body) == Feedback(puid="", metrics=(), path={})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"ndarray": [0, 1]},
+        {"ndarray": [[0], [1]]},
+        {"ndarray": ["0", 1.0]},
+        {"ndarray": [False, True], "names": ["t:0"]},
+        {"tensor": {"shape": [2], "values": [0, 1]}},
+        {"tensor": {"shape": [2, 1], "values": [0, 1]}, "ndarray": [1, 1]},
+        {"tensor": {"values": [0, 1]}},
+    ],
+)
+def test_truth_comes_in_several_shapes(data):
+    assert decode({"truth": {"data": data}}).truths == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("reward", "read"), [(1, 1.0), ("0.5", 0.5), (-2.5, -2.5), (None, None), (0, 0.0)]
+)
+def test_a_reward_is_a_number_or_one_in_words(reward, read):
+    assert decode({"reward": reward}).reward == read
+
+
+def test_the_prediction_is_named_by_the_answer_or_by_the_request():
+    meta = {"meta": {"puid": "p"}}
+    for body in ({"response": meta}, {"request": meta}, {"request": meta, "response": meta}):
+        assert decode(body).puid == "p"
+        assert not decode(body).named(lambda: "new").is_new
+    assert decode({"request": {"meta": {"puid": ""}}}).named(lambda: "new").puid == "new"
+
+
+def test_the_request_comes_along_as_it_was_sent():
+    body = {"request": {"meta": {"tags": {"row": 1.0}}, "data": {"ndarray": [[1, 2], [3, 4]]}}}
+    feedback = decode(body)
+    assert feedback.row == 1
+    assert np.array_equal(feedback.rows.values, [[1, 2], [3, 4]])
+    assert feedback.is_array
+
+
+def test_a_request_without_rows_is_no_hindrance():
+    assert decode({"request": {"strData": "hello"}, "reward": 1}).rows is None
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (None, "Invalid JSON: a Feedback is a JSON object"),
+        ("text", "Invalid JSON: a Feedback is a JSON object"),
+        ([1], "Invalid JSON: a Feedback is not an object"),
+        ({"truths": {}}, "Invalid JSON: a Feedback has no field 'truths' (is it 'truth'?)"),
+        ({"request": {"dta": {}}}, "Invalid JSON: request has no field 'dta' (is it 'data'?)"),
+        ({"request": {"meta": {"x": 1}}}, "request.meta has no field 'x'; it has puid, tags"),
+        ({"response": 5}, "Invalid JSON: response is not an object"),
+        ({"reward": "good"}, "Invalid JSON: reward is 'good', not a number"),
+        ({"reward": True}, "Invalid JSON: reward is 'True', not a number"),
+        ({"reward": [1]}, "Invalid JSON: reward is '[1]', not a number"),
+        ({"reward": "1_0"}, "Invalid JSON: reward is '1_0', not a number"),
+        ({"reward": "nan"}, "Invalid JSON: reward is nan, not a finite"),
+        ({"reward": 1e39}, "Invalid JSON: reward is 1e+39, not a finite 32-bit number"),
+        ({"reward": 10**400}, "Invalid JSON: reward is '1000"),
+        ({"request": {"meta": {"puid": 7}}}, "Invalid JSON: request.meta.puid is not a string"),
+        ({"request": {"meta": {"tags": [1]}}}, "request.meta.tags is not an object"),
+        ({"request": {"meta": {"metrics": {}}}}, "request.meta.metrics is not a list"),
+        (metrics(1), "request.meta.metrics[0] is not an object with key, type and value"),
+        (metrics({}, None), "request.meta.metrics[1] is not an object with key, type and value"),
+        (metrics({"odd": 1}), "request.meta.metrics[0] has no field 'odd'; it has key, type, "),
+        (metrics({"key": 1}), "request.meta.metrics[0].key is not a string"),
+        (metrics({"type": "ODD"}),
+         "request.meta.metrics[0].type is 'ODD', none of COUNTER, GAUGE, TIMER"),
+        (metrics({"value": "x"}), "request.meta.metrics[0].value is 'x', not a number"),
+        (metrics({"value": math.nan}), "request.meta.metrics[0].value is nan, not a finite 32-bit"),
+        (metrics({"tags": {"a": 1}}), "request.meta.metrics[0].tags is not an object of strings"),
+        ({"request": {"meta": {"tags": {"row": -1}}}}, "request.meta.tags.row is '-1'; it is"),
+        ({"request": {"meta": {"tags": {"row": 0.5}}}}, "request.meta.tags.row is '0.5'"),
+        ({"request": {"meta": {"tags": {"row": True}}}}, "request.meta.tags.row is 'True'"),
+        ({"request": {"meta": {"tags": {"row": "1"}}}}, "request.meta.tags.row is '1'"),
+        ({"request": {"meta": {"tags": {"row": 1e400}}}}, "request.meta.tags.row is 'inf'"),
+        ({"request": {"meta": {"puid": "a"}}, "response": {"meta": {"puid": "b"}}},
+         "response.meta.puid is 'b' and request.meta.puid is 'a'"),
+        ({"request": {"meta": {"tags": {"row": 1}}}, **truth([0, 1])}, "2 truths for the one row"),
+        ({"request": {"data": {"ndarray": [[1, "x"]]}}},
+         "the request that the feedback carries: row 0, column 1: 'x' is not a number"),
+        (truth([-1]), "truth 0 is -1; send 1 for an outlier and 0 for an inlier"),
+        (truth([0, 0.5]), "truth 1 is 0.5; send 1 for an outlier"),
+        (truth([None]), "truth 0 is None; send 1"),
+        (truth([[0, 1]]), "truth 0 is [0, 1]; send 1"),
+        (truth("01"), "truth is a list with 0 or 1 for each row"),
+        ({"truth": {"jsonData": [1]}}, "truth.jsonData is not read here"),
+        ({"truth": {"data": [1]}}, "truth.data is not an object"),
+        ({"truth": {"data": {"tensor": {"shape": [1, 2], "values": [0, 1]}}}},
+         "truth.data.tensor has the shape [1, 2]; its 2 values are of the shape [2]"),
+        ({"truth": {"data": {"tensor": [1]}}}, "truth.data.tensor is an object"),
+    ],
+)  # fmt: skip
+def test_what_is_no_feedback_is_told(body, words):
+    with pytest.raises(BadInput) as refusal:
+        decode(body)
+    assert words in str(refusal.value)
+
+
+def test_metrics_of_the_request_come_along():
+    sent = [{"key": "a", "type": "TIMER", "value": "2.5", "tags": {"b": "c"}}, {"type": 0}, {}]
+    assert decode(metrics(*sent)).metrics == tuple(sent)
+
+
+def test_limits_hold_for_truths_and_for_the_request():
+    with pytest.raises(TooLarge, match="3 truths in one message; at most 2"):
+        decode(truth([0, 0, 0]), rows=2)
+    with pytest.raises(TooLarge, match="the feedback carries: 3 rows in one request"):
+        decode({"request": {"data": {"ndarray": [[1]] * 3}}}, rows=2)
+
+
+def test_the_answer_has_no_data_and_tells_what_is_known():
+    learned = Learned(total=Confusion(true_positive=2), recent=Confusion(true_positive=1))
+    feedback = Feedback("p", is_array=True, metrics=({"key": "mine"},), path={"a": "b:1"})
+    answer = encode_learned(feedback, Totals(4, 1), 0.0, learned)
+    assert answer["data"] == {"ndarray": []}
+    assert answer["meta"]["puid"] == "p"
+    assert answer["meta"]["requestPath"] == {"a": "b:1"}
+    assert answer["meta"]["metrics"][0] == {"key": "mine"}
+    told = {gauge["key"]: gauge["value"] for gauge in answer["meta"]["metrics"][1:]}
+    assert (told["observation"], told["recall_tot"], told["nb_labels_roll"]) == (4, 1.0, 1)
+    assert "is_outlier" not in told
+    assert encode_learned(Feedback("p"), Totals(0, 0), 0.0, Learned())["data"] == {
+        "tensor": {"shape": [0]}
+    }

@@ -1,0 +1,209 @@
+import gzip
+import json
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from service.errors import BadInput, Refusal, TooLarge, Unsupported
+from service.protocols.codec import decode_json, render_json, unpack
+
+
+def same(value):
+    return value
+
+
+def test_json_is_read_and_handed_on():
+    assert decode_json(b'{"a": [1, 2.5, "x", null, true]}', same) == {
+        "a": [1, 2.5, "x", None, True]
+    }
+
+
+def test_of_a_doubled_key_the_last_one_counts():
+    assert decode_json(b'{"a": 1, "a": 2}', same) == {"a": 2}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[1,]",
+        b"nothing",
+        b"[01]",
+        b"\xff",
+        b"\xef\xbb\xbf[1]",
+        b'"\\ud800"',
+        "[1]".encode("utf-16"),
+        b"[" + b"9" * 5000 + b"]",
+    ],
+)
+def test_what_is_not_json_is_refused_in_seldons_words(body):
+    with pytest.raises(BadInput, match=r"^Can't find JSON in data: "):
+        decode_json(body, same)
+
+
+@pytest.mark.parametrize(
+    "number", [b"Infinity", b"-Infinity", b"1e999", b"1" + b"0" * 400, b"NaN, -Infinity"]
+)
+def test_a_number_that_is_not_finite_is_shown_to_the_decoder_and_never_returned(number):
+    seen = []
+    with pytest.raises(BadInput, match="Can't find JSON in data"):
+        decode_json(b"[" + number + b"]", seen.append)
+    assert len(seen) == 1
+
+
+def test_the_decoders_sentence_wins_over_the_readers():
+    def refuse(value):
+        raise BadInput("row 0, column 0: no")
+
+    with pytest.raises(BadInput, match="row 0, column 0: no"):
+        decode_json(b"[Infinity]", refuse)
+
+
+def test_nan_is_read_where_python_writes_it():
+    value = decode_json(b'{"a": [NaN, 1], "NaN": "\\"NaN", "b": 1180591620717411303424}', same)
+    assert str(value) == """{'a': [nan, 1], 'NaN': '"NaN', 'b': 1.1805916207174113e+21}"""
+    assert render_json(value)
+    for body in (b'["NaN"', b"[NaN,]", b"NaNs", b"[-NaN]", b'[NaN, "\\ud800"]'):
+        with pytest.raises(BadInput, match="Can't find JSON in data"):
+            decode_json(body, same)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_another_encoding_is_no_json_whatever_it_holds(encoding):
+    def refuse(value):
+        raise BadInput("read all the same")
+
+    for text in ('{"data": {"ndarray": []}}', "[NaN]"):
+        with pytest.raises(BadInput, match="Can't find JSON in data"):
+            decode_json(text.encode(encoding), refuse)
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"a":'])
+def test_deep_nesting_is_refused(opening):
+    closing = b"]" if opening == b"[" else b"}"
+    assert decode_json(opening * 8 + b"1" + closing * 8, same)
+    for body in (opening * 9 + b"1" + closing * 9, opening * 100_000):
+        with pytest.raises(TooLarge, match="nested more than 8 levels deep"):
+            decode_json(body, same)
+
+
+def test_brackets_side_by_side_or_in_strings_do_not_nest():
+    assert len(decode_json(b"[" + b",".join([b"[[]]"] * 100) + b"]", same)) == 100
+    assert decode_json(b'["' + b"[{" * 50 + b'\\"[[[["]', same) == ["[{" * 50 + '"[[[[']
+
+
+def test_answers_are_sorted_tight_and_exact():
+    value = {"b": np.array([0.1, 1e-300]), "a": np.array([1, 0])}
+    assert render_json(value) == b'{"a":[1,0],"b":[0.1,1e-300]}'
+
+
+TEXT = b'{"a": [1, 2, 3]}'
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("", TEXT),
+        ("identity", TEXT),
+        ("gzip", gzip.compress(TEXT, mtime=0)),
+        ("GZIP", gzip.compress(TEXT, mtime=0)),
+        (" deflate ", zlib.compress(TEXT)),
+    ],
+)
+def test_a_packed_body_is_unpacked(encoding, body):
+    assert unpack(body, encoding, len(TEXT)) == TEXT
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "kind", "text"),
+    [
+        ("gzip", TEXT, BadInput, "the body is not packed with gzip: "),
+        (
+            "deflate",
+            gzip.compress(TEXT, mtime=0),
+            BadInput,
+            "the body is not packed with deflate: ",
+        ),
+        (
+            "deflate",
+            zlib.compress(TEXT, wbits=-zlib.MAX_WBITS),
+            BadInput,
+            "not packed with deflate: incorrect header check; HTTP's deflate has zlib's header",
+        ),
+        ("gzip", b"", BadInput, "the body packed with gzip ends early"),
+        (
+            "gzip",
+            gzip.compress(TEXT, mtime=0)[:-1],
+            BadInput,
+            "the body packed with gzip ends early",
+        ),
+        (
+            "gzip",
+            gzip.compress(TEXT, mtime=0) * 2,
+            BadInput,
+            " bytes follow the body packed with gzip",
+        ),
+        ("gzip", gzip.compress(TEXT + b" ", mtime=0), TooLarge, "unpacks to more than 16 bytes"),
+        ("br", TEXT, Unsupported, "Content-Encoding 'br' is not read here; gzip and deflate are"),
+        ("gzip, gzip", TEXT, Unsupported, "is not read here"),
+    ],
+)
+def test_what_cannot_be_unpacked_is_told(encoding, body, kind, text):
+    with pytest.raises(kind) as refusal:
+        unpack(body, encoding, len(TEXT))
+    assert text in str(refusal.value)
+
+
+def test_a_bomb_takes_no_more_memory_than_the_bound():
+    bomb = gzip.compress(bytes(2**28))
+    bound = 2**20
+    tracemalloc.start()
+    with pytest.raises(TooLarge):
+        unpack(bomb, "gzip", bound)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * bound
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 9 + b'"' + rb"\"" * 500_000,
+        (b"1" * 299 + b",") * 20_000 + b"}",
+        b'"' * 500_001 + b"[" * 9,
+    ],
+)
+def test_no_body_takes_more_than_a_look_at_each_byte(body):
+    with pytest.raises(Refusal):  # which took hours
+        decode_json(body, lambda value: value)
+
+
+@given(
+    st.recursive(
+        st.text(alphabet='ab"\\[]{}', max_size=6),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.text('"[\\'), inner, max_size=2)
+        ),
+        max_leaves=12,
+    ),
+    st.integers(0, 4),
+)
+@example(["]", []], 1)
+@example([['\\"]', '\\"]'], "[", [[]]], 2)
+def test_brackets_in_strings_are_no_depth(value, limit):
+    def depth(part):
+        if isinstance(part, str):
+            return 0
+        return 1 + max(map(depth, part.values() if isinstance(part, dict) else part), default=0)
+
+    body = json.dumps(value).encode()
+    if depth(value) > limit:
+        with pytest.raises(TooLarge):
+            decode_json(body, lambda found: found, limit)
+    else:
+        assert decode_json(body, lambda found: found, limit) == value

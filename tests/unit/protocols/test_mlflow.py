@@ -1,0 +1,156 @@
+import json
+
+import numpy as np
+import pytest
+
+from service.errors import BadInput, TooLarge, Unsupported
+from service.protocols import mlflow
+from service.rows import Limits, Verdict
+
+LIMITS = Limits()
+TABLE = [[1.0, 2.0], [60.0, 40.0]]
+NAMED = ("a", "b")
+
+
+def decode(body, content_type="application/json", limits=LIMITS):
+    body = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return mlflow.decode_request(body, content_type, limits)
+
+
+@pytest.mark.parametrize(
+    ("body", "names"),
+    [
+        ({"dataframe_split": {"columns": ["a", "b"], "index": [0, 1], "data": TABLE}}, NAMED),
+        ({"dataframe_split": {"columns": [0, 1], "data": TABLE}}, ()),
+        ({"dataframe_split": {"data": TABLE}}, ()),
+        ({"dataframe_records": [{"a": 1, "b": 2}, {"b": 40, "a": 60}]}, NAMED),
+        ({"instances": TABLE}, ()),
+        ({"instances": [{"a": 1, "b": 2}, {"a": 60, "b": 40}], "signature_name": "x"}, NAMED),
+        ({"inputs": TABLE, "params": {"anything": 1}}, ()),
+        ({"inputs": {"a": [1, 60], "b": [2, 40]}}, NAMED),
+    ],
+)
+def test_each_of_mlflows_forms_is_the_same_table(body, names):
+    rows = decode(body)
+    assert rows.values.tolist() == TABLE
+    assert rows.names == names
+
+
+@pytest.mark.parametrize(
+    "text", ["a,b\n1,2\n60,40\n", "\ufeffa,b\r\n1,2\r\n\r\n60,40", '"a","b"\n1.0,"2"\n6e1,40\n']
+)
+def test_csv_has_a_line_of_names(text):
+    rows = decode(text.encode(), "text/csv; charset=utf-8")
+    assert rows.values.tolist() == TABLE
+    assert rows.names == NAMED
+
+
+@pytest.mark.parametrize("cell", [b"", b" ", b'""', b"NaN", b"nan", b"NA", b"null"])
+def test_an_empty_cell_of_csv_or_nan_is_missing(cell):
+    rows = decode(b"a,b\n" + cell + b",2\n3,4\n", "text/csv")
+    assert rows.missing
+    assert np.isnan(rows.values).tolist() == [[True, False], [False, False]]
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ([], "a request is a JSON object, as in"),
+        ({}, "no rows came; a request has one of dataframe_split, dataframe_records, instances, "),
+        ({"inputs": 1, "instances": 2}, "instances and inputs came; a request has one of "),
+        ({"dataframe_split": TABLE}, "dataframe_split is not an object with data, as in "),
+        ({"dataframe_split": {"columns": "ab", "data": TABLE}},
+         "dataframe_split.columns is not a list of strings"),
+        ({"dataframe_split": {"columns": ["a", "b"], "data": [[1, {}]]}},
+         "row 0, column 1 ('b'): an object is not a number"),
+        ({"dataframe_records": {"a": 1}}, "dataframe_records is not a list of objects"),
+        ({"dataframe_records": [{"a": 1}, 2]}, "dataframe_records is not a list of objects"),
+        ({"dataframe_records": []}, "there are no rows"),
+        ({"dataframe_records": [{}]}, "row 0 is empty"),
+        ({"dataframe_records": [{"a": 1, "b": 2}, {"a": 1}]},
+         "row 1 has no column 'b', row 0 has"),
+        ({"dataframe_records": [{"a": 1}, {"a": 1, "b": 2}]},
+         "row 1 has a column 'b', row 0 has none"),
+        ({"instances": [1, 2]}, "rows are a list of lists: one row is [[1, 2]], not [1, 2]"),
+        ({"inputs": {}}, "inputs is neither rows nor lists by name"),
+        ({"inputs": {"a": 1}}, "inputs is neither rows nor lists by name"),
+        ({"inputs": {"a": [1], "b": [1, 2]}}, "column 'b' has 2 rows, column 'a' has 1"),
+        ({"inputs": {"a": [1], "b": ["x"]}}, "row 0, column 1 ('b'): 'x' is not a number"),
+        (b"{", "the body is not JSON: unexpected end of data at line 1 column 2"),
+        (b"", "the body is not JSON: it is a zero-length, empty document at line 1 column 1"),
+    ],
+)  # fmt: skip
+def test_what_is_no_table_is_refused_in_words(body, text):
+    with pytest.raises(BadInput) as refusal:
+        decode(body)
+    assert str(refusal.value).startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"", "the body is empty; send a line of names and a line for each row"),
+        (b"a,b\n", "there are no rows"),
+        (b"a,b\n1\n", "row 0 has 1 column, the line of names 2"),
+        (b"a,b\n1,2\n3\n", "row 1 has 1 column, row 0 has 2"),
+        (b"a,b\n1,x\n", "row 0, column 1 ('b'): 'x' is not a number"),
+        (b"a,b\n1,1_000\n", "row 0, column 1 ('b'): '1_000' is not a number"),
+        ("a,b\n1,\u0663\n".encode(), "row 0, column 1 ('b'): '\u0663' is not a number"),
+        (b"a,b\n,inf\n", "row 0, column 1 ('b'): 'inf' is not a finite number"),
+        (b"\xff", "the body is not CSV: "),
+        (b'a\n"' + b"x" * 200_000, "the body is not CSV: "),
+    ],
+)
+def test_what_is_no_csv_is_refused_in_words(body, text):
+    with pytest.raises(BadInput) as refusal:
+        decode(body, "text/csv")
+    assert str(refusal.value).startswith(text)
+
+
+@pytest.mark.parametrize("content_type", ["", "text/plain", "application/x-parquet"])
+def test_other_types_of_content_are_not_read(content_type):
+    with pytest.raises(Unsupported, match="send JSON or text/csv"):
+        decode({"inputs": TABLE}, content_type)
+
+
+def test_limits_hold_for_every_form():
+    limits = Limits(rows=1, columns=1)
+    records = [{"a": 1, "b": 2}]
+    for body in ({"inputs": TABLE}, {"inputs": {"a": [1, 2]}}, {"dataframe_records": records}):
+        with pytest.raises(TooLarge, match="at most 1"):
+            decode(body, limits=limits)
+    with pytest.raises(TooLarge, match="at most 1"):
+        decode(b"a,b\n1,2\n", "text/csv", limits)
+
+
+def test_answers_are_predictions_and_scores_on_request():
+    verdict = Verdict(np.array([0.25, -0.5]), 0.0)
+    assert json.loads(mlflow.encode_answer(verdict)) == {"predictions": [0, 1]}
+    with_scores = {"predictions": [0, 1], "scores": [0.25, -0.5], "threshold": 0.0}
+    assert json.loads(mlflow.encode_answer(verdict, with_scores=True)) == with_scores
+
+
+def test_errors_have_mlflows_shape():
+    assert mlflow.encode_error("no", 400) == {"error_code": "BAD_REQUEST", "message": "no"}
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (401, "UNAUTHENTICATED"),
+        (405, "BAD_REQUEST"),
+        (413, "BAD_REQUEST"),
+        (415, "BAD_REQUEST"),
+        (500, "INTERNAL_ERROR"),
+        (503, "TEMPORARILY_UNAVAILABLE"),
+    ],
+)
+def test_an_error_code_is_mlflows_own_for_the_status_where_it_has_one(status, code):
+    assert mlflow.encode_error("no", status)["error_code"] == code
+
+
+def test_of_too_many_lines_of_csv_no_more_are_read_than_it_takes_to_know():
+    line = b"1,2\n"
+    assert len(mlflow.decode_request(b"mean,sd\n" + 3 * line, "text/csv", Limits(rows=3))) == 3
+    with pytest.raises(TooLarge, match="more than 3 rows in one request"):
+        mlflow.decode_request(b"mean,sd\n" + 4 * line + b'"' * 200_000, "text/csv", Limits(rows=3))

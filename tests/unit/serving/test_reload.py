@@ -1,0 +1,232 @@
+"""Another model, or another threshold, in one process; `make torture` has many, under load."""
+
+import json
+import logging
+import os
+import pickle
+import signal
+import time
+from hashlib import sha256
+
+import numpy as np
+import pytest
+from sklearn.ensemble import IsolationForest
+
+from service.serving.reload import mark_of
+from tests.stress.reloads import TOKEN, Load, Pair, load
+from tests.stress.reloads import served as serve_pair
+from tests.support import hostile
+
+URL = "/v2/repository/models/isoserve"
+ADMIN = {"Authorization": f"Bearer {TOKEN}"}
+
+
+@pytest.fixture
+def pair(folder, monkeypatch):
+    """Two models in the place of the fixture's one; what does not fit is given up on soon."""
+    monkeypatch.setattr("service.serving.reload._SETTLE", 0.1)
+    pair = Pair(folder)
+    pair.put(pair.a)
+    return pair
+
+
+@pytest.fixture
+def admin(make_client, pair):
+    """Return what calls an admin route: (status, answer)."""
+    client = make_client(admin_token=TOKEN)
+
+    def call(route, value=None):
+        answer = client.post(f"{URL}/{route}", json=value, headers=ADMIN)
+        return answer.status_code, answer.json
+
+    call.client = client
+    return call
+
+
+def served(client, pair):
+    """Return which model answers, after checking that the scores are its own."""
+    answer = client.post("/predict?scores=1", json={"data": {"ndarray": pair.rows}})
+    model = pair.known[answer.headers["X-Model-Version"]]
+    assert answer.json["meta"]["tags"]["anomaly-scores"] == model.scores
+    return model
+
+
+def metric(client, name):
+    lines = client.get("/metrics").text.splitlines()
+    return next(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+
+def test_a_new_file_is_served_when_it_is_asked_for(admin, pair):
+    pair.put(pair.b)
+    assert served(admin.client, pair) is pair.a
+    status, answer = admin("load")
+    assert (status, answer["changed"], answer["model_version"]) == (200, True, pair.b.version)
+    assert served(admin.client, pair) is pair.b
+    assert admin.client.get("/metadata").json["versions"] == [pair.b.version]
+    assert metric(admin.client, "isoserve_model_swaps_total") == 1
+    pair.put(pair.a)  # and back
+    assert admin("load")[1]["former"]["model_version"] == pair.b.version
+    assert served(admin.client, pair) is pair.a
+
+
+def test_the_same_file_changes_nothing(admin, pair, folder):
+    status, answer = admin("load", {})
+    assert (status, answer["changed"]) == (200, False)
+    assert metric(admin.client, "isoserve_model_swaps_total") == 0
+    assert not list(folder.glob("*/audit.jsonl"))
+
+
+def test_another_card_of_the_same_file_is_taken(admin, pair):
+    pair.path.with_suffix(".json").write_bytes(
+        pair.a.card.replace(b'"training_outlier_share": 0.125', b'"training_outlier_share": 0.5')
+    )
+    admin("threshold", {"threshold": -0.25})
+    assert admin("load")[1]["changed"]
+    assert metric(admin.client, "isoserve_threshold ") == -0.25
+    admin("threshold", {"threshold": 0.0})
+    assert metric(admin.client, "isoserve_training_outlier_share") == 0.5
+
+
+@pytest.mark.parametrize(
+    ("spoil", "refused"),
+    [
+        (lambda pair: pair.put_alone(b""), (400, "pickle", "it is empty")),
+        (lambda pair: pair.put_alone(hostile.text("x")), (400, "pickle", "is not a pickle")),
+        (lambda pair: pair.put_alone(pair.b.content), (409, "features", "restart it")),
+        (lambda pair: pair.path.unlink(), (400, "file", "cannot be read")),
+        (lambda pair: pair.path.write_bytes(pair.b.content), (400, "card", "another file")),
+    ],
+    ids=["empty", "no pickle", "other columns", "gone", "the former card"],
+)
+def test_a_refused_file_leaves_the_old_model_and_says_why(admin, pair, caplog, spoil, refused):
+    status, reason, words = refused
+    spoil(pair)
+    code, answer = admin("load")
+    assert (code, list(answer)) == (status, ["error"])
+    assert words in answer["error"]
+    assert f"version {pair.a.version} is served on" in answer["error"]
+    assert words in caplog.text
+    assert served(admin.client, pair) is pair.a
+    name = f'isoserve_model_load_failures_total{{reason="{reason}"}}'
+    assert metric(admin.client, name) == 1
+
+
+def test_golden_rows_tell_a_model_that_scores_otherwise(admin, pair):
+    """The card of B, but for its digest, beside A's twin: one threshold of a tree is another."""
+    forest = pickle.loads(pair.a.content)
+    forest.estimators_[0].tree_.threshold[0] += 1.0
+    content = pickle.dumps(forest, protocol=5)
+    old, new = (sha256(data).hexdigest().encode() for data in (pair.a.content, content))
+    pair.path.write_bytes(content)
+    pair.path.with_suffix(".json").write_bytes(pair.a.card.replace(old, new))
+    status, answer = admin("load")
+    assert status == 400
+    assert "does not score as in training: golden row" in answer["error"]
+
+
+def test_a_threshold_is_set_and_taken_back(admin, pair, folder):
+    status, answer = admin("threshold", {"threshold": 0.05})
+    assert (status, answer["threshold"], answer["former"]["threshold"]) == (200, 0.05, 0.0)
+    assert metric(admin.client, "isoserve_threshold ") == 0.05
+    answer = admin.client.post("/predict", json={"data": {"ndarray": pair.rows}})
+    assert answer.json["data"]["ndarray"] == [int(score < 0.05) for score in pair.a.scores]
+    assert admin("threshold", {"threshold": None})[1]["threshold"] == 0.0
+    assert metric(admin.client, "isoserve_threshold_changes_total") == 2
+    lines = next(folder.glob("*/audit.jsonl")).read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [(row["what"], row["old"], row["new"]) for row in rows] == [
+        ("threshold", 0.0, 0.05),
+        ("threshold", 0.05, 0.0),
+    ]
+    assert rows[0]["who"].startswith("127.0.0.1, request ")
+
+
+def test_a_chosen_threshold_outlives_a_restart_and_not_its_model(make_client, pair, folder, caplog):
+    state = folder / "kept"
+    client = make_client(admin_token=TOKEN, state_dir=state)
+    client.post(f"{URL}/threshold", json={"threshold": -0.1}, headers=ADMIN)
+    client.application.extensions.clear()  # lets go of the folder
+    del client
+    again = make_client(state_dir=state)
+    assert metric(again, "isoserve_threshold ") == -0.1
+    again.application.extensions.clear()
+    del again
+    caplog.set_level(logging.WARNING)
+    other = make_client(state_dir=state, threshold=0.2, admin_token=TOKEN)
+    assert metric(other, "isoserve_threshold ") == 0.2
+    assert not (state / "threshold.json").exists()
+    other.post(f"{URL}/threshold", json={"threshold": -0.3}, headers=ADMIN)
+    pair.put(pair.b)
+    answer = other.post(f"{URL}/load", headers=ADMIN).json
+    assert (answer["threshold"], answer["former"]["threshold"]) == (0.2, -0.3)
+    assert "the new one begins with 0.2" in caplog.text
+    assert not (state / "threshold.json").exists()
+
+
+def test_nothing_changes_that_cannot_be_written_down(admin, pair, folder):
+    state = next(path for path in folder.iterdir() if path.is_dir())
+    (state / "audit.jsonl").mkdir()
+    pair.put(pair.b)
+    for route, value in (("load", None), ("threshold", {"threshold": 0.1})):
+        status, answer = admin(route, value)
+        assert (status, "so nothing was changed" in answer["error"]) == (503, True)
+    assert served(admin.client, pair) is pair.a
+    assert metric(admin.client, "isoserve_threshold ") == 0.0
+
+
+def test_a_pinned_service_loads_nothing_else(make_client, pair):
+    pin = next(iter(json.loads(pair.a.card)["files"].values()))
+    client = make_client(admin_token=TOKEN, model_sha256=pin)
+    pair.put(pair.b)
+    answer = client.post(f"{URL}/load", headers=ADMIN)
+    assert answer.status_code == 400
+    assert "ISOSERVE_MODEL_SHA256" in answer.json["error"]
+
+
+def test_every_worker_follows_and_so_do_the_ones_after_them(pair, tmp_path):
+    with serve_pair(tmp_path, pair, watch=1, log_level="INFO") as service:
+        pair.put(pair.b)
+        wait_for(service, pair.b)
+        for worker in service.workers():
+            with Load(service, pair, clients=2) as crowd:
+                os.kill(worker, signal.SIGKILL)
+                time.sleep(0.3)
+            assert {version for _, _, version in crowd.all("seen")} == {pair.b.version}
+            assert [asker.faults for asker in crowd.callers] == [[], []]
+        pair.put_alone(b"nothing")
+        while "asked by watch; version" not in service.log.read_text():
+            time.sleep(0.05)
+        pair.put(pair.a)
+        wait_for(service, pair.a)
+        assert service.log.read_text().count("it is not a pickle") == 1
+        assert load(service)[1]["changed"] is False
+
+
+def wait_for(service, model, seconds=10):
+    """Wait until ten answers in a row come from one model."""
+    end, row = time.monotonic() + seconds, 0
+    while row < 10:
+        _, page = service.request("GET", "/metadata")
+        row = row + 1 if json.loads(page)["versions"] == [model.version] else 0
+        assert time.monotonic() < end, service.log.read_text()
+        time.sleep(0.01)
+
+
+def test_a_model_of_other_columns_needs_a_restart(admin, pair, folder):
+    forest = IsolationForest(n_estimators=2, random_state=16).fit(np.eye(3))
+    pair.put_alone(pickle.dumps(forest, 5))
+    status, answer = admin("load")
+    assert status == 409
+    assert (
+        "has the columns f0, f1, f2, and this service was started with mean, sd"
+        in (answer["error"])
+    )
+
+
+def test_the_mark_of_a_model_changes_with_its_file_and_with_its_card(tmp_path):
+    path, card = tmp_path / "model.pickle", tmp_path / "model.json"
+    marks = [mark_of(path)]
+    for place, content in ((card, "{}"), (path, "a"), (path, "ab"), (card, "{ }")):
+        place.write_text(content)
+        marks.append(mark_of(path))
+    assert len(set(marks)) == 5

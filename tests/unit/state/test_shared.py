@@ -1,0 +1,180 @@
+"""The state folder: one holder, files whole or set aside, locks that die with a process."""
+
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+
+from service.errors import BadSetting
+from service.state.shared import MappedFile, StateFolder, aside, later_than, set_aside
+
+LAYOUT = {"kind": "test", "numbers": 4}
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_the_folder_and_its_files_are_their_owners_only(tmp_path):
+    folder = StateFolder(tmp_path / "a" / "state")
+    MappedFile.create(folder.path / "x.bin", LAYOUT, 100)
+    assert mode(folder.path) == 0o700
+    assert {mode(path) for path in folder.path.iterdir()} == {0o600}
+
+
+def test_a_second_service_on_the_same_folder_refuses_to_start(tmp_path):
+    first = StateFolder(tmp_path)
+    with pytest.raises(BadSetting, match=rf"in use by another service \(process {os.getpid()}\)"):
+        StateFolder(tmp_path, patience=0)
+    del first
+    StateFolder(tmp_path, patience=0)
+
+
+def test_the_folder_is_held_until_the_last_worker_is_dead(tmp_path):
+    script = (
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from service.state.shared import StateFolder\n"
+        "folder = StateFolder(Path(sys.argv[1]))\n"
+        "worker = os.fork()\n"
+        "if worker: print(worker, flush=True)\n"
+        "time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE)
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    with pytest.raises(BadSetting, match="in use"):
+        StateFolder(tmp_path, patience=0)
+    os.kill(worker, signal.SIGKILL)
+    StateFolder(tmp_path, patience=5)
+
+
+def test_a_folder_that_cannot_be_made_or_written_is_refused_with_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadSetting, match=r"ISOSERVE_STATE_DIR: .* cannot be written"):
+        StateFolder(tmp_path / "file" / "state")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(BadSetting, match="cannot be written"):
+        StateFolder(tmp_path)
+
+
+def test_what_was_stored_is_there_again(tmp_path):
+    made = MappedFile.open_or_create(tmp_path / "x.bin", LAYOUT, 100)
+    made.memory[made.start : made.start + 5] = b"hello"
+    found = MappedFile.open_or_create(tmp_path / "x.bin", LAYOUT, 100)
+    assert found.memory[found.start : found.start + 5] == b"hello"
+    assert [path.name for path in tmp_path.iterdir()] == ["x.bin"]
+
+
+def test_a_new_file_has_no_holes(tmp_path):
+    MappedFile.create(tmp_path / "x.bin", LAYOUT, 1_000_000)
+    assert (tmp_path / "x.bin").stat().st_blocks * 512 >= 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda content: b"", "cut short"),
+        (lambda content: content[:100], "damaged|cut short"),
+        (lambda content: content[:-8], "bytes"),
+        (lambda content: content + bytes(8), "bytes"),
+        (lambda content: bytes(len(content)), "not a state file"),
+        (lambda content: content[:20] + b"?" + content[21:], "header is damaged"),
+        (lambda content: content[:12] + b"\xff\xff\xff\xff" + content[16:], "header is damaged"),
+    ],
+)
+def test_a_damaged_file_is_set_aside_and_told(tmp_path, caplog, damage, reason):
+    path = tmp_path / "x.bin"
+    MappedFile.create(path, LAYOUT, 100)
+    damaged = damage(path.read_bytes())
+    path.write_bytes(damaged)
+    new = MappedFile.open_or_create(path, LAYOUT, 100)
+    assert not any(new.memory[new.start :])
+    assert (tmp_path / "x.bin.1").read_bytes() == damaged
+    (record,) = caplog.records
+    assert "is set aside as x.bin.1" in record.getMessage()
+    assert re.search(reason, record.getMessage())
+
+
+def test_a_file_of_another_layout_is_set_aside_and_keeps_its_content(tmp_path, caplog):
+    for numbers in (4, 5, 6):
+        MappedFile.open_or_create(tmp_path / "x.bin", LAYOUT | {"numbers": numbers}, 100)
+    assert "its layout is another one (numbers)" in caplog.text
+    assert MappedFile.open(tmp_path / "x.bin.1").layout["numbers"] == 4
+    assert MappedFile.open(tmp_path / "x.bin.2").layout["numbers"] == 5
+
+
+def test_the_last_three_set_aside_are_kept(tmp_path, caplog):
+    for numbers in range(15):
+        MappedFile.open_or_create(tmp_path / "x.bin", LAYOUT | {"numbers": numbers}, 100)
+    (tmp_path / "x.bin.new").touch()
+    kept = aside(tmp_path / "x.bin")
+    assert [path.name for path in kept] == ["x.bin.12", "x.bin.13", "x.bin.14"]
+    assert [MappedFile.open(path).layout["numbers"] for path in kept] == [11, 12, 13]
+    assert "x.bin.11 is deleted: the last 3 set aside are kept" in caplog.text
+
+
+def test_what_is_no_mapped_file_is_set_aside_for_ever(tmp_path):
+    for i in range(12):
+        (tmp_path / "x.db").write_text(str(i))
+        set_aside(tmp_path / "x.db", "it is damaged")
+    assert [path.read_text() for path in aside(tmp_path / "x.db")] == [*map(str, range(12))]
+
+
+def test_what_lies_beside_a_file_is_set_aside_with_it(tmp_path):
+    for ending in ("", "-wal", "-shm"):
+        (tmp_path / f"x.db{ending}").write_text(f"0{ending}")
+    set_aside(tmp_path / "x.db", "it is damaged", beside=("-wal", "-shm"))
+    left = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert left == {f"x.db.1{ending}": f"0{ending}" for ending in ("", "-wal", "-shm")}
+
+
+def test_a_file_for_which_there_is_no_room_is_refused_and_leaves_nothing(tmp_path):
+    with pytest.raises(BadSetting, match=r"cannot be made .*; it needs 1,152,921,504,606,846,976"):
+        MappedFile.create(tmp_path / "x.bin", LAYOUT, 2**60)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("place", ["file", "memory"])
+def test_a_lock_is_released_when_its_process_is_killed(tmp_path, place):
+    shared = (
+        MappedFile.create(tmp_path / "x.bin", LAYOUT, 100)
+        if place == "file"
+        else MappedFile.anonymous(LAYOUT, 100)
+    )
+    child = os.fork()
+    if child == 0:
+        theirs = shared.locks()
+        theirs.take(3)
+        shared.memory[shared.start] = 1
+        time.sleep(60)
+        os._exit(1)
+    while not shared.memory[shared.start]:
+        time.sleep(0.001)
+    ours = shared.locks()
+    assert ours.take(2)
+    assert not ours.take(3)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert ours.take(3)
+    assert not shared.locks().take(3)
+    ours.give_back(3)
+    assert shared.locks().take(3)
+
+
+def test_stamps_go_on_after_the_last_one_whatever_the_clock_says():
+    last = time.monotonic_ns() + 10**18
+    ahead = later_than(last)
+    assert time.monotonic_ns() + ahead > last
+    assert later_than(0) == 0

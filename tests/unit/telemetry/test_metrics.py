@@ -1,0 +1,86 @@
+"""The page of metrics: what is not exact or not bounded elsewhere is so here."""
+
+import pytest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.quality import Confusion, Learned
+from service.state.counts import OTHER, SERIES, Counts, Snapshot, Totals
+from service.telemetry.drift import Drift
+from service.telemetry.metrics import MOST_SERIES, Facts, Readings, _Families, render_metrics
+
+FACTS = Facts(0.0, {"name": "clf", "version": "v"}, 0.1, {"model_name": "clf"})
+KNOWN = Learned(Confusion(1, 1, 1, 1), Confusion(1, 1, 1, 1))
+WIDE = Drift(10_000, 0.1, {f"f{i}": i / 4096 for i in range(4096)})
+
+
+def samples(snapshot, drift=WIDE):
+    page = render_metrics(Readings(snapshot, FACTS, drift, learned=KNOWN)).decode()
+    families = text_string_to_metric_families(page)
+    found = [sample for family in families for sample in family.samples]
+    assert len(found) == sum(not line.startswith("#") for line in page.splitlines())
+    return {(s.name, *s.labels.values()): s.value for s in found}
+
+
+@pytest.fixture
+def busy():
+    """Counts of more routes and status classes than are told apart."""
+    counts = Counts()
+    for i in range(300):
+        for status, times in (("2xx", 3), ("4xx", 2), ("5xx", 1)):
+            for _ in range(times):
+                counts.observe(f"/{i}", status, 0.001 * i)
+    snapshot = counts.read()
+    assert len(snapshot.requests) > SERIES - 5
+    return snapshot
+
+
+def test_series_are_few_whatever_is_asked_of_however_wide_a_model(busy):
+    assert len(samples(busy)) <= MOST_SERIES
+
+
+@pytest.mark.parametrize("series", [100, 170, 250, 330])
+def test_series_are_few_whatever_metrics_join(busy, monkeypatch, series):
+    others = _Families._others
+
+    def more(self):
+        yield from others(self)
+        family = GaugeMetricFamily("more", "More.", labels=["number"])
+        for i in range(series - len(samples_without_routes)):
+            family.add_metric([str(i)], i)
+        yield family
+
+    bare = render_metrics(Readings(Snapshot(), FACTS, WIDE, learned=KNOWN)).decode().splitlines()
+    samples_without_routes = [line for line in bare if not line.startswith("#")]
+    monkeypatch.setattr(_Families, "_others", more)
+    seen = samples(busy)
+    assert len(seen) <= MOST_SERIES
+    assert seen["isoserve_request_duration_seconds_count", OTHER] > 0
+
+
+def test_no_request_is_left_out_where_routes_are_many(busy):
+    seen = samples(busy)
+    for name in ("isoserve_requests_total", "isoserve_request_duration_seconds_count"):
+        assert sum(value for (key, *_), value in seen.items() if key == name) == 300 * 6
+    name = "isoserve_request_duration_seconds"
+    assert seen[f"{name}_count", "/0"] == 6
+    assert (f"{name}_count", "/30") not in seen
+
+
+def test_the_routes_asked_first_are_timed_apart_for_ever():
+    counts = Counts()
+    for i in range(40):
+        counts.observe(f"/{i}", "2xx", 0.25)
+    for i in range(40):
+        counts.observe(f"/{i}", "4xx", 0.25)
+    seen = samples(counts.read())
+    timed = {key[1] for key in seen if key[0] == "isoserve_request_duration_seconds_sum"}
+    assert timed == {OTHER, *(f"/{i}" for i in range(19))}
+    assert seen["isoserve_request_duration_seconds_sum", "/7"] == 0.5
+    assert seen["isoserve_request_duration_seconds_sum", OTHER] == 21 * 0.5
+
+
+def test_the_features_that_drift_most_are_shown():
+    seen = samples(Snapshot(totals=Totals(1, 0)))
+    shown = {key[1] for key in seen if key[0] == "isoserve_drift_psi"}
+    assert shown == {f"f{i}" for i in range(4046, 4096)}

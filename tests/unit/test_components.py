@@ -1,0 +1,147 @@
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from service.components import CoreIsolationForest, Detector, OutlierIsolationForest
+from service.errors import BadInput, BadModel
+from service.model.file import load_model
+from service.rows import Rows
+
+NORMAL, ODD = [1.0, 1.0], [60.0, 40.0]
+
+
+def values(metrics):
+    return {metric["key"]: metric["value"] for metric in metrics}
+
+
+@pytest.fixture(params=[CoreIsolationForest, OutlierIsolationForest])
+def component(request, folder):
+    return request.param(threshold=0.0, load_path=f"{folder}/")
+
+
+def test_labels_are_one_for_outliers(component):
+    assert component.predict(np.array([NORMAL, ODD]), ["a", "b"]).tolist() == [0, 1]
+    assert (component.N, component.nb_outliers, component.threshold) == (2, 1, 0.0)
+
+
+def test_labels_equal_scikit_learns(component, forest, samples):
+    labels = component.predict(samples)
+    assert np.array_equal(labels == 1, forest.predict(samples) == -1)
+
+
+def test_the_threshold_moves_the_border(folder, samples):
+    scores = CoreIsolationForest(load_path=str(folder)).clf.decision_function(samples)
+    labels = CoreIsolationForest(threshold=0.05, load_path=str(folder)).predict(samples)
+    assert np.array_equal(labels, scores < 0.05)
+
+
+def test_transform_input_returns_x_unchanged_and_tags_the_labels(component):
+    X = np.array([NORMAL, ODD])
+    assert component.transform_input(X, ["a", "b"]) is X
+    assert component.tags() == {"outlier-predictions": [0, 1]}
+
+
+def test_tags_do_not_outlive_their_call(component):
+    component.transform_input([NORMAL])
+    component.predict([NORMAL])
+    assert component.tags() == {}
+
+
+def test_feedback_and_health_checks_carry_nothing_of_a_prediction(component):
+    for other in (component.health_status, lambda: component.send_feedback([NORMAL], [], 1.0, [0])):
+        component.transform_input([ODD])
+        other()
+        assert component.tags() == {}
+        assert "is_outlier" not in values(component.metrics())
+    assert values(component.metrics())["observation"] == 2
+
+
+def test_metrics_may_be_asked_first_and_change_nothing(component):
+    assert component.tags() == {}
+    first = values(component.metrics())
+    assert first["observation"] == 0
+    assert "is_outlier" not in first
+    assert "fraction_outliers" not in first
+    component.predict([NORMAL, ODD])
+    for _ in range(5):
+        seen = values(component.metrics())
+        assert (seen["observation"], seen["nb_outliers"], seen["is_outlier"]) == (2, 1, 0.5)
+
+
+def test_a_thread_sees_its_own_latest_call(component):
+    rows = [NORMAL, ODD] * 100
+
+    def label(row):
+        component.transform_input([row])
+        return values(component.metrics())["is_outlier"], component.tags()["outlier-predictions"][0]
+
+    with ThreadPoolExecutor(8) as pool:
+        seen = list(pool.map(label, rows))
+    assert seen == [(float(row is ODD), int(row is ODD)) for row in rows]
+    assert (component.N, component.nb_outliers) == (200, 100)
+
+
+@pytest.mark.parametrize("X", [[[1.0]], [1.0, 2.0], [[1.0, float("nan")]], [], [["a", "b"]]])
+def test_bad_rows_are_refused_and_not_counted(component, X):
+    with pytest.raises(BadInput):
+        component.predict(X)
+    assert component.N == 0
+
+
+def test_a_missing_model_is_told(tmp_path):
+    with pytest.raises(BadModel, match="cannot be read"):
+        CoreIsolationForest(load_path=str(tmp_path))
+
+
+def test_feedback_judges_the_rows_it_carries_in_any_order(folder):
+    component = OutlierIsolationForest(load_path=str(folder))
+    component.predict([NORMAL])
+    component.predict([NORMAL])
+    component.send_feedback([ODD], ["a", "b"], 1.0, [1], routing=None)
+    component.send_feedback([NORMAL, ODD], [], 0.0, np.array([[0], [0]]))
+    seen = values(component.metrics())
+    assert (seen["true_positive"], seen["true_negative"], seen["false_positive"]) == (1, 1, 1)
+    assert seen["precision_tot"] == 0.5
+    assert seen["observation"] == 2
+
+
+def test_feedback_without_truth_changes_nothing(folder):
+    component = OutlierIsolationForest(load_path=str(folder))
+    component.send_feedback([NORMAL], [], 1.0, None)
+    component.send_feedback([NORMAL], [], 1.0, [])
+    assert values(component.metrics())["nb_labels_tot"] == 0
+
+
+@pytest.mark.parametrize("truth", [[0, 1], [-1], [0.5], ["x"]])
+def test_a_truth_that_does_not_fit_is_refused(folder, truth):
+    with pytest.raises(BadInput, match="truth"):
+        OutlierIsolationForest(load_path=str(folder)).send_feedback([NORMAL], [], 1.0, truth)
+
+
+def test_detecting_leaves_no_trace(folder, forest, samples):
+    detector = Detector(load_model(folder / "model.pickle"))
+    verdict = detector.detect(Rows(samples))
+    assert np.array_equal(verdict.scores, forest.decision_function(samples))
+
+
+def test_the_component_needs_nothing_of_the_web():
+    banned = "flask", "gunicorn", "prometheus_client", "pydantic", "structlog", "orjson", "typer"
+    code = f"import service.components, sys; print([m for m in {banned!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_forked_processes_count_together(folder):
+    component = CoreIsolationForest(load_path=str(folder))
+    component.predict([[60, 40]])
+    child = os.fork()
+    if child == 0:
+        component.predict([[1, 1], [60, 40]])
+        os._exit(0)
+    os.waitpid(child, 0)
+    component.predict([[1, 1]])
+    assert (component.N, component.nb_outliers) == (4, 2)

@@ -1,0 +1,209 @@
+"""The commands beside the service itself."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from service.__main__ import cli
+from service.model.file import Golden, load_model
+from service.rows import Verdict
+from service.state.counts import Counts, Totals
+from service.state.feedback import Labelled, begin_feedback
+from service.state.records import begin_records, open_records
+from service.state.shared import StateFolder
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run a command on a state folder; return its exit code and all that it said."""
+    monkeypatch.setenv("ISOSERVE_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("ISOSERVE_MODEL", str(tmp_path / "model.pickle"))
+
+    def invoke(*arguments):
+        result = CliRunner().invoke(cli, arguments)
+        return result.exit_code, " ".join(result.output.split())
+
+    return invoke
+
+
+@pytest.fixture
+def records(tmp_path, monkeypatch):
+    """Three predictions of two rows each, of 1970, 2001 and 2033."""
+    records = begin_records(StateFolder(tmp_path / "state").path, ["a", "b"], 100)
+    for name, time in (("p0", 1.0), ("p1", 1e9), ("p2", 2e9)):
+        monkeypatch.setattr("service.state.records.time.time", lambda time=time: time)
+        records.append(name, np.ones((2, 2)), Verdict(np.array([0.1, -0.1]), 0.0, "abc"))
+    return records
+
+
+def test_a_model_file_is_checked_step_by_step(run, folder, write_card):
+    write_card()
+    code, said = run("check")
+    assert (code, said.startswith(f"file {folder / 'model.pickle'}, ")) == (0, True)
+    assert "forest 5 trees" in said
+    assert said.endswith("scores 3 golden rows: identical to training It can be served.")
+
+
+def test_a_file_that_is_no_model_is_told_at_its_step(run, folder, monkeypatch):
+    monkeypatch.setenv("ISOSERVE_MODEL_SHA256", "0" * 64)
+    code, said = run("check", str(folder / "model.pickle"))
+    assert (code, "put the right file there" in said) == (1, True)
+    (folder / "notes.txt").write_text("notes")
+    monkeypatch.delenv("ISOSERVE_MODEL_SHA256")
+    code, said = run("check", str(folder / "notes.txt"))
+    assert (code, "is not a pickled IsolationForest" in said) == (1, True)
+
+
+def test_golden_rows_a_hair_apart_are_told_as_such(run, write_card, forest, samples):
+    scores = forest.decision_function(samples[:3])
+    scores[1] += 3e-16
+    write_card(golden=Golden(samples[:3].tolist(), scores.tolist()))
+    assert "equal within 1e-12 (at most 3" in run("check")[1]
+    scores[2] += 3e-12
+    write_card(golden=Golden(samples[:3].tolist(), scores.tolist()))
+    code, said = run("check")
+    assert (code, "does not score as in training: golden row 2" in said) == (1, True)
+
+
+def test_counts_are_reset(run, tmp_path):
+    state = StateFolder(tmp_path / "state")
+    Counts(state.path).add(Verdict(np.array([0.1]), 0.0))
+    code, said = run("counts", "reset")
+    assert (code, said.endswith("stop it first")) == (1, True)
+    del state
+    assert run("counts", "reset")[0] == 0
+    assert Counts(tmp_path / "state").read().totals == Totals(0, 0)
+
+
+def test_the_record_is_exported(run, records, tmp_path):
+    code, said = run("records", "export", str(tmp_path / "out.csv"))
+    assert (code, said.startswith("6 rows are in")) == (0, True)
+    table = pd.read_csv(tmp_path / "out.csv")
+    assert table["puid"].tolist() == ["p0", "p0", "p1", "p1", "p2", "p2"]
+    assert table["time"][0] == "1970-01-01 00:00:01.000000+00:00"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left"),
+    [
+        (["--puid", "p1"], [b"p0", b"p2"]),
+        (["--before", "2001-09-09T01:46:40"], [b"p1", b"p2"]),
+        (["--before", "2001-09-09T01:46:41Z"], [b"p2"]),
+        (["--before", "2001-09-09T03:46:41+02:00"], [b"p2"]),
+        (["--before", "2020-01-01"], [b"p2"]),
+    ],
+)
+def test_rows_are_wiped(run, records, arguments, left):
+    code, said = run("records", "delete", *arguments)
+    assert (code, said) == (0, f"{6 - 2 * len(left)} rows are wiped.")
+    assert sorted(set(records.read()["puid"].tolist())) == left
+
+
+def test_rows_set_aside_are_wiped_too(run, records, tmp_path):
+    begin_records(tmp_path / "state", ["a", "c"], 100)
+    assert run("records", "delete", "--puid", "p1") == (0, "2 rows are wiped.")
+    assert [len(one.read()) for one in open_records(tmp_path / "state")] == [0, 4]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "say which rows: either --puid or --before"),
+        (["--puid", "p", "--before", "2020-01-01"], "say which rows"),
+        (["--before", "yesterday"], "'yesterday' is not a time"),
+    ],
+)
+def test_what_cannot_be_wiped_is_told(run, records, arguments, sentence):
+    code, said = run("records", "delete", *arguments)
+    assert (code, said.startswith("isoserve: " + sentence)) == (1, True)
+
+
+def test_without_a_record_there_is_a_sentence(run, tmp_path):
+    for arguments in (["export", "out.csv"], ["delete", "--puid", "p"]):
+        code, said = run("records", *arguments)
+        assert (code, "records.bin cannot be read" in said) == (1, True)
+
+
+@pytest.fixture
+def feedback(tmp_path):
+    """Three judged rows, one of them revised, and a reward."""
+    store = begin_feedback(StateFolder(tmp_path / "state").path)
+    for puid, truths in (("p0", [0]), ("p1", [1, 0]), ("p0", [1])):
+        store.add(puid, [Labelled(n, 1, -0.1, "abc", True) for n in range(len(truths))], truths)
+    store.add("p1", reward=0.5)
+    return store
+
+
+def test_feedback_is_summed_up(run, feedback, tmp_path):
+    code, said = run("feedback", "summary")
+    assert code == 0
+    assert "so far last 3 true negatives 0 0 false positives 1 1" in said
+    assert "precision 0.6667 0.6667 recall 1.0000 1.0000" in said
+    assert said.endswith("1 reward other than 0, in sum 0.5. 0 messages about no known prediction.")
+
+
+def test_feedback_is_exported_with_its_history(run, feedback, tmp_path):
+    code, said = run("feedback", "export", str(tmp_path / "out.csv"))
+    assert (code, said.startswith("5 lines are in")) == (0, True)
+    table = pd.read_csv(tmp_path / "out.csv")
+    first = table[table["puid"] == "p0"]
+    assert first[["truth", "current"]].values.tolist() == [[0, 0], [1, 1]]
+    assert table["reward"].sum() == 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "deleted"),
+    [(["--puid", "p1"], 3), (["--before", "2000-01-01"], 0), (["--before", "2100-01-01"], 4)],
+)
+def test_feedback_is_deleted(run, feedback, arguments, deleted):
+    said = f"{deleted} truths and rewards are deleted."
+    assert run("feedback", "delete", *arguments) == (0, said)
+
+
+def test_feedback_commands_that_cannot_be_done_are_told(run, feedback, tmp_path):
+    assert "say which rows: either --puid or --before" in run("feedback", "delete")[1]
+    assert "neither a .csv" in run("feedback", "export", "out.txt")[1]
+    feedback.close()
+    feedback.path.write_bytes(b"no database " * 100)
+    code, said = run("feedback", "summary")
+    assert (code, "file is not a database" in said) == (1, True)
+    feedback.path.unlink()
+    code, said = run("feedback", "summary")
+    assert (code, "no service has run with this state folder" in said) == (1, True)
+
+
+def test_drift_is_told_on_demand(run, folder, write_card):
+    write_card(score_quantiles=np.linspace(-1, 1, 101).tolist())
+    records = begin_records(StateFolder(folder / "state").path, ["mean", "sd"], 5000)
+    scores = np.random.default_rng(16).uniform(-1, 1, 2000)
+    records.append("p", np.zeros((2000, 2)), Verdict(scores, 0.0, "another"))
+    assert "0 rows of this model are recorded" in run("records", "drift")[1]
+    version = load_model(folder / "model.pickle").version
+    records.append("p", np.zeros((2000, 2)), Verdict(scores, 0.0, version))
+    code, said = run("records", "drift")
+    assert code == 0
+    assert "mean 0.0000" in said
+    assert "sd 0.0000" in said
+
+
+def test_drift_without_a_card_is_told(run, folder):
+    begin_records(StateFolder(folder / "state").path, ["a", "b"], 100)
+    code, said = run("records", "drift")
+    assert (code, "has no card to compare" in said) == (1, True)
+
+
+def test_commands_that_need_no_model_do_not_wait_for_its_libraries():
+    code = "import sys, service.__main__; print(*{'sklearn', 'numba', 'flask'} & {*sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "\n"

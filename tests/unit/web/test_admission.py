@@ -1,0 +1,269 @@
+import os
+import threading
+
+import pytest
+
+from service.errors import Unauthorized, Unavailable
+from service.web.admission import Doors, Flights, Gate, Key, Patience, Switch, estimate_rows
+
+KEY = "a key for nothing but tests"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"HTTP_X_API_KEY": KEY},
+        {"HTTP_AUTHORIZATION": f"Bearer {KEY}"},
+        {"HTTP_AUTHORIZATION": f"bearer  {KEY}"},
+        {"HTTP_X_API_KEY": "another key"},
+    ],
+)
+def test_a_key_fits_in_either_header(header):
+    assert Key(KEY, "another key").fits(header)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {},
+        {"HTTP_X_API_KEY": KEY[:-1]},
+        {"HTTP_X_API_KEY": "\xff\x00"},
+        {"HTTP_AUTHORIZATION": KEY},
+        {"HTTP_AUTHORIZATION": f"Basic {KEY}"},
+        {"HTTP_AUTHORIZATION": "Bearer"},
+    ],
+)
+def test_nothing_else_fits(header):
+    assert not Key(KEY).fits(header)
+
+
+def test_the_gate_holds_rows_back_until_others_have_left():
+    gate = Gate(most_rows=100, threads=4)
+    with gate.let_in(60):
+        with gate.let_in(40), pytest.raises(Unavailable, match="100 rows are being scored"):
+            gate.let_in(1)
+        with gate.let_in(1):
+            pass
+    with gate.let_in(100):
+        pass
+
+
+def test_a_request_that_is_alone_always_comes_in():
+    gate = Gate(most_rows=100, threads=4)
+    with gate.let_in(5000), pytest.raises(Unavailable) as refusal:
+        gate.let_in(1)
+    assert refusal.value.retry_after == 1
+
+
+def test_large_requests_leave_a_thread_to_the_others():
+    gate = Gate(most_rows=1_000_000, threads=3)
+    with gate.let_in(10_000), gate.let_in(10_000):
+        with pytest.raises(Unavailable):
+            gate.let_in(10_000)
+        with gate.let_in(9_999):
+            pass
+    with gate.let_in(10_000):
+        pass
+
+
+def test_a_request_that_fails_leaves_the_gate_too():
+    gate = Gate(most_rows=1, threads=1)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError), gate.let_in(1):
+            raise ZeroDivisionError
+
+
+@pytest.fixture
+def gate():
+    return Gate(most_rows=1000, threads=4)
+
+
+def is_out(patience, waited, behind, now):
+    patience.begin(waited, behind, now)
+    return patience.is_tried
+
+
+def renew(patience, monkeypatch, now):
+    """Let a request be refused."""
+    monkeypatch.setattr("service.web.admission.monotonic", lambda: now)
+    patience.begin(0.01, 1, now)
+    assert patience.refuses()
+
+
+@pytest.mark.parametrize(("waited", "behind"), [(0.02, 1000), (60, 11)])
+def test_patience_lasts_where_waits_or_lines_are_short(gate, waited, behind):
+    patience = Patience(gate)
+    with gate.let_in(1000):
+        assert not any(is_out(patience, waited, behind, now) for now in range(100, 200))
+
+
+def test_patience_is_out_until_nobody_was_refused_for_a_second(gate, monkeypatch):
+    patience = Patience(gate)
+    assert is_out(patience, 0.1, 12, 100)
+    assert is_out(patience, 0, 0, 100.9)
+    assert not is_out(patience, 0, 0, 101.1)
+    assert is_out(patience, 0.1, 12, 200)
+    renew(patience, monkeypatch, 200.9)
+    assert is_out(patience, 0, 0, 201.8)
+    assert not is_out(patience, 0, 0, 202)
+
+
+def test_who_is_alone_is_not_refused_for_its_wait(gate):
+    patience = Patience(gate)
+    assert is_out(patience, 0.1, 12, 100)
+    assert patience.refuses()
+    patience.end()
+    patience.begin(0.1, 0, 100.1)
+    assert not patience.refuses()
+
+
+def test_patience_is_out_for_half_a_minute_at_most_whoever_asks_again(gate, monkeypatch):
+    patience, out = Patience(gate), []
+    assert is_out(patience, 0.1, 12, 200)
+    for now in range(400, 480):
+        out.append(is_out(patience, 0.01, 0, now / 2))
+        if out[-1]:
+            renew(patience, monkeypatch, now / 2)
+    assert out == [True] * 61 + [False] * 19
+
+
+def test_patience_is_out_behind_a_full_gate(gate, monkeypatch):
+    monkeypatch.setattr("service.web.admission.monotonic", lambda: 100.0)
+    patience = Patience(gate)
+    assert not is_out(patience, 0, 0, 99)
+    with gate.let_in(1000), pytest.raises(Unavailable):
+        gate.let_in(1)
+    assert is_out(patience, 0, 0, 100.5)
+    assert not is_out(patience, 0, 0, 102)
+
+
+def test_while_patience_is_out_one_request_is_answered_at_a_time(gate):
+    patience, other = Patience(gate), []
+    assert not patience.refuses()
+    patience.begin(0.1, 12, 100.0)
+    assert patience.refuses()
+    patience.begin(0.001, 0, 100.1)
+    assert not patience.refuses()
+
+    def ask():
+        patience.begin(0.001, 0, 100.2)
+        other.append(patience.refuses())
+        patience.end()
+
+    for answered in (False, True):
+        if answered:
+            patience.end()
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join()
+    assert other == [True, False]
+
+
+def test_patience_is_out_in_all_processes(gate):
+    patience = Patience(gate)
+    if not (child := os.fork()):
+        os._exit(not is_out(patience, 0.1, 12, 100.0))
+    assert os.waitpid(child, 0)[1] == 0
+    assert is_out(patience, 0, 0, 100.5)
+
+
+@pytest.mark.parametrize(
+    ("body", "columns", "rows"),
+    [
+        (b'{"data":{"ndarray":[[1,2]]}}', 2, 1),
+        (b'{"data":{"tensor":{"shape":[3,2],"values":[1,2,3,4,5,6]}}}', 2, 4),
+        (b"[" + b"[0.1,0.2]," * 99_999 + b"[0.1,0.2]]", 2, 100_000),
+        (bytes(8 * 2 * 1000), 2, 401),  # binary numbers have no commas
+        (b"", 4, 1),
+    ],
+)
+def test_rows_are_estimated_from_the_bytes(body, columns, rows):
+    assert estimate_rows(body, columns) == pytest.approx(rows, rel=0.01)
+
+
+def test_rows_of_binary_numbers_are_as_many_as_their_bytes_hold():
+    assert estimate_rows(bytes(8 * 2 * 1000), 2, 8) == 1001
+
+
+def test_a_switch_is_one_for_all_processes():
+    switch = Switch()
+    assert not switch
+    if not (child := os.fork()):
+        switch.turn_on()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert switch
+
+
+def test_flights_are_known_to_the_parent_until_they_end():
+    flights = Flights(threads=2)
+    end, hold = os.pipe()
+    if not (child := os.fork()):
+        for number in (1, 2):
+            place = flights.begin(f"id-{number}", "POST", "/pre\ndict \u20ac" + "x" * 500)
+            if number == 1:
+                flights.end(place)
+        os.read(end, 1)
+        os._exit(0)
+    aloft = []
+    while [flight.request_id for flight in aloft] != ["id-2"]:
+        aloft = flights.aloft()
+    assert aloft[0].request.startswith("POST /pre\ndict ?xxx")
+    assert 0 <= aloft[0].seconds < 60
+    flights.restart(aloft[0].place)
+    assert flights.aloft()[0].seconds <= aloft[0].seconds + 1
+    os.write(hold, b".")
+    os.waitpid(child, 0)
+
+
+def test_each_thread_has_a_flight_of_its_own():
+    flights, at_once = Flights(threads=3), threading.Barrier(4)
+
+    def fly(name):
+        place = flights.begin(name, "GET", "/")
+        at_once.wait(10)
+        at_once.wait(10)
+        flights.end(place)
+
+    threads = [threading.Thread(target=fly, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    at_once.wait(10)
+    assert sorted(flight.request_id for flight in flights.aloft()) == ["a", "b", "c"]
+    at_once.wait(10)
+    for thread in threads:
+        thread.join()
+    assert flights.aloft() == []
+
+
+def refusal(doors, path, **headers):
+    return type(doors.refusal({"PATH_INFO": path, **headers}))
+
+
+def test_health_needs_no_key_and_everything_else_does():
+    doors = Doors(Gate(1, 1), Key(KEY))
+    for path in ("/live", "/ready", "/health/ping", "/v2/health/live", "/v2/models/m/ready"):
+        assert doors.refusal({"PATH_INFO": path}) is None
+    for path in ("/predict", "/metrics", "/nowhere", "/live/", "/metadata"):
+        assert refusal(doors, path) is Unauthorized
+        assert doors.refusal({"PATH_INFO": path, "HTTP_X_API_KEY": KEY}) is None
+
+
+def test_a_browser_may_ask_without_the_key_whether_it_may_send_it():
+    doors = Doors(Gate(1, 1), Key(KEY))
+    assert doors.refusal({"PATH_INFO": "/predict", "REQUEST_METHOD": "OPTIONS"}) is None
+    assert refusal(doors, "/v2/models/versions/ready/infer") is Unauthorized
+
+
+def test_a_service_that_stops_is_not_ready_but_lives_and_answers():
+    doors = Doors(Gate(1, 1))
+    doors.stopping.turn_on()
+    assert refusal(doors, "/ready") is refusal(doors, "/v2/health/ready") is Unavailable
+    assert refusal(doors, "/v2/models/isoserve/versions/1/ready") is Unavailable
+    assert doors.refusal({"PATH_INFO": "/v2/models/none/ready"}) is None  # there is no such model
+    doors.version = lambda: "1"
+    assert refusal(doors, "/v2/models/isoserve/versions/1/ready") is Unavailable
+    assert refusal(doors, "/v2/models/isoserve/ready") is Unavailable
+    assert doors.refusal({"PATH_INFO": "/v2/models/isoserve/versions/2/ready"}) is None
+    assert doors.refusal({"PATH_INFO": "/live"}) is None
+    assert doors.refusal({"PATH_INFO": "/predict"}) is None

@@ -1,0 +1,179 @@
+import gzip
+import re
+from http import HTTPStatus
+from urllib.parse import urljoin
+
+import pytest
+import schemathesis
+
+from service.web.routes import PAGE
+
+PREFIX = "#/components/schemas/"
+PARTS = "multipart/form-data"
+
+
+@pytest.fixture
+def client(make_client):
+    """A service with all routes there can be."""
+    return make_client(admin_token="x" * 16)
+
+
+def document(client):
+    return client.get("/openapi.json").json
+
+
+def references(value):
+    """Return every $ref below a value."""
+    if isinstance(value, dict):
+        own = [value["$ref"]] if isinstance(value.get("$ref"), str) else []
+        return own + [ref for item in value.values() for ref in references(item)]
+    if isinstance(value, list):
+        return [ref for item in value for ref in references(item)]
+    return []
+
+
+def test_every_route_is_described_and_nothing_else(client):
+    rules = client.application.url_map.iter_rules()
+    routes = {
+        (re.sub("<(.*?)>", r"{\1}", rule.rule), method.lower())
+        for rule in rules
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+    }
+    paths = document(client)["paths"].items()
+    assert {(path, method) for path, item in paths for method in item} == routes
+
+
+def test_admin_routes_are_described_only_where_there_are_any(make_client):
+    assert not any("load" in path for path in document(make_client())["paths"])
+
+
+def operations(client):
+    items = document(client)["paths"].items()
+    return {(path, method): one for path, item in items for method, one in item.items()}
+
+
+def test_a_key_is_asked_for_where_there_is_one_and_health_is_free(make_client):
+    locked = make_client(api_key="x" * 16, admin_token="y" * 16)
+    found = locked.get("/openapi.json", headers={"X-API-Key": "x" * 16}).json
+    assert found["security"] == [{"key": []}, {"bearer": []}]
+    values = {"name": "isoserve", "model": "isoserve", "version": found["info"]["version"]}
+    for path, item in found["paths"].items():
+        for method, operation in item.items():
+            where = re.sub("{(.*?)}", lambda name: values[name[1]], path)
+            answer = locked.open(where, method=method.upper())
+            told = "401" in operation["responses"]
+            assert told == (answer.status_code == HTTPStatus.UNAUTHORIZED), path
+            assert told == (operation.get("security") != []), path
+    assert {} in document(make_client())["security"]
+
+
+def test_whatever_asks_for_readiness_may_hear_that_the_service_stops(client):
+    client.application.extensions["isoserve doors"].stopping.turn_on()
+    for (path, method), operation in operations(client).items():
+        where = path.replace("{model}", "isoserve")
+        if method == "get" and "{" not in where:
+            stopping = client.get(where).status_code == HTTPStatus.SERVICE_UNAVAILABLE
+            assert ("503" in operation["responses"]) >= stopping, path
+
+
+def test_the_parts_of_a_body_are_those_that_its_message_has(client):
+    message = {"data": '{"ndarray": [[1, 2]]}', "meta": '{"puid": "p"}'}
+    sent = {
+        "Message": {**message, "jsonData": "[[1, 2]]"},
+        "Echo": {**message, "jsonData": "1", "strData": "x", "binData": "x"},
+        "Feedback": {"request": "{}", "response": "{}", "reward": "0.5", "truth": "{}"},
+    }
+    seen = set()
+    for (path, method), operation in operations(client).items():
+        content = operation.get("requestBody", {}).get("content", {})
+        if PARTS in content:
+            name = content["application/json"]["schema"]["$ref"].removeprefix(PREFIX)
+            told = content[PARTS]["schema"]["properties"]
+            assert told.keys() == sent[name].keys(), path
+            answer = client.open(path, method=method, data=sent[name], content_type=PARTS)
+            assert answer.status_code == HTTPStatus.OK, path
+            seen.add(name)
+    assert seen == sent.keys()
+
+
+def test_headers_of_their_own_are_told_with_the_answers_that_have_them(make_client):
+    client = make_client(api_key="x" * 16)
+    key, infer = {"X-API-Key": "x" * 16}, "/v2/models/isoserve/infer"
+    found = client.get("/openapi.json", headers=key).json
+    told = found["paths"]["/v2/models/{model}/infer"]["post"]["responses"]
+    table = {"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [1, 2]}
+    asked = {"inputs": [table], "parameters": {"binary_data_output": True}}
+    answers = {
+        "200": client.post(infer, headers=key, json=asked),
+        "401": client.post(infer),
+    }
+    client.application.extensions["isoserve doors"].stopping.turn_on()
+    answers["503"] = client.get("/ready")
+    own = ("Inference-Header-Content-Length", "WWW-Authenticate", "Retry-After")
+    for status, answer in answers.items():
+        assert answer.status_code == int(status)
+        assert {name for name in own if name in answer.headers} == told[status][
+            "headers"
+        ].keys() & own
+        assert {name for name in own if name in answer.headers}
+    referred = {ref for ref in references(found) if "/headers/" in ref}
+    assert {ref.rpartition("/")[2] for ref in referred} == found["components"]["headers"].keys()
+
+
+def test_the_document_is_valid_and_each_schema_is_used(client):
+    found = document(client)
+    assert found["openapi"] == "3.1.0"
+    schemathesis.openapi.from_dict(found).validate()
+    schemas = {PREFIX + name for name in found["components"]["schemas"]}
+    assert {ref for ref in references(found) if ref.startswith(PREFIX)} == schemas
+
+
+def test_operations_have_names_of_their_own(client):
+    items = document(client)["paths"].values()
+    ids = [operation["operationId"] for item in items for operation in item.values()]
+    assert len(set(ids)) == len(ids)
+
+
+def test_seldons_name_of_the_document_leads_to_the_same(client):
+    assert client.get("/seldon.json").data == client.get("/openapi.json").data
+
+
+def test_a_row_is_as_wide_as_the_model(client):
+    rows = document(client)["components"]["schemas"]["Message"]["anyOf"][1]["properties"]
+    row = rows["jsonData"]["items"]
+    assert (row["minItems"], row["maxItems"]) == (2, 2)
+
+
+def test_the_page_needs_nothing_from_elsewhere(client):
+    page = client.get("/docs")
+    assert "default-src 'self'" in page.headers["Content-Security-Policy"]
+    assert "//" not in page.text
+    for name in re.findall('(?:src|href)="(docs/[^"]+)"', page.text):
+        assert client.get(f"/{name}").status_code == 200
+    assert client.get("/docs/..%2Froutes.py").status_code == 404
+
+
+def test_a_browser_gets_the_pages_files_packed_and_only_once(client):
+    packed = client.get("/docs/swagger-ui.css", headers={"Accept-Encoding": "br, gzip"})
+    assert packed.headers["Content-Encoding"] == "gzip"
+    plain = client.get("/docs/swagger-ui.css", headers={"Accept-Encoding": "gzip;q=0"})
+    assert "Content-Encoding" not in plain.headers
+    assert gzip.decompress(packed.data) == plain.data
+    for path, answer in (("/docs/swagger-ui.css", plain), ("/docs", client.get("/docs"))):
+        assert answer.headers["Cache-Control"] == "no-cache"
+        assert answer.headers["Vary"] == "Accept-Encoding"
+        again = client.get(path, headers={"If-None-Match": answer.headers["ETag"]})
+        assert (again.status_code, again.data) == (HTTPStatus.NOT_MODIFIED, b"")
+    assert packed.headers["ETag"] != plain.headers["ETag"]
+
+
+@pytest.mark.parametrize("file", sorted(PAGE.glob("*[LN][IO][CT]*")), ids=lambda file: file.name)
+def test_the_licences_of_the_page_go_with_it(client, file):
+    answer = client.get(f"/docs/{file.name}")
+    assert answer.data == file.read_bytes()
+
+
+def test_the_page_with_a_slash_leads_to_the_page(client):
+    asked = client.get("/docs/")
+    assert asked.status_code == HTTPStatus.PERMANENT_REDIRECT
+    assert urljoin("/before/docs/", asked.headers["Location"]) == "/before/docs"
