@@ -14,8 +14,9 @@ from typing import Any
 from flask import Flask, request
 from gunicorn.app.base import BaseApplication
 
-from service.server import Server, configure_logs, gunicorn_options
+from service.server import Server, gunicorn_options
 from service.settings import Settings
+from service.telemetry.logs import configure_logs
 
 BODY = b"hello"
 

@@ -26,11 +26,12 @@ from rich.table import Table
 from . import __version__
 from .errors import BadInput, BadSetting, IsoserveError, count
 from .files.write import write_table
-from .server import Server, check_address, configure_logs, warn_of_open_doors
+from .server import Server, check_address, warn_of_missing_key
 from .settings import Settings, describe_settings, unknown_variables
 from .state.counts import reset_counts
 from .state.feedback import FeedbackStore, open_feedback
-from .state.records import export_records, open_records
+from .state.records import as_table, open_records
+from .telemetry.logs import configure_logs
 
 cli = typer.Typer(
     help="Serve an Isolation Forest over HTTP. Settings come from the environment: see `settings`.",
@@ -68,7 +69,7 @@ def serve() -> None:
         for sentence in unknown_variables():
             structlog.get_logger("isoserve").warning(sentence)
         check_address(settings)
-        warn_of_open_doors(settings)
+        warn_of_missing_key(settings)
         from .app import create_app  # noqa: PLC0415 - it takes seconds: not for a wrong setting
 
         app = create_app(settings)
@@ -119,8 +120,9 @@ def export(
 ) -> None:
     """Write the record as a table; the service may be running."""
     with _sentences():
-        rows = export_records(open_records(Settings.read().state_dir)[0], file)
-    typer.echo(f"{rows:,} rows are in {file.absolute()}")
+        rows = as_table(open_records(Settings.read().state_dir)[0])
+        write_table(rows, file)
+    typer.echo(f"{len(rows['time']):,} rows are in {file.absolute()}")
 
 
 @records_cli.command("delete")
@@ -142,8 +144,8 @@ def delete(
 def drift() -> None:
     """Print how far the recorded rows have moved from training, the largest drift first."""
     with _sentences():
-        from .components import Detector  # noqa: PLC0415
         from .model.file import load_model  # noqa: PLC0415
+        from .serving.detector import Detector  # noqa: PLC0415
 
         settings = Settings.read()
         model = load_model(settings.model, settings.require_card)
@@ -164,17 +166,17 @@ def drift() -> None:
 def summarize() -> None:
     """Print how good the labels were, as far as feedback tells."""
     with _sentences():
-        learned = _feedback().read()
-    table = Table("", "so far", f"last {learned.recent.rows:,}", box=None)
+        summary = _feedback().read()
+    table = Table("", "so far", f"last {summary.recent.rows:,}", box=None)
     for name in ("true_negative", "false_positive", "false_negative", "true_positive"):
-        counts = (f"{getattr(one, name):,}" for one in (learned.total, learned.recent))
+        counts = (f"{getattr(one, name):,}" for one in (summary.total, summary.recent))
         table.add_row(name.replace("_", " ") + "s", *counts)
-    total, recent = learned.total.figures(), learned.recent.figures()
+    total, recent = summary.total.figures(), summary.recent.figures()
     for name, figure in total.items():
         table.add_row(name, f"{figure:.4f}", f"{recent[name]:.4f}" if name in recent else "")
     _print(table)
-    rewards, misses = count(learned.rewarded, "reward"), count(learned.unmatched, "message")
-    typer.echo(f"{rewards} other than 0, in sum {learned.reward:,}.")
+    rewards, misses = count(summary.rewarded, "reward"), count(summary.unmatched, "message")
+    typer.echo(f"{rewards} other than 0, in sum {summary.reward:,}.")
     typer.echo(f"{misses} about no known prediction.")
 
 

@@ -12,26 +12,29 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from . import __version__
-from .components import Desk, Detector
 from .errors import BadSetting, MethodNotAllowed, NotFound, Refusal, count, nearest
 from .model.file import Model, read_model_file
 from .model.scorer import compile_walks
 from .rows import Limits
-from .serving.feedback import Judge
-from .serving.reload import Rules, Swap, mark_of
+from .serving.detector import Detector
+from .serving.feedback import FeedbackMatcher
+from .serving.predictor import Predictor
+from .serving.reload import ModelReloader, Rules, mark_of
 from .settings import Settings
-from .state.audit import Ledger
+from .state.audit import AuditLog
 from .state.counts import Counts
 from .state.feedback import begin_feedback
-from .state.generations import Editions
-from .state.records import Records, begin_records, forget_records
-from .state.shared import StateFolder
+from .state.folder import StateFolder
+from .state.generations import Generations
+from .state.records import Records, begin_records, delete_records
 from .telemetry.drift import DriftWatch
 from .web.admin import create_admin
-from .web.admission import Doors, Gate, Key
-from .web.handlers import Answer, Roads, encode_error
+from .web.admission import RowLimit
+from .web.auth import ApiKey
+from .web.handlers import Answer, Handlers, encode_error
+from .web.health import Doors
 from .web.ids import new_id
-from .web.middleware import ID, ROUTE, Front
+from .web.middleware import ID, ROUTE, Middleware
 from .web.routes import create_routes, reply, score_a_row
 
 log = structlog.get_logger("isoserve")
@@ -58,28 +61,28 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     detector = Detector(model, settings.threshold, by_name=settings.names == "match")
     score_a_row(detector)
     state = StateFolder(settings.state_dir)
-    editions, ledger = Editions(state.path), Ledger(state.path)
-    editions.seen = mark
-    detector = replace(detector, threshold=_chosen_threshold(ledger, model, settings.threshold))
-    desk = Desk(detector, Counts(state.path), _begin_records(state, model, settings))
+    generations, audit = Generations(state.path), AuditLog(state.path)
+    generations.seen = mark
+    detector = replace(detector, threshold=_chosen_threshold(audit, model, settings.threshold))
+    predictor = Predictor(detector, Counts(state.path), _begin_records(state, model, settings))
     limits = Limits(
         settings.max_rows, settings.max_columns, settings.max_depth, settings.max_body_bytes
     )
     key = settings.read_api_key()
-    gate = Gate(settings.rows_in_flight, settings.threads)
+    row_limit = RowLimit(settings.rows_in_flight, settings.threads)
     doors = Doors(
-        gate,
-        Key(key, *filter(None, [token])) if key else None,
+        row_limit,
+        ApiKey(key, *filter(None, [token])) if key else None,
         settings.model_name,
-        lambda: desk.detector.model.version,
+        lambda: predictor.detector.model.version,
     )
     feedback = begin_feedback(state.path, settings.window, settings.feedback_days)
-    roads = Roads(
-        desk,
+    handlers = Handlers(
+        predictor,
         limits,
         make_puid,
-        Judge(desk, feedback),
-        gate,
+        FeedbackMatcher(predictor, feedback),
+        row_limit,
         model_name=settings.model_name,
         unit={settings.model_name: settings.model_image} if settings.model_image else {},
         show_metrics=settings.answer_metrics,
@@ -88,21 +91,21 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     app.url_map.merge_slashes = False  # "/v2//models" is no route; Flask would redirect it
     app.extensions["isoserve state folder"] = state  # held as long as the application lives
     app.extensions["isoserve doors"] = doors
-    swap = app.extensions["isoserve swap"] = Swap(desk, editions, ledger, rules)
+    swap = app.extensions["isoserve swap"] = ModelReloader(predictor, generations, audit, rules)
     # One byte over the limit is let by for `read_body` to see: Werkzeug cuts a body that comes
     # without a length at its limit and does not tell.
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes + 1
-    drift = _watch_drift(desk)
+    drift = _watch_drift(predictor)
     app.extensions["isoserve in each worker"] = [
         partial(swap.enlist, settings.watch),
-        desk.counts.begin,
+        predictor.counts.begin,
         *([drift.begin] if drift else []),
     ]
-    app.register_blueprint(create_routes(roads, settings, drift, editions.changes))
+    app.register_blueprint(create_routes(handlers, settings, drift, generations.changes))
     if token:
         app.register_blueprint(create_admin(swap, settings.model_name, token))
     _answer_errors(app)
-    app.wsgi_app = Front(app.wsgi_app, roads, doors, _refuse, settings.access_log)  # type: ignore[method-assign]
+    app.wsgi_app = Middleware(app.wsgi_app, handlers, doors, _refuse, settings.access_log)  # type: ignore[method-assign]
     log.info(
         "model loaded",
         version=__version__,
@@ -114,12 +117,12 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     return app
 
 
-def _chosen_threshold(ledger: Ledger, model: Model, setting: float) -> float:
+def _chosen_threshold(audit: AuditLog, model: Model, setting: float) -> float:
     """Return the threshold that was chosen while an earlier service ran, else the setting."""
-    chosen, void = ledger.chosen(model.sha256, setting)
+    chosen, void = audit.chosen(model.sha256, setting)
     if void:
         log.warning("the threshold that was chosen is forgotten", reason=void, threshold=setting)
-        ledger.choose(None, model.sha256, setting)
+        audit.choose(None, model.sha256, setting)
     elif chosen is not None:
         log.info("the threshold that was chosen holds on", threshold=chosen, setting=setting)
     return setting if chosen is None else chosen
@@ -127,7 +130,7 @@ def _chosen_threshold(ledger: Ledger, model: Model, setting: float) -> float:
 
 def _begin_records(state: StateFolder, model: Model, settings: Settings) -> Records | None:
     if not settings.records:
-        forget_records(state.path)
+        delete_records(state.path)
         return None
     records = begin_records(state.path, model.features, settings.records, settings.record_values)
     log.info(
@@ -139,11 +142,11 @@ def _begin_records(state: StateFolder, model: Model, settings: Settings) -> Reco
     return records
 
 
-def _watch_drift(desk: Desk) -> DriftWatch | None:
-    if desk.records is None:
+def _watch_drift(predictor: Predictor) -> DriftWatch | None:
+    if predictor.records is None:
         return None
-    features = len(desk.detector.model.features)
-    return DriftWatch(desk.records.scored_by, lambda: desk.detector.baseline, features)
+    features = len(predictor.detector.model.features)
+    return DriftWatch(predictor.records.scored_by, lambda: predictor.detector.baseline, features)
 
 
 def _refuse(error: Exception, environ: Mapping[str, Any]) -> Answer:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,12 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.ensemble import IsolationForest
 
 from .errors import BadInput, count
-from .model.file import Model, load_model
+from .model.file import load_model
 from .protocols.seldon.messages import encode_gauges, gauge
-from .quality import Quality
-from .rows import Floats, Rows, Verdict
-from .state.counts import Counts, Totals
-from .state.records import Records
-from .telemetry.drift import Baseline
+from .quality import RunningConfusion
+from .rows import Rows, Totals, Verdict
+from .serving.detector import Detector
+from .state.counts import Counts
 
 
 @dataclass(frozen=True)
@@ -34,88 +32,6 @@ class _Call:
     verdict: Verdict | None = None
     totals: Totals | None = None
     tags: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Detector:
-    """A model and the threshold below which a score is an outlier's."""
-
-    model: Model
-    threshold: float = 0.0
-    by_name: bool = True
-    """Whether named columns may come in any order; else names are ignored."""
-
-    @cached_property
-    def baseline(self) -> Baseline | None:
-        """What drift is measured from; None where the model has no card."""
-        card = self.model.card
-        if card is None:
-            return None
-        features = {feature.name: feature.quantiles for feature in card.features}
-        return Baseline(self.model.version, features, card.score_quantiles)
-
-    def detect(self, rows: Rows) -> Verdict:
-        """Score rows; nothing is counted and nothing remembered."""
-        return self.judge(self.arrange(rows))
-
-    def arrange(self, rows: Rows) -> Rows:
-        """Return the rows with their columns in the model's order.
-
-        Raises:
-            BadInput: other columns than the model's, or a missing value where it knows none.
-        """
-        if rows.missing and not self.takes_missing:
-            raise BadInput(f"{rows.first_missing()}; this model takes none")
-        return rows.arranged(self.model.features, self.by_name and self.model.named)
-
-    @cached_property
-    def takes_missing(self) -> bool:
-        """Whether values may be missing: the model was trained with such."""
-        card = self.model.card
-        return card is not None and card.allow_missing
-
-    def judge(self, rows: Rows, with_samples: bool = False) -> Verdict:
-        """Score rows whose columns are arranged; on request keep their `score_samples`, too."""
-        scorer, samples = self.model.scorer, None
-        if with_samples:
-            samples = scorer.score_samples(rows.values)
-            scores = samples - scorer.offset
-        else:
-            scores = scorer.decision_function(rows.values)
-        return Verdict(scores, self.threshold, self.model.version, samples)
-
-    def explain(self, rows: Rows) -> Floats:
-        """Return each feature's share in each row's path length; the columns are arranged."""
-        return self.model.scorer.contributions(rows.values)
-
-
-class Desk:
-    """Where every client's rows are scored, counted once, and recorded.
-
-    `detector` may be replaced by another at any time; a request looks at it once.
-    """
-
-    def __init__(self, detector: Detector, counts: Counts, records: Records | None = None) -> None:
-        self.detector, self.counts, self.records = detector, counts, records
-
-    def predict(
-        self,
-        rows: Rows,
-        puid: str,
-        detector: Detector | None = None,
-        with_samples: bool = False,
-    ) -> tuple[Verdict, Totals]:
-        """Score the rows of the prediction `puid`; the totals include them.
-
-        Who has more to ask of the same model names the `detector` that the desk had.
-        """
-        detector = detector or self.detector
-        rows = detector.arrange(rows)
-        verdict = detector.judge(rows, with_samples)
-        totals = self.counts.add(verdict)
-        if self.records is not None:
-            self.records.append(puid, rows.values, verdict)
-        return verdict, totals
 
 
 class CoreIsolationForest:
@@ -215,7 +131,7 @@ class OutlierIsolationForest(CoreIsolationForest):
 
     def __init__(self, threshold: float = 0.0, load_path: str = "./models/") -> None:
         super().__init__(threshold, load_path)
-        self._quality = Quality()
+        self._quality = RunningConfusion()
         self._quality_lock = threading.Lock()
 
     def send_feedback(
@@ -226,7 +142,9 @@ class OutlierIsolationForest(CoreIsolationForest):
         truth: ArrayLike | None,
         routing: Any = None,
     ) -> None:
-        """Judge the rows of X, scored again, by `truth`: 0 or 1 a row; without truth do nothing.
+        """Score the rows of X again and compare with `truth`, 0 or 1 for each row.
+
+        Without truth do nothing.
 
         Nothing is counted as a prediction.
         """
@@ -249,5 +167,5 @@ class OutlierIsolationForest(CoreIsolationForest):
     def metrics(self) -> list[dict[str, Any]]:
         """Return the gauges of the base class and those that feedback has made known."""
         with self._quality_lock:
-            learned = self._quality.learned().gauges()
-        return super().metrics() + [gauge(key, value) for key, value in learned.items()]
+            summary = self._quality.summary().gauges()
+        return super().metrics() + [gauge(key, value) for key, value in summary.items()]

@@ -51,7 +51,7 @@ class Confusion:
 
 
 @dataclass(frozen=True)
-class Learned:
+class FeedbackSummary:
     """What feedback has told so far."""
 
     total: Confusion = Confusion()
@@ -79,7 +79,7 @@ class Learned:
         return gauges
 
 
-class Quality:
+class RunningConfusion:
     """Running confusion counts, in total and over the last `window` labelled rows."""
 
     def __init__(self, window: int = 100) -> None:
@@ -97,6 +97,6 @@ class Quality:
         if len(self._order) > self._window:
             self._recent[self._order.popleft()] -= 1
 
-    def learned(self) -> Learned:
+    def summary(self) -> FeedbackSummary:
         """Return what is known now."""
-        return Learned(Confusion.count(self._total), Confusion.count(self._recent))
+        return FeedbackSummary(Confusion.count(self._total), Confusion.count(self._recent))

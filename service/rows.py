@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -332,3 +332,13 @@ def _short(cell: Any) -> str:
 def _kind(value: Any) -> str:
     kinds = {dict: "an object", str: "a string", bool: "a boolean", type(None): "null"}
     return kinds.get(type(value), "a list" if isinstance(value, list) else "a number")
+
+
+class Totals(NamedTuple):
+    """Samples scored so far and the outliers among them."""
+
+    samples: int = 0
+    outliers: int = 0
+
+
+NOTHING = Totals()

@@ -34,8 +34,9 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from .errors import BadSetting
 from .protocols.codec import ALWAYS, UNLESS_SAID
 from .settings import Settings
-from .web.admission import Doors, Flight, Flights, Gate
+from .web.admission import RowLimit
 from .web.connection import is_brief, read_rest
+from .web.health import Doors, InFlightRequest, InFlightRequests
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -65,7 +66,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self._options = gunicorn_options(settings)
         self.drain_seconds = settings.drain_seconds
         extensions = getattr(app, "extensions", {})  # a benchmark serves other applications
-        self.doors: Doors = extensions.get("isoserve doors") or Doors(Gate(1, 1))
+        self.doors: Doors = extensions.get("isoserve doors") or Doors(RowLimit(1, 1))
         super().__init__()
 
     def run(self) -> None:
@@ -118,7 +119,7 @@ class Master(Arbiter):  # type: ignore[misc]
             with contextlib.suppress(OSError, ValueError):  # it is about to end by itself
                 silent = time.monotonic() - worker.tmp.last_update()
                 if silent > self.timeout and not worker.aborted:
-                    for flight in worker.flights.aloft():
+                    for flight in worker.in_flight.active():
                         tell_of_hanging(flight, f"worker {pid} gives no sign of life")
         super().murder_workers()
 
@@ -144,14 +145,16 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.flights = Flights(self.cfg.threads + 1)  # before the fork: the parent reads them, too
+        self.in_flight = InFlightRequests(
+            self.cfg.threads + 1
+        )  # before the fork: the parent reads them, too
         self.asked = 0
         self.noted = 0.0
         """When this worker last gave a sign of life."""
 
     def init_process(self) -> None:
         """Begin, in the new process."""
-        self.app.doors.flights = self.flights
+        self.app.doors.in_flight = self.in_flight
         super().init_process()
 
     def init_signals(self) -> None:
@@ -169,10 +172,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Give a sign of life, as every second, and look for requests that hang."""
         super().notify()
         self.noted = time.monotonic()
-        for flight in self.flights.aloft() if self.alive else ():
+        for flight in self.in_flight.active() if self.alive else ():
             if flight.seconds > 1 and (frame := sys._current_frames().get(flight.thread)):
                 if _waits_for_its_client(frame):
-                    self.flights.restart(flight.place)
+                    self.in_flight.restart(flight.place)
                 elif flight.seconds > self._limit(frame):
                     stack = "".join(traceback.format_stack(frame))
                     tell_of_hanging(flight, f"worker {os.getpid()} is replaced", stack=stack)
@@ -305,7 +308,7 @@ def _settle() -> None:
     sys.setswitchinterval(0.001)
 
 
-def tell_of_hanging(flight: Flight, text: str, **more: str) -> None:
+def tell_of_hanging(flight: InFlightRequest, text: str, **more: str) -> None:
     """Log which request hangs."""
     log.critical(
         f"a request hangs; {text}",
@@ -387,7 +390,7 @@ def check_address(settings: Settings) -> None:
             ) from error
 
 
-def warn_of_open_doors(settings: Settings) -> None:
+def warn_of_missing_key(settings: Settings) -> None:
     """Log it when whoever reaches this machine can use the service."""
     if settings.host not in ("127.0.0.1", "::1", "localhost") and not settings.read_api_key():
         log.warning(
@@ -439,31 +442,3 @@ def _begin_work(worker: Any) -> None:
     except Exception:
         logging.getLogger(__name__).exception("a worker could not begin")
         sys.exit(1)  # an exception would make gunicorn stop; so it tries another worker
-
-
-def configure_logs(level: str) -> None:
-    """Write every log line of this process as one JSON object on standard output."""
-    shared: list[Any] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-    ]
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(),
-            ],
-        )
-    )
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    logging.captureWarnings(True)
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
-    )

@@ -22,11 +22,10 @@ from sklearn.ensemble import IsolationForest
 
 import service
 from service.errors import CannotTrain
-from service.model.file import Card, Feature, Golden, Judgement, card_path
+from service.model.card import Card, Evaluation, Feature, Golden, card_path
 from service.model.scorer import CompiledForest, compile_forest
 from service.rows import Floats
-
-from .datasets import Dataset
+from training.datasets import Dataset
 
 MODEL_FILE = "model.pickle"
 
@@ -37,7 +36,7 @@ _GOLDEN_ROWS = 32
 def describe(forest: IsolationForest, dataset: Dataset, judged: Dataset | None = None) -> Card:
     """Return the card of a forest that was fitted on `dataset`.
 
-    Judgement is judged on `judged`, else on the training rows where they have labels.
+    Evaluation is judged on `judged`, else on the training rows where they have labels.
     """
     if not isinstance(forest.random_state, int | None):
         raise CannotTrain("give the forest a whole number as random_state; its card records it")
@@ -164,7 +163,7 @@ def _golden(forest: IsolationForest, X: Floats, scores: Floats) -> Golden:
 
 def _judge(
     scorer: CompiledForest, dataset: Dataset, scores: Floats, judged: Dataset | None
-) -> Judgement | None:
+) -> Evaluation | None:
     fresh = judged is not None
     if judged is not None:
         dataset, scores = judged, scorer.decision_function(judged.X)
@@ -175,7 +174,7 @@ def _judge(
     precision, recall, f1, _ = metrics.precision_recall_fscore_support(
         labels, found, average="binary", zero_division=0.0
     )
-    return Judgement(
+    return Evaluation(
         rows=len(dataset),
         outliers=int(labels.sum()),
         fresh=fresh,

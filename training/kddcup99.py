@@ -17,8 +17,7 @@ from sklearn.datasets import fetch_kddcup99
 
 from service.errors import CannotTrain
 from service.rows import Floats
-
-from .datasets import Dataset, pick
+from training.datasets import Dataset, pick
 
 SAMPLES = 50_000
 ATTACK_SHARE = 0.1  # of a draw when contamination is 'auto'

@@ -24,7 +24,7 @@ from nbclient import NotebookClient
 from nbconvert.exporters import HTMLExporter
 from nbformat import NotebookNode
 
-from .client import Client
+from training.client import Client
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"

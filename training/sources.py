@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.errors import CannotTrain, nearest
-
-from . import kddcup99
-from .datasets import Dataset, fresh_spending, spending
+from training import kddcup99
+from training.datasets import Dataset, fresh_spending, spending
 
 SPENDING = "spending"
 KDDCUP99 = "kddcup99"
@@ -64,7 +63,7 @@ class Source:
                 "of a .csv or .parquet file"
             )
         try:
-            from . import tables  # noqa: PLC0415 -- pandas is an extra
+            from training import tables  # noqa: PLC0415 -- pandas is an extra
         except ImportError as error:
             raise CannotTrain(
                 f"{self.name} is read with pandas and pyarrow, which are not installed: "

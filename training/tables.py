@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from service.errors import CannotTrain, count, nearest
 from service.rows import Floats
-
-from .datasets import Dataset, listed, pick
+from training.datasets import Dataset, listed, pick
 
 _TYPES = {"b": "bool", "i": "int", "u": "int", "f": "float"}  # numpy's kinds to the card's words
 _LARGEST = float(np.finfo(np.float32).max)  # a forest holds its rows in 32 bits

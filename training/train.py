@@ -31,7 +31,7 @@ from service.errors import CannotTrain, IsoserveError, count
 from training.datasets import Dataset, doubts, listed
 
 if TYPE_CHECKING:
-    from service.model.file import Card, Judgement
+    from service.model.card import Card, Evaluation
     from training.forest import Auto
 
 _STOPPED = 130  # what a shell expects after Ctrl-C
@@ -318,7 +318,7 @@ def _summarise(card: Card, rows_each: int, path: Path | None, seconds: float) ->
         _summary.print(Text.assemble((f"{title:<10}", "bold"), text), soft_wrap=True)
 
 
-def _quality_lines(quality: Judgement) -> dict[str, str]:
+def _quality_lines(quality: Evaluation) -> dict[str, str]:
     rows = f"{count(quality.rows, 'fresh row' if quality.fresh else 'training row')}"
     lines = {
         "judged on": f"{rows}, {quality.outliers:,} of them labelled outliers",

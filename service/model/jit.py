@@ -17,7 +17,7 @@ from numba.core.caching import (
 )
 
 
-def compiled(function: Callable[..., None], *types: Any) -> Any:
+def compile_ahead(function: Callable[..., None], *types: Any) -> Any:
     """Compile a function for these types of arguments and no others.
 
     It runs without the GIL and divides as numpy does. The machine code is kept in NUMBA_CACHE_DIR,

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import from_dtype, njit, types
 
-from .jit import compiled
+from .jit import compile_ahead
 
 COMPACT = np.dtype([("key", "u4"), ("column", "u2"), ("jump", "u2")])
 WIDE = np.dtype([("key", "u4"), ("column", "u4"), ("jump", "u4")])
@@ -90,8 +90,8 @@ def kernels(layout: np.dtype[np.void]) -> Kernels:
     X = _frozen(types.float64, dimensions=2)
     sums, table = types.float64[::1], types.float64[:, ::1]
     return Kernels(
-        compiled(path_lengths, *forest, types.intp, types.float64, X, sums),
-        compiled(contributions, *forest, X, table),
+        compile_ahead(path_lengths, *forest, types.intp, types.float64, X, sums),
+        compile_ahead(contributions, *forest, X, table),
     )
 
 

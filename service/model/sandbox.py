@@ -35,18 +35,18 @@ _DEATHS = {
 }
 
 
-class Fell(Exception):
+class ChildFailed(Exception):
     """The child did not come to an end of its own; the text says what became of it."""
 
 
-def rehearse(act: Callable[[], Any], seconds: int, memory: int) -> Any:
+def run_sandboxed(act: Callable[[], Any], seconds: int, memory: int) -> Any:
     """Call `act` in a child process and return what it returned, as JSON would.
 
     It may use `seconds` of a processor (twice that by the clock), and `memory` bytes beside what
     this process has.
 
     Raises:
-        Fell: it crashed, took too much, or raised an exception.
+        ChildFailed: it crashed, took too much, or raised an exception.
     """
     reading, writing = os.pipe()
     with warnings.catch_warnings():
@@ -65,15 +65,15 @@ def rehearse(act: Callable[[], Any], seconds: int, memory: int) -> Any:
             os.kill(child, signal.SIGKILL)  # it has told all that it will
         _, status = os.waitpid(child, 0)
     if told is None:
-        raise Fell(
+        raise ChildFailed(
             f"took more than {count(_CLOCK * seconds, 'second')} (on a busy machine a sound file "
             "may, too: then try again)"
         )
     if not told:
-        raise Fell(_end(status, seconds))
+        raise ChildFailed(_end(status, seconds))
     result = json.loads(told)
     if isinstance(result, dict) and _FAILED in result:
-        raise Fell(result[_FAILED])
+        raise ChildFailed(result[_FAILED])
     return result
 
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 from sklearn.ensemble._iforest import _average_path_length
 
+from ..model import kernels
 from ..rows import Floats
-from . import kernels as walk
 
 PIECE = 2048, 8192
 """The fewest rows worth a thread, and the most that go down the trees in one go."""
@@ -81,7 +81,7 @@ class CompiledForest:
         """
         table = self._table(X)
         shares = np.zeros(table.shape)
-        self._run(walk.kernels(self.nodes.dtype).contributions, (), table, shares)
+        self._run(kernels.kernels(self.nodes.dtype).contributions, (), table, shares)
         shares /= self.roots.size
         return shares
 
@@ -102,7 +102,7 @@ class CompiledForest:
         """Return the sum of each row's path lengths, over `divisor`."""
         table = self._table(X)
         sums = np.empty(len(table))
-        kernel = walk.kernels(self.nodes.dtype).path_lengths
+        kernel = kernels.kernels(self.nodes.dtype).path_lengths
         self._run(kernel, (self._block_rows, divisor), table, sums)
         return sums
 
@@ -140,11 +140,11 @@ class CompiledForest:
         tree_bytes = self.nodes.nbytes // self.roots.size
         row_bytes = 2 * 4 * self.n_features
         rows = max(BLOCK, 4 * tree_bytes) // row_bytes
-        return max(walk.LANES, min(rows, PIECE[1]) // walk.LANES * walk.LANES)
+        return max(kernels.LANES, min(rows, PIECE[1]) // kernels.LANES * kernels.LANES)
 
 
 def compile_forest(forest: IsolationForest, threads: int | None = None) -> CompiledForest:
-    """Lay a fitted forest out for scoring and compile the walk. The forest itself is not kept.
+    """Lay a fitted forest out for scoring and compile the kernels. The forest itself is not kept.
 
     `threads` share a large batch; by default as many as the process may use processors.
     """
@@ -152,8 +152,8 @@ def compile_forest(forest: IsolationForest, threads: int | None = None) -> Compi
     nodes = np.concatenate([layout.nodes for layout in layouts])
     sizes = np.concatenate([layout.sizes for layout in layouts])
     if max(nodes["column"].max(), nodes["jump"].max()) <= np.iinfo(np.uint16).max:
-        nodes = nodes.astype(walk.COMPACT)
-    walk.kernels(nodes.dtype)  # compile now, in the parent of the workers
+        nodes = nodes.astype(kernels.COMPACT)
+    kernels.kernels(nodes.dtype)  # compile now, in the parent of the workers
     return CompiledForest(
         nodes=nodes,
         lengths=np.concatenate([layout.lengths for layout in layouts]),
@@ -168,8 +168,8 @@ def compile_forest(forest: IsolationForest, threads: int | None = None) -> Compi
 
 def compile_walks() -> None:
     """Compile the walk for small and for large forests, so that no later forest has to wait."""
-    walk.kernels(walk.COMPACT)
-    walk.kernels(walk.WIDE)
+    kernels.kernels(kernels.COMPACT)
+    kernels.kernels(kernels.WIDE)
 
 
 class _Tree(NamedTuple):
@@ -240,9 +240,9 @@ def _lay_out(trees: list[_Tree]) -> _Layout:
 
     inner = tree.left[order] >= 0
     column = 2 * tree.feature[order] + ~tree.missing_left[order]
-    nodes = np.zeros(order.size, walk.WIDE)
-    nodes["key"] = np.where(inner, walk.threshold_keys(tree.threshold[order]), walk.LEAF)
-    nodes["column"] = np.where(inner, walk.LANES * column, 0)
+    nodes = np.zeros(order.size, kernels.WIDE)
+    nodes["key"] = np.where(inner, kernels.threshold_keys(tree.threshold[order]), kernels.LEAF)
+    nodes["column"] = np.where(inner, kernels.LANES * column, 0)
     nodes["jump"] = np.where(inner, place[tree.left[order]] - place[order], 0)
     return _Layout(nodes, _expected_lengths(tree, levels)[order], sizes, len(levels) - 1)
 

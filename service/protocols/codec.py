@@ -1,4 +1,4 @@
-"""Bytes in and out: one strict reader of JSON, one writer, and bounded unpacking for all roads."""
+"""JSON and compression: one strict reader, one writer, bounded decompression."""
 
 from __future__ import annotations
 

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NoReturn
 
-from ..components import Desk
 from ..errors import BadInput, NotFound, count
 from ..protocols.seldon.feedback import EXAMPLE, Feedback
-from ..quality import Learned
+from ..quality import FeedbackSummary
 from ..rows import Rows
-from ..state.feedback import FeedbackStore, Labelled
+from ..state.feedback import FeedbackStore, ScoredRow
 from ..state.records import Recorded
+from .predictor import Predictor
 
 
-class Judge:
+class FeedbackMatcher:
     """Where feedback is paired with the rows that it is about, and stored.
 
     What the model said of a row is, in this order: what the record of predictions has under the
@@ -23,10 +23,10 @@ class Judge:
     that the feedback carries. It is never what a client says that was answered.
     """
 
-    def __init__(self, desk: Desk, store: FeedbackStore) -> None:
-        self.desk, self.store = desk, store
+    def __init__(self, predictor: Predictor, store: FeedbackStore) -> None:
+        self.predictor, self.store = predictor, store
 
-    def take(self, feedback: Feedback) -> Learned:
+    def take(self, feedback: Feedback) -> FeedbackSummary:
         """Store what a message says; return what is known then.
 
         Raises:
@@ -46,9 +46,9 @@ class Judge:
 
     def _recorded(self, feedback: Feedback) -> Recorded | None:
         """Return the rows of the prediction that are on record; None if there are none."""
-        if feedback.is_new or self.desk.records is None:
+        if feedback.is_new or self.predictor.records is None:
             return None
-        recorded = self.desk.records.find(feedback.puid)
+        recorded = self.predictor.records.find(feedback.puid)
         return recorded if len(recorded) else None
 
     def _is_known(self, feedback: Feedback, recorded: Recorded | None) -> bool:
@@ -59,7 +59,7 @@ class Judge:
             or self.store.knows(feedback.puid)
         )
 
-    def _pair(self, feedback: Feedback, recorded: Recorded | None) -> list[Labelled]:
+    def _pair(self, feedback: Feedback, recorded: Recorded | None) -> list[ScoredRow]:
         """Return what the model said of each row that the feedback tells the truth about."""
         carried = feedback.rows
         if recorded is not None:
@@ -85,13 +85,13 @@ class Judge:
             self._miss(feedback, "" if len(missing) == len(wanted) else f"row {missing[0]} of ")
         return [found[row] for row in wanted]
 
-    def _score(self, carried: Rows, numbers: Sequence[int]) -> dict[int, Labelled]:
-        detector = self.desk.detector
+    def _score(self, carried: Rows, numbers: Sequence[int]) -> dict[int, ScoredRow]:
+        detector = self.predictor.detector
         rows = detector.arrange(carried)
         verdict = detector.judge(replace(rows, values=rows.values[list(numbers)]))
         labels, scores = verdict.labels.tolist(), verdict.scores.tolist()
         return {
-            number: Labelled(number, label, score, verdict.version, recorded=False)
+            number: ScoredRow(number, label, score, verdict.version, recorded=False)
             for number, label, score in zip(numbers, labels, scores, strict=True)
         }
 
@@ -129,10 +129,10 @@ def _check_size(feedback: Feedback, size: int) -> None:
         )
 
 
-def _read(recorded: Recorded, wanted: range) -> dict[int, Labelled]:
+def _read(recorded: Recorded, wanted: range) -> dict[int, ScoredRow]:
     rows = recorded[(recorded["row"] >= wanted.start) & (recorded["row"] < wanted.stop)]
     columns = (rows[name].tolist() for name in ("row", "label", "score", "version"))
     return {
-        row: Labelled(row, label, score, version.decode(), recorded=True)
+        row: ScoredRow(row, label, score, version.decode(), recorded=True)
         for row, label, score, version in zip(*columns, strict=True)
     }

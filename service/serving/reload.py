@@ -1,10 +1,10 @@
 """Another model, or another threshold, while requests are answered.
 
-Whichever worker is asked does the work aside: it reads the file once, takes it through every step
-of `artifact`, scores a row, writes the audit row, and publishes the bytes that passed as an edition
-(see `editions`). A thread in each worker sees the new number, builds the same model from those
-bytes and puts one new `Detector` onto the desk. A request looks at the desk once, so it is answered
-by one model and one threshold. Where anything fails, what is served stays as it is.
+The worker that is asked reads the file once, checks it (`model.file`), scores a row, writes the
+audit row and publishes the checked bytes as a generation (`state.generations`). A thread in each
+worker sees the new number, builds the same model from those bytes and gives the predictor a new
+`Detector`. A request reads `predictor.detector` once, so one model and one threshold answer it. If
+anything fails, the old model stays.
 """
 
 from __future__ import annotations
@@ -20,23 +20,25 @@ from pathlib import Path
 
 import numpy as np
 
-from ..components import Desk, Detector
 from ..errors import BadModel, Unavailable, count
-from ..model.file import Card, Model, ModelFile, card_path, open_model, read_model_file
+from ..model.card import Card, card_path
+from ..model.file import Model, ModelFile, open_model, read_model_file
 from ..rows import Rows
-from ..state.audit import Ledger
-from ..state.generations import Edition, Editions
+from ..state.audit import AuditLog
+from ..state.generations import Generation, Generations
+from .detector import Detector
+from .predictor import Predictor
 
 logger = logging.getLogger(__name__)
 
 POLL = 0.1
-"""Seconds between two looks at the number of the current edition."""
+"""Seconds between two looks at the number of the current generation."""
 
 LOOK = 0.5
 """Seconds between two looks at the model file, where it is watched."""
 
 _SETTLE = 2.0  # seconds that a file and its card have to become a pair
-_PATIENCE = 15.0  # seconds that all workers together have to take an edition
+_PATIENCE = 15.0  # seconds that all workers together have to take a generation
 
 
 @dataclass(frozen=True)
@@ -62,16 +64,23 @@ class Change:
     new: Detector
 
 
-class Swap:
-    """Changes what is on the desk, in all workers."""
+class ModelReloader:
+    """Changes what is on the predictor, in all workers."""
 
-    def __init__(self, desk: Desk, editions: Editions, ledger: Ledger, rules: Rules) -> None:
-        self._desk, self._editions, self._ledger, self._rules = desk, editions, ledger, rules
-        self._first = desk.detector.model
+    def __init__(
+        self, predictor: Predictor, generations: Generations, audit: AuditLog, rules: Rules
+    ) -> None:
+        self._desk, self._generations, self._audit, self._rules = (
+            predictor,
+            generations,
+            audit,
+            rules,
+        )
+        self._first = predictor.detector.model
         self._lock = threading.Lock()
         self._number = 0
         self._content: tuple[str, bytes | None] | None = None
-        """SHA-256 and card of the edition's file; None while that is the first model's."""
+        """SHA-256 and card of the generation's file; None while that is the first model's."""
 
     @property
     def serving(self) -> Detector:
@@ -79,30 +88,32 @@ class Swap:
         return self._desk.detector
 
     def enlist(self, watch: bool) -> None:
-        """Begin as a worker: take the current edition, and from now on every later one."""
-        self._editions.enlist()
+        """Begin as a worker: take the current generation, and from now on every later one."""
+        self._generations.enlist()
         self.catch_up()
         # Two threads: whoever changes something waits until this worker has followed.
         for act in (self._follow, self._watch) if watch else (self._follow,):
             threading.Thread(target=act, name=f"swap{act.__name__}", daemon=True).start()
 
     def catch_up(self) -> None:
-        """Serve the current edition, if this process does not yet."""
-        if self._editions.number == self._number:
+        """Serve the current generation, if this process does not yet."""
+        if self._generations.number == self._number:
             return
         with self._lock:
-            number, edition = self._editions.read()
-            if edition is None or number == self._number:
+            number, generation = self._generations.read()
+            if generation is None or number == self._number:
                 return
             detector = self._desk.detector
-            content = _source(edition, self._rules.path)
+            content = _source(generation, self._rules.path)
             if content is None:
                 model = self._first
             elif (content.sha256, content.card) == self._content:
                 model = detector.model
             else:
                 model = self._rules.open(content, passed=True)
-            self._put(number, replace(detector, model=model, threshold=edition.threshold), content)
+            self._put(
+                number, replace(detector, model=model, threshold=generation.threshold), content
+            )
 
     def load(self, who: str) -> Change:
         """Serve the model file as it is now, in all workers; return when they do.
@@ -114,7 +125,7 @@ class Swap:
             BadModel: the file is refused. What was served stays.
             Unavailable: the change cannot be written down, or a worker does not follow.
         """
-        with self._editions.turn():
+        with self._generations.turn():
             self.catch_up()
             old = self._desk.detector
             try:
@@ -123,22 +134,22 @@ class Swap:
                     return Change(old, old)
                 new = self._build(file, old)
             except BadModel as error:
-                self._editions.count_failure(error.reason)
+                self._generations.count_failure(error.reason)
                 logger.error(
                     "%s (asked by %s; version %s is served on)", error, who, old.model.version
                 )
                 raise
-            self._ledger.write(who, "model", old.model.sha256, new.model.sha256)
+            self._audit.write(who, "model", old.model.sha256, new.model.sha256)
             if new.threshold != old.threshold:
-                self._ledger.write(who, "threshold", old.threshold, new.threshold)
-                self._ledger.choose(None, "", 0.0)
-                self._editions.count_threshold()
+                self._audit.write(who, "threshold", old.threshold, new.threshold)
+                self._audit.choose(None, "", 0.0)
+                self._generations.count_threshold()
                 logger.warning(
                     "the threshold %s was chosen for the former model; the new one begins with %s",
                     old.threshold,
                     new.threshold,
                 )
-            self._editions.count_swap()
+            self._generations.count_swap()
             self._publish(new, file.content, file.card)
         logger.info(
             "model %s is served in place of %s (asked by %s)",
@@ -149,23 +160,23 @@ class Swap:
         return Change(old, new)
 
     def set_threshold(self, threshold: float | None, who: str) -> Change:
-        """Judge by another threshold in all workers; None is the setting's. Return when they do.
+        """Set the threshold in all workers and return when they use it; None is the setting's.
 
         Raises:
             Unavailable: the change cannot be written down, or a worker does not follow.
         """
-        with self._editions.turn():
+        with self._generations.turn():
             self.catch_up()
             old = self._desk.detector
             setting = self._rules.threshold
             new = replace(old, threshold=setting if threshold is None else threshold)
             if new.threshold == old.threshold:
                 return Change(old, old)
-            self._ledger.write(who, "threshold", old.threshold, new.threshold)
-            self._ledger.choose(threshold, old.model.sha256, setting)
-            edition = self._editions.read()[1] or Edition(old.threshold)
-            self._editions.count_threshold()
-            self._publish(new, edition.content, edition.card)
+            self._audit.write(who, "threshold", old.threshold, new.threshold)
+            self._audit.choose(threshold, old.model.sha256, setting)
+            generation = self._generations.read()[1] or Generation(old.threshold)
+            self._generations.count_threshold()
+            self._publish(new, generation.content, generation.card)
         logger.info(
             "the threshold is %s in place of %s (asked by %s)", new.threshold, old.threshold, who
         )
@@ -186,12 +197,12 @@ class Swap:
         return new
 
     def _publish(self, detector: Detector, content: bytes | None, card: bytes | None) -> None:
-        edition = Edition(detector.threshold, content, card)
+        generation = Generation(detector.threshold, content, card)
         with self._lock:
-            number = self._editions.publish(edition)
-            self._put(number, detector, _source(edition, self._rules.path))
+            number = self._generations.publish(generation)
+            self._put(number, detector, _source(generation, self._rules.path))
         end = time.monotonic() + _PATIENCE
-        while late := self._editions.laggards(number):
+        while late := self._generations.behind(number):
             if time.monotonic() > end:
                 raise Unavailable(
                     f"the change is made, but {count(late, 'worker')} did not follow within "
@@ -203,7 +214,7 @@ class Swap:
         self._desk.detector = detector
         self._content = (file.sha256, file.card) if file else None
         self._number = number
-        self._editions.note(number)
+        self._generations.note(number)
 
     def _follow(self) -> None:
         """Keep up with the others, as a thread of a worker."""
@@ -215,14 +226,14 @@ class Swap:
         """Look at the model file, as a thread of a worker; one of the workers does."""
         while True:
             time.sleep(LOOK)
-            if self._editions.is_watching():
+            if self._generations.is_watching():
                 _logged(self._look)
 
     def _look(self) -> None:
         """Load the model file if it is not the one that was looked at last."""
         mark = mark_of(self._rules.path)
-        if mark != self._editions.seen:
-            self._editions.seen = mark
+        if mark != self._generations.seen:
+            self._generations.seen = mark
             self.load("watch")
 
 
@@ -253,10 +264,10 @@ def _card(file: ModelFile) -> Card | None:
         return None
 
 
-def _source(edition: Edition, path: Path) -> ModelFile | None:
-    if edition.content is None:
+def _source(generation: Generation, path: Path) -> ModelFile | None:
+    if generation.content is None:
         return None
-    return ModelFile(path, edition.content, edition.card)
+    return ModelFile(path, generation.content, generation.card)
 
 
 def _listed(features: tuple[str, ...]) -> str:

@@ -20,7 +20,7 @@ AUDIT_NAME = "audit.jsonl"
 CHOICE_NAME = "threshold.json"
 
 
-class Ledger:
+class AuditLog:
     """The two files in a state folder."""
 
     def __init__(self, folder: Path) -> None:

@@ -3,8 +3,8 @@
 All workers of a service write into one mapped file, each into a slot of its own, and whoever wants
 totals adds the slots up. Nothing is sent and nobody waits for another process.
 
-A slot consists of cells, whose numbers change together whatever happens (`Cell` says how): one for
-the samples (how many, how many outliers, their scores), and one for each route and status class.
+A slot consists of cells. The numbers of a cell change together (`shared.DoubleBuffer`). One cell
+has the samples (how many, how many outliers, their scores); each route and status class has one.
 
 A worker claims the first free slot with a lock that the kernel releases when the worker dies, and
 counts on from the numbers it finds there: no slot is ever cleared, so nothing that was counted is
@@ -28,25 +28,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic_ns
-from typing import Any, NamedTuple
+from typing import Any
 from zlib import crc32
 
 import numpy as np
 
 from ..errors import BadSetting
-from ..rows import Verdict
+from ..rows import NOTHING, Totals, Verdict
+from .folder import MOST_QUARANTINED, InUse, StateFolder, quarantine
 from .shared import (
-    KEPT_ASIDE,
     MAX_PROCESSES,
     ByteLocks,
-    Cell,
-    InUse,
+    DoubleBuffer,
     MappedFile,
-    StateFolder,
+    clock_offset_after,
     fence,
-    forget_after_fork,
-    later_than,
-    set_aside,
+    reset_in_children,
 )
 
 FILE_NAME = "counts.bin"
@@ -90,16 +87,6 @@ _SLOT_WORDS = _SAMPLES_CELL + SERIES * _REQUESTS_CELL
 _SELECTORS = [0, *range(_SAMPLES_CELL, _SLOT_WORDS, _REQUESTS_CELL)]  # where a slot's cells begin
 
 _Key = tuple[str, str]  # route, status class
-
-
-class Totals(NamedTuple):
-    """Samples scored so far and the outliers among them."""
-
-    samples: int = 0
-    outliers: int = 0
-
-
-NOTHING = Totals()
 
 
 @dataclass(frozen=True)
@@ -150,21 +137,21 @@ class Counts:
         """
         self._open(folder)
         if folder is not None and self._is_damaged():
-            set_aside(folder / FILE_NAME, "its numbers are damaged", KEPT_ASIDE)
+            quarantine(folder / FILE_NAME, "its numbers are damaged", MOST_QUARANTINED)
             self._open(folder)
         self._samples = [self._samples_cell(slot) for slot in range(MAX_PROCESSES)]
-        self._ahead = later_than(max(cell.read()[0][_STAMP] for cell in self._samples))
+        self._ahead = clock_offset_after(max(cell.read()[0][_STAMP] for cell in self._samples))
         for status_class in _STATUS_CLASSES:
             self._name((OTHER, status_class))
-        self.forget()
-        forget_after_fork(self)
+        self.reset_after_fork()
+        reset_in_children(self)
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """Own no slot; the next update claims one."""
         self._lock = threading.Lock()
         self._locks: ByteLocks | None = None
         self._slot = -1
-        self._requests: dict[_Key, Cell] = {}
+        self._requests: dict[_Key, DoubleBuffer] = {}
 
     def begin(self) -> None:
         """Claim this process's slot now, and not with the first update."""
@@ -294,13 +281,13 @@ class Counts:
                 return True
         return False
 
-    def _samples_cell(self, slot: int) -> Cell:
+    def _samples_cell(self, slot: int) -> DoubleBuffer:
         place = _SLOTS + slot * _SLOT_WORDS
-        return Cell(self._words, self._floats, place, _SAMPLES_SIZE)
+        return DoubleBuffer(self._words, self._floats, place, _SAMPLES_SIZE)
 
-    def _requests_cell(self, slot: int, number: int) -> Cell:
+    def _requests_cell(self, slot: int, number: int) -> DoubleBuffer:
         place = _SLOTS + slot * _SLOT_WORDS + _SAMPLES_CELL + number * _REQUESTS_CELL
-        return Cell(self._words, self._floats, place, _REQUESTS_SIZE)
+        return DoubleBuffer(self._words, self._floats, place, _REQUESTS_SIZE)
 
     def _claim(self) -> None:
         """Make the first slot that no living process has this process's own."""
@@ -314,7 +301,7 @@ class Counts:
             raise BadSetting(f"more than {MAX_PROCESSES} processes count in one place")
         self._locks, self._slot = locks, slot
 
-    def _find_requests(self, key: _Key) -> Cell:
+    def _find_requests(self, key: _Key) -> DoubleBuffer:
         number = self._name(key)
         if number is None:
             return self._find_requests((OTHER, key[1]))

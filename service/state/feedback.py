@@ -30,8 +30,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import BadSetting, Unavailable
-from ..quality import Confusion, Learned
-from .shared import forget_after_fork, set_aside
+from ..quality import Confusion, FeedbackSummary
+from .folder import quarantine
+from .shared import reset_in_children
 
 logger = logging.getLogger(__name__)
 
@@ -184,7 +185,7 @@ _STATEMENTS = """
     ORDER BY time, place"""
 
 
-class Labelled(NamedTuple):
+class ScoredRow(NamedTuple):
     """A row of a prediction and what the model said of it."""
 
     row: int
@@ -204,15 +205,15 @@ class FeedbackStore:
     def __init__(self, folder: Path, window: int = 100, keep_days: int = 0) -> None:
         """Use the feedback in `folder`; nothing is opened before it is needed.
 
-        The figures of `Learned.recent` are over the last `window` rows. Feedback is forgotten
-        `keep_days` days after it first came; 0 keeps it for ever.
+        `FeedbackSummary.recent` covers the last `window` rows. Feedback is deleted `keep_days` days
+        after it first came; 0 keeps it for ever.
         """
         self.path = folder / FILE_NAME
         self._window, self._keep_days = window, keep_days
-        self.forget()
-        forget_after_fork(self)
+        self.reset_after_fork()
+        reset_in_children(self)
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """Have nothing open."""
         opening = threading.Lock()
         self._writer, self._reader = _Session(self.path, opening), _Session(self.path, opening)
@@ -222,7 +223,7 @@ class FeedbackStore:
         self._writer.close()
         self._reader.close()
 
-    def find(self, puid: str, first: int, last: int) -> dict[int, Labelled]:
+    def find(self, puid: str, first: int, last: int) -> dict[int, ScoredRow]:
         """Return the rows `first` to `last` of a prediction, as far as feedback has come for them.
 
         Raises:
@@ -232,9 +233,9 @@ class FeedbackStore:
             found = connection.execute(
                 "SELECT row, label, score, version, recorded FROM truths "
                 "WHERE puid = ? AND row BETWEEN ? AND ?",
-                (_kept(puid), first, last),
+                (_storage_key(puid), first, last),
             )
-            return {row[0]: Labelled(*row) for row in found}
+            return {row[0]: ScoredRow(*row) for row in found}
 
     def knows(self, puid: str) -> bool:
         """Return whether any feedback has come about a prediction.
@@ -243,16 +244,16 @@ class FeedbackStore:
             Unavailable: the storage fails.
         """
         with self._reading() as connection:
-            return connection.execute(_KNOWN, {"puid": _kept(puid)}).fetchone() is not None
+            return connection.execute(_KNOWN, {"puid": _storage_key(puid)}).fetchone() is not None
 
     def add(
         self,
         puid: str,
-        rows: Sequence[Labelled] = (),
+        rows: Sequence[ScoredRow] = (),
         truths: Sequence[int] = (),
         reward: float | None = None,
         row: int | None = None,
-    ) -> Learned:
+    ) -> FeedbackSummary:
         """Store what one message says; return what is known then, the message included.
 
         `truths` has a 0 or 1 for each of `rows`. `reward` is that of `row`, or without one of the
@@ -261,7 +262,7 @@ class FeedbackStore:
         Raises:
             Unavailable: the storage fails; nothing of the message is stored.
         """
-        name, now = _kept(puid), time.time()
+        name, now = _storage_key(puid), time.time()
         judged = [(*one, truth, name, now, now) for one, truth in zip(rows, truths, strict=True)]
         if not rows and reward is None:
             return self.read()
@@ -283,7 +284,7 @@ class FeedbackStore:
         with self._writing() as connection:
             connection.execute("UPDATE totals SET unmatched = unmatched + 1")
 
-    def read(self) -> Learned:
+    def read(self) -> FeedbackSummary:
         """Return what feedback has told so far.
 
         Raises:
@@ -292,13 +293,13 @@ class FeedbackStore:
         with self._reading() as connection:
             return self._read(connection)
 
-    def survey(self) -> tuple[Learned | None, bool]:
+    def survey(self) -> tuple[FeedbackSummary | None, bool]:
         """Return what is known, None if it cannot be read, and whether the storage is up."""
         try:
-            learned = self.read()
+            summary = self.read()
         except Unavailable:
-            learned = None
-        return learned, self.is_up()
+            summary = None
+        return summary, self.is_up()
 
     def is_up(self) -> bool:
         """Try whether the next feedback could be stored."""
@@ -333,7 +334,9 @@ class FeedbackStore:
         Raises:
             Unavailable: the storage fails; nothing is deleted.
         """
-        where, value = ("puid = ?", _kept(puid)) if puid is not None else ("began < ?", before)
+        where, value = (
+            ("puid = ?", _storage_key(puid)) if puid is not None else ("began < ?", before)
+        )
         with self._writing() as connection:
             queries = [f"DELETE FROM {table} WHERE {where}" for table in _TABLES]  # noqa: S608
             deleted = sum(connection.execute(query, (value,)).rowcount for query in queries)
@@ -372,13 +375,13 @@ class FeedbackStore:
             for table in _TABLES:
                 connection.execute(_EXPIRED.format(table=table), (limit, at_once))
 
-    def _read(self, connection: sqlite3.Connection) -> Learned:
+    def _read(self, connection: sqlite3.Connection) -> FeedbackSummary:
         total = connection.execute("SELECT label, truth, rows FROM confusion")
         recent = connection.execute(_RECENT, (self._window,))
         rewarded, reward, unmatched = connection.execute(
             "SELECT rewarded, reward, unmatched FROM totals"
         ).fetchone()
-        return Learned(
+        return FeedbackSummary(
             total=_confusion(total),
             recent=_confusion(recent),
             rewarded=rewarded,
@@ -529,7 +532,7 @@ def begin_feedback(folder: Path, window: int = 100, keep_days: int = 0) -> Feedb
     reason = store.fault()
     store.close()
     if reason is not None:
-        set_aside(store.path, reason, beside=_BESIDE)
+        quarantine(store.path, reason, beside=_BESIDE)
     with suppress(Unavailable):  # which is logged
         store.forget_expired()
     store.close()
@@ -566,7 +569,7 @@ def _shift(total: str, old: float, new: float) -> str:
     return str(Fraction(total) - Fraction(old) + Fraction(new))
 
 
-def _kept(puid: str) -> str:
+def _storage_key(puid: str) -> str:
     """Return a puid as it is stored: itself, or the beginning and a hash of a long one."""
     if len(puid) <= _PUID_CHARACTERS:
         return puid

@@ -1,16 +1,12 @@
-"""What all workers of a service are to serve, in memory that they share.
+"""The generation of model and threshold that all workers of a service are to serve.
 
-An edition is a model file that has passed every step, with its card, and a threshold. Its number is
-one word that each worker looks at now and then; the rest lies in one of two memory files, the even
-editions in one and the odd in the other. So the next edition is written where nobody reads, and
-storing its number makes it the current one for everybody: one aligned store of 8 bytes.
+A generation is a checked model file with its card, and a threshold. Its number is one word in
+shared memory that each worker polls. Each worker holds a slot with a lock that the kernel releases
+when the worker dies, and notes in the slot which generation it serves. A worker takes a slot, then
+the current generation, and only then accepts connections: whoever publishes a generation sees the
+slot of a worker that has not taken it, or that worker sees the new number.
 
-Each worker holds a slot with a lock that the kernel releases when the worker dies, and notes there
-which edition it serves. A worker enlists, takes the current edition, and only then accepts
-connections. So whoever publishes an edition either sees the slot of a worker that has not taken it,
-or that worker sees the new number.
-
-Nothing of this outlives the service but the counts of what happened, in a mapped file.
+Only the counts of changes outlive the service, in a mapped file.
 """
 
 from __future__ import annotations
@@ -26,11 +22,11 @@ from hashlib import sha256
 from pathlib import Path
 
 from ..errors import BadModel, BadSetting
-from .shared import MAX_PROCESSES, ByteLocks, MappedFile, fence, forget_after_fork
+from .shared import MAX_PROCESSES, ByteLocks, MappedFile, fence, reset_in_children
 
 FILE_NAME = "swaps.bin"
 
-# Words of the page: the number of the current edition, what the watch saw last, the counts, the
+# Words of the page: the number of the current generation, what the watch saw last, the counts, the
 # slots; and the locks: one for each slot, one to change anything, one to be the one that watches.
 _NUMBER, _SEEN, _SWAPS, _THRESHOLDS, _FAILURES = range(5)
 _SLOTS = _FAILURES + len(BadModel.REASONS)
@@ -42,7 +38,7 @@ _HEAD = struct.Struct("<qdqq32s")
 
 
 @dataclass(frozen=True)
-class Edition:
+class Generation:
     """What is to be served."""
 
     threshold: float
@@ -61,11 +57,11 @@ class Changes:
     """Models that were refused, by reason."""
 
 
-class Editions:
-    """The editions of one service; made before its workers are forked."""
+class Generations:
+    """The generations of one service; made before its workers are forked."""
 
     def __init__(self, folder: Path) -> None:
-        """Begin with edition 0, what the service was started with.
+        """Begin with generation 0, what the service was started with.
 
         Raises:
             BadSetting: there is no room in the folder.
@@ -84,10 +80,10 @@ class Editions:
         self._memory = os.memfd_create("isoserve-even"), os.memfd_create("isoserve-odd")
         for file in self._memory:
             weakref.finalize(self, os.close, file)
-        self.forget()
-        forget_after_fork(self)
+        self.reset_after_fork()
+        reset_in_children(self)
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """Hold no slot."""
         self._locks: ByteLocks | None = None
         self._slot = -1
@@ -95,7 +91,7 @@ class Editions:
 
     @property
     def number(self) -> int:
-        """That of the current edition."""
+        """That of the current generation."""
         return self._words[_NUMBER]
 
     @contextmanager
@@ -108,13 +104,13 @@ class Editions:
         finally:
             locks.give_back(_TURN)
 
-    def publish(self, edition: Edition) -> int:
-        """Make this the current edition, and return its number. Only in one's turn."""
+    def publish(self, generation: Generation) -> int:
+        """Make this the current generation, and return its number. Only in one's turn."""
         number = self.number + 1
-        parts = edition.content, edition.card
+        parts = generation.content, generation.card
         body = b"".join(part or b"" for part in parts)
         sizes = (-1 if part is None else len(part) for part in parts)
-        head = _HEAD.pack(number, edition.threshold, *sizes, sha256(body).digest())
+        head = _HEAD.pack(number, generation.threshold, *sizes, sha256(body).digest())
         file = self._memory[number % 2]
         os.ftruncate(file, 0)
         _write(file, head + body)
@@ -122,8 +118,8 @@ class Editions:
         self._words[_NUMBER] = number
         return number
 
-    def read(self) -> tuple[int, Edition | None]:
-        """Return the current edition and its number; of number 0 there is none to read."""
+    def read(self) -> tuple[int, Generation | None]:
+        """Return the current generation and its number; of number 0 there is none to read."""
         while number := self.number:
             file = self._memory[number % 2]
             data = os.pread(file, os.fstat(file).st_size, 0)
@@ -131,11 +127,11 @@ class Editions:
                 continue
             written, threshold, content, card, digest = _HEAD.unpack_from(data)
             body = data[_HEAD.size :]
-            # A later edition may have been written over it in the meantime.
+            # A later generation may have been written over it in the meantime.
             if written != number or sha256(body).digest() != digest:
                 continue
             cut = max(content, 0)
-            return number, Edition(
+            return number, Generation(
                 threshold,
                 None if content < 0 else body[:cut],
                 None if card < 0 else body[cut:],
@@ -143,7 +139,7 @@ class Editions:
         return 0, None
 
     def enlist(self) -> None:
-        """Take a slot, as a worker that has yet to take the current edition."""
+        """Take a slot, as a worker that has yet to take the current generation."""
         locks = self._file.locks()
         slot = next((slot for slot in range(MAX_PROCESSES) if locks.take(slot)), -1)
         if slot < 0:
@@ -153,12 +149,12 @@ class Editions:
         fence()
 
     def note(self, number: int) -> None:
-        """Tell the others which edition this worker serves."""
+        """Tell the others which generation this worker serves."""
         if self._slot >= 0:
             self._words[_SLOTS + self._slot] = number
 
-    def laggards(self, number: int) -> int:
-        """Return how many living workers serve an older edition than `number`."""
+    def behind(self, number: int) -> int:
+        """Return how many living workers serve an older generation than `number`."""
         locks, late = self._file.locks(), 0
         for slot in range(MAX_PROCESSES):
             if self._words[_SLOTS + slot] < number:

@@ -42,17 +42,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BadSetting
-from ..files.write import write_table
 from ..rows import Floats, Verdict
+from .folder import quarantined
 from .shared import (
     MAX_PROCESSES,
     OUT_OF_ORDER,
     ByteLocks,
     MappedFile,
-    aside,
+    clock_offset_after,
     fence,
-    forget_after_fork,
-    later_than,
+    reset_in_children,
 )
 
 logger = logging.getLogger(__name__)
@@ -108,11 +107,11 @@ class Records:
         self._key_words = memory[keys_start:].cast("I")
         self._row_size, self._values_size = row_type.itemsize, 8 * len(self.features)
         self._pack_row = struct.Struct(f"=qqddII16s48s{self._values_size}sq").pack_into
-        self._ahead = later_than(int(np.abs(self._stamps).max()))
-        self.forget()
-        forget_after_fork(self)
+        self._ahead = clock_offset_after(int(np.abs(self._stamps).max()))
+        self.reset_after_fork()
+        reset_in_children(self)
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """Own no block; the next row claims one."""
         self._lock = threading.Lock()
         self._locks: ByteLocks | None = None
@@ -124,7 +123,7 @@ class Records:
 
         Of more rows than are kept the last ones are recorded.
         """
-        name, now, scores = _kept(puid), time.time(), verdict.scores
+        name, now, scores = _storage_key(puid), time.time(), verdict.scores
         request = now, verdict.version.encode(), name, crc32(name), verdict.threshold
         if len(scores) > _FEW:
             self._write_many(values, verdict, request)
@@ -162,7 +161,7 @@ class Records:
 
         Only rows still kept are found: look at the field `row` for which ones they are.
         """
-        name = _kept(puid)
+        name = _storage_key(puid)
         places = np.flatnonzero(self._keys == crc32(name))
         stamps = self._stamps[places]
         if len(places) and self._table["puid"][places[stamps.argmax()]] != name:
@@ -185,7 +184,7 @@ class Records:
 
         Return how many. A service may go on recording meanwhile.
         """
-        name = None if puid is None else _kept(puid)
+        name = None if puid is None else _storage_key(puid)
         locks = self._file.locks()
         deleted = 0
         for block in range(self._blocks):
@@ -217,7 +216,7 @@ class Records:
         wrong = (self._table["stamp"] != self._stamps) | (self._table["end"] != self._stamps)
         wrong &= self._stamps > 0
         self._stamps[wrong] = 0
-        self._ahead = later_than(int(np.abs(self._stamps).max()))
+        self._ahead = clock_offset_after(int(np.abs(self._stamps).max()))
         return int(wrong.sum())
 
     def _whole(self, places: NDArray[np.intp], stamps: NDArray[np.int64]) -> Recorded:
@@ -323,7 +322,7 @@ def begin_records(folder: Path, features: Sequence[str], rows: int, values: bool
         BadSetting: there is no room for the file.
     """
     if not values:
-        forget_values(folder)
+        delete_values(folder)
     layout, size = _plan(features if values else (), rows)
     if values and layout["rows"] < 1:
         logger.warning("rows of %d features are too wide to record their values", len(features))
@@ -339,15 +338,15 @@ def begin_records(folder: Path, features: Sequence[str], rows: int, values: bool
     return records
 
 
-def forget_records(folder: Path) -> None:
-    """Delete the record in `folder` and those set aside, for a service that keeps none."""
+def delete_records(folder: Path) -> None:
+    """Delete the record in `folder` and those quarantined, for a service that keeps none."""
     for path in _files(folder):
         path.unlink()
         logger.warning("%s is deleted: no rows are to be kept (ISOSERVE_RECORDS=0)", path)
 
 
-def forget_values(folder: Path) -> None:
-    """Delete the record in `folder`, and each set aside, unless it is known to hold no values."""
+def delete_values(folder: Path) -> None:
+    """Delete the record in `folder`, and each quarantined, unless it is known to hold no values."""
     for path in _files(folder):
         if _may_hold_values(path):
             path.unlink()
@@ -359,7 +358,7 @@ def forget_values(folder: Path) -> None:
 
 def _files(folder: Path) -> list[Path]:
     path = folder / FILE_NAME
-    return [path] * path.exists() + aside(path)
+    return [path] * path.exists() + quarantined(path)
 
 
 def _may_hold_values(path: Path) -> bool:
@@ -379,7 +378,7 @@ def open_records(folder: Path) -> list[Records]:
         files = [MappedFile.open(folder / FILE_NAME)]
     except (OSError, ValueError) as error:
         raise BadSetting(f"{folder / FILE_NAME} cannot be read ({error})") from error
-    for path in aside(folder / FILE_NAME):
+    for path in quarantined(folder / FILE_NAME):
         try:
             files.append(MappedFile.open(path))
         except (OSError, ValueError) as error:
@@ -387,12 +386,8 @@ def open_records(folder: Path) -> list[Records]:
     return [Records(file) for file in files]
 
 
-def export_records(records: Records, path: Path) -> int:
-    """Write the record as a table, .csv or .parquet, readable by its owner only; return its rows.
-
-    Raises:
-        BadInput: another kind of file, it cannot be written, or pyarrow is not installed.
-    """
+def as_table(records: Records) -> dict[str, Any]:
+    """Return the record column by column, the oldest row first."""
     rows = records.read()
     columns: dict[str, Any] = {
         "time": rows["time"],
@@ -404,8 +399,7 @@ def export_records(records: Records, path: Path) -> int:
     }
     for j, name in enumerate(records.features):
         columns[f"feature_{name}" if name in columns else name] = rows["values"][:, j]
-    write_table(columns, path)
-    return len(rows)
+    return columns
 
 
 def _row_type(features: int) -> np.dtype[np.void]:
@@ -444,7 +438,7 @@ def _plan(features: Sequence[str], rows: int) -> tuple[dict[str, Any], int]:
     return layout, row_bytes * block_rows * blocks
 
 
-def _kept(puid: str) -> bytes:
+def _storage_key(puid: str) -> bytes:
     """Return a puid as it is recorded: itself, or the beginning and a hash of a long one."""
     name = puid.encode("utf-8", "surrogatepass")
     if len(name) <= _PUID_BYTES and 0 not in name:

@@ -19,28 +19,23 @@ import logging
 import mmap
 import os
 import platform
-import shutil
 import struct
 import threading
 import time
 import weakref
-from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 from zlib import crc32
 
 from ..errors import BadSetting
+from .folder import MOST_QUARANTINED, quarantine
 
 logger = logging.getLogger(__name__)
 
 MAX_PROCESSES = 64
 """Workers at one moment, those of a reload under way included."""
 
-KEPT_ASIDE = 3
-"""How many mapped files of one name are kept when they cannot be used any more."""
 
-_LOCK_NAME = "service.lock"
 _MAGIC = b"isoserve"
 _HEAD = struct.Struct("<8sII")  # magic, check sum of the text, its length in bytes
 _PAGE = 4096
@@ -64,73 +59,6 @@ def fence() -> None:
         pass
     with _fence_lock:
         pass
-
-
-class InUse(BadSetting):
-    """Another service, whose first process is `owner`, holds the state folder."""
-
-    def __init__(self, path: Path, owner: str) -> None:
-        self.owner = owner
-        super().__init__(
-            f"ISOSERVE_STATE_DIR: {path} is in use by another service (process {owner}); stop that "
-            "one, or give this one a folder of its own"
-        )
-
-
-class StateFolder:
-    """A folder that this process and the workers it forks hold, and nobody else."""
-
-    def __init__(self, path: Path, patience: float = 5.0) -> None:
-        """Make the folder if need be and take hold of it.
-
-        The processes of a killed service need a moment to die: wait for them up to `patience`
-        seconds.
-
-        Raises:
-            BadSetting: the folder cannot be written.
-            InUse: another service holds it.
-        """
-        self.path = path
-        try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._file = os.open(path / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
-            # A folder that can be read but not written can still hold an old lock file.
-            probe = path / f".probe-{os.getpid()}"
-            probe.touch(mode=0o600)
-            probe.unlink()
-        except OSError as error:
-            raise BadSetting(
-                f"ISOSERVE_STATE_DIR: {path} cannot be written ({error.strerror}); "
-                "name a folder that this user may write"
-            ) from error
-        if path.stat().st_mode & 0o077:
-            logger.warning("the state folder %s is open to other users: chmod 700 it", path)
-        self._hold(patience)
-        weakref.finalize(self, os.close, self._file)
-
-    def _hold(self, patience: float) -> None:
-        end = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > end:
-                    owner = os.pread(self._file, 20, 0).decode() or "unknown"
-                    os.close(self._file)
-                    raise InUse(self.path, owner) from error
-                time.sleep(0.05)
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, str(os.getpid()).encode(), 0)
-
-
-def measure_space(folder: Path) -> tuple[int, int] | None:
-    """Return the bytes of a folder's file system, in all and free; None if it cannot be told."""
-    try:
-        usage = shutil.disk_usage(folder)
-    except OSError:
-        return None
-    return usage.total, usage.free
 
 
 class MappedFile:
@@ -206,15 +134,15 @@ class MappedFile:
                 f"ISOSERVE_STATE_DIR: {path} cannot be opened ({error.strerror})"
             ) from error
         except ValueError as error:
-            set_aside(path, str(error), KEPT_ASIDE)
+            quarantine(path, str(error), MOST_QUARANTINED)
             return cls.create(path, layout, size, content)
         if found.layout != layout:
             changed = [key for key in layout if found.layout.get(key) != layout[key]]
-            set_aside(path, f"its layout is another one ({', '.join(changed)})", KEPT_ASIDE)
+            quarantine(path, f"its layout is another one ({', '.join(changed)})", MOST_QUARANTINED)
             return cls.create(path, layout, size, content)
         if len(found.memory) != found.start + size:
             reason = f"it has {len(found.memory):,} bytes, not {found.start + size:,}"
-            set_aside(path, reason, KEPT_ASIDE)
+            quarantine(path, reason, MOST_QUARANTINED)
             return cls.create(path, layout, size, content)
         return found
 
@@ -256,7 +184,7 @@ class ByteLocks:
         fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, 0, number, 1, 0))
 
 
-class Cell:
+class DoubleBuffer:
     """Numbers that change together, for any number of readers and one writer at a time.
 
     It lies in shared memory as a selector and two copies of the numbers:
@@ -350,55 +278,30 @@ class Cell:
         return words[live] == selector and words[live + size] == crc32(words[live : live + size])
 
 
-class Forgetful(Protocol):
+class HoldsProcessState(Protocol):
     """Something that holds what belongs to one process."""
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """Let go of it; called in a child just forked, before it has a second thread."""
 
 
 _forgetful: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def forget_after_fork(thing: Forgetful) -> None:
-    """Have `thing.forget()` called in every process forked from this one."""
+def reset_in_children(thing: HoldsProcessState) -> None:
+    """Have `thing.reset_after_fork()` called in every process forked from this one."""
     _forgetful.add(thing)
 
 
 def _forget_all() -> None:
     for thing in list(_forgetful):
-        thing.forget()
+        thing.reset_after_fork()
 
 
 os.register_at_fork(after_in_child=_forget_all)
 
 
-def set_aside(path: Path, reason: str, keep: int | None = None, beside: Sequence[str] = ()) -> None:
-    """Rename a file that cannot be used to NAME.1, the next one to NAME.2, ..., and say so.
-
-    Of the files set aside the last `keep` stay, all of them by default. What is `beside` the file
-    under its name and one of these endings goes with it.
-    """
-    before = aside(path)
-    number = 1 + int(before[-1].suffix[1:]) if before else 1
-    other = path.with_name(f"{path.name}.{number}")
-    path.rename(other)
-    for ending in beside:
-        with suppress(FileNotFoundError):
-            Path(f"{path}{ending}").rename(f"{other}{ending}")
-    logger.warning("%s is set aside as %s: %s; a new one is begun", path, other.name, reason)
-    for old in before[: max(0, len(before) + 1 - keep)] if keep else ():
-        old.unlink()
-        logger.warning("%s is deleted: the last %d set aside are kept", old, keep)
-
-
-def aside(path: Path) -> list[Path]:
-    """Return the files that were once `path` and are set aside, the oldest first."""
-    found = [one for one in path.parent.glob(f"{path.name}.*") if one.suffix[1:].isdecimal()]
-    return sorted(found, key=lambda one: int(one.suffix[1:]))
-
-
-def later_than(stamp: int) -> int:
+def clock_offset_after(stamp: int) -> int:
     """Return what to add to `time.monotonic_ns()` so that it goes on after `stamp`.
 
     That clock is the same in all processes and no setting of the time moves it, but it starts

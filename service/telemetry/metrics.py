@@ -11,11 +11,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ..quality import Learned
+from ..model.baseline import Drift
+from ..quality import FeedbackSummary
 from ..settings import Settings
 from ..state.counts import DURATION_BOUNDS, OTHER, SCORE_BOUNDS, Durations, Snapshot
 from ..state.generations import Changes
-from .drift import Drift
 
 # A page of metrics stays readable, however wide the rows, whatever is asked and whoever adds to it.
 MOST_SERIES = 500
@@ -116,7 +116,7 @@ class Readings:
     drift: Drift = field(default_factory=Drift)
     changes: Changes = field(default_factory=Changes)
     """Of the model and the threshold."""
-    learned: Learned | None = None
+    summary: FeedbackSummary | None = None
     """From feedback; None where that cannot be read."""
     storage_up: bool = True
     workers: int = 0
@@ -166,9 +166,9 @@ class _Families(Collector):
         for name, value in _seldon_gauges(snapshot, facts.threshold).items():
             yield _gauge(name, value, facts.seldon_labels)
         yield _gauge("isoserve_storage_up", int(self._readings.storage_up))
-        if self._readings.learned is not None:
-            yield from _learned(
-                self._readings.learned, facts.seldon_labels | {"method": "feedback"}
+        if self._readings.summary is not None:
+            yield from _feedback_metrics(
+                self._readings.summary, facts.seldon_labels | {"method": "feedback"}
             )
         yield _gauge("isoserve_workers", self._readings.workers)
         if self._readings.space:
@@ -189,11 +189,11 @@ def _seldon_gauges(snapshot: Snapshot, threshold: float) -> dict[str, float]:
     return gauges
 
 
-def _learned(learned: Learned, labels: Mapping[str, str]) -> Iterator[Metric]:
-    yield _counter("isoserve_feedback_unmatched_total", learned.unmatched)
-    yield _counter("seldon_api_model_feedback_total", learned.rewarded, labels)
-    yield _counter("seldon_api_model_feedback_reward_total", learned.reward, labels)
-    for name, value in learned.gauges().items():
+def _feedback_metrics(summary: FeedbackSummary, labels: Mapping[str, str]) -> Iterator[Metric]:
+    yield _counter("isoserve_feedback_unmatched_total", summary.unmatched)
+    yield _counter("seldon_api_model_feedback_total", summary.rewarded, labels)
+    yield _counter("seldon_api_model_feedback_reward_total", summary.reward, labels)
+    for name, value in summary.gauges().items():
         yield _gauge(name, value, labels)
 
 

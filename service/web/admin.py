@@ -15,7 +15,7 @@ from flask import Blueprint, Response, request
 
 from ..errors import BadInput, BadModel, Conflict, NotFound, Refusal, Unauthorized
 from ..protocols.codec import NOT_JSON, decode_json
-from ..serving.reload import Change, Swap
+from ..serving.reload import Change, ModelReloader
 from .handlers import receive
 from .routes import json_response
 
@@ -26,13 +26,13 @@ _ADDRESSES = re.compile(r"[0-9A-Fa-f:., ]{1,100}")
 MODEL = "/v2/repository/models/<name>"
 
 
-def create_admin(swap: Swap, model_name: str, token: str) -> Blueprint:
+def create_admin(swap: ModelReloader, model_name: str, token: str) -> Blueprint:
     """Return the admin routes, for whoever sends `Authorization: Bearer` and the token."""
     routes = Blueprint("admin", __name__)
     wanted = _digest(f"Bearer {token}")
 
     @routes.before_request
-    def let_in() -> None:
+    def admit() -> None:
         sent = request.headers.get("Authorization", "")
         if not hmac.compare_digest(_digest(sent), wanted):
             raise Unauthorized("this takes the header Authorization: Bearer and the admin token")

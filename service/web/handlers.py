@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from ..components import Desk, Detector
 from ..errors import BadInput, Refusal, TooLarge, count
 from ..protocols import mlflow, open_inference
 from ..protocols.codec import JSON, render_json, unpack
 from ..protocols.seldon import messages as seldon_v1
 from ..protocols.seldon.envelope import read_json
-from ..protocols.seldon.feedback import decode_feedback, encode_learned
-from ..rows import Limits, Rows, Verdict
-from ..serving.feedback import Judge
-from ..state.counts import Totals
-from .admission import NUMBER, SHORT, Gate, estimate_rows
+from ..protocols.seldon.feedback import decode_feedback, encode_summary
+from ..rows import Limits, Rows, Totals, Verdict
+from ..serving.detector import Detector
+from ..serving.feedback import FeedbackMatcher
+from ..serving.predictor import Predictor
+from .admission import NUMBER, SHORT, RowLimit, estimate_rows
 
 BYTES = "application/octet-stream"
 MODEL_VERSION = "X-Model-Version"
@@ -84,15 +84,15 @@ LABELS = Wanted()
 
 
 @dataclass(frozen=True)
-class Roads:
-    """All roads lead to the desk. For a request that cannot be answered they raise a `Refusal`."""
+class Handlers:
+    """Answer requests in each protocol; raise a `Refusal` for one that cannot be answered."""
 
-    desk: Desk
+    predictor: Predictor
     limits: Limits
     new_puid: Callable[[], str]
     """Names a prediction that came without a name."""
-    judge: Judge
-    gate: Gate
+    judge: FeedbackMatcher
+    row_limit: RowLimit
     model_name: str = "isoserve"
     unit: Mapping[str, str] = field(default_factory=dict)
     """This unit of a Seldon graph, name to image, for `meta.requestPath`; empty outside of one."""
@@ -103,14 +103,14 @@ class Roads:
         self, body: bytes, content_type: str = JSON, query: str = "", wanted: Wanted = LABELS
     ) -> Answer:
         """Answer a Seldon message in its own form, whichever way it came."""
-        with self.let_in(body or query.encode()):
+        with self.admit(body or query.encode()):
             decode = partial(seldon_v1.decode_message, limits=self.limits)
             message = read_json(content_type, query, body, decode, self.limits.depth)
             message = message.named(self.new_puid, self.unit)
-            detector = self.desk.detector
+            detector = self.predictor.detector
             if wanted.explain:
                 _check_explained(len(message.rows), wanted.explain, detector)
-            verdict, totals = self.desk.predict(message.rows, message.puid, detector)
+            verdict, totals = self.predictor.predict(message.rows, message.puid, detector)
             tags = seldon_v1.score_tags(verdict) if wanted.scores else {}
             if wanted.explain:
                 tags |= _explain(detector, message.rows, verdict, wanted.explain)
@@ -119,36 +119,36 @@ class Roads:
 
     def seldon_echo(self, body: bytes, content_type: str, query: str) -> Answer:
         """Pass a Seldon message on; none of its rows is scored or counted."""
-        with self.let_in(body or query.encode()):
+        with self.admit(body or query.encode()):
             decode, depth = seldon_v1.decode_echo, self.limits.depth
             payload, meta = read_json(content_type, query, body, decode, depth)
             meta = seldon_v1.name_meta(meta, self.new_puid, self.unit)
-            totals, threshold = self.desk.counts.totals(), self.desk.detector.threshold
+            totals, threshold = self.predictor.counts.totals(), self.predictor.detector.threshold
             return self._seldon_answer(seldon_v1.encode_echo(payload, meta, totals, threshold))
 
     def seldon_feedback(self, body: bytes, content_type: str, query: str) -> Answer:
         """Answer a Feedback of Seldon's, whichever way it came."""
-        with self.let_in(body or query.encode()):
+        with self.admit(body or query.encode()):
             decode = partial(decode_feedback, limits=self.limits)
             depth = self.limits.depth + 1  # there are whole messages in it
             feedback = read_json(content_type, query, body, decode, depth)
             feedback = feedback.named(self.new_puid, self.unit)
-            learned = self.judge.take(feedback)
-        totals, threshold = self.desk.counts.totals(), self.desk.detector.threshold
-        return self._seldon_answer(encode_learned(feedback, totals, threshold, learned))
+            summary = self.judge.take(feedback)
+        totals, threshold = self.predictor.counts.totals(), self.predictor.detector.threshold
+        return self._seldon_answer(encode_summary(feedback, totals, threshold, summary))
 
     def open_inference(self, body: bytes, encoding: str, json_length: str | None) -> Answer:
         """Answer an inference request; the two texts are headers of it."""
         body = unpack(body, encoding, self.limits.body_bytes)
         number = _number_bytes(body) if json_length else NUMBER
-        with self.let_in(body, number):
+        with self.admit(body, number):
             request = open_inference.decode_request(body, json_length, self.limits)
             request = request.named(self.new_puid)
-            detector = self.desk.detector
+            detector = self.predictor.detector
             rows, with_samples = request.arranged(detector.arrange), request.wants("score_samples")
             if explains := request.wants(open_inference.CONTRIBUTIONS):
                 _check_contributions(rows)
-            verdict, _ = self.desk.predict(rows, request.id, detector, with_samples)
+            verdict, _ = self.predictor.predict(rows, request.id, detector, with_samples)
             shares = detector.explain(rows) if explains else None
             answer, length = open_inference.encode_answer(request, self.model_name, verdict, shares)
         kind = JSON if length is None else BYTES
@@ -159,21 +159,21 @@ class Roads:
     ) -> Answer:
         """Answer a table as MLflow's scoring server does."""
         body = unpack(body, encoding, self.limits.body_bytes)
-        with self.let_in(body):
+        with self.admit(body):
             rows = mlflow.decode_request(body, content_type, self.limits)
-            verdict, _ = self.desk.predict(rows, self.new_puid())
+            verdict, _ = self.predictor.predict(rows, self.new_puid())
             answer = mlflow.encode_answer(verdict, with_scores)
         return Answer(200, answer, version=verdict.version)
 
-    def let_in(self, body: bytes, number: int = NUMBER) -> AbstractContextManager[None]:
+    def admit(self, body: bytes, number: int = NUMBER) -> AbstractContextManager[None]:
         """Let the rows of a body in, if the worker has not too many in work.
 
         `number` is how many bytes a number of the body takes.
         """
         if len(body) <= SHORT:
             return _OPEN
-        columns = len(self.desk.detector.model.features)
-        return self.gate.let_in(estimate_rows(body, columns, number))
+        columns = len(self.predictor.detector.model.features)
+        return self.row_limit.admit(estimate_rows(body, columns, number))
 
     def _seldon_answer(self, answer: dict[str, Any], version: str = "") -> Answer:
         if not self.show_metrics:

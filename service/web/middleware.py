@@ -20,8 +20,9 @@ from ..errors import BadInput, Refusal, Unavailable
 from ..protocols.codec import ALWAYS, JSON, UNLESS_SAID
 from ..protocols.open_inference import JSON_LENGTH
 from ..state.counts import OTHER
-from .admission import SHORT, Doors
-from .handlers import MODEL_VERSION, Answer, Roads, receive
+from .admission import SHORT
+from .handlers import MODEL_VERSION, Answer, Handlers, receive
+from .health import Doors
 from .ids import new_id
 
 REQUEST_ID = "X-Request-ID"
@@ -52,30 +53,30 @@ Application = Callable[[Environ, Start], Iterable[bytes]]
 log = structlog.get_logger("isoserve")
 
 
-class Front:
+class Middleware:
     """The outermost WSGI application."""
 
     def __init__(
         self,
         behind: Application,
-        roads: Roads,
+        handlers: Handlers,
         doors: Doors,
         refuse: Callable[[Exception, Environ], Answer],
         access_log: bool = False,
     ) -> None:
         """Wrap the application `behind`; `refuse` puts what a road raises into words."""
-        self._behind, self._roads, self._doors, self._refuse = behind, roads, doors, refuse
+        self._behind, self._roads, self._doors, self._refuse = behind, handlers, doors, refuse
         self._access_log = access_log
 
     def __call__(self, environ: Environ, start_response: Start) -> Iterable[bytes]:
         """Answer one request."""
-        started, flights = perf_counter(), self._doors.flights
+        started, in_flight = perf_counter(), self._doors.in_flight
         if environ["PATH_INFO"].startswith("//"):  # which Flask takes for one slash
             environ["PATH_INFO"] = f"/{environ['PATH_INFO'].lstrip('/')}"
         sent = environ.get("HTTP_X_REQUEST_ID")
         environ[ID] = sent if sent and _GOOD_ID.fullmatch(sent) else new_id()[:16]
         environ[ROUTE] = OTHER
-        place = flights.begin(environ[ID], environ["REQUEST_METHOD"], environ["PATH_INFO"])
+        place = in_flight.begin(environ[ID], environ["REQUEST_METHOD"], environ["PATH_INFO"])
         try:
             if refusal := self._refusal(environ):
                 answer = self._refuse(refusal, environ)
@@ -84,7 +85,7 @@ class Front:
             else:
                 return self._pass_on(environ, start_response, started)
         finally:
-            flights.end(place)
+            in_flight.end(place)
         headers = [*answer.headers, *UNLESS_SAID]
         if not answer.version:
             headers.append(self._model_version())
@@ -106,7 +107,7 @@ class Front:
         return self._behind(environ, start)
 
     def _model_version(self) -> tuple[str, str]:
-        return MODEL_VERSION, self._roads.desk.detector.model.version
+        return MODEL_VERSION, self._roads.predictor.detector.model.version
 
     def _refusal(self, environ: Environ) -> Refusal | None:
         """Return why a request comes no further, if it does not."""
@@ -143,7 +144,7 @@ class Front:
 
     def _complete(self, environ: Environ, headers: Headers, status: int, seconds: float) -> None:
         """Count a request and give its answer the headers that all have."""
-        self._roads.desk.counts.observe(environ[ROUTE], _CLASS[status // 100], seconds)
+        self._roads.predictor.counts.observe(environ[ROUTE], _CLASS[status // 100], seconds)
         if "HTTP_ORIGIN" in environ:
             headers.append(EXPOSED)
         headers += ((REQUEST_ID, environ[ID]), *ALWAYS)

@@ -1,11 +1,10 @@
-"""The URLs, for Flask: what a view does is a road's affair or a look at the desk."""
+"""The URLs, for Flask: what a view does is a road's affair or a look at the predictor."""
 
 from __future__ import annotations
 
 import gzip
-import re
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -15,21 +14,23 @@ from flask import Blueprint, Response, current_app, redirect, request
 from werkzeug.wrappers import Response as WSGIResponse
 
 from .. import __version__
-from ..components import Desk, Detector
-from ..errors import BadInput, NotFound, nearest
+from ..errors import BadInput, NotFound
+from ..model.baseline import Drift
 from ..model.file import Model
 from ..protocols import open_inference
-from ..protocols.codec import NO_JSON, NOT_JSON, decode_json, render_json, unpack
+from ..protocols.codec import NOT_JSON, decode_json, render_json, unpack
 from ..protocols.seldon import messages as seldon_v1
-from ..protocols.seldon.envelope import FIELD
 from ..rows import Rows
+from ..serving.detector import Detector
+from ..serving.predictor import Predictor
 from ..settings import Settings
+from ..state.folder import measure_space
 from ..state.generations import Changes
-from ..state.shared import measure_space
-from ..telemetry.drift import Drift, DriftWatch
+from ..telemetry.drift import DriftWatch
 from ..telemetry.metrics import CONTENT_TYPE, Facts, Readings, render_metrics, seldon_labels
-from .handlers import Answer, Encoder, Roads, Wanted, body_too_large, receive
+from .handlers import Answer, Encoder, Handlers, Wanted
 from .openapi.document import describe
+from .query import read_body, read_number, read_plain_body, read_query, read_switch
 
 PAGE = Path(__file__).parent / "page"
 PAGE_TYPES = {
@@ -43,44 +44,33 @@ PAGE_TYPES = {
 }
 PAGE_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
 
-MOST = 999_999
-"""The largest number that an option of the query may be."""
-
-_OPTIONS = ("scores", "explain", FIELD)
-"""What the query may hold; whatever else is in it is somebody else's, unless it is nearly one."""
-
-_MISSPELT = 0.85
-"""How like an option its misspelling is: `score` is 0.91, `explian` 0.86; `plain` is 0.83."""
-
-_SWITCH = {"1": True, "true": True, "": False, "0": False, "false": False}
-
 
 def create_routes(
-    roads: Roads,
+    handlers: Handlers,
     settings: Settings,
     drift: DriftWatch | None,
     changes: Callable[[], Changes],
 ) -> Blueprint:
     """Return every route of the service but the admin's."""
     routes = Blueprint("isoserve", __name__)
-    _add_seldon(routes, roads)
-    _add_open_inference(routes, roads)
-    _add_mlflow(routes, roads)
-    _add_health(routes, roads.desk)
-    _add_documents(routes, roads)
+    _add_seldon(routes, handlers)
+    _add_open_inference(routes, handlers)
+    _add_mlflow(routes, handlers)
+    _add_health(routes, handlers.predictor)
+    _add_documents(routes, handlers)
 
     @routes.get("/metrics")
     def show_metrics() -> Response:
-        desk, measured = roads.desk, drift.latest() if drift else Drift()
-        learned, storage_up = roads.judge.store.survey()
+        predictor, measured = handlers.predictor, drift.latest() if drift else Drift()
+        summary, storage_up = handlers.judge.store.survey()
         readings = Readings(
-            desk.counts.read(),
-            _facts(desk.detector, settings),
+            predictor.counts.read(),
+            _facts(predictor.detector, settings),
             measured,
             changes(),
-            learned,
+            summary,
             storage_up,
-            desk.counts.processes(),
+            predictor.counts.processes(),
             measure_space(settings.state_dir),
         )
         return Response(render_metrics(readings), content_type=CONTENT_TYPE)
@@ -88,7 +78,7 @@ def create_routes(
     return routes
 
 
-def _add_health(routes: Blueprint, desk: Desk) -> None:
+def _add_health(routes: Blueprint, predictor: Predictor) -> None:
     @routes.get("/live")
     @routes.get("/v2/health/live")
     def live() -> Response:
@@ -96,18 +86,18 @@ def _add_health(routes: Blueprint, desk: Desk) -> None:
 
     @routes.get("/ready")
     def ready() -> Response:
-        score_a_row(desk.detector)
+        score_a_row(predictor.detector)
         return json_response({"ready": True})
 
     @routes.get("/v2/health/ready")
     def server_ready() -> Response:
-        score_a_row(desk.detector)
+        score_a_row(predictor.detector)
         return json_response({"live": True, "ready": True})
 
     @routes.get("/ping")
     @routes.get("/health")
     def ping() -> Response:
-        score_a_row(desk.detector)
+        score_a_row(predictor.detector)
         return text_response("pong")
 
     @routes.get("/health/ping")
@@ -117,11 +107,13 @@ def _add_health(routes: Blueprint, desk: Desk) -> None:
     @routes.get("/health/status")
     @routes.get("/api/v1.0/health/status")
     def status() -> Response:
-        return json_response(seldon_v1.encode_health(desk.counts.totals(), desk.detector.threshold))
+        return json_response(
+            seldon_v1.encode_health(predictor.counts.totals(), predictor.detector.threshold)
+        )
 
 
-def _add_seldon(routes: Blueprint, roads: Roads) -> None:
-    max_bytes = roads.limits.body_bytes
+def _add_seldon(routes: Blueprint, handlers: Handlers) -> None:
+    max_bytes = handlers.limits.body_bytes
 
     def arrived() -> tuple[bytes, str, str]:
         """Return the body, its type, and the query: a message may be in any of them."""
@@ -129,7 +121,7 @@ def _add_seldon(routes: Blueprint, roads: Roads) -> None:
 
     def answer(encode: Encoder) -> Response:
         wanted = Wanted(encode, read_switch("scores"), read_number("explain"))
-        return reply(roads.seldon(*arrived(), wanted))
+        return reply(handlers.seldon(*arrived(), wanted))
 
     @routes.route("/predict", methods=["GET", "POST"])
     @routes.post("/api/v1.0/predictions")
@@ -143,13 +135,13 @@ def _add_seldon(routes: Blueprint, roads: Roads) -> None:
 
     @routes.route("/transform-output", methods=["GET", "POST"])
     def transform_output() -> Response:
-        return reply(roads.seldon_echo(*arrived()))
+        return reply(handlers.seldon_echo(*arrived()))
 
     @routes.route("/send-feedback", methods=["GET", "POST"])
     @routes.post("/api/v1.0/feedback")
     @routes.post("/api/v0.1/feedback")
     def send_feedback() -> Response:
-        return reply(roads.seldon_feedback(*arrived()))
+        return reply(handlers.seldon_feedback(*arrived()))
 
     @routes.route("/route", methods=["GET", "POST"])
     def route() -> Response:
@@ -162,18 +154,18 @@ def _add_seldon(routes: Blueprint, roads: Roads) -> None:
     @routes.get("/metadata")
     @routes.get("/api/v1.0/metadata")
     def metadata() -> Response:
-        model = roads.desk.detector.model
+        model = handlers.predictor.detector.model
         return json_response(
-            seldon_v1.encode_metadata(roads.model_name, model.version, model.features)
+            seldon_v1.encode_metadata(handlers.model_name, model.version, model.features)
         )
 
 
-def _add_open_inference(routes: Blueprint, roads: Roads) -> None:
-    max_bytes, name = roads.limits.body_bytes, roads.model_name
+def _add_open_inference(routes: Blueprint, handlers: Handlers) -> None:
+    max_bytes, name = handlers.limits.body_bytes, handlers.model_name
 
     def check(sent: str, sent_version: str | None) -> Model:
         """Return the model, if it is the one that the path names."""
-        model = roads.desk.detector.model
+        model = handlers.predictor.detector.model
         open_inference.check_model(sent, name, sent_version, model.version)
         return model
 
@@ -193,7 +185,7 @@ def _add_open_inference(routes: Blueprint, roads: Roads) -> None:
     @routes.get("/v2/models/<model>/versions/<version>/ready")
     def model_ready(model: str, version: str | None = None) -> Response:
         check(model, version)
-        score_a_row(roads.desk.detector)
+        score_a_row(handlers.predictor.detector)
         return json_response({"name": name, "ready": True})
 
     @routes.post("/v2/models/<model>/infer")
@@ -202,36 +194,36 @@ def _add_open_inference(routes: Blueprint, roads: Roads) -> None:
         check(model, version)
         encoding = request.headers.get("Content-Encoding", "")
         json_length = request.headers.get(open_inference.JSON_LENGTH)
-        return reply(roads.open_inference(read_body(max_bytes), encoding, json_length))
+        return reply(handlers.open_inference(read_body(max_bytes), encoding, json_length))
 
     @routes.post("/v2/repository/index")
     def index() -> Response:
         encoding = request.headers.get("Content-Encoding", "")
         body = unpack(read_body(max_bytes), encoding, max_bytes)
-        version = roads.desk.detector.model.version
-        decode_json(body or b"{}", open_inference.decode_index, roads.limits.depth, NOT_JSON)
+        version = handlers.predictor.detector.model.version
+        decode_json(body or b"{}", open_inference.decode_index, handlers.limits.depth, NOT_JSON)
         return json_response(open_inference.encode_index(name, version))
 
 
-def _add_mlflow(routes: Blueprint, roads: Roads) -> None:
+def _add_mlflow(routes: Blueprint, handlers: Handlers) -> None:
     @routes.post("/invocations")
     def invocations() -> Response:
-        body, scores = read_body(roads.limits.body_bytes), read_switch("scores")
+        body, scores = read_body(handlers.limits.body_bytes), read_switch("scores")
         encoding = request.headers.get("Content-Encoding", "")
-        return reply(roads.invocations(body, request.content_type or "", encoding, scores))
+        return reply(handlers.invocations(body, request.content_type or "", encoding, scores))
 
     @routes.get("/version")
     def version() -> Response:
         return text_response(__version__)
 
 
-def _add_documents(routes: Blueprint, roads: Roads) -> None:
+def _add_documents(routes: Blueprint, handlers: Handlers) -> None:
     @routes.get("/openapi.json")
     @routes.get("/seldon.json")
     def document() -> Response:
-        model = roads.desk.detector.model
+        model = handlers.predictor.detector.model
         described = describe(
-            roads.model_name,
+            handlers.model_name,
             model.version,
             list(model.features),
             with_admin="admin" in current_app.blueprints,
@@ -280,59 +272,6 @@ def _training_share(detector: Detector) -> float | None:
 def score_a_row(detector: Detector) -> None:
     """Prove that the model answers; the row is not counted."""
     detector.detect(Rows(np.zeros((1, len(detector.model.features)))))
-
-
-def read_plain_body(max_bytes: int) -> bytes:
-    """Return the body of this request, which must not be compressed."""
-    if (request.content_encoding or "identity").lower() != "identity":
-        raise BadInput(f"{NO_JSON}: a body with Content-Encoding is not read here; send it plain")
-    return read_body(max_bytes)
-
-
-def read_body(max_bytes: int) -> bytes:
-    """Return the body of this request as it came."""
-    announced = request.content_length
-    if announced is None:  # chunks: Werkzeug stops at its own limit
-        return receive(partial(request.get_data, cache=False), 0, max_bytes)
-    if announced > max_bytes:
-        raise body_too_large(max_bytes)
-    return receive(partial(request.environ["wsgi.input"].read, announced), announced, max_bytes)
-
-
-def read_query() -> str:
-    """Return the query of this request as it came."""
-    return request.query_string.decode("latin-1")
-
-
-def read_switch(name: str) -> bool:
-    """Return whether the query has `name=1`; BadInput for what is neither on nor off."""
-    text = read_option(name)
-    if text.lower() not in _SWITCH:
-        raise BadInput(f"{name} is 1 or 0, not {text[:20]!r}")
-    return _SWITCH[text.lower()]
-
-
-def read_number(name: str) -> int:
-    """Return the whole number `name` of the query, 0 where there is none."""
-    text = read_option(name)
-    if not re.fullmatch("[0-9]+", text):
-        raise BadInput(f"{name} is a whole number, not {text[:20]!r}")
-    if len(text) > len(str(MOST)):
-        raise BadInput(f"{name} has at most {len(str(MOST))} digits, not {len(text):,}")
-    return int(text)
-
-
-def read_option(name: str) -> str:
-    """Return an option of the query; BadInput where it is given twice, or misspelt."""
-    given = request.args.getlist(name)
-    if len(given) > 1:
-        raise BadInput(f"{name} is given {len(given)} times")
-    if given:
-        return given[0]
-    for sent in request.args:
-        if sent not in _OPTIONS and (hint := nearest(sent.lower(), [name], _MISSPELT)):
-            raise BadInput(f"the query has {sent[:40]!r}, which is no option{hint}")
-    return "0"
 
 
 def reply(answer: Answer) -> Response:

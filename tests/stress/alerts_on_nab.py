@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 from sklearn.ensemble import IsolationForest
 
-from service.telemetry.drift import Baseline
+from service.model.baseline import Baseline
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data" / "nab"

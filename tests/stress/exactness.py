@@ -13,7 +13,7 @@ import numpy as np
 import sklearn
 from sklearn.ensemble import IsolationForest
 
-from service.model import kernels as walk
+from service.model import kernels
 from service.model.scorer import compile_forest
 from tests.support.adversary import CHOICES, TABLES, Case, answers
 
@@ -63,7 +63,7 @@ def main():
 def compare(forest, X):
     """Return how many rows differ in any bit, and by how much contributions miss their sum."""
     compiled = compile_forest(forest)
-    wide = replace(compiled, nodes=compiled.nodes.astype(walk.WIDE))
+    wide = replace(compiled, nodes=compiled.nodes.astype(kernels.WIDE))
     scores, decisions, labels = answers(forest, X)
     wrong = compiled.score_samples(X) != scores
     wrong |= wide.score_samples(X) != scores

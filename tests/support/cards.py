@@ -2,7 +2,7 @@
 
 import hashlib
 
-from service.model.file import Card, Feature, Golden
+from service.model.card import Card, Feature, Golden
 
 
 def make_card(content, forest, table, n_golden=3, **changes):

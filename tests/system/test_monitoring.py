@@ -19,7 +19,7 @@ import yaml
 
 from monitoring.load import Load, Mix
 from monitoring.panels import DASHBOARD, ask, panels, queries, wait_for_panels
-from service.model.file import Feature
+from service.model.card import Feature
 from service.telemetry.metrics import METRICS
 from tests.support.running import Service
 from training.client import Client

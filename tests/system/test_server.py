@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from service.server import gunicorn_options, warn_of_open_doors
+from service.server import gunicorn_options, warn_of_missing_key
 from service.settings import Settings
 from tests.support import framing
 from tests.support.cards import make_card
@@ -467,7 +467,7 @@ def test_neither_a_slow_client_nor_a_slow_load_is_a_hung_worker(folder, forest, 
 )
 def test_listening_for_all_without_a_key_is_told(host, key, lines):
     with structlog.testing.capture_logs() as logged:
-        warn_of_open_doors(Settings(host=host, api_key=key))
+        warn_of_missing_key(Settings(host=host, api_key=key))
     assert len(logged) == lines
 
 

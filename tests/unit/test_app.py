@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from service.app import create_app
 from service.errors import BadModel, BadSetting
-from service.model.file import Feature
+from service.model.card import Feature
 from service.settings import Settings
 from service.state.records import begin_records, open_records
 from service.telemetry.drift import DriftWatch

@@ -6,10 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from service.components import CoreIsolationForest, Detector, OutlierIsolationForest
+from service.components import CoreIsolationForest, OutlierIsolationForest
 from service.errors import BadInput, BadModel
 from service.model.file import load_model
 from service.rows import Rows
+from service.serving.detector import Detector
 
 NORMAL, ODD = [1.0, 1.0], [60.0, 40.0]
 

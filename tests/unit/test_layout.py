@@ -12,7 +12,8 @@ from pathlib import Path
 SERVICE = Path(__file__).parents[2] / "service"
 
 FLOORS = {
-    **dict.fromkeys(("__main__", "app"), 6),
+    "__main__": 7,
+    "app": 6,
     "server": 5,
     "web": 4,
     "components": 3,

@@ -10,12 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 from service.__main__ import cli
-from service.model.file import Golden, load_model
-from service.rows import Verdict
-from service.state.counts import Counts, Totals
-from service.state.feedback import Labelled, begin_feedback
+from service.model.card import Golden
+from service.model.file import load_model
+from service.rows import Totals, Verdict
+from service.state.counts import Counts
+from service.state.feedback import ScoredRow, begin_feedback
+from service.state.folder import StateFolder
 from service.state.records import begin_records, open_records
-from service.state.shared import StateFolder
 
 
 @pytest.fixture
@@ -134,7 +135,7 @@ def feedback(tmp_path):
     """Three judged rows, one of them revised, and a reward."""
     store = begin_feedback(StateFolder(tmp_path / "state").path)
     for puid, truths in (("p0", [0]), ("p1", [1, 0]), ("p0", [1])):
-        store.add(puid, [Labelled(n, 1, -0.1, "abc", True) for n in range(len(truths))], truths)
+        store.add(puid, [ScoredRow(n, 1, -0.1, "abc", True) for n in range(len(truths))], truths)
     store.add("p1", reward=0.5)
     return store
 

@@ -2,23 +2,23 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from service.quality import Confusion, Quality
+from service.quality import Confusion, RunningConfusion
 
 
 def test_nothing_is_defined_before_the_first_feedback():
     assert Confusion().figures() == {}
-    assert Quality().learned().gauges()["nb_labels_tot"] == 0
-    assert "precision_tot" not in Quality().learned().gauges()
+    assert RunningConfusion().summary().gauges()["nb_labels_tot"] == 0
+    assert "precision_tot" not in RunningConfusion().summary().gauges()
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_figures_equal_scikit_learns_in_total_and_over_the_window(seed):
     rng = np.random.default_rng(seed)
     labels, truths = rng.integers(0, 2, (2, 250))
-    quality = Quality(window=100)
+    quality = RunningConfusion(window=100)
     for label, truth in zip(labels.tolist(), truths.tolist(), strict=True):
         quality.add(label, truth)
-    gauges = quality.learned().gauges()
+    gauges = quality.summary().gauges()
     for suffix, part in (("tot", slice(None)), ("roll", slice(-100, None))):
         y, p = truths[part], labels[part]
         assert gauges[f"accuracy_{suffix}"] == pytest.approx(metrics.accuracy_score(y, p))

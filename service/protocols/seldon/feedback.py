@@ -13,9 +13,8 @@ from types import MappingProxyType
 from typing import Any
 
 from ...errors import BadInput, TooLarge, count, nearest
-from ...quality import Learned
-from ...rows import Limits, Rows, may_spell_numbers
-from ...state.counts import Totals
+from ...quality import FeedbackSummary
+from ...rows import Limits, Rows, Totals, may_spell_numbers
 from .messages import decode_message, encode_gauges, gauge
 
 EXAMPLE = '{"response": {"meta": {"puid": "..."}}, "truth": {"data": {"ndarray": [0, 1]}}}'
@@ -99,12 +98,12 @@ def decode_feedback(body: Any, limits: Limits) -> Feedback:
     )
 
 
-def encode_learned(
-    feedback: Feedback, totals: Totals, threshold: float, learned: Learned
+def encode_summary(
+    feedback: Feedback, totals: Totals, threshold: float, summary: FeedbackSummary
 ) -> dict[str, Any]:
     """Answer feedback: no data, and among the metrics what feedback has told so far."""
     payload: dict[str, Any] = {"ndarray": []} if feedback.is_array else {"tensor": {"shape": [0]}}
-    known = [gauge(key, value) for key, value in learned.gauges().items()]
+    known = [gauge(key, value) for key, value in summary.gauges().items()]
     gauges = [*feedback.metrics, *encode_gauges(totals, threshold), *known]
     meta: dict[str, Any] = {"metrics": gauges, "puid": feedback.puid}
     if feedback.path:

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import BadInput, count
-from ...rows import Floats, Limits, Rows, Verdict
-from ...state.counts import Totals
+from ...rows import Floats, Limits, Rows, Totals, Verdict
 
 EXAMPLE = '{"data": {"ndarray": [[1, 2]]}}'
 

@@ -14,7 +14,7 @@ from ... import __version__
 from ...protocols.codec import JSON
 from ...protocols.mlflow import CSV, ERROR_CODES
 from ...protocols.open_inference import DATATYPES, JSON_LENGTH, OUTPUTS
-from ..admission import LIVENESS, asks_readiness
+from ..health import LIVENESS, asks_readiness
 
 Schema = dict[str, Any]
 
@@ -80,7 +80,7 @@ def describe(
         "components": {
             "schemas": _schemas(columns),
             "securitySchemes": {
-                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                "key": {"type": "apiKey", "in": "header", "name": "X-API-ApiKey"},
                 "bearer": {"type": "http", "scheme": "bearer", "description": "the same key"},
                 "admin": {"type": "http", "scheme": "bearer", "description": "the admin token"},
             },
@@ -236,7 +236,7 @@ def _admin_paths(name: str) -> Schema:
     threshold = _object(["threshold"], threshold={"type": ["number", "null"]})
     changes = {
         "load": ("Serve the model file as it is now, in all workers.", _ANY_OBJECT),
-        "threshold": ("Judge by another threshold, in all workers.", threshold),
+        "threshold": ("FeedbackMatcher by another threshold, in all workers.", threshold),
     }
     operations = {
         f"{path}/{change}": {

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.ensemble import IsolationForest
 
-from service.components import Detector
-from service.model.file import Feature, load_model
+from service.model.card import Feature
+from service.model.file import load_model
+from service.serving.detector import Detector
 from service.state.counts import SCORE_BOUNDS
 from tests.support.cards import make_card
 

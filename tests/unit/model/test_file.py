@@ -7,7 +7,8 @@ import pytest
 from sklearn.ensemble import IsolationForest
 
 from service.errors import BadModel
-from service.model.file import Card, load_model
+from service.model.card import Card
+from service.model.file import load_model
 
 
 def test_a_model_is_read_with_its_card(folder, write_card, forest, samples):

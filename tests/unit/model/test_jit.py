@@ -10,13 +10,13 @@ SERVICE = Path(__file__).parents[3] / "service"
 
 TINY = """
 from numba import types
-from .compiled import compiled
+from .jit import compile_ahead
 
 def double(x, out):
     for i in range(x.size):
         out[i] = 2 * x[i]
 
-kernel = compiled(double, types.float64[::1], types.float64[::1])
+kernel = compile_ahead(double, types.float64[::1], types.float64[::1])
 """
 
 USE = """
@@ -42,7 +42,7 @@ def package(tmp_path):
     folder.mkdir()
     (folder / "__init__.py").touch()
     (folder / "tiny.py").write_text(TINY)
-    shutil.copy(SERVICE / "compiled.py", folder)
+    shutil.copy(SERVICE / "jit.py", folder)
     yield folder
     for place in (folder, folder / "__pycache__"):
         place.chmod(0o755) if place.exists() else None

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from service.model import kernels as walk
+from service.model import kernels
 
 
 def keys(values):
-    return walk.order_key(np.array(values, np.float32))
+    return kernels.order_key(np.array(values, np.float32))
 
 
 def test_keys_have_the_order_of_the_floats():
@@ -13,7 +13,7 @@ def test_keys_have_the_order_of_the_floats():
     values = np.unique(np.array(values, np.float32))
     assert (np.diff(keys(values).astype(np.int64)) > 0).all()
     assert keys([-0.0]) == keys([0.0])
-    assert walk.NAN_LEFT < keys([-np.inf]) < keys([np.inf]) < walk.NAN_RIGHT <= walk.LEAF
+    assert kernels.NAN_LEFT < keys([-np.inf]) < keys([np.inf]) < kernels.NAN_RIGHT <= kernels.LEAF
 
 
 @pytest.mark.parametrize(
@@ -32,11 +32,11 @@ def test_keys_have_the_order_of_the_floats():
     ],
 )
 def test_a_threshold_becomes_the_largest_float32_not_above_it(threshold, floor):
-    assert walk.threshold_keys(np.array([threshold])) == keys([floor])
+    assert kernels.threshold_keys(np.array([threshold])) == keys([floor])
 
 
 def test_nothing_is_at_most_nan():
-    assert walk.threshold_keys(np.array([np.nan])) == walk.NAN_LEFT < keys([-np.inf])
+    assert kernels.threshold_keys(np.array([np.nan])) == kernels.NAN_LEFT < keys([-np.inf])
 
 
 def test_every_float32_falls_on_the_side_its_threshold_says():
@@ -44,4 +44,6 @@ def test_every_float32_falls_on_the_side_its_threshold_says():
     thresholds = rng.normal(size=20_000) * 10.0 ** rng.integers(-44, 39, 20_000)
     values = thresholds.astype(np.float32)
     for x in (values, np.nextafter(values, np.float32(9)), np.nextafter(values, np.float32(-9))):
-        assert np.array_equal(walk.order_key(x) <= walk.threshold_keys(thresholds), x <= thresholds)
+        assert np.array_equal(
+            kernels.order_key(x) <= kernels.threshold_keys(thresholds), x <= thresholds
+        )

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from service.model.sandbox import Fell, rehearse
+from service.model.sandbox import ChildFailed, run_sandboxed
 
 MEMORY = 2**28
 
 
 def test_what_the_child_returns_comes_back():
-    assert rehearse(lambda: {"pid": os.getpid() != 0, "n": [1, 2]}, 2, MEMORY) == {
+    assert run_sandboxed(lambda: {"pid": os.getpid() != 0, "n": [1, 2]}, 2, MEMORY) == {
         "pid": True,
         "n": [1, 2],
     }
@@ -58,8 +58,8 @@ def fail():
     ],
 )
 def test_a_child_that_does_not_return_is_told_about(act, words):
-    with pytest.raises(Fell, match=words):
-        rehearse(act, 1, MEMORY)
+    with pytest.raises(ChildFailed, match=words):
+        run_sandboxed(act, 1, MEMORY)
 
 
 def test_the_child_can_touch_no_file(tmp_path):
@@ -74,7 +74,7 @@ def test_the_child_can_touch_no_file(tmp_path):
                 faults.append(error.strerror)
         return faults
 
-    assert rehearse(write, 2, MEMORY) == ["Bad file descriptor", "Too many open files"]
+    assert run_sandboxed(write, 2, MEMORY) == ["Bad file descriptor", "Too many open files"]
     open_file.close()
     assert [path.name for path in tmp_path.iterdir()] == ["open"]
     assert (tmp_path / "open").read_bytes() == b""
@@ -85,13 +85,13 @@ def test_threads_of_the_parent_are_no_hindrance():
     with held:
         thread = threading.Thread(target=done.wait)
         thread.start()
-        assert rehearse(threading.active_count, 2, MEMORY) == 1
+        assert run_sandboxed(threading.active_count, 2, MEMORY) == 1
     done.set()
     thread.join()
 
 
 def test_no_child_is_left():
-    rehearse(lambda: 1, 1, MEMORY)
+    run_sandboxed(lambda: 1, 1, MEMORY)
     own = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     states = [Path(f"/proc/{pid}/stat").read_text().split()[2] for pid in own]
     assert "Z" not in states

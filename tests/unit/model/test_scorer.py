@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import IsolationForest
 
-from service.model import kernels as walk
+from service.model import kernels
 from service.model.file import load_model
 from service.model.scorer import compile_forest
 from tests.support.adversary import CHOICES, TABLES, Case, answers
@@ -53,7 +53,7 @@ def test_scores_equal_scikit_learns_bit_for_bit(case, n, order):
     compiled = compile_forest(forest)
     X = np.asarray(case.rows(forest, n), order=order)
     assert_equal(forest, compiled, X)
-    assert_equal(forest, replace(compiled, nodes=compiled.nodes.astype(walk.WIDE)), X)
+    assert_equal(forest, replace(compiled, nodes=compiled.nodes.astype(kernels.WIDE)), X)
     shares = compiled.contributions(X).sum(axis=1)
     assert np.allclose(shares, compiled.depths(X) - compiled.mean_depth, rtol=0, atol=1e-12)
 
@@ -109,9 +109,9 @@ def test_a_forest_of_single_rows_scores_as_scikit_learn_has_it():
 @pytest.mark.parametrize(
     ("case", "layout"),
     [
-        (Case(n_features=2048, n_rows=400), walk.COMPACT),
-        (Case(n_features=2200, n_rows=400), walk.WIDE),
-        (Case(n_features=4096, n_rows=400, table="missing"), walk.WIDE),
+        (Case(n_features=2048, n_rows=400), kernels.COMPACT),
+        (Case(n_features=2200, n_rows=400), kernels.WIDE),
+        (Case(n_features=4096, n_rows=400, table="missing"), kernels.WIDE),
     ],
     ids=["just fits", "too many columns", "widest request"],
 )

@@ -6,13 +6,13 @@ import os
 import pytest
 
 from service.errors import Unavailable
-from service.state.audit import Ledger
+from service.state.audit import AuditLog
 
 
 def test_each_change_is_a_line_that_only_the_owner_reads(tmp_path):
-    ledger = Ledger(tmp_path)
-    ledger.write("me", "model", "a", "b")
-    ledger.write("you\n", "threshold", 0.0, -0.1)
+    audit = AuditLog(tmp_path)
+    audit.write("me", "model", "a", "b")
+    audit.write("you\n", "threshold", 0.0, -0.1)
     path = tmp_path / "audit.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(r["who"], r["what"], r["old"], r["new"]) for r in rows] == [
@@ -26,36 +26,36 @@ def test_each_change_is_a_line_that_only_the_owner_reads(tmp_path):
 def test_what_cannot_be_written_down_is_not_done(tmp_path):
     (tmp_path / "audit.jsonl").mkdir()
     with pytest.raises(Unavailable, match="so nothing was changed"):
-        Ledger(tmp_path).write("me", "model", "a", "b")
+        AuditLog(tmp_path).write("me", "model", "a", "b")
     (tmp_path / "threshold.new").mkdir()
     with pytest.raises(Unavailable, match="so nothing was changed"):
-        Ledger(tmp_path).choose(0.1, "abc", 0.0)
+        AuditLog(tmp_path).choose(0.1, "abc", 0.0)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
 def test_a_full_disk_is_told(tmp_path):
     (tmp_path / "audit.jsonl").symlink_to("/dev/full")
     with pytest.raises(Unavailable, match="No space left"):
-        Ledger(tmp_path).write("me", "model", "a", "b")
+        AuditLog(tmp_path).write("me", "model", "a", "b")
 
 
 def test_a_choice_holds_while_what_it_overrode_is_the_same(tmp_path):
-    ledger = Ledger(tmp_path)
-    assert ledger.chosen("abc", 0.0) == (None, "")
-    ledger.choose(-0.1, "abc", 0.0)
-    assert Ledger(tmp_path).chosen("abc", 0.0) == (-0.1, "")
-    assert ledger.chosen("abd", 0.0) == (None, "it was chosen for the model abc")
-    assert ledger.chosen("abc", 0.2) == (
+    audit = AuditLog(tmp_path)
+    assert audit.chosen("abc", 0.0) == (None, "")
+    audit.choose(-0.1, "abc", 0.0)
+    assert AuditLog(tmp_path).chosen("abc", 0.0) == (-0.1, "")
+    assert audit.chosen("abd", 0.0) == (None, "it was chosen for the model abc")
+    assert audit.chosen("abc", 0.2) == (
         None,
         "it was chosen over the setting 0.0, which is 0.2 now",
     )
-    ledger.choose(None, "abc", 0.0)
-    assert ledger.chosen("abc", 0.0) == (None, "")
+    audit.choose(None, "abc", 0.0)
+    assert audit.chosen("abc", 0.0) == (None, "")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"threshold": "x"}', "\x00"])
 def test_a_damaged_choice_is_void(tmp_path, text):
     (tmp_path / "threshold.json").write_text(text)
-    threshold, void = Ledger(tmp_path).chosen("abc", 0.0)
+    threshold, void = AuditLog(tmp_path).chosen("abc", 0.0)
     assert threshold is None
     assert "is damaged" in void

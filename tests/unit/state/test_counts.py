@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from service.errors import BadSetting
-from service.rows import Verdict
+from service.rows import Totals, Verdict
 from service.state.counts import (
     DURATION_BOUNDS,
     FILE_NAME,
@@ -19,10 +19,10 @@ from service.state.counts import (
     SERIES,
     Counts,
     Durations,
-    Totals,
     reset_counts,
 )
-from service.state.shared import MAX_PROCESSES, StateFolder
+from service.state.folder import StateFolder
+from service.state.shared import MAX_PROCESSES
 from tests.support.stepping import steps
 
 
@@ -269,7 +269,7 @@ def test_a_writer_killed_at_any_line_leaves_a_slot_that_counts_on(tmp_path, rows
     for step in range(1, 2000):
 
         def work(step=step):
-            counts.forget()
+            counts.reset_after_fork()
             kill_at(step)
             counts.add(rows)
 
@@ -295,7 +295,7 @@ def test_a_writer_killed_at_any_line_leaves_requests_counted_whole(tmp_path):
     for step in range(1, 2000):
 
         def work(step=step):
-            counts.forget()
+            counts.reset_after_fork()
             kill_at(step)
             counts.observe("/new", "2xx", 0.25)
 

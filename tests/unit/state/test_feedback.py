@@ -20,7 +20,7 @@ from service.state.feedback import (
     DAY,
     FILE_NAME,
     FeedbackStore,
-    Labelled,
+    ScoredRow,
     begin_feedback,
     open_feedback,
 )
@@ -33,7 +33,7 @@ def store(tmp_path):
 
 
 def row(label, number=0, recorded=True, version="v1", score=0.1):
-    return Labelled(number, label, score, version, recorded)
+    return ScoredRow(number, label, score, version, recorded)
 
 
 def say(store, puid, label, truth, **about):
@@ -73,9 +73,9 @@ def full_disk(store):
 
 def test_what_was_said_is_on_the_disk_and_read_back(store, tmp_path):
     say(store, "p", 1, 1)
-    learned = say(store, "q", 1, 0)
-    assert learned.total == learned.recent == Confusion(true_positive=1, false_positive=1)
-    assert begin_feedback(tmp_path).read() == learned
+    summary = say(store, "q", 1, 0)
+    assert summary.total == summary.recent == Confusion(true_positive=1, false_positive=1)
+    assert begin_feedback(tmp_path).read() == summary
     assert look(store, "PRAGMA journal_mode") == [("wal",)]
     assert (store.path.stat().st_mode & 0o777) == 0o600
 
@@ -96,9 +96,9 @@ def test_said_otherwise_is_a_revision_that_keeps_its_place(tmp_path):
     store = begin_feedback(tmp_path, window=2)
     for number in range(3):
         say(store, f"p{number}", 0, 0)
-    learned = say(store, "p0", 0, 1)
-    assert learned.total == Confusion(true_negative=2, false_negative=1)
-    assert learned.recent == Confusion(true_negative=2)
+    summary = say(store, "p0", 0, 1)
+    assert summary.total == Confusion(true_negative=2, false_negative=1)
+    assert summary.recent == Confusion(true_negative=2)
     assert say(store, "p2", 0, 1).recent == Confusion(true_negative=1, false_negative=1)
     assert look(store, "SELECT puid, truth FROM revisions ORDER BY puid") == [("p0", 0), ("p2", 0)]
 
@@ -115,12 +115,12 @@ def test_a_label_as_it_was_answered_is_never_replaced_by_one_scored_again(store)
 def test_rewards_sum_up_exactly(store):
     rewards = [0.1] * 10 + [1e16, 1.0, -1e16, -0.25]
     for number, reward in enumerate(rewards):
-        learned = store.add(f"p{number}", reward=reward)
-    assert (learned.rewarded, learned.reward) == (14, fsum(rewards))
-    learned = store.add("p0", reward=0.0)
-    assert (learned.rewarded, learned.reward) == (13, fsum(rewards[1:]))
+        summary = store.add(f"p{number}", reward=reward)
+    assert (summary.rewarded, summary.reward) == (14, fsum(rewards))
+    summary = store.add("p0", reward=0.0)
+    assert (summary.rewarded, summary.reward) == (13, fsum(rewards[1:]))
     assert store.add("p1", reward=0.1, row=0).rewarded == 14
-    assert learned.total.rows == 0
+    assert summary.total.rows == 0
 
 
 def test_unmatched_feedback_is_counted_apart(store):
@@ -321,9 +321,9 @@ def test_deleting_takes_rows_rewards_and_history_out_of_every_figure(store):
         store.add(puid, [row(1), row(1, 1)], [1, 0], reward=1.0)
         store.add(puid, [row(1)], [0], reward=2.0)
     assert store.delete(puid="p") == 3
-    learned = store.read()
-    assert learned.total == learned.recent == Confusion(false_positive=2)
-    assert (learned.rewarded, learned.reward) == (1, 2.0)
+    summary = store.read()
+    assert summary.total == summary.recent == Confusion(false_positive=2)
+    assert (summary.rewarded, summary.reward) == (1, 2.0)
     assert {puid for (puid,) in look(store, "SELECT puid FROM revisions")} == {"q"}
     assert store.delete(before=time.time() + 1) == 3
     assert store.read().total.rows == 0
@@ -344,9 +344,9 @@ def test_old_feedback_is_forgotten_when_it_should_be(tmp_path, monkeypatch):
             patch.setattr("service.state.feedback.time.time", lambda days=days: now - days * DAY)
             store.add(f"p{days}", [row(1)], [1], reward=0.5)
     assert store.read().total.rows == 3  # at its own time, none was too old
-    learned = say(store, "new", 0, 0)
-    assert learned.total == recount(store) == Confusion(true_negative=1, true_positive=1)
-    assert (learned.rewarded, learned.reward) == (1, 0.5)
+    summary = say(store, "new", 0, 0)
+    assert summary.total == recount(store) == Confusion(true_negative=1, true_positive=1)
+    assert (summary.rewarded, summary.reward) == (1, 0.5)
     store.close()
     assert begin_feedback(tmp_path, keep_days=7).read().total.rows == 1
     assert begin_feedback(tmp_path).read().total.rows == 1

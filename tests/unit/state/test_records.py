@@ -13,12 +13,13 @@ import pandas as pd
 import pytest
 
 from service.errors import BadInput, BadSetting
+from service.files.write import write_table
 from service.rows import Verdict
 from service.state.records import (
     FILE_NAME,
     MAX_BYTES,
+    as_table,
     begin_records,
-    export_records,
     open_records,
 )
 from service.web.ids import new_id
@@ -457,10 +458,10 @@ def test_an_export_is_its_owners_only_and_a_bad_place_is_told(tmp_path):
     records = begin_records(tmp_path, ["a", "b"], 100)
     append(records, "p", 1)
     (tmp_path / "out.csv").touch(mode=0o644)
-    export_records(records, tmp_path / "out.csv")
+    write_table(as_table(records), tmp_path / "out.csv")
     assert (tmp_path / "out.csv").stat().st_mode & 0o777 == 0o600
     with pytest.raises(BadInput, match="cannot be written"):
-        export_records(records, tmp_path / "nowhere" / "out.csv")
+        write_table(as_table(records), tmp_path / "nowhere" / "out.csv")
 
 
 def test_rows_older_than_a_time_are_wiped(records, monkeypatch):
@@ -492,7 +493,7 @@ def test_the_record_is_exported_as_a_table(tmp_path, kind):
     records = begin_records(tmp_path, ["amount", "score"], 100)
     records.append("p", np.array([[0.1, 1 / 3]]), Verdict(np.array([-0.1]), 0.0, VERSION))
     path = tmp_path / f"out.{kind}"
-    assert export_records(records, path) == 1
+    write_table(as_table(records), path)
     table = pd.read_csv(path) if kind == "csv" else pd.read_parquet(path)
     assert list(table.columns) == [
         "time", "puid", "row", "score", "label", "model_version", "amount", "feature_score"
@@ -504,7 +505,7 @@ def test_the_record_is_exported_as_a_table(tmp_path, kind):
 
 def test_an_export_to_another_kind_of_file_is_refused(records, tmp_path):
     with pytest.raises(BadInput, match=r"neither a \.csv nor a \.parquet"):
-        export_records(records, tmp_path / "out.xls")
+        write_table(as_table(records), tmp_path / "out.xls")
 
 
 def test_a_missing_record_is_told(tmp_path):

@@ -1,4 +1,4 @@
-"""The state folder: one holder, files whole or set aside, locks that die with a process."""
+"""The state folder: one holder, files whole or quarantined, locks that die with a process."""
 
 import os
 import re
@@ -11,7 +11,8 @@ import time
 import pytest
 
 from service.errors import BadSetting
-from service.state.shared import MappedFile, StateFolder, aside, later_than, set_aside
+from service.state.folder import StateFolder, quarantine, quarantined
+from service.state.shared import MappedFile, clock_offset_after
 
 LAYOUT = {"kind": "test", "numbers": 4}
 
@@ -119,7 +120,7 @@ def test_the_last_three_set_aside_are_kept(tmp_path, caplog):
     for numbers in range(15):
         MappedFile.open_or_create(tmp_path / "x.bin", LAYOUT | {"numbers": numbers}, 100)
     (tmp_path / "x.bin.new").touch()
-    kept = aside(tmp_path / "x.bin")
+    kept = quarantined(tmp_path / "x.bin")
     assert [path.name for path in kept] == ["x.bin.12", "x.bin.13", "x.bin.14"]
     assert [MappedFile.open(path).layout["numbers"] for path in kept] == [11, 12, 13]
     assert "x.bin.11 is deleted: the last 3 set aside are kept" in caplog.text
@@ -128,14 +129,14 @@ def test_the_last_three_set_aside_are_kept(tmp_path, caplog):
 def test_what_is_no_mapped_file_is_set_aside_for_ever(tmp_path):
     for i in range(12):
         (tmp_path / "x.db").write_text(str(i))
-        set_aside(tmp_path / "x.db", "it is damaged")
-    assert [path.read_text() for path in aside(tmp_path / "x.db")] == [*map(str, range(12))]
+        quarantine(tmp_path / "x.db", "it is damaged")
+    assert [path.read_text() for path in quarantined(tmp_path / "x.db")] == [*map(str, range(12))]
 
 
 def test_what_lies_beside_a_file_is_set_aside_with_it(tmp_path):
     for ending in ("", "-wal", "-shm"):
         (tmp_path / f"x.db{ending}").write_text(f"0{ending}")
-    set_aside(tmp_path / "x.db", "it is damaged", beside=("-wal", "-shm"))
+    quarantine(tmp_path / "x.db", "it is damaged", beside=("-wal", "-shm"))
     left = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert left == {f"x.db.1{ending}": f"0{ending}" for ending in ("", "-wal", "-shm")}
 
@@ -175,6 +176,6 @@ def test_a_lock_is_released_when_its_process_is_killed(tmp_path, place):
 
 def test_stamps_go_on_after_the_last_one_whatever_the_clock_says():
     last = time.monotonic_ns() + 10**18
-    ahead = later_than(last)
+    ahead = clock_offset_after(last)
     assert time.monotonic_ns() + ahead > last
-    assert later_than(0) == 0
+    assert clock_offset_after(0) == 0

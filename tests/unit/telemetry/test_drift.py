@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from service.telemetry.drift import LEAST_ROWS, Baseline, Bins, Drift, DriftWatch
+from service.model.baseline import LEAST_ROWS, Baseline, Bins, Drift
+from service.telemetry.drift import DriftWatch
 
 DATA = Path(__file__).parents[4] / "shared/data"
 PERCENT = np.linspace(0, 1, 101)

@@ -4,18 +4,19 @@ import pytest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.quality import Confusion, Learned
-from service.state.counts import OTHER, SERIES, Counts, Snapshot, Totals
-from service.telemetry.drift import Drift
+from service.model.baseline import Drift
+from service.quality import Confusion, FeedbackSummary
+from service.rows import Totals
+from service.state.counts import OTHER, SERIES, Counts, Snapshot
 from service.telemetry.metrics import MOST_SERIES, Facts, Readings, _Families, render_metrics
 
 FACTS = Facts(0.0, {"name": "clf", "version": "v"}, 0.1, {"model_name": "clf"})
-KNOWN = Learned(Confusion(1, 1, 1, 1), Confusion(1, 1, 1, 1))
+KNOWN = FeedbackSummary(Confusion(1, 1, 1, 1), Confusion(1, 1, 1, 1))
 WIDE = Drift(10_000, 0.1, {f"f{i}": i / 4096 for i in range(4096)})
 
 
 def samples(snapshot, drift=WIDE):
-    page = render_metrics(Readings(snapshot, FACTS, drift, learned=KNOWN)).decode()
+    page = render_metrics(Readings(snapshot, FACTS, drift, summary=KNOWN)).decode()
     families = text_string_to_metric_families(page)
     found = [sample for family in families for sample in family.samples]
     assert len(found) == sum(not line.startswith("#") for line in page.splitlines())
@@ -50,7 +51,7 @@ def test_series_are_few_whatever_metrics_join(busy, monkeypatch, series):
             family.add_metric([str(i)], i)
         yield family
 
-    bare = render_metrics(Readings(Snapshot(), FACTS, WIDE, learned=KNOWN)).decode().splitlines()
+    bare = render_metrics(Readings(Snapshot(), FACTS, WIDE, summary=KNOWN)).decode().splitlines()
     samples_without_routes = [line for line in bare if not line.startswith("#")]
     monkeypatch.setattr(_Families, "_others", more)
     seen = samples(busy)

@@ -14,7 +14,8 @@ import pytest
 from sklearn.ensemble import IsolationForest
 
 from service.errors import CannotTrain
-from service.model.file import Card, load_model
+from service.model.card import Card
+from service.model.file import load_model
 from training.datasets import Dataset, fresh_spending, spending
 from training.export import check_folder, describe, save_model
 from training.forest import fit_forest

@@ -4,7 +4,9 @@ import threading
 import pytest
 
 from service.errors import Unauthorized, Unavailable
-from service.web.admission import Doors, Flights, Gate, Key, Patience, Switch, estimate_rows
+from service.web.admission import LoadShedder, RowLimit, estimate_rows
+from service.web.auth import ApiKey
+from service.web.health import Doors, InFlightRequests, SharedFlag
 
 KEY = "a key for nothing but tests"
 
@@ -19,7 +21,7 @@ KEY = "a key for nothing but tests"
     ],
 )
 def test_a_key_fits_in_either_header(header):
-    assert Key(KEY, "another key").fits(header)
+    assert ApiKey(KEY, "another key").fits(header)
 
 
 @pytest.mark.parametrize(
@@ -34,48 +36,48 @@ def test_a_key_fits_in_either_header(header):
     ],
 )
 def test_nothing_else_fits(header):
-    assert not Key(KEY).fits(header)
+    assert not ApiKey(KEY).fits(header)
 
 
 def test_the_gate_holds_rows_back_until_others_have_left():
-    gate = Gate(most_rows=100, threads=4)
-    with gate.let_in(60):
-        with gate.let_in(40), pytest.raises(Unavailable, match="100 rows are being scored"):
-            gate.let_in(1)
-        with gate.let_in(1):
+    row_limit = RowLimit(most_rows=100, threads=4)
+    with row_limit.admit(60):
+        with row_limit.admit(40), pytest.raises(Unavailable, match="100 rows are being scored"):
+            row_limit.admit(1)
+        with row_limit.admit(1):
             pass
-    with gate.let_in(100):
+    with row_limit.admit(100):
         pass
 
 
 def test_a_request_that_is_alone_always_comes_in():
-    gate = Gate(most_rows=100, threads=4)
-    with gate.let_in(5000), pytest.raises(Unavailable) as refusal:
-        gate.let_in(1)
+    row_limit = RowLimit(most_rows=100, threads=4)
+    with row_limit.admit(5000), pytest.raises(Unavailable) as refusal:
+        row_limit.admit(1)
     assert refusal.value.retry_after == 1
 
 
 def test_large_requests_leave_a_thread_to_the_others():
-    gate = Gate(most_rows=1_000_000, threads=3)
-    with gate.let_in(10_000), gate.let_in(10_000):
+    row_limit = RowLimit(most_rows=1_000_000, threads=3)
+    with row_limit.admit(10_000), row_limit.admit(10_000):
         with pytest.raises(Unavailable):
-            gate.let_in(10_000)
-        with gate.let_in(9_999):
+            row_limit.admit(10_000)
+        with row_limit.admit(9_999):
             pass
-    with gate.let_in(10_000):
+    with row_limit.admit(10_000):
         pass
 
 
 def test_a_request_that_fails_leaves_the_gate_too():
-    gate = Gate(most_rows=1, threads=1)
+    row_limit = RowLimit(most_rows=1, threads=1)
     for _ in range(3):
-        with pytest.raises(ZeroDivisionError), gate.let_in(1):
+        with pytest.raises(ZeroDivisionError), row_limit.admit(1):
             raise ZeroDivisionError
 
 
 @pytest.fixture
-def gate():
-    return Gate(most_rows=1000, threads=4)
+def row_limit():
+    return RowLimit(most_rows=1000, threads=4)
 
 
 def is_out(patience, waited, behind, now):
@@ -91,14 +93,14 @@ def renew(patience, monkeypatch, now):
 
 
 @pytest.mark.parametrize(("waited", "behind"), [(0.02, 1000), (60, 11)])
-def test_patience_lasts_where_waits_or_lines_are_short(gate, waited, behind):
-    patience = Patience(gate)
-    with gate.let_in(1000):
+def test_patience_lasts_where_waits_or_lines_are_short(row_limit, waited, behind):
+    patience = LoadShedder(row_limit)
+    with row_limit.admit(1000):
         assert not any(is_out(patience, waited, behind, now) for now in range(100, 200))
 
 
-def test_patience_is_out_until_nobody_was_refused_for_a_second(gate, monkeypatch):
-    patience = Patience(gate)
+def test_patience_is_out_until_nobody_was_refused_for_a_second(row_limit, monkeypatch):
+    patience = LoadShedder(row_limit)
     assert is_out(patience, 0.1, 12, 100)
     assert is_out(patience, 0, 0, 100.9)
     assert not is_out(patience, 0, 0, 101.1)
@@ -108,8 +110,8 @@ def test_patience_is_out_until_nobody_was_refused_for_a_second(gate, monkeypatch
     assert not is_out(patience, 0, 0, 202)
 
 
-def test_who_is_alone_is_not_refused_for_its_wait(gate):
-    patience = Patience(gate)
+def test_who_is_alone_is_not_refused_for_its_wait(row_limit):
+    patience = LoadShedder(row_limit)
     assert is_out(patience, 0.1, 12, 100)
     assert patience.refuses()
     patience.end()
@@ -117,8 +119,8 @@ def test_who_is_alone_is_not_refused_for_its_wait(gate):
     assert not patience.refuses()
 
 
-def test_patience_is_out_for_half_a_minute_at_most_whoever_asks_again(gate, monkeypatch):
-    patience, out = Patience(gate), []
+def test_patience_is_out_for_half_a_minute_at_most_whoever_asks_again(row_limit, monkeypatch):
+    patience, out = LoadShedder(row_limit), []
     assert is_out(patience, 0.1, 12, 200)
     for now in range(400, 480):
         out.append(is_out(patience, 0.01, 0, now / 2))
@@ -127,18 +129,18 @@ def test_patience_is_out_for_half_a_minute_at_most_whoever_asks_again(gate, monk
     assert out == [True] * 61 + [False] * 19
 
 
-def test_patience_is_out_behind_a_full_gate(gate, monkeypatch):
+def test_patience_is_out_behind_a_full_gate(row_limit, monkeypatch):
     monkeypatch.setattr("service.web.admission.monotonic", lambda: 100.0)
-    patience = Patience(gate)
+    patience = LoadShedder(row_limit)
     assert not is_out(patience, 0, 0, 99)
-    with gate.let_in(1000), pytest.raises(Unavailable):
-        gate.let_in(1)
+    with row_limit.admit(1000), pytest.raises(Unavailable):
+        row_limit.admit(1)
     assert is_out(patience, 0, 0, 100.5)
     assert not is_out(patience, 0, 0, 102)
 
 
-def test_while_patience_is_out_one_request_is_answered_at_a_time(gate):
-    patience, other = Patience(gate), []
+def test_while_patience_is_out_one_request_is_answered_at_a_time(row_limit):
+    patience, other = LoadShedder(row_limit), []
     assert not patience.refuses()
     patience.begin(0.1, 12, 100.0)
     assert patience.refuses()
@@ -159,8 +161,8 @@ def test_while_patience_is_out_one_request_is_answered_at_a_time(gate):
     assert other == [True, False]
 
 
-def test_patience_is_out_in_all_processes(gate):
-    patience = Patience(gate)
+def test_patience_is_out_in_all_processes(row_limit):
+    patience = LoadShedder(row_limit)
     if not (child := os.fork()):
         os._exit(not is_out(patience, 0.1, 12, 100.0))
     assert os.waitpid(child, 0)[1] == 0
@@ -186,7 +188,7 @@ def test_rows_of_binary_numbers_are_as_many_as_their_bytes_hold():
 
 
 def test_a_switch_is_one_for_all_processes():
-    switch = Switch()
+    switch = SharedFlag()
     assert not switch
     if not (child := os.fork()):
         switch.turn_on()
@@ -196,44 +198,44 @@ def test_a_switch_is_one_for_all_processes():
 
 
 def test_flights_are_known_to_the_parent_until_they_end():
-    flights = Flights(threads=2)
+    in_flight = InFlightRequests(threads=2)
     end, hold = os.pipe()
     if not (child := os.fork()):
         for number in (1, 2):
-            place = flights.begin(f"id-{number}", "POST", "/pre\ndict \u20ac" + "x" * 500)
+            place = in_flight.begin(f"id-{number}", "POST", "/pre\ndict \u20ac" + "x" * 500)
             if number == 1:
-                flights.end(place)
+                in_flight.end(place)
         os.read(end, 1)
         os._exit(0)
-    aloft = []
-    while [flight.request_id for flight in aloft] != ["id-2"]:
-        aloft = flights.aloft()
-    assert aloft[0].request.startswith("POST /pre\ndict ?xxx")
-    assert 0 <= aloft[0].seconds < 60
-    flights.restart(aloft[0].place)
-    assert flights.aloft()[0].seconds <= aloft[0].seconds + 1
+    active = []
+    while [flight.request_id for flight in active] != ["id-2"]:
+        active = in_flight.active()
+    assert active[0].request.startswith("POST /pre\ndict ?xxx")
+    assert 0 <= active[0].seconds < 60
+    in_flight.restart(active[0].place)
+    assert in_flight.active()[0].seconds <= active[0].seconds + 1
     os.write(hold, b".")
     os.waitpid(child, 0)
 
 
 def test_each_thread_has_a_flight_of_its_own():
-    flights, at_once = Flights(threads=3), threading.Barrier(4)
+    in_flight, at_once = InFlightRequests(threads=3), threading.Barrier(4)
 
     def fly(name):
-        place = flights.begin(name, "GET", "/")
+        place = in_flight.begin(name, "GET", "/")
         at_once.wait(10)
         at_once.wait(10)
-        flights.end(place)
+        in_flight.end(place)
 
     threads = [threading.Thread(target=fly, args=(name,)) for name in "abc"]
     for thread in threads:
         thread.start()
     at_once.wait(10)
-    assert sorted(flight.request_id for flight in flights.aloft()) == ["a", "b", "c"]
+    assert sorted(flight.request_id for flight in in_flight.active()) == ["a", "b", "c"]
     at_once.wait(10)
     for thread in threads:
         thread.join()
-    assert flights.aloft() == []
+    assert in_flight.active() == []
 
 
 def refusal(doors, path, **headers):
@@ -241,7 +243,7 @@ def refusal(doors, path, **headers):
 
 
 def test_health_needs_no_key_and_everything_else_does():
-    doors = Doors(Gate(1, 1), Key(KEY))
+    doors = Doors(RowLimit(1, 1), ApiKey(KEY))
     for path in ("/live", "/ready", "/health/ping", "/v2/health/live", "/v2/models/m/ready"):
         assert doors.refusal({"PATH_INFO": path}) is None
     for path in ("/predict", "/metrics", "/nowhere", "/live/", "/metadata"):
@@ -250,13 +252,13 @@ def test_health_needs_no_key_and_everything_else_does():
 
 
 def test_a_browser_may_ask_without_the_key_whether_it_may_send_it():
-    doors = Doors(Gate(1, 1), Key(KEY))
+    doors = Doors(RowLimit(1, 1), ApiKey(KEY))
     assert doors.refusal({"PATH_INFO": "/predict", "REQUEST_METHOD": "OPTIONS"}) is None
     assert refusal(doors, "/v2/models/versions/ready/infer") is Unauthorized
 
 
 def test_a_service_that_stops_is_not_ready_but_lives_and_answers():
-    doors = Doors(Gate(1, 1))
+    doors = Doors(RowLimit(1, 1))
     doors.stopping.turn_on()
     assert refusal(doors, "/ready") is refusal(doors, "/v2/health/ready") is Unavailable
     assert refusal(doors, "/v2/models/isoserve/versions/1/ready") is Unavailable

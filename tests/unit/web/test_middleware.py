@@ -110,7 +110,7 @@ def test_both_ways_refuse_a_body_that_ends_early(both):
 
 def test_both_ways_tell_a_failure_of_ours_in_one_sentence(both):
     for app in both:
-        app.wsgi_app._roads.desk.predict = lambda *arguments: 1 / 0
+        app.wsgi_app._roads.predictor.predict = lambda *arguments: 1 / 0
     answers = [send(app, b'{"data":{"ndarray":[[1,2]]}}') for app in both]
     assert answers[0] == answers[1]
     assert answers[0][0].startswith(str(HTTPStatus.INTERNAL_SERVER_ERROR.value))
@@ -140,7 +140,7 @@ def both_full(make_client):
     apps = [make_client(rows_in_flight=1).application for _ in range(2)]
     apps[1].wsgi_app._is_plain = lambda environ: False
     for app in apps:
-        app.extensions["isoserve doors"].gate.let_in(1)
+        app.extensions["isoserve doors"].row_limit.admit(1)
     return apps
 
 
@@ -166,7 +166,7 @@ def test_both_ways_ask_for_the_key_before_they_read(make_client, sent):
     assert answers[0] == answers[1]
     assert answers[0][0] == "401 Unauthorized"
     assert dict(answers[0][1])["WWW-Authenticate"] == "Bearer"
-    assert b"X-API-Key" in answers[0][2]
+    assert b"X-API-ApiKey" in answers[0][2]
 
 
 def test_both_ways_refuse_a_request_that_names_no_host(both):
@@ -218,13 +218,13 @@ def test_the_admin_token_opens_what_the_key_does(make_client):
     assert client.get("/metadata", headers=sent).status_code == 200
     path = "/v2/repository/models/isoserve/unload"
     assert client.post(path, headers=sent).status_code == 409
-    assert client.post(path, headers={"X-API-Key": KEY}).status_code == 401
+    assert client.post(path, headers={"X-API-ApiKey": KEY}).status_code == 401
 
 
 def test_what_is_being_answered_is_known_only_as_long(client):
     app = client.application
     doors, seen = app.extensions["isoserve doors"], []
-    app.before_request(lambda: seen.extend(doors.flights.aloft()))
+    app.before_request(lambda: seen.extend(doors.in_flight.active()))
     client.get("/live", headers={"X-Request-ID": "mine"})
     assert [(flight.request_id, flight.request) for flight in seen] == [("mine", "GET /live")]
-    assert doors.flights.aloft() == []
+    assert doors.in_flight.active() == []

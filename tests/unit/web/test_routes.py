@@ -1,4 +1,4 @@
-"""All roads, from outside: the same rows get the same scores, and a fault gets its own words."""
+"""All handlers, from outside: the same rows get the same scores, and a fault gets its own words."""
 
 import gzip
 import json
@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from service.model.file import Feature
+from service.model.card import Feature
 
 ROWS = [[1.0, 2.0], [60.0, 40.0]]
 MESSAGE = {"data": {"ndarray": ROWS}}

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from service.errors import BadInput, TooLarge
-from service.protocols.seldon.feedback import Feedback, decode_feedback, encode_learned
-from service.quality import Confusion, Learned
-from service.rows import Limits
-from service.state.counts import Totals
+from service.protocols.seldon.feedback import Feedback, decode_feedback, encode_summary
+from service.quality import Confusion, FeedbackSummary
+from service.rows import Limits, Totals
 
 
 def decode(body, **limits):
@@ -152,9 +151,9 @@ def test_limits_hold_for_truths_and_for_the_request():
 
 
 def test_the_answer_has_no_data_and_tells_what_is_known():
-    learned = Learned(total=Confusion(true_positive=2), recent=Confusion(true_positive=1))
+    summary = FeedbackSummary(total=Confusion(true_positive=2), recent=Confusion(true_positive=1))
     feedback = Feedback("p", is_array=True, metrics=({"key": "mine"},), path={"a": "b:1"})
-    answer = encode_learned(feedback, Totals(4, 1), 0.0, learned)
+    answer = encode_summary(feedback, Totals(4, 1), 0.0, summary)
     assert answer["data"] == {"ndarray": []}
     assert answer["meta"]["puid"] == "p"
     assert answer["meta"]["requestPath"] == {"a": "b:1"}
@@ -162,6 +161,6 @@ def test_the_answer_has_no_data_and_tells_what_is_known():
     told = {gauge["key"]: gauge["value"] for gauge in answer["meta"]["metrics"][1:]}
     assert (told["observation"], told["recall_tot"], told["nb_labels_roll"]) == (4, 1.0, 1)
     assert "is_outlier" not in told
-    assert encode_learned(Feedback("p"), Totals(0, 0), 0.0, Learned())["data"] == {
+    assert encode_summary(Feedback("p"), Totals(0, 0), 0.0, FeedbackSummary())["data"] == {
         "tensor": {"shape": [0]}
     }

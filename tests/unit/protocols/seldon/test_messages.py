@@ -3,8 +3,7 @@ import pytest
 
 from service.errors import BadInput, TooLarge
 from service.protocols.seldon import messages as seldon_v1
-from service.rows import Limits, Rows, Verdict
-from service.state.counts import Totals
+from service.rows import Limits, Rows, Totals, Verdict
 
 VERDICT = Verdict(np.array([0.25, -0.5]), threshold=0.0)
 TOTALS = Totals(samples=10, outliers=4)

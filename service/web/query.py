@@ -1,0 +1,80 @@
+"""Read a Flask request: its body and the options of its query."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+
+from flask import request
+
+from ..errors import BadInput, nearest
+from ..protocols.codec import NO_JSON
+from ..protocols.seldon.envelope import FIELD
+from .handlers import body_too_large, receive
+
+MOST = 999_999
+"""The largest number that an option of the query may be."""
+
+
+_OPTIONS = ("scores", "explain", FIELD)
+"""What the query may hold; whatever else is in it is somebody else's, unless it is nearly one."""
+
+
+_MISSPELT = 0.85
+"""How like an option its misspelling is: `score` is 0.91, `explian` 0.86; `plain` is 0.83."""
+
+
+_SWITCH = {"1": True, "true": True, "": False, "0": False, "false": False}
+
+
+def read_plain_body(max_bytes: int) -> bytes:
+    """Return the body of this request, which must not be compressed."""
+    if (request.content_encoding or "identity").lower() != "identity":
+        raise BadInput(f"{NO_JSON}: a body with Content-Encoding is not read here; send it plain")
+    return read_body(max_bytes)
+
+
+def read_body(max_bytes: int) -> bytes:
+    """Return the body of this request as it came."""
+    announced = request.content_length
+    if announced is None:  # chunks: Werkzeug stops at its own limit
+        return receive(partial(request.get_data, cache=False), 0, max_bytes)
+    if announced > max_bytes:
+        raise body_too_large(max_bytes)
+    return receive(partial(request.environ["wsgi.input"].read, announced), announced, max_bytes)
+
+
+def read_query() -> str:
+    """Return the query of this request as it came."""
+    return request.query_string.decode("latin-1")
+
+
+def read_switch(name: str) -> bool:
+    """Return whether the query has `name=1`; BadInput for what is neither on nor off."""
+    text = read_option(name)
+    if text.lower() not in _SWITCH:
+        raise BadInput(f"{name} is 1 or 0, not {text[:20]!r}")
+    return _SWITCH[text.lower()]
+
+
+def read_number(name: str) -> int:
+    """Return the whole number `name` of the query, 0 where there is none."""
+    text = read_option(name)
+    if not re.fullmatch("[0-9]+", text):
+        raise BadInput(f"{name} is a whole number, not {text[:20]!r}")
+    if len(text) > len(str(MOST)):
+        raise BadInput(f"{name} has at most {len(str(MOST))} digits, not {len(text):,}")
+    return int(text)
+
+
+def read_option(name: str) -> str:
+    """Return an option of the query; BadInput where it is given twice, or misspelt."""
+    given = request.args.getlist(name)
+    if len(given) > 1:
+        raise BadInput(f"{name} is given {len(given)} times")
+    if given:
+        return given[0]
+    for sent in request.args:
+        if sent not in _OPTIONS and (hint := nearest(sent.lower(), [name], _MISSPELT)):
+            raise BadInput(f"the query has {sent[:40]!r}, which is no option{hint}")
+    return "0"
