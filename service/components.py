@@ -18,9 +18,9 @@ from sklearn.ensemble import IsolationForest
 
 from .errors import BadInput, count
 from .model.file import load_model
-from .protocols.seldon.messages import encode_gauges, gauge
+from .protocols.seldon.gauges import encode_gauges, gauge
 from .quality import RunningConfusion
-from .rows import Rows, Totals, Verdict
+from .rows import RawTable, Totals, Verdict
 from .serving.detector import Detector
 from .state.counts import Counts
 
@@ -123,7 +123,7 @@ class CoreIsolationForest:
         return verdict.labels
 
     def _detect(self, X: ArrayLike) -> Verdict:
-        return self._detector.detect(Rows.parse(X))
+        return self._detector.detect(RawTable(X))
 
 
 class OutlierIsolationForest(CoreIsolationForest):

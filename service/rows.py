@@ -1,15 +1,13 @@
-"""The two values that travel: rows going in, the verdict coming out.
+"""The values that travel: a raw table, rows of numbers, the verdict on them.
 
 Nobody changes them; they are not frozen because that would cost a single row more than its score.
-For one row, by far the most common number, numpy's fixed cost would be nearly all: so plain Python
-looks at it.
+For one row, by far the most common number, numpy's fixed cost would dominate, so plain Python
+reads it.
 """
 
 from __future__ import annotations
 
-import re
 from array import array
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -19,15 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import BadInput, TooLarge, count, nearest
+from .errors import BadInput, TooLarge, count
 
 Floats = NDArray[np.float64]
 
 # Rows, or cells, that are read in about a millisecond.
 _PIECE = 4096
-
-# Seldon's ways not to name a column.
-_POSITIONAL = re.compile(r"|t:\d+")
 
 
 @dataclass(frozen=True)
@@ -39,6 +34,72 @@ class Limits:
     depth: int = 8
     """Levels of nesting in JSON."""
     body_bytes: int = 16 * 2**20
+
+
+@dataclass(slots=True)
+class RawTable:
+    """A table as a client sent it: cells that nobody has read yet.
+
+    `cells` are nested lists, a list for each row, or an array. With a `shape` (rows, columns) they
+    are flat: one row after another. `names` has a name for each column, or is empty.
+    """
+
+    cells: Any
+    names: tuple[str, ...] = ()
+    shape: tuple[int, int] | None = None
+
+    @classmethod
+    def nested(cls, cells: Any, names: Sequence[str], limits: Limits) -> RawTable:
+        """Return a table whose rows are lists; TooLarge if it is over the limits."""
+        if isinstance(cells, list):
+            width = len(cells[0]) if cells and isinstance(cells[0], list) else 0
+            _check_shape(len(cells), width, limits)
+        return cls(cells, tuple(names))
+
+    @classmethod
+    def flat(
+        cls, cells: Any, shape: tuple[int, int], names: Sequence[str], limits: Limits
+    ) -> RawTable:
+        """Return a table whose cells follow each other; TooLarge if it is over the limits."""
+        _check_shape(*shape, limits)
+        return cls(cells, tuple(names), shape)
+
+    def __len__(self) -> int:
+        return self.shape[0] if self.shape else len(self.cells)
+
+    def numbers(self) -> Rows:
+        """Read every cell as a number; the columns stay as they were sent.
+
+        Numeric strings and booleans count as numbers; None (null) and NaN are missing values.
+
+        Raises:
+            BadInput: not a table of numbers, or one is infinite. The text names row and column,
+                counted from 0.
+
+        >>> RawTable([[1, "2.5"]]).numbers().values
+        array([[1. , 2.5]])
+        """
+        try:
+            values = _read_numbers(self.cells)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise BadInput(self._fault()) from error
+        if self.shape and values.ndim == 1:
+            values = values.reshape(self.shape)
+        elif self.shape:
+            raise BadInput(self._fault())
+        if values.ndim != 2 or not values.size:
+            raise BadInput(self._fault())
+        missing = not _is_finite(values)
+        if missing and np.isinf(values).any():
+            raise BadInput(self._fault())
+        return Rows(values, self.names, missing)
+
+    def _fault(self) -> str:
+        cells = self.cells.tolist() if isinstance(self.cells, np.ndarray) else self.cells
+        if self.shape:
+            width = self.shape[1] or 1
+            cells = [cells[i : i + width] for i in range(0, len(cells), width)]
+        return _fault(cells, self.names)
 
 
 @dataclass(slots=True)
@@ -57,92 +118,9 @@ class Rows:
     def __len__(self) -> int:
         return len(self.values)
 
-    def at(self, numbers: NDArray[np.intp]) -> Rows:
+    def at(self, numbers: Sequence[int] | NDArray[np.intp]) -> Rows:
         """Return the rows with these numbers."""
         return Rows(self.values[numbers], self.names, self.missing)
-
-    @classmethod
-    def parse(cls, cells: Any, names: Sequence[str] = (), limits: Limits | None = None) -> Rows:
-        """Check a table: nested lists, as JSON gives them, or an array.
-
-        Numeric strings and booleans count as numbers, and None (null) and NaN are missing values;
-        whether the model takes those is its detector's affair. Rows and columns are counted from 0.
-
-        Raises:
-            BadInput: not a table of numbers, or one is infinite; the text names row and column.
-            TooLarge: more rows or columns than `limits`.
-
-        >>> Rows.parse([[1, "2.5"]]).values
-        array([[1. , 2.5]])
-        """
-        if limits is not None:
-            _check_size(cells, limits)
-        try:
-            values = _as_array(cells)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise BadInput(_fault(cells, names)) from error
-        if values.ndim != 2 or not values.size:
-            raise BadInput(_fault(cells, names))
-        missing = not _is_finite(values)
-        if missing and np.isinf(values).any():
-            raise BadInput(_fault(cells, names))
-        return cls(values, tuple(names), missing)
-
-    def first_missing(self) -> str:
-        """Say where the first missing value is."""
-        i, j = np.argwhere(np.isnan(self.values))[0].tolist()
-        return f"row {i}, column {_column(j, self.names)}: a missing value (null, NaN or empty)"
-
-    @classmethod
-    def fold(
-        cls,
-        cells: Sequence[Any] | NDArray[Any],
-        n_rows: int,
-        n_columns: int,
-        names: Sequence[str] = (),
-        limits: Limits | None = None,
-    ) -> Rows:
-        """Check a table whose n_rows * n_columns cells come one row after another.
-
-        Raises what `parse` raises.
-        """
-        if limits is not None:
-            _check_shape(n_rows, n_columns, limits)
-        try:
-            values = _as_array(cells)
-        except (ValueError, TypeError, OverflowError):
-            values = np.empty(0)
-        if values.ndim == 1 and values.size and not np.isinf(values).any():
-            missing = bool(np.isnan(values).any())
-            return cls(values.reshape(n_rows, n_columns), tuple(names), missing)
-        listed = cells.tolist() if isinstance(cells, np.ndarray) else cells
-        table = [listed[i : i + n_columns] for i in range(0, len(listed), n_columns or 1)]
-        return cls.parse(table, names)
-
-    def arranged(self, features: tuple[str, ...], by_name: bool = True) -> Rows:
-        """Return the rows with their columns as the model has them.
-
-        Columns are matched by name when both sides have names, else by position; empty names, and
-        names such as `t:0`, are Seldon's way to say "by position".
-
-        Raises:
-            BadInput: missing, extra or doubled names, or the wrong number of columns.
-        """
-        names, width = self.names, self.values.shape[1]
-        if by_name and names:
-            if len(names) != width:
-                raise BadInput(f"{count(len(names), 'name')} for {count(width, 'column')}")
-            if names == features:
-                return self
-            by_name = not all(map(_POSITIONAL.fullmatch, names))
-        if not (by_name and names):
-            if width != len(features):
-                raise BadInput(f"rows have {count(width, 'column')}; {_expected(features)}")
-            return Rows(self.values, features, self.missing)
-        _check_names(self.names, features)
-        place = {name: j for j, name in enumerate(self.names)}
-        order = [place[name] for name in features]
-        return Rows(np.ascontiguousarray(self.values[:, order]), features, self.missing)
 
 
 @dataclass(slots=True)
@@ -195,7 +173,7 @@ class Verdict:
         return self.score_sum / len(self.scores)
 
 
-def _as_array(cells: Any) -> Floats:
+def _read_numbers(cells: Any) -> Floats:
     """Return the cells as an array of whatever shape they have.
 
     Many are taken a piece at a time, because other threads wait while lists are read.
@@ -244,13 +222,6 @@ def _is_finite(values: Floats) -> bool:
     return bool(np.isfinite(values).all())
 
 
-def _check_size(cells: Any, limits: Limits) -> None:
-    if not isinstance(cells, list):
-        return
-    width = len(cells[0]) if cells and isinstance(cells[0], list) else 0
-    _check_shape(len(cells), width, limits)
-
-
 def _check_shape(n_rows: int, n_columns: int, limits: Limits) -> None:
     if n_rows > limits.rows:
         raise TooLarge(f"{count(n_rows, 'row')} in one request; at most {limits.rows:,}")
@@ -258,29 +229,8 @@ def _check_shape(n_rows: int, n_columns: int, limits: Limits) -> None:
         raise TooLarge(f"{count(n_columns, 'column')} in a row; at most {limits.columns:,}")
 
 
-def _check_names(names: tuple[str, ...], features: tuple[str, ...]) -> None:
-    if doubled := [name for name, times in Counter(names).items() if times > 1]:
-        raise BadInput(f"column {_short(doubled[0])} is named twice")
-    sent, known = set(names), set(features)
-    missing = [name for name in features if name not in sent]
-    extra = [name for name in names if name not in known]
-    if missing:
-        hint = nearest(missing[0], extra)
-        raise BadInput(f"column {missing[0]!r} is missing{hint}; {_expected(features)}")
-    if extra:
-        hint = nearest(extra[0], features)
-        raise BadInput(f"column {_short(extra[0])} is unknown{hint}; {_expected(features)}")
-
-
-def _expected(features: tuple[str, ...]) -> str:
-    shown = ", ".join(features[:8]) + (", ..." if len(features) > 8 else "")
-    return f"this model expects {len(features)}: {shown}"
-
-
 def _fault(cells: Any, names: Sequence[str]) -> str:
     """Say what keeps `cells` from being a table of numbers: the first fault, row by row."""
-    if isinstance(cells, np.ndarray):
-        cells = cells.tolist()
     if not isinstance(cells, list):
         return f"rows are a list of lists, as in [[1, 2]]; {_kind(cells)} came"
     if not cells:
@@ -300,12 +250,13 @@ def _row_fault(i: int, row: Any, first: Any, names: Sequence[str]) -> str | None
         return f"row {i} has {count(len(row), 'column')}, row 0 has {len(first)}"
     for j, cell in enumerate(row):
         if fault := _cell_fault(cell):
-            return f"row {i}, column {_column(j, names)}: {fault}"
+            return f"row {i}, column {label_column(j, names)}: {fault}"
     return None
 
 
-def _column(j: int, names: Sequence[str]) -> str:
-    return f"{j} ({_short(names[j])})" if j < len(names) else str(j)
+def label_column(j: int, names: Sequence[str]) -> str:
+    """Return a column for a message: its number, and its name where it has one."""
+    return f"{j} ({shorten(names[j])})" if j < len(names) else str(j)
 
 
 def _cell_fault(cell: Any) -> str | None:
@@ -318,13 +269,14 @@ def _cell_fault(cell: Any) -> str | None:
     try:
         number = float(cell if may_spell_numbers(str(cell)) else "")
     except ValueError:
-        return f"{_short(cell)} is not a number"
+        return f"{shorten(cell)} is not a number"
     except OverflowError:
         return "the number is too large for 64 bits"
-    return f"{_short(cell)} is not a finite number" if np.isinf(number) else None
+    return f"{shorten(cell)} is not a finite number" if np.isinf(number) else None
 
 
-def _short(cell: Any) -> str:
+def shorten(cell: Any) -> str:
+    """Return a value for a message, cut to 40 characters."""
     text = repr(cell)
     return text if len(text) <= 40 else text[:36] + "..." + text[-1:]
 

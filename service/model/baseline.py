@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from service.rows import Floats
+from ..rows import Floats
 
 LEAST_ROWS = 1_000
 """With fewer rows chance alone would look like drift: ten bins over 1,000 rows give 0.01."""

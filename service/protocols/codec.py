@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import orjson
 
 from ..errors import BadInput, TooLarge, Unsupported
-
-Decoded = TypeVar("Decoded")
+from ..rows import RawTable
 
 JSON = "application/json"
 
@@ -43,31 +41,44 @@ _BRACES_TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NOT_NESTING = bytes(set(range(256)) - set(b'[]{}"'))
 
 
-def decode_json(
-    body: bytes, decode: Callable[[Any], Decoded], max_depth: int = 8, fault: str = NO_JSON
-) -> Decoded:
-    """Read one JSON value and hand it to `decode`; `fault` says that it is none.
+def parse_json(
+    body: bytes, max_depth: int = 8, fault: str = NO_JSON
+) -> tuple[Any, BadInput | None]:
+    """Read one JSON value; `fault` begins the sentence about a body that is not JSON.
 
-    NaN is read, though it is not JSON, since numpy's and pandas' users send it; Infinity and
-    numbers beyond 64 bits are not. Of a doubled key the last one counts.
+    NaN is read, though it is not JSON, because numpy and pandas users send it. A body that holds
+    Infinity is read as well, and the second value is why it is refused: the caller raises it,
+    after a look for the cell that is infinite. Of a doubled key the last one counts.
 
     Raises:
-        BadInput: not JSON, or what `decode` says of the value.
+        BadInput: not JSON.
         TooLarge: nested deeper than `max_depth`.
     """
     if _is_deeper(body, max_depth):
         raise TooLarge(f"the JSON is nested more than {max_depth} levels deep")
     try:
-        value = orjson.loads(body)
+        return orjson.loads(body), None
     except orjson.JSONDecodeError as error:
         reason = error.msg.replace("Input is", "it is")
-        text = f"{fault}: {reason} at line {error.lineno} column {error.colno}"
-        value = _read_loosely(body, BadInput(text))
-        if _is_json_but_for_nan(body):
-            return decode(value)
-        decode(value)  # which names the cell of an infinity
-        raise BadInput(text) from error
-    return decode(value)
+        refusal = BadInput(f"{fault}: {reason} at line {error.lineno} column {error.colno}")
+        value = _read_loosely(body, refusal)
+        return value, None if _is_json_but_for_nan(body) else refusal
+
+
+def load_json(body: bytes, max_depth: int = 8, fault: str = NO_JSON) -> Any:
+    """Read one JSON value, as `parse_json` does; BadInput where it holds Infinity."""
+    value, refusal = parse_json(body, max_depth, fault)
+    if refusal:
+        raise refusal
+    return value
+
+
+def require_finite(table: RawTable, refusal: BadInput | None) -> RawTable:
+    """Return a table; for one that `parse_json` refused, raise a sentence that names the cell."""
+    if refusal:
+        table.numbers()
+        raise refusal
+    return table
 
 
 def is_json(kind: str) -> bool:

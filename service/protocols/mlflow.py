@@ -1,17 +1,16 @@
-"""MLflow's scoring protocol (/invocations): pure functions from bytes to rows and back."""
+"""MLflow's scoring protocol (/invocations): pure functions from bytes to a table and back."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Callable
-from functools import partial
 from itertools import islice
 from typing import Any
 
 from ..errors import BadInput, TooLarge, Unsupported, count
-from ..rows import Limits, Rows, Verdict
-from .codec import NOT_JSON, decode_json, is_json, render_json
+from ..rows import Limits, RawTable, Verdict
+from .codec import NOT_JSON, is_json, parse_json, render_json, require_finite
 
 PATHS = ("/invocations", "/ping", "/health", "/version")
 
@@ -31,7 +30,7 @@ ERROR_CODES = {
 _MISSING = frozenset({"", "NA", "N/A", "n/a", "<NA>", "NULL", "null", "None"})
 
 
-def decode_request(body: bytes, content_type: str, limits: Limits) -> Rows:
+def decode_request(body: bytes, content_type: str, limits: Limits) -> RawTable:
     """Read a table: JSON in one of MLflow's four forms, or CSV with a line of names.
 
     Raises:
@@ -44,7 +43,8 @@ def decode_request(body: bytes, content_type: str, limits: Limits) -> Rows:
         return _decode_csv(body, limits)
     if not is_json(kind):
         raise Unsupported(f"Content-Type {kind[:40]!r} is not read here; send JSON or {CSV}")
-    return decode_json(body, partial(_decode_json, limits=limits), limits.depth, NOT_JSON)
+    value, refusal = parse_json(body, limits.depth, NOT_JSON)
+    return require_finite(_decode_json(value, limits), refusal)
 
 
 def encode_answer(verdict: Verdict, with_scores: bool = False) -> bytes:
@@ -60,7 +60,7 @@ def encode_error(text: str, status: int) -> dict[str, Any]:
     return {"error_code": ERROR_CODES.get(status, "BAD_REQUEST"), "message": text}
 
 
-def _decode_json(body: Any, limits: Limits) -> Rows:
+def _decode_json(body: Any, limits: Limits) -> RawTable:
     if not isinstance(body, dict):
         raise BadInput(f"a request is a JSON object, as in {EXAMPLE}")
     sent = [form for form in _FORMS if form in body]
@@ -72,10 +72,10 @@ def _decode_json(body: Any, limits: Limits) -> Rows:
     return _FORMS[sent[0]](sent[0], body[sent[0]], limits)
 
 
-def _decode_split(form: str, table: Any, limits: Limits) -> Rows:
+def _decode_split(form: str, table: Any, limits: Limits) -> RawTable:
     if not isinstance(table, dict) or "data" not in table:
         raise BadInput(f"{form} is not an object with data, as in {EXAMPLE}")
-    return Rows.parse(table["data"], _decode_names(form, table.get("columns")), limits)
+    return RawTable.nested(table["data"], _decode_names(form, table.get("columns")), limits)
 
 
 def _decode_names(form: str, names: Any) -> tuple[str, ...]:
@@ -87,15 +87,15 @@ def _decode_names(form: str, names: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _decode_instances(form: str, table: Any, limits: Limits) -> Rows:
+def _decode_instances(form: str, table: Any, limits: Limits) -> RawTable:
     if isinstance(table, dict):
         return _join_columns(form, table, limits)
     if isinstance(table, list) and table and isinstance(table[0], dict):
         return _decode_records(form, table, limits)
-    return Rows.parse(table, (), limits)
+    return RawTable.nested(table, (), limits)
 
 
-def _decode_records(form: str, records: Any, limits: Limits) -> Rows:
+def _decode_records(form: str, records: Any, limits: Limits) -> RawTable:
     if not isinstance(records, list) or not all(isinstance(row, dict) for row in records):
         raise BadInput(f'{form} is not a list of objects, as in [{{"a": 1, "b": 2}}]')
     names = tuple(records[0]) if records else ()
@@ -105,10 +105,10 @@ def _decode_records(form: str, records: Any, limits: Limits) -> Rows:
         if len(row) > len(names):
             extra = next(name for name in row if name not in names)
             raise BadInput(f"row {i} has a column {extra!r}, row 0 has none")
-    return Rows.parse([[row[name] for name in names] for row in records], names, limits)
+    return RawTable.nested([[row[name] for name in names] for row in records], names, limits)
 
 
-def _join_columns(form: str, columns: dict[str, Any], limits: Limits) -> Rows:
+def _join_columns(form: str, columns: dict[str, Any], limits: Limits) -> RawTable:
     if not columns or not all(isinstance(column, list) for column in columns.values()):
         raise BadInput(f'{form} is neither rows nor lists by name, as in {{"a": [1], "b": [2]}}')
     first = next(iter(columns))
@@ -119,10 +119,10 @@ def _join_columns(form: str, columns: dict[str, Any], limits: Limits) -> Rows:
                 f"column {first!r} has {len(columns[first]):,}"
             )
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
-    return Rows.parse(rows, tuple(columns), limits)
+    return RawTable.nested(rows, tuple(columns), limits)
 
 
-_FORMS: dict[str, Callable[[str, Any, Limits], Rows]] = {
+_FORMS: dict[str, Callable[[str, Any, Limits], RawTable]] = {
     "dataframe_split": _decode_split,
     "dataframe_records": _decode_records,
     "instances": _decode_instances,
@@ -130,7 +130,7 @@ _FORMS: dict[str, Callable[[str, Any, Limits], Rows]] = {
 }
 
 
-def _decode_csv(body: bytes, limits: Limits) -> Rows:
+def _decode_csv(body: bytes, limits: Limits) -> RawTable:
     """Read comma-separated values; row 0 is the first line after the names.
 
     An empty cell is a missing value, and so is what pandas takes for one.
@@ -148,4 +148,4 @@ def _decode_csv(body: bytes, limits: Limits) -> Rows:
     cells = [[None if cell.strip() in _MISSING else cell for cell in row] for row in rows]
     if rows and len(rows[0]) != len(names):
         raise BadInput(f"row 0 has {count(len(rows[0]), 'column')}, the line of names {len(names)}")
-    return Rows.parse(cells, names, limits)
+    return RawTable.nested(cells, names, limits)

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, V2, with binary tensors: pure functions from bytes to rows and back.
+"""The Open Inference Protocol, V2, with binary tensors: from bytes to a table and back.
 
 A binary message is its JSON, then the raw bytes of its binary tensors, one after another:
 little-endian, row by row, without padding.
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
-from functools import partial
 from itertools import chain
 from math import prod
 from typing import Any
@@ -20,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BadInput, NotFound, Refusal, TooLarge, count, nearest
-from ..rows import Floats, Limits, Rows, Verdict
-from .codec import NOT_JSON, decode_json, render_json
+from ..rows import Floats, Limits, RawTable, Verdict
+from .codec import NOT_JSON, parse_json, render_json, require_finite
 
 _COUNT = re.compile(r"[0-9]{1,18}")
 
@@ -66,6 +65,9 @@ _LEAST = -(2.0**63)
 """As a float, INT64's least number and some thousand that are less."""
 
 # The numbers from which on these datatypes round to an infinity.
+_UNCHECKED = frozenset({"FP64", "BYTES"})
+"""Datatypes that hold any number; the model reads their cells."""
+
 _INFINITE = {"FP16": 65_520.0, "BF16": 2.0**128 - 2.0**119, "FP32": 2.0**128 - 2.0**103}
 
 
@@ -73,9 +75,9 @@ _INFINITE = {"FP16": 65_520.0, "BF16": 2.0**128 - 2.0**119, "FP32": 2.0**128 - 2
 class Request:
     """An inference request."""
 
-    rows: Rows
+    table: RawTable
     id: str
-    """The name of the prediction; empty when none was sent."""
+    """The id of the prediction; empty when none was sent."""
     outputs: Mapping[str, bool]
     """The tensors to answer with, and whether each goes as bytes."""
     is_line: bool = False
@@ -85,21 +87,12 @@ class Request:
         """Return whether an output was asked for."""
         return output in self.outputs
 
-    def arranged(self, arrange: Callable[[Rows], Rows]) -> Rows:
-        """Return what `arrange` makes of the rows; BadInput tells whom a column surprises."""
-        try:
-            return arrange(self.rows)
-        except BadInput as error:
-            if not self.is_line:
-                raise
-            n = len(self.rows)
-            raise BadInput(
-                f"{error}; the shape [{n}] is one column, one row is [1, {n}]"
-            ) from error
-
-    def named(self, new_id: Callable[[], str]) -> Request:
-        """Return the request with the id that it came with, else a new one."""
-        return self if self.id else replace(self, id=new_id())
+    def explain(self, error: BadInput) -> BadInput:
+        """Return a refusal of the table that says what the shape [n] means, where it has one."""
+        if not self.is_line:
+            return error
+        n = len(self.table)
+        return BadInput(f"{error}; the shape [{n}] is one column, one row is [1, {n}]")
 
 
 def decode_request(body: bytes, json_length: str | None, limits: Limits) -> Request:
@@ -112,25 +105,23 @@ def decode_request(body: bytes, json_length: str | None, limits: Limits) -> Requ
         BadInput: not such a request; the text names the input, row and column.
         TooLarge: more rows or columns than `limits`, or nested deeper.
     """
-    if json_length is None:
-        return decode_json(body, partial(_decode, raw=b"", limits=limits), limits.depth, NOT_JSON)
-    if not _COUNT.fullmatch(json_length) or int(json_length) > len(body):
-        raise BadInput(
-            f"{JSON_LENGTH} is a number of bytes up to the body's {len(body):,}, "
-            f"not {json_length[:20]!r}"
-        )
-    length = int(json_length)
-    decode = partial(_decode, raw=body[length:], limits=limits)
-    return decode_json(body[:length], decode, limits.depth, NOT_JSON)
+    raw = b""
+    if json_length is not None:
+        length = _json_length(json_length, body)
+        body, raw = body[:length], body[length:]
+    value, refusal = parse_json(body, limits.depth, NOT_JSON)
+    request = _decode(value, raw, limits)
+    require_finite(request.table, refusal)
+    return request
 
 
 def encode_answer(
-    request: Request, model: str, verdict: Verdict, shares: Floats | None = None
+    request: Request, id: str, model: str, verdict: Verdict, shares: Floats | None = None
 ) -> tuple[bytes, int | None]:
-    """Return the answer, and how many bytes of it are JSON if some are not.
+    """Return the answer, and how many of its bytes are JSON if some are not.
 
-    `verdict` has the samples, if `request` asks for them; `shares`, (n_rows, n_features), are the
-    scorer's contributions.
+    `id` is that of the prediction. `verdict` has the samples, if `request` asks for them; `shares`,
+    (n_rows, n_features), are the scorer's contributions.
     """
     values = {
         "predict": verdict.labels,
@@ -152,7 +143,7 @@ def encode_answer(
             tensor["data"] = value.ravel()
         outputs.append({**tensor, "parameters": parameters})
     answer = {
-        "id": request.id,
+        "id": id,
         "model_name": model,
         "model_version": verdict.version,
         "outputs": outputs,
@@ -195,7 +186,7 @@ def encode_model(
     }
 
 
-def decode_index(value: Any) -> None:
+def check_index(value: Any) -> None:
     """Check what a client may say when it asks for the index; the one model is always ready."""
     if not isinstance(value, dict) or not isinstance(value.get("ready", False), bool):
         raise BadInput('the body is empty or an object, as in {"ready": true}')
@@ -228,15 +219,27 @@ class _Tensor:
     is_column: bool
     """Whether its content type says that it is a column of a data frame."""
 
-    def table(self, limits: Limits) -> Rows:
-        """Return the checked table, its columns named where they are a data frame's."""
+    def table(self, limits: Limits) -> RawTable:
+        """Return the table; its column has a name where it is a data frame's."""
         names = (self.name,) if self.is_column else ()
         try:
-            rows = Rows.fold(self.cells, self.n_rows, self.n_columns, names, limits)
-            _check_type(rows.values, self.cells, self.datatype)
+            table = RawTable.flat(self.cells, (self.n_rows, self.n_columns), names, limits)
+            if self.datatype not in _UNCHECKED:
+                values = table.numbers().values
+                _check_type(values, self.cells, self.datatype)
+                table = RawTable(values, names)
         except Refusal as refusal:
             raise type(refusal)(f"input {self.name!r}: {refusal}") from refusal
-        return rows
+        return table
+
+
+def _json_length(json_length: str, body: bytes) -> int:
+    if not _COUNT.fullmatch(json_length) or int(json_length) > len(body):
+        raise BadInput(
+            f"{JSON_LENGTH} is a number of bytes up to the body's {len(body):,}, "
+            f"not {json_length[:20]!r}"
+        )
+    return int(json_length)
 
 
 def _decode(value: Any, raw: bytes, limits: Limits) -> Request:
@@ -252,14 +255,14 @@ def _decode(value: Any, raw: bytes, limits: Limits) -> Request:
         raise TooLarge(f"{count(len(inputs), 'input')} in one request; at most {limits.columns:,}")
     tensors = list(_decode_inputs(inputs, parameters.get("content_type"), raw))
     return Request(
-        rows=_table(tensors, limits),
+        table=_table(tensors, limits),
         id=value.get("id") or "",
         outputs=_decode_outputs(value.get("outputs"), parameters),
         is_line=len(inputs) == 1 and len(inputs[0]["shape"]) == 1,
     )
 
 
-def _table(tensors: list[_Tensor], limits: Limits) -> Rows:
+def _table(tensors: list[_Tensor], limits: Limits) -> RawTable:
     first, several = tensors[0], len(tensors) > 1
     for tensor in tensors:
         if tensor.n_columns != 1 and (several or tensor.is_column):
@@ -275,12 +278,13 @@ def _table(tensors: list[_Tensor], limits: Limits) -> Rows:
             )
     if not several:
         return first.table(limits)
-    columns = [tensor.table(limits) for tensor in tensors]
-    return Rows(
-        np.hstack([column.values for column in columns]),
-        tuple(tensor.name for tensor in tensors),
-        any(column.missing for column in columns),
-    )
+    names = tuple(tensor.name for tensor in tensors)
+    columns = [tensor.table(limits).cells for tensor in tensors]
+    if all(isinstance(column, np.ndarray) for column in columns):
+        return RawTable(np.column_stack(columns), names)
+    lists = (np.ravel(c).tolist() if isinstance(c, np.ndarray) else c for c in columns)
+    cells = list(chain.from_iterable(zip(*lists, strict=True)))
+    return RawTable(cells, names, (first.n_rows, len(tensors)))
 
 
 def _decode_inputs(inputs: list[Any], content_type: str | None, raw: bytes) -> Iterator[_Tensor]:

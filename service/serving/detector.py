@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from service.errors import BadInput
-from service.model.file import Model
-from service.rows import Floats, Rows, Verdict
-
 from ..model.baseline import Baseline
+from ..model.columns import Columns
+from ..model.file import Model
+from ..rows import Floats, RawTable, Rows, Verdict
 
 
 @dataclass(frozen=True)
@@ -22,36 +21,26 @@ class Detector:
     """Whether named columns may come in any order; else names are ignored."""
 
     @cached_property
+    def columns(self) -> Columns:
+        """The columns that the model takes."""
+        card, by_name = self.model.card, self.by_name and self.model.named
+        return Columns(self.model.features, by_name, card is not None and card.allow_missing)
+
+    @cached_property
     def baseline(self) -> Baseline | None:
-        """What drift is measured from; None where the model has no card."""
+        """The training distribution, which drift is measured from; None without a card."""
         card = self.model.card
         if card is None:
             return None
         features = {feature.name: feature.quantiles for feature in card.features}
         return Baseline(self.model.version, features, card.score_quantiles)
 
-    def detect(self, rows: Rows) -> Verdict:
-        """Score rows; nothing is counted and nothing remembered."""
-        return self.judge(self.arrange(rows))
+    def detect(self, table: RawTable) -> Verdict:
+        """Read and score a table; nothing is counted or recorded. BadInput as `Columns.encode`."""
+        return self.score(self.columns.encode(table))
 
-    def arrange(self, rows: Rows) -> Rows:
-        """Return the rows with their columns in the model's order.
-
-        Raises:
-            BadInput: other columns than the model's, or a missing value where it knows none.
-        """
-        if rows.missing and not self.takes_missing:
-            raise BadInput(f"{rows.first_missing()}; this model takes none")
-        return rows.arranged(self.model.features, self.by_name and self.model.named)
-
-    @cached_property
-    def takes_missing(self) -> bool:
-        """Whether values may be missing: the model was trained with such."""
-        card = self.model.card
-        return card is not None and card.allow_missing
-
-    def judge(self, rows: Rows, with_samples: bool = False) -> Verdict:
-        """Score rows whose columns are arranged; on request keep their `score_samples`, too."""
+    def score(self, rows: Rows, with_samples: bool = False) -> Verdict:
+        """Score rows that `columns` has encoded; on request keep their `score_samples`, too."""
         scorer, samples = self.model.scorer, None
         if with_samples:
             samples = scorer.score_samples(rows.values)
@@ -61,5 +50,5 @@ class Detector:
         return Verdict(scores, self.threshold, self.model.version, samples)
 
     def explain(self, rows: Rows) -> Floats:
-        """Return each feature's share in each row's path length; the columns are arranged."""
+        """Return each feature's share in each row's path length, (n_rows, n_features)."""
         return self.model.scorer.contributions(rows.values)

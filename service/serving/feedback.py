@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NoReturn
 
 from ..errors import BadInput, NotFound, count
 from ..protocols.seldon.feedback import EXAMPLE, Feedback
 from ..quality import FeedbackSummary
-from ..rows import Rows
+from ..rows import RawTable, Rows
 from ..state.feedback import FeedbackStore, ScoredRow
 from ..state.records import Recorded
 from .predictor import Predictor
@@ -87,8 +86,8 @@ class FeedbackMatcher:
 
     def _score(self, carried: Rows, numbers: Sequence[int]) -> dict[int, ScoredRow]:
         detector = self.predictor.detector
-        rows = detector.arrange(carried)
-        verdict = detector.judge(replace(rows, values=rows.values[list(numbers)]))
+        rows = detector.columns.encode(RawTable(carried.values, carried.names))
+        verdict = detector.score(rows.at(list(numbers)))
         labels, scores = verdict.labels.tolist(), verdict.scores.tolist()
         return {
             number: ScoredRow(number, label, score, verdict.version, recorded=False)

@@ -193,7 +193,7 @@ class ModelReloader:
             )
         same = model.sha256 == old.model.sha256
         new = replace(old, model=model, threshold=old.threshold if same else self._rules.threshold)
-        new.detect(Rows(np.zeros((1, len(model.features)))))
+        new.score(Rows(np.zeros((1, len(model.features)))))
         return new
 
     def _publish(self, detector: Detector, content: bytes | None, card: bytes | None) -> None:

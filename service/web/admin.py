@@ -14,7 +14,7 @@ from typing import Any
 from flask import Blueprint, Response, request
 
 from ..errors import BadInput, BadModel, Conflict, NotFound, Refusal, Unauthorized
-from ..protocols.codec import NOT_JSON, decode_json
+from ..protocols.codec import NOT_JSON, load_json
 from ..serving.reload import Change, ModelReloader
 from .handlers import receive
 from .routes import json_response
@@ -79,13 +79,10 @@ def create_admin(swap: ModelReloader, model_name: str, token: str) -> Blueprint:
 def _sent() -> dict[str, Any]:
     """Return the object that came as JSON, whatever its type is said to be; nothing is {}."""
     body = receive(lambda: request.stream.read(_MOST_BYTES + 1), 0, _MOST_BYTES)
-
-    def decode(value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise BadInput("the body is not a JSON object")
-        return value
-
-    return decode_json(body, decode, _MOST_DEPTH, NOT_JSON) if body.strip() else {}
+    value = load_json(body, _MOST_DEPTH, NOT_JSON) if body.strip() else {}
+    if not isinstance(value, dict):
+        raise BadInput("the body is not a JSON object")
+    return value
 
 
 def _told(name: str, change: Change) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -14,8 +13,7 @@ import numpy as np
 from ..errors import BadInput, Refusal, TooLarge, count
 from ..protocols import mlflow, open_inference
 from ..protocols.codec import JSON, render_json, unpack
-from ..protocols.seldon import messages as seldon_v1
-from ..protocols.seldon.envelope import read_json
+from ..protocols.seldon import messages as seldon
 from ..protocols.seldon.feedback import decode_feedback, encode_summary
 from ..rows import Limits, Rows, Totals, Verdict
 from ..serving.detector import Detector
@@ -37,7 +35,7 @@ _SIZES = {b'T8"': 1, b'BOOL"': 1, b'16"': 2, b'32"': 4, b'64"': 8}
 
 _OPEN = nullcontext()
 
-Encoder = Callable[[seldon_v1.Message, Verdict, Totals, dict[str, Any]], dict[str, Any]]
+Encoder = Callable[[seldon.Message, Verdict, Totals, dict[str, Any]], dict[str, Any]]
 
 
 @dataclass(slots=True)
@@ -74,7 +72,7 @@ class Answer:
 class Wanted:
     """What a Seldon answer is to hold."""
 
-    encode: Encoder = seldon_v1.encode_labels
+    encode: Encoder = seldon.encode_labels
     scores: bool = False
     explain: int = 0
     """How many features to name for each outlier."""
@@ -91,7 +89,7 @@ class Handlers:
     limits: Limits
     new_puid: Callable[[], str]
     """Names a prediction that came without a name."""
-    judge: FeedbackMatcher
+    matcher: FeedbackMatcher
     row_limit: RowLimit
     model_name: str = "isoserve"
     unit: Mapping[str, str] = field(default_factory=dict)
@@ -104,53 +102,50 @@ class Handlers:
     ) -> Answer:
         """Answer a Seldon message in its own form, whichever way it came."""
         with self.admit(body or query.encode()):
-            decode = partial(seldon_v1.decode_message, limits=self.limits)
-            message = read_json(content_type, query, body, decode, self.limits.depth)
-            message = message.named(self.new_puid, self.unit)
+            message = seldon.decode_request(body, content_type, query, self.limits)
+            message.meta = seldon.name_meta(message.meta, self.new_puid, self.unit)
             detector = self.predictor.detector
-            if wanted.explain:
-                _check_explained(len(message.rows), wanted.explain, detector)
-            verdict, totals = self.predictor.predict(message.rows, message.puid, detector)
-            tags = seldon_v1.score_tags(verdict) if wanted.scores else {}
-            if wanted.explain:
-                tags |= _explain(detector, message.rows, verdict, wanted.explain)
-            answer = wanted.encode(message, verdict, totals, tags)
-            return self._seldon_answer(answer, verdict.version)
+            rows = detector.columns.encode(message.table)
+            _check_explained(len(rows), wanted.explain, detector)
+            verdict, totals = self.predictor.predict(detector, rows, message.puid)
+            tags = _tags(detector, rows, verdict, wanted)
+            return self._seldon(wanted.encode(message, verdict, totals, tags), verdict.version)
 
     def seldon_echo(self, body: bytes, content_type: str, query: str) -> Answer:
         """Pass a Seldon message on; none of its rows is scored or counted."""
         with self.admit(body or query.encode()):
-            decode, depth = seldon_v1.decode_echo, self.limits.depth
-            payload, meta = read_json(content_type, query, body, decode, depth)
-            meta = seldon_v1.name_meta(meta, self.new_puid, self.unit)
+            payload, meta = seldon.decode_echo(body, content_type, query, self.limits)
+            meta = seldon.name_meta(meta, self.new_puid, self.unit)
             totals, threshold = self.predictor.counts.totals(), self.predictor.detector.threshold
-            return self._seldon_answer(seldon_v1.encode_echo(payload, meta, totals, threshold))
+            return self._seldon(seldon.encode_echo(payload, meta, totals, threshold))
 
     def seldon_feedback(self, body: bytes, content_type: str, query: str) -> Answer:
         """Answer a Feedback of Seldon's, whichever way it came."""
         with self.admit(body or query.encode()):
-            decode = partial(decode_feedback, limits=self.limits)
-            depth = self.limits.depth + 1  # there are whole messages in it
-            feedback = read_json(content_type, query, body, decode, depth)
+            feedback = decode_feedback(body, content_type, query, self.limits)
             feedback = feedback.named(self.new_puid, self.unit)
-            summary = self.judge.take(feedback)
+            summary = self.matcher.take(feedback)
         totals, threshold = self.predictor.counts.totals(), self.predictor.detector.threshold
-        return self._seldon_answer(encode_summary(feedback, totals, threshold, summary))
+        return self._seldon(encode_summary(feedback, totals, threshold, summary))
 
     def open_inference(self, body: bytes, encoding: str, json_length: str | None) -> Answer:
         """Answer an inference request; the two texts are headers of it."""
         body = unpack(body, encoding, self.limits.body_bytes)
-        number = _number_bytes(body) if json_length else NUMBER
-        with self.admit(body, number):
+        with self.admit(body, _number_bytes(body) if json_length else NUMBER):
             request = open_inference.decode_request(body, json_length, self.limits)
-            request = request.named(self.new_puid)
-            detector = self.predictor.detector
-            rows, with_samples = request.arranged(detector.arrange), request.wants("score_samples")
+            puid, detector = request.id or self.new_puid(), self.predictor.detector
+            try:
+                rows = detector.columns.encode(request.table)
+            except BadInput as error:
+                raise request.explain(error) from error
             if explains := request.wants(open_inference.CONTRIBUTIONS):
                 _check_contributions(rows)
-            verdict, _ = self.predictor.predict(rows, request.id, detector, with_samples)
+            with_samples = request.wants("score_samples")
+            verdict, _ = self.predictor.predict(detector, rows, puid, with_samples)
             shares = detector.explain(rows) if explains else None
-            answer, length = open_inference.encode_answer(request, self.model_name, verdict, shares)
+            answer, length = open_inference.encode_answer(
+                request, puid, self.model_name, verdict, shares
+            )
         kind = JSON if length is None else BYTES
         return Answer(200, answer, kind, verdict.version, json_length=length)
 
@@ -160,8 +155,10 @@ class Handlers:
         """Answer a table as MLflow's scoring server does."""
         body = unpack(body, encoding, self.limits.body_bytes)
         with self.admit(body):
-            rows = mlflow.decode_request(body, content_type, self.limits)
-            verdict, _ = self.predictor.predict(rows, self.new_puid())
+            table = mlflow.decode_request(body, content_type, self.limits)
+            detector = self.predictor.detector
+            rows = detector.columns.encode(table)
+            verdict, _ = self.predictor.predict(detector, rows, self.new_puid())
             answer = mlflow.encode_answer(verdict, with_scores)
         return Answer(200, answer, version=verdict.version)
 
@@ -175,7 +172,7 @@ class Handlers:
         columns = len(self.predictor.detector.model.features)
         return self.row_limit.admit(estimate_rows(body, columns, number))
 
-    def _seldon_answer(self, answer: dict[str, Any], version: str = "") -> Answer:
+    def _seldon(self, answer: dict[str, Any], version: str = "") -> Answer:
         if not self.show_metrics:
             del answer["meta"]["metrics"]
         return Answer(200, render_json(answer), version=version)
@@ -211,10 +208,15 @@ def _check_contributions(rows: Rows) -> None:
         )
 
 
-def _explain(detector: Detector, rows: Rows, verdict: Verdict, most: int) -> dict[str, Any]:
-    outliers = np.flatnonzero(verdict.labels)
-    chosen = detector.arrange(rows).at(outliers)
-    return seldon_v1.explain_tags(outliers.tolist(), chosen, detector.explain(chosen), most)
+def _tags(detector: Detector, rows: Rows, verdict: Verdict, wanted: Wanted) -> dict[str, Any]:
+    """Return the tags that `?scores=1` and `?explain=K` add to a Seldon answer."""
+    tags = seldon.score_tags(verdict) if wanted.scores else {}
+    if wanted.explain:
+        outliers = np.flatnonzero(verdict.labels)
+        chosen = rows.at(outliers)
+        shares = detector.explain(chosen)
+        tags |= seldon.explain_tags(outliers.tolist(), chosen, shares, wanted.explain)
+    return tags
 
 
 def encode_error(path: str, text: str, status: int) -> bytes:
@@ -223,7 +225,7 @@ def encode_error(path: str, text: str, status: int) -> bytes:
         return render_json(open_inference.encode_error(text, status))
     if path in mlflow.PATHS:
         return render_json(mlflow.encode_error(text, status))
-    return render_json(seldon_v1.encode_error(text, status))
+    return render_json(seldon.encode_error(text, status))
 
 
 def receive(read: Callable[[], bytes], announced: int, most: int) -> bytes:

@@ -18,7 +18,7 @@ from ..errors import BadInput, NotFound
 from ..model.baseline import Drift
 from ..model.file import Model
 from ..protocols import open_inference
-from ..protocols.codec import NOT_JSON, decode_json, render_json, unpack
+from ..protocols.codec import NOT_JSON, load_json, render_json, unpack
 from ..protocols.seldon import messages as seldon_v1
 from ..rows import Rows
 from ..serving.detector import Detector
@@ -62,7 +62,7 @@ def create_routes(
     @routes.get("/metrics")
     def show_metrics() -> Response:
         predictor, measured = handlers.predictor, drift.latest() if drift else Drift()
-        summary, storage_up = handlers.judge.store.survey()
+        summary, storage_up = handlers.matcher.store.survey()
         readings = Readings(
             predictor.counts.read(),
             _facts(predictor.detector, settings),
@@ -201,7 +201,7 @@ def _add_open_inference(routes: Blueprint, handlers: Handlers) -> None:
         encoding = request.headers.get("Content-Encoding", "")
         body = unpack(read_body(max_bytes), encoding, max_bytes)
         version = handlers.predictor.detector.model.version
-        decode_json(body or b"{}", open_inference.decode_index, handlers.limits.depth, NOT_JSON)
+        open_inference.check_index(load_json(body or b"{}", handlers.limits.depth, NOT_JSON))
         return json_response(open_inference.encode_index(name, version))
 
 
@@ -271,7 +271,7 @@ def _training_share(detector: Detector) -> float | None:
 
 def score_a_row(detector: Detector) -> None:
     """Prove that the model answers; the row is not counted."""
-    detector.detect(Rows(np.zeros((1, len(detector.model.features)))))
+    detector.score(Rows(np.zeros((1, len(detector.model.features)))))
 
 
 def reply(answer: Answer) -> Response:

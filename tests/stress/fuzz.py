@@ -20,36 +20,36 @@ except ImportError:
 with atheris.instrument_imports(include=["service"]):
     from service.errors import BadModel, Refusal
     from service.model.file import load_model
-    from service.protocols.codec import decode_json, unpack
+    from service.protocols.codec import JSON, unpack
     from service.protocols.mlflow import decode_request as decode_table
     from service.protocols.open_inference import decode_request
-    from service.protocols.seldon.envelope import read_json
     from service.protocols.seldon.feedback import decode_feedback
-    from service.protocols.seldon.messages import decode_echo, decode_message
+    from service.protocols.seldon.messages import decode_echo
+    from service.protocols.seldon.messages import decode_request as decode_message
     from service.rows import Limits
 
 LIMITS = Limits(rows=1000, columns=64)
 PATH = Path(tempfile.mkdtemp()) / "model.pickle"
 
 
-ROADS = (
-    lambda data: decode_json(data, lambda value: decode_message(value, LIMITS), LIMITS.depth),
-    lambda data: decode_json(data, lambda value: decode_feedback(value, LIMITS), LIMITS.depth),
-    lambda data: read_json("multipart/form-data; boundary=-", "", data, decode_echo),
-    lambda data: read_json("application/x-www-form-urlencoded", "", data, decode_echo),
-    lambda data: read_json("", data.decode("latin-1"), b"", decode_echo),
-    lambda data: decode_request(data, None, LIMITS),
-    lambda data: decode_request(data, str(len(data) // 2), LIMITS),  # the rest is binary tensors
-    lambda data: decode_table(data, "application/json", LIMITS),
-    lambda data: decode_table(data, "text/csv", LIMITS),
+READERS = (
+    lambda data: decode_message(data, JSON, "", LIMITS).table.numbers(),
+    lambda data: decode_feedback(data, JSON, "", LIMITS),
+    lambda data: decode_echo(data, "multipart/form-data; boundary=-", "", LIMITS),
+    lambda data: decode_echo(data, "application/x-www-form-urlencoded", "", LIMITS),
+    lambda data: decode_echo(b"", "", data.decode("latin-1"), LIMITS),
+    lambda data: decode_request(data, None, LIMITS).table.numbers(),
+    lambda data: decode_request(data, str(len(data) // 2), LIMITS).table.numbers(),  # tensors
+    lambda data: decode_table(data, JSON, LIMITS).numbers(),
+    lambda data: decode_table(data, "text/csv", LIMITS).numbers(),
     lambda data: unpack(data, "gzip", 2**20),
 )
-"""Each way on which a body is read."""
+"""Each way in which a body is read."""
 
 
 def parser(data):
-    """A body is read on every road, or refused in words."""
-    for read in ROADS:
+    """A body is read in every protocol, or refused in words."""
+    for read in READERS:
         try:
             read(data)
         except Refusal as refusal:

@@ -9,7 +9,7 @@ import pytest
 from service.components import CoreIsolationForest, OutlierIsolationForest
 from service.errors import BadInput, BadModel
 from service.model.file import load_model
-from service.rows import Rows
+from service.rows import RawTable
 from service.serving.detector import Detector
 
 NORMAL, ODD = [1.0, 1.0], [60.0, 40.0]
@@ -125,7 +125,7 @@ def test_a_truth_that_does_not_fit_is_refused(folder, truth):
 
 def test_detecting_leaves_no_trace(folder, forest, samples):
     detector = Detector(load_model(folder / "model.pickle"))
-    verdict = detector.detect(Rows(samples))
+    verdict = detector.detect(RawTable(samples))
     assert np.array_equal(verdict.scores, forest.decision_function(samples))
 
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from service.errors import BadInput, TooLarge, count
-from service.rows import Limits, Rows, Verdict
+from service.rows import Limits, RawTable, Verdict
 
 finite_tables = hnp.arrays(
     np.float64,
@@ -16,12 +16,15 @@ finite_tables = hnp.arrays(
 
 @given(finite_tables)
 def test_any_finite_table_parses_to_itself(table):
-    assert np.array_equal(Rows.parse(table.tolist()).values, table)
-    assert np.array_equal(Rows.parse(table).values, table)
+    assert np.array_equal(RawTable(table.tolist()).numbers().values, table)
+    assert np.array_equal(RawTable(table).numbers().values, table)
 
 
 def test_numeric_strings_and_booleans_count_as_numbers():
-    assert Rows.parse([["1.5", True], [False, "-2e3"]]).values.tolist() == [[1.5, 1], [0, -2000]]
+    assert RawTable([["1.5", True], [False, "-2e3"]]).numbers().values.tolist() == [
+        [1.5, 1],
+        [0, -2000],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -58,23 +61,20 @@ def test_numeric_strings_and_booleans_count_as_numbers():
 )
 def test_what_is_no_table_is_refused_with_its_place(cells, message):
     with pytest.raises(BadInput) as refusal:
-        Rows.parse(cells)
+        RawTable(cells).numbers()
     assert str(refusal.value) == message
 
 
 def test_a_fault_names_the_column_when_it_has_a_name():
     with pytest.raises(BadInput, match=r"row 0, column 1 \('sd'\): '' is not a number"):
-        Rows.parse([[1, ""]], ["mean", "sd"])
+        RawTable([[1, ""]], ("mean", "sd")).numbers()
 
 
-def test_null_is_a_missing_value_and_its_place_is_known():
-    rows = Rows.parse([[1, "2"], [None, 4]], ["mean", "sd"])
+def test_null_is_a_missing_value():
+    rows = RawTable([[1, "2"], [None, 4]], ("mean", "sd")).numbers()
     assert rows.missing
     assert np.isnan(rows.values).tolist() == [[False, False], [True, False]]
-    place = "row 1, column 0 ('mean'): a missing value (null, NaN or empty)"
-    assert rows.first_missing() == place
-    assert rows.arranged(("sd", "mean")).missing
-    assert not Rows.parse([[1, 2]]).missing
+    assert not RawTable([[1, 2]]).numbers().missing
 
 
 @pytest.mark.parametrize(
@@ -82,88 +82,39 @@ def test_null_is_a_missing_value_and_its_place_is_known():
     [np.array([[1, np.nan]]), [[1, float("nan")]], [["1", "NaN"]], np.array([["1", "nan"]])],
 )
 def test_nan_is_a_missing_value_wherever_it_comes_from(cells):
-    rows = Rows.parse(cells)
+    rows = RawTable(cells).numbers()
     assert rows.missing
     assert np.isnan(rows.values).tolist() == [[False, True]]
     with pytest.raises(BadInput, match=r"row 1, column 0: '?inf'? is not a finite number"):
-        Rows.parse([*np.asarray(cells).tolist(), [float("inf"), 1]])
+        RawTable([*np.asarray(cells).tolist(), [float("inf"), 1]]).numbers()
 
 
 def test_many_rows_and_cells_are_read_in_pieces():
     table = np.arange(20_000.0).reshape(-1, 2)
     cells = table.tolist()
     cells[9_000][1] = str(cells[9_000][1])
-    assert np.array_equal(Rows.parse(cells).values, table)
+    assert np.array_equal(RawTable(cells).numbers().values, table)
     flat = [cell for row in cells for cell in row]
-    assert np.array_equal(Rows.fold(flat, 10_000, 2).values, table)
+    assert np.array_equal(RawTable(flat, (), (10_000, 2)).numbers().values, table)
     flat[18_001] = None
-    assert Rows.fold(flat, 10_000, 2).first_missing().startswith("row 9000, column 1: ")
+    assert np.isnan(RawTable(flat, (), (10_000, 2)).numbers().values[9000, 1])
     for wrong, text in (([1], "row 9000 has 1 column"), ([1, "1_0"], "row 9000, column 1: '1_0'")):
         with pytest.raises(BadInput, match=text):
-            Rows.parse([*cells[:9_000], wrong, *cells[9_001:]])
+            RawTable([*cells[:9_000], wrong, *cells[9_001:]]).numbers()
 
 
 def test_one_long_string_among_many_cells_does_not_fill_the_memory():
     with pytest.raises(BadInput, match="row 0, column 0: 'x"):
-        Rows.parse([["x" * 1_000_000], *[[""]] * 100_000])
+        RawTable([["x" * 1_000_000], *[[""]] * 100_000]).numbers()
 
 
 def test_limits_hold_for_rows_and_columns():
     limits = Limits(rows=2, columns=3)
-    assert len(Rows.parse([[1, 2, 3]] * 2, limits=limits)) == 2
+    assert len(RawTable.nested([[1, 2, 3]] * 2, (), limits)) == 2
     with pytest.raises(TooLarge, match="3 rows in one request; at most 2"):
-        Rows.parse([[1]] * 3, limits=limits)
+        RawTable.nested([[1]] * 3, (), limits)
     with pytest.raises(TooLarge, match="4 columns in a row; at most 3"):
-        Rows.parse([[1, 2, 3, 4]], limits=limits)
-
-
-def test_named_columns_may_come_in_any_order():
-    rows = Rows.parse([[1, 2], [3, 4]], ["sd", "mean"])
-    assert rows.arranged(("mean", "sd")).values.tolist() == [[2, 1], [4, 3]]
-
-
-@pytest.mark.parametrize("names", [[], ["", ""], ["t:0", "t:1"], ["t:1", "t:0"]])
-def test_without_real_names_columns_mean_their_position(names):
-    rows = Rows.parse([[1, 2]], names)
-    assert rows.arranged(("mean", "sd")).values.tolist() == [[1, 2]]
-
-
-def test_names_are_ignored_when_position_is_asked_for():
-    rows = Rows.parse([[1, 2]], ["x", "x"])
-    assert rows.arranged(("mean", "sd"), by_name=False).values.tolist() == [[1, 2]]
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        (["mean", "mean"], "column 'mean' is named twice"),
-        (["mean", "sdd"], "column 'sd' is missing (is it 'sdd'?); this model expects 2: mean, sd"),
-        (["mean", "zzz"], "column 'sd' is missing; this model expects 2: mean, sd"),
-        (["mean"], "1 name for 2 columns"),
-        (["t:0"], "1 name for 2 columns"),
-    ],
-)
-def test_wrong_names_are_told(names, message):
-    with pytest.raises(BadInput) as refusal:
-        Rows.parse([[1, 2]], names).arranged(("mean", "sd"))
-    assert str(refusal.value) == message
-
-
-def test_an_extra_column_is_told():
-    with pytest.raises(BadInput, match=r"column 'means' is unknown \(is it 'mean'\?\)"):
-        Rows.parse([[1, 2, 3]], ["mean", "sd", "means"]).arranged(("mean", "sd"))
-
-
-def test_the_wrong_number_of_columns_is_told():
-    with pytest.raises(BadInput, match="rows have 3 columns; this model expects 2: a, b"):
-        Rows.parse([[1, 2, 3]]).arranged(("a", "b"))
-
-
-def test_thousands_of_wrong_names_are_told_at_once():
-    names = [f"c{j}" for j in range(4096)]
-    features = tuple(f"d{j}" for j in range(4096))
-    with pytest.raises(BadInput, match="column 'd0' is missing"):
-        Rows.parse([[1] * 4096], names).arranged(features)
+        RawTable.nested([[1, 2, 3, 4]], (), limits)
 
 
 def test_a_row_on_the_threshold_is_no_outlier():
@@ -176,7 +127,7 @@ def test_numbers_agree_with_their_nouns():
 
 
 def test_cells_in_one_row_fold_into_a_table():
-    rows = Rows.fold([1, "2.5", True, 4], 2, 2, ["a", "b"])
+    rows = RawTable([1, "2.5", True, 4], ("a", "b"), (2, 2)).numbers()
     assert rows.values.tolist() == [[1, 2.5], [1, 4]]
     assert rows.names == ("a", "b")
 
@@ -193,19 +144,18 @@ def test_cells_in_one_row_fold_into_a_table():
 )
 def test_a_cell_that_does_not_fold_is_named(cells, text):
     with pytest.raises(BadInput) as refusal:
-        Rows.fold(cells, 2, 2, ["a", "b"])
+        RawTable(cells, ("a", "b"), (2, 2)).numbers()
     assert str(refusal.value).startswith(text)
 
 
 def test_none_is_missing_in_folded_cells_too():
-    rows = Rows.fold([1, 2, None, 4], 2, 2, ["a", "b"])
+    rows = RawTable([1, 2, None, 4], ("a", "b"), (2, 2)).numbers()
     assert rows.missing
-    assert rows.first_missing().startswith("row 1, column 0 ('a'): a missing value")
     assert rows.at(np.array([1])).missing
 
 
 def test_limits_hold_before_cells_are_folded():
     with pytest.raises(TooLarge, match="3 rows"):
-        Rows.fold([1, 2, 3], 3, 1, limits=Limits(rows=2))
+        RawTable.flat([1, 2, 3], (3, 1), (), Limits(rows=2))
     with pytest.raises(TooLarge, match="3 columns"):
-        Rows.fold([1, 2, 3], 1, 3, limits=Limits(columns=2))
+        RawTable.flat([1, 2, 3], (1, 3), (), Limits(columns=2))

@@ -1,11 +1,10 @@
-"""How the JSON of a Seldon message arrives: as a body, a form field, in the query or in parts."""
+"""Where the JSON of a Seldon message is: the body, a form field, the query, or parts."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
 from io import BytesIO
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import parse_qsl
 
 from werkzeug.datastructures import FileStorage, MultiDict
@@ -14,9 +13,7 @@ from werkzeug.formparser import FormDataParser
 from werkzeug.http import parse_options_header
 
 from ...errors import BadInput
-from ..codec import JSON, NO_JSON, decode_json, is_json
-
-Decoded = TypeVar("Decoded")
+from ..codec import JSON, NO_JSON, is_json, load_json, parse_json
 
 FIELD = "json"
 """The form field, or the parameter of the query, that holds a whole message."""
@@ -27,32 +24,28 @@ _FORM, _PARTS = "application/x-www-form-urlencoded", "multipart/form-data"
 
 
 def read_json(
-    content_type: str,
-    query: str,
-    body: bytes,
-    decode: Callable[[Any], Decoded],
-    max_depth: int = 8,
-) -> Decoded:
-    """Find the JSON value of a request and hand it to `decode`.
+    content_type: str, query: str, body: bytes, max_depth: int = 8
+) -> tuple[Any, BadInput | None]:
+    """Find the JSON value of a request and read it; the second value is `parse_json`'s refusal.
 
     In Seldon's order: the parts of a multipart body, each a key of the message; a form field
     `json`; a parameter `json` of the query; the body, where its type is JSON.
 
     Raises:
-        BadInput: there is no JSON, or what `decode` says of the value.
+        BadInput: there is no JSON.
         TooLarge: nested deeper than `max_depth`.
     """
     if content_type == JSON and not query:
-        return decode_json(body, decode, max_depth)
+        return parse_json(body, max_depth)
     kind, options = parse_options_header(content_type)
     kind = kind.lower()
     if kind == _PARTS:
-        return decode(_read_parts(body, options, max_depth))
+        return _read_parts(body, options, max_depth), None
     text = _read_form(body, options)[0].get(FIELD) if kind == _FORM else None
     if text := text or dict(reversed(parse_qsl(query))).get(FIELD):
-        return decode_json(text.encode(), decode, max_depth)
+        return parse_json(text.encode(), max_depth)
     if is_json(kind):
-        return decode_json(body, decode, max_depth)
+        return parse_json(body, max_depth)
     raise BadInput(f"{NO_JSON}: {_hint(kind)}")
 
 
@@ -78,7 +71,7 @@ def _read_part(key: str, content: bytes, max_depth: int) -> Any:
     try:
         if key == "strData":
             return content.decode()
-        return decode_json(content, lambda value: value, max_depth)
+        return load_json(content, max_depth)
     except (BadInput, UnicodeDecodeError) as error:
         raise BadInput(f"the part {key[:40]!r} cannot be read: {error}") from error
 

@@ -15,7 +15,9 @@ from typing import Any
 from ...errors import BadInput, TooLarge, count, nearest
 from ...quality import FeedbackSummary
 from ...rows import Limits, Rows, Totals, may_spell_numbers
-from .messages import decode_message, encode_gauges, gauge
+from .envelope import read_json
+from .gauges import encode_gauges, gauge
+from .messages import decode_message
 
 EXAMPLE = '{"response": {"meta": {"puid": "..."}}, "truth": {"data": {"ndarray": [0, 1]}}}'
 
@@ -63,7 +65,17 @@ class Feedback:
         return replace(named, path={**unit, **(self.path or {})}) if unit else named
 
 
-def decode_feedback(body: Any, limits: Limits) -> Feedback:
+def decode_feedback(body: bytes, content_type: str, query: str, limits: Limits) -> Feedback:
+    """Read the Feedback of a request, wherever in it that is; raise as `parse_feedback`."""
+    depth = limits.depth + 1  # there are whole messages in it
+    value, refusal = read_json(content_type, query, body, depth)
+    feedback = parse_feedback(value, limits)
+    if refusal:
+        raise refusal
+    return feedback
+
+
+def parse_feedback(body: Any, limits: Limits) -> Feedback:
     """Read a Feedback.
 
     Raises:
@@ -191,7 +203,7 @@ def _decode_metrics(meta: dict[str, Any]) -> tuple[Any, ...]:
 
 def _decode_rows(request: dict[str, Any], limits: Limits) -> Rows:
     try:
-        return decode_message(request, limits).rows
+        return decode_message(request, limits).table.numbers()
     except (BadInput, TooLarge) as error:
         raise type(error)(f"the request that the feedback carries: {error}") from error
 

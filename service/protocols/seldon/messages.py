@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 
 from ...errors import BadInput, count
-from ...rows import Floats, Limits, Rows, Totals, Verdict
+from ...rows import Floats, Limits, RawTable, Rows, Totals, Verdict
+from ..codec import require_finite
+from .envelope import read_json
+from .gauges import encode_gauges
 
 EXAMPLE = '{"data": {"ndarray": [[1, 2]]}}'
 
@@ -21,9 +24,9 @@ _META = {"puid": str, "tags": dict, "metrics": list, "requestPath": dict}
 
 @dataclass(slots=True)
 class Message:
-    """A Seldon message: its rows, and what its answer repeats."""
+    """A Seldon message: its table, and what its answer repeats."""
 
-    rows: Rows
+    table: RawTable
     ndarray: Any
     """`data.ndarray` as it was sent; None where the rows came in another form."""
     meta: dict[str, Any]
@@ -32,13 +35,6 @@ class Message:
     def puid(self) -> str:
         """The id of the prediction; empty when none was sent."""
         return self.meta.get("puid") or ""
-
-    def named(
-        self, new_puid: Callable[[], str], unit: Mapping[str, str] = MappingProxyType({})
-    ) -> Message:
-        """Return the message with its meta named."""
-        meta = name_meta(self.meta, new_puid, unit)
-        return self if meta is self.meta else Message(self.rows, self.ndarray, meta)
 
 
 def name_meta(
@@ -55,7 +51,15 @@ def name_meta(
     return meta
 
 
-def decode_message(body: Any, limits: Limits | None = None) -> Message:
+def decode_request(body: bytes, content_type: str, query: str, limits: Limits) -> Message:
+    """Read the message of a request, wherever in it that is; raise what `decode_message` raises."""
+    value, refusal = read_json(content_type, query, body, limits.depth)
+    message = decode_message(value, limits)
+    require_finite(message.table, refusal)
+    return message
+
+
+def decode_message(body: Any, limits: Limits) -> Message:
     """Read a message with `data.tensor`, `data.ndarray` or `jsonData`; the first of these counts.
 
     Raises:
@@ -67,13 +71,22 @@ def decode_message(body: Any, limits: Limits | None = None) -> Message:
     if isinstance(data, dict):
         return _decode_data(data, meta, limits)
     if data is None and body.get("jsonData") is not None:
-        rows = Rows.parse(body["jsonData"], (), limits)
-        return Message(rows, None, meta)
+        return Message(RawTable.nested(body["jsonData"], (), limits), None, meta)
     raise BadInput(_no_data(body))
 
 
-def decode_echo(body: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def decode_echo(
+    body: bytes, content_type: str, query: str, limits: Limits
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read a message that is only passed on: its payload, whatever that is, and its meta."""
+    value, refusal = read_json(content_type, query, body, limits.depth)
+    payload, meta = _split_echo(value)
+    if refusal:
+        raise refusal
+    return payload, meta
+
+
+def _split_echo(body: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     payload = {key: body[key] for key in _PAYLOADS if _object(body).get(key) is not None}
     if not payload:
         raise BadInput(f"no data; send {EXAMPLE}")
@@ -106,11 +119,11 @@ def encode_rows(
 
     An ndarray comes back as it was sent; else the rows are a tensor of numbers, of its true shape.
     """
-    data: dict[str, Any] = {"names": list(message.rows.names)}
+    data: dict[str, Any] = {"names": list(message.table.names)}
     if message.ndarray is not None:
         data["ndarray"] = message.ndarray
     else:
-        values = message.rows.values
+        values = message.table.numbers().values
         data["tensor"] = {"shape": list(values.shape), "values": values.ravel()}
     return {
         "data": data,
@@ -180,44 +193,19 @@ def encode_error(text: str, status: int) -> dict[str, Any]:
     return {"status": {"code": -1, "info": text, "reason": reason, "status": 1}}
 
 
-def encode_gauges(
-    totals: Totals, threshold: float, verdict: Verdict | None = None
-) -> list[dict[str, Any]]:
-    """Return Seldon's custom metrics; what is not defined yet is left out.
-
-    `is_outlier` and `anomaly_score` are means over the rows of `verdict`.
-    """
-    gauges = []
-    if verdict is not None:
-        gauges.append(gauge("is_outlier", verdict.outliers / len(verdict)))
-        gauges.append(gauge("anomaly_score", verdict.mean_score))
-    gauges.append(gauge("nb_outliers", totals.outliers))
-    if totals.samples:
-        gauges.append(gauge("fraction_outliers", totals.outliers / totals.samples))
-    gauges.append(gauge("observation", totals.samples))
-    gauges.append(gauge("threshold", threshold))
-    return gauges
-
-
-def gauge(key: str, value: float) -> dict[str, Any]:
-    """Return one custom metric of Seldon's."""
-    return {"key": key, "type": "GAUGE", "value": value}
-
-
 def _object(body: Any) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise BadInput(f"a Seldon message is a JSON object, as in {EXAMPLE}")
     return body
 
 
-def _decode_data(data: dict[str, Any], meta: dict[str, Any], limits: Limits | None) -> Message:
+def _decode_data(data: dict[str, Any], meta: dict[str, Any], limits: Limits) -> Message:
     names = _decode_names(data.get("names"))
     if "tensor" in data:
-        rows = _decode_tensor(data["tensor"], names, limits)
-        return Message(rows, None, meta)
+        return Message(_decode_tensor(data["tensor"], names, limits), None, meta)
     if "ndarray" in data:
-        rows = Rows.parse(data["ndarray"], names, limits)
-        return Message(rows, data["ndarray"], meta)
+        table = RawTable.nested(data["ndarray"], names, limits)
+        return Message(table, data["ndarray"], meta)
     if "tftensor" in data:
         raise BadInput(f"data.tftensor is not served here; send {EXAMPLE}")
     raise BadInput(f"data holds neither ndarray nor tensor; send {EXAMPLE}")
@@ -254,7 +242,7 @@ def _decode_names(names: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _decode_tensor(tensor: Any, names: tuple[str, ...], limits: Limits | None) -> Rows:
+def _decode_tensor(tensor: Any, names: tuple[str, ...], limits: Limits) -> RawTable:
     if not isinstance(tensor, dict) or not {"shape", "values"} <= tensor.keys():
         raise BadInput(
             'data.tensor is an object with shape and values: {"shape": [1, 2], "values": [1, 2]}'
@@ -271,7 +259,7 @@ def _decode_tensor(tensor: Any, names: tuple[str, ...], limits: Limits | None) -
     if n_rows * n_columns != len(values) or min(n_rows, n_columns) < 0:
         sizes = f"[{n_rows}, {n_columns}]"
         raise BadInput(f"data.tensor has {count(len(values), 'value')} for the shape {sizes}")
-    return Rows.fold(values, n_rows, n_columns, names, limits)
+    return RawTable.flat(values, (n_rows, n_columns), names, limits)
 
 
 def _open_sides(n_values: int, n_rows: int, n_columns: int) -> tuple[int, int]:

@@ -14,7 +14,7 @@ NAMED = ("a", "b")
 
 def decode(body, content_type="application/json", limits=LIMITS):
     body = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return mlflow.decode_request(body, content_type, limits)
+    return mlflow.decode_request(body, content_type, limits).numbers()
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,9 @@ def tensor(data, shape=None, datatype="FP64", name="x", **more):
 
 def decode(*inputs, limits=LIMITS, **more):
     body = json.dumps({"inputs": list(inputs), **more}).encode()
-    return open_inference.decode_request(body, None, limits)
+    request = open_inference.decode_request(body, None, limits)
+    request.table.numbers()
+    return request
 
 
 def pack(*inputs, **more):
@@ -53,21 +55,23 @@ def binary(array, datatype="FP64", name="x", shape=None):
 )
 def test_one_input_is_a_table_flat_or_nested(request_):
     decoded = decode(*request_, parameters={"anything": True})
-    assert decoded.rows.values.tolist() == TABLE
-    assert decoded.rows.names == ()
+    assert decoded.table.numbers().values.tolist() == TABLE
+    assert decoded.table.names == ()
 
 
 @pytest.mark.parametrize("content_type", [{}, {"parameters": {"content_type": "pd"}}])
 def test_several_inputs_are_columns_in_any_order(content_type):
     decoded = decode(tensor([2, 40], name="sd"), tensor([[1], [60]], name="mean"), **content_type)
-    assert decoded.rows.names == ("sd", "mean")
-    assert decoded.rows.values.tolist() == [[2, 1], [40, 60]]
+    assert decoded.table.names == ("sd", "mean")
+    assert decoded.table.numbers().values.tolist() == [[2, 1], [40, 60]]
 
 
 @pytest.mark.parametrize("datatype", ["FP64", "INT64", "BOOL"])
 def test_null_is_a_missing_value_of_every_type(datatype):
-    whole = decode(tensor([[1, None]], datatype=datatype)).rows
-    columns = decode(tensor([1], name="a"), tensor([None], name="b", datatype=datatype)).rows
+    whole = decode(tensor([[1, None]], datatype=datatype)).table.numbers()
+    columns = decode(
+        tensor([1], name="a"), tensor([None], name="b", datatype=datatype)
+    ).table.numbers()
     for rows in (whole, columns):
         assert rows.missing
         assert np.isnan(rows.values).tolist() == [[False, True]]
@@ -81,25 +85,26 @@ def test_nan_is_a_missing_value_in_bytes_of_every_float_and_in_texts():
     ]
     inputs += [binary(bf16, "BF16"), binary(texts, "BYTES", shape=[1, 2])]
     for sent in inputs:
-        rows = open_inference.decode_request(*pack(sent), LIMITS).rows
+        rows = open_inference.decode_request(*pack(sent), LIMITS).table.numbers()
         assert rows.missing
         assert np.isnan(rows.values).tolist() == [[False, True]]
 
 
 def test_a_single_column_has_a_name_only_where_its_type_says_so():
-    assert decode(tensor([1, 2])).rows.values.tolist() == [[1], [2]]
-    assert decode(tensor([1, 2])).rows.names == ()
-    assert decode(tensor([1, 2], parameters={"content_type": "pd"})).rows.names == ("x",)
+    assert decode(tensor([1, 2])).table.numbers().values.tolist() == [[1], [2]]
+    assert decode(tensor([1, 2])).table.names == ()
+    assert decode(tensor([1, 2], parameters={"content_type": "pd"})).table.names == ("x",)
 
 
 def test_texts_are_a_column_by_name_as_mlserver_sends_a_data_frame():
     texts = tensor(["1", "60"], datatype="BYTES", parameters={"content_type": "str"})
     numbers = tensor([2, 40], name="sd")
-    rows = decode(texts, numbers, parameters={"content_type": "pd"}).rows
+    rows = decode(texts, numbers, parameters={"content_type": "pd"}).table.numbers()
     assert (rows.names, rows.values.tolist()) == (("x", "sd"), TABLE)
-    assert decode(texts, parameters={"content_type": "pd"}).rows.names == ("x",)
-    assert decode(texts).rows.names == ()
-    assert decode(texts, parameters={"content_type": "str"}).rows.values.tolist() == [[1], [60]]
+    assert decode(texts, parameters={"content_type": "pd"}).table.names == ("x",)
+    assert decode(texts).table.names == ()
+    rows = decode(texts, parameters={"content_type": "str"}).table.numbers()
+    assert rows.values.tolist() == [[1], [60]]
 
 
 def test_outputs_are_all_but_the_contributions_or_those_that_are_named():
@@ -114,9 +119,9 @@ def test_an_outputs_own_wish_for_bytes_wins_over_the_requests():
     assert decoded.outputs == {"threshold": False, "predict": True}
 
 
-def test_the_id_comes_back_or_a_new_one():
-    assert decode(tensor(TABLE), id="42").named(lambda: "new").id == "42"
-    assert decode(tensor(TABLE)).named(lambda: "new").id == "new"
+def test_the_id_is_read_where_one_was_sent():
+    assert decode(tensor(TABLE), id="42").id == "42"
+    assert not decode(tensor(TABLE)).id
 
 
 TYPES = {
@@ -130,8 +135,11 @@ TYPES = {
 def test_every_datatype_is_read_from_bytes_and_from_json(datatype):
     array = np.array([[0, 1], [1, 0], [1, 1]]).astype(TYPES[datatype])
     decoded = open_inference.decode_request(*pack(binary(array, datatype)), LIMITS)
-    assert decoded.rows.values.tolist() == array.tolist()
-    assert decode(tensor(array.tolist(), datatype=datatype)).rows.values.tolist() == array.tolist()
+    assert decoded.table.numbers().values.tolist() == array.tolist()
+    assert (
+        decode(tensor(array.tolist(), datatype=datatype)).table.numbers().values.tolist()
+        == array.tolist()
+    )
 
 
 LARGEST = {
@@ -145,7 +153,9 @@ LARGEST = {
 @pytest.mark.parametrize("text", [False, True])
 def test_a_number_that_its_datatype_cannot_hold_is_refused_and_the_largest_is_read(datatype, text):
     fits, beyond = (str(cell) if text else cell for cell in LARGEST[datatype])
-    assert decode(tensor([[fits]], datatype=datatype)).rows.values.tolist() == [[float(fits)]]
+    assert decode(tensor([[fits]], datatype=datatype)).table.numbers().values.tolist() == [
+        [float(fits)]
+    ]
     with pytest.raises(BadInput, match=f"row 0, column 1: .* is not of the datatype {datatype}"):
         decode(tensor([[0, beyond]], datatype=datatype))
 
@@ -154,14 +164,14 @@ def test_the_largest_whole_numbers_are_read_from_bytes():
     for datatype, kind in (("INT64", "<i8"), ("UINT64", "<u8")):
         bounds = np.iinfo(kind)
         body = pack(binary(np.array([[bounds.min, bounds.max]], kind), datatype))
-        rows = open_inference.decode_request(*body, LIMITS).rows
+        rows = open_inference.decode_request(*body, LIMITS).table.numbers()
         assert rows.values.tolist() == [[float(bounds.min), float(bounds.max)]]
 
 
 @pytest.mark.parametrize("make", [int, str])
 def test_the_least_number_of_64_bits_is_read_and_no_less(make):
     least = -(2**63)
-    rows = decode(tensor([[make(least)]], datatype="INT64")).rows
+    rows = decode(tensor([[make(least)]], datatype="INT64")).table.numbers()
     assert rows.values.tolist() == [[float(least)]]
     with pytest.raises(BadInput, match=r"row 0, column 1: .* is not of the datatype INT64"):
         decode(tensor([[make(least), make(least - 1)]], datatype="INT64"))
@@ -170,10 +180,14 @@ def test_the_least_number_of_64_bits_is_read_and_no_less(make):
 def test_half_floats_of_both_kinds_and_texts_are_read_from_bytes():
     bf16 = (np.array([[1.5, -2.0]], "<f4").view("<u4") >> 16).astype("<u2")
     body = pack(binary(bf16, "BF16"))
-    assert open_inference.decode_request(*body, LIMITS).rows.values.tolist() == [[1.5, -2.0]]
+    assert open_inference.decode_request(*body, LIMITS).table.numbers().values.tolist() == [
+        [1.5, -2.0]
+    ]
     texts = b"".join(struct.pack("<I", len(text)) + text for text in (b"1.5", b"-2"))
     body = pack(binary(texts, "BYTES", shape=[1, 2]))
-    assert open_inference.decode_request(*body, LIMITS).rows.values.tolist() == [[1.5, -2.0]]
+    assert open_inference.decode_request(*body, LIMITS).table.numbers().values.tolist() == [
+        [1.5, -2.0]
+    ]
 
 
 def test_bytes_and_json_may_be_mixed():
@@ -182,7 +196,7 @@ def test_bytes_and_json_may_be_mixed():
         (tensor([2, 40], name="b"), b""),
         binary(np.array([3, 4], "<i4"), "INT32", name="c"),
     )
-    rows = open_inference.decode_request(*body, LIMITS).rows
+    rows = open_inference.decode_request(*body, LIMITS).table.numbers()
     assert rows.names == ("a", "b", "c")
     assert rows.values.tolist() == [[1, 2, 3], [60, 40, 4]]
 
@@ -198,11 +212,11 @@ def test_any_finite_table_arrives_as_it_was_by_each_form(table):
     forms = [decode(tensor(table.tolist())), decode(tensor(table.ravel().tolist(), table.shape))]
     forms.append(open_inference.decode_request(*pack(binary(table)), LIMITS))
     for form in forms:
-        assert np.array_equal(form.rows.values, table)
+        assert np.array_equal(form.table.numbers().values, table)
 
 
 def test_an_answer_is_flat_json_with_the_models_version():
-    body, length = open_inference.encode_answer(decode(tensor(TABLE), id="42"), "m", VERDICT)
+    body, length = open_inference.encode_answer(decode(tensor(TABLE)), "42", "m", VERDICT)
     answer = json.loads(body)
     assert length is None
     assert (answer["id"], answer["model_name"], answer["model_version"]) == ("42", "m", "abc")
@@ -225,7 +239,7 @@ def test_an_answer_in_bytes_has_them_after_its_json_in_order():
     asked = [{"name": "contributions", "parameters": {"binary_data": True}}, {"name": "threshold"},
              {"name": "predict", "parameters": {"binary_data": True}}]  # fmt: skip
     request = decode(tensor(TABLE), outputs=asked)
-    body, length = open_inference.encode_answer(request, "m", VERDICT, SHARES)
+    body, length = open_inference.encode_answer(request, "42", "m", VERDICT, SHARES)
     shares, threshold, labels = json.loads(body[:length])["outputs"]
     assert (shares["shape"], shares["parameters"]["binary_data_size"]) == ([2, 2], 32)
     assert "data" not in shares
@@ -277,7 +291,7 @@ def test_an_answer_in_bytes_has_them_after_its_json_in_order():
         ({"inputs": [tensor([[1, 2], [3]], shape=[2, 2])]},
          "input 'x': row 1 is not a list of 2 numbers"),
         ({"inputs": [tensor([], shape=[0, 2])]},
-         "input 'x': there are no rows; one row is [[1, 2]]"),
+         "there are no rows; one row is [[1, 2]]"),
         ({"inputs": [tensor("x", shape=[1, 1])]}, "input 'x': data is not a list"),
         ({"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP64"}]},
          "input 'x' has no data; it is a list of numbers, as in [1, 2]"),
@@ -289,9 +303,9 @@ def test_an_answer_in_bytes_has_them_after_its_json_in_order():
         ({"inputs": [tensor(TABLE)], "parameters": {"content_type": "pd"}},
          "input 'x' has 2 columns; an input of content_type pd is one column, of the shape [n] or"),
         ({"inputs": [tensor([[1, None], [3, "x"]])]},
-         "input 'x': row 1, column 1: 'x' is not a number"),
+         "row 1, column 1: 'x' is not a number"),
         ({"inputs": [tensor([[1, 2], [3, "x"]], datatype="BYTES")]},
-         "input 'x': row 1, column 1: 'x' is not a number"),
+         "row 1, column 1: 'x' is not a number"),
         ({"inputs": [tensor([[1, 2], [3, 1.5]], datatype="INT64")]},
          "input 'x': row 1, column 1: 1.5 is not of the datatype INT64"),
         ({"inputs": [tensor([[300]], datatype="UINT8")]},
@@ -340,7 +354,7 @@ def sized(size, **more):
         ([binary(b"\x01", "BYTES", shape=[1, 1])], "input 'x': its binary data ends early"),
         ([binary(b"\x05\0\0\0a", "BYTES", shape=[1, 1])], "input 'x': its binary data ends early"),
         ([binary(b"\x01\0\0\0a", "BYTES", shape=[1, 1])],
-         "input 'x': row 0, column 0: 'a' is not a number"),
+         "row 0, column 0: 'a' is not a number"),
     ],
 )  # fmt: skip
 def test_bytes_that_do_not_fit_are_told(inputs, text):

@@ -14,7 +14,9 @@ PARTS = "multipart/form-data; boundary=cut"
 
 
 def read(content_type, query="", body=b"", **limits):
-    return read_json(content_type, query, body, lambda value: value, **limits)
+    value, refusal = read_json(content_type, query, body, **limits)
+    assert refusal is None
+    return value
 
 
 def parts(*fields):

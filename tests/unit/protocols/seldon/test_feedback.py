@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from service.errors import BadInput, TooLarge
-from service.protocols.seldon.feedback import Feedback, decode_feedback, encode_summary
+from service.protocols.seldon.feedback import Feedback, encode_summary, parse_feedback
 from service.quality import Confusion, FeedbackSummary
 from service.rows import Limits, Totals
 
 
 def decode(body, **limits):
-    return decode_feedback(body, Limits(**limits))
+    return parse_feedback(body, Limits(**limits))
 
 
 def metrics(*sent):

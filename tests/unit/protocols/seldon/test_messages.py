@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,16 @@ VERDICT = Verdict(np.array([0.25, -0.5]), threshold=0.0)
 TOTALS = Totals(samples=10, outliers=4)
 
 
+def decode(body, limits=None):
+    decoded = seldon_v1.decode_message(body, limits or Limits())
+    decoded.table.numbers()
+    return decoded
+
+
+def echo(body):
+    return seldon_v1.decode_echo(json.dumps(body).encode(), "application/json", "", Limits())
+
+
 def message(**extra):
     return {"data": {"names": ["a", "b"], "ndarray": [[1, 2], [60, 40]]}, **extra}
 
@@ -16,23 +28,23 @@ def message(**extra):
 def test_ndarray_and_tensor_are_the_same_rows():
     tensor = {"data": {"tensor": {"shape": [2, 2], "values": [1, 2, 60, 40]}}}
     for body in (message(), tensor):
-        assert seldon_v1.decode_message(body).rows.values.tolist() == [[1, 2], [60, 40]]
+        assert decode(body).table.numbers().values.tolist() == [[1, 2], [60, 40]]
 
 
 @pytest.mark.parametrize("shape", [[2, 3], [-1, 3], [2, -1]])
 def test_one_side_of_a_tensors_shape_may_be_left_open(shape):
     body = {"data": {"tensor": {"shape": shape, "values": [1, 2, 3, 4, 5, 6]}}}
-    assert seldon_v1.decode_message(body).rows.values.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert decode(body).table.numbers().values.tolist() == [[1, 2, 3], [4, 5, 6]]
 
 
 def test_the_tensor_wins_over_ndarray_as_in_seldon():
     body = {"data": {"tensor": {"shape": [1, 1], "values": [7]}, "ndarray": [[8]]}}
-    assert seldon_v1.decode_message(body).rows.values.tolist() == [[7]]
+    assert decode(body).table.numbers().values.tolist() == [[7]]
 
 
 def test_json_data_is_a_table_and_answered_as_a_tensor():
-    decoded = seldon_v1.decode_message({"jsonData": [[1, 2], [60, 40]]})
-    assert decoded.rows.values.tolist() == [[1, 2], [60, 40]]
+    decoded = decode({"jsonData": [[1, 2], [60, 40]]})
+    assert decoded.table.numbers().values.tolist() == [[1, 2], [60, 40]]
     labels = seldon_v1.encode_labels(decoded, VERDICT, TOTALS)["data"]["tensor"]
     assert (labels["shape"], labels["values"].tolist()) == ([2], [0, 1])
     rows = seldon_v1.encode_rows(decoded, VERDICT, TOTALS)["data"]["tensor"]
@@ -41,18 +53,16 @@ def test_json_data_is_a_table_and_answered_as_a_tensor():
 
 def test_rows_come_back_as_a_tensor_of_numbers_and_of_its_true_shape():
     body = {"data": {"tensor": {"shape": [-1, 2], "values": ["40", 60]}}}
-    tensor = seldon_v1.encode_rows(seldon_v1.decode_message(body), VERDICT, TOTALS)["data"][
-        "tensor"
-    ]
+    tensor = seldon_v1.encode_rows(decode(body), VERDICT, TOTALS)["data"]["tensor"]
     assert (tensor["shape"], tensor["values"].tolist()) == ([1, 2], [40.0, 60.0])
     texts = message(data={"ndarray": [["1", 2]]})
-    rows = seldon_v1.encode_rows(seldon_v1.decode_message(texts), VERDICT, TOTALS)["data"]
+    rows = seldon_v1.encode_rows(decode(texts), VERDICT, TOTALS)["data"]
     assert rows == {"names": [], "ndarray": [["1", 2]]}
 
 
 def test_data_wins_over_json_data_as_in_seldon():
     body = message(jsonData=[[7]])
-    assert seldon_v1.decode_message(body).rows.values.tolist() == [[1, 2], [60, 40]]
+    assert decode(body).table.numbers().values.tolist() == [[1, 2], [60, 40]]
 
 
 TENSOR_FORM = 'data.tensor is an object with shape and values: {"shape": [1, 2], "values": [1, 2]}'
@@ -107,28 +117,28 @@ TENSOR_FORM = 'data.tensor is an object with shape and values: {"shape": [1, 2],
 )  # fmt: skip
 def test_what_is_no_message_is_refused_in_words(body, text):
     with pytest.raises(BadInput) as refusal:
-        seldon_v1.decode_message(body)
+        decode(body)
     assert str(refusal.value) == text
 
 
 def test_limits_hold_for_tensors_too():
     body = {"data": {"tensor": {"shape": [3, 1], "values": [1, 2, 3]}}}
     with pytest.raises(TooLarge, match="3 rows in one request; at most 2"):
-        seldon_v1.decode_message(body, Limits(rows=2))
+        decode(body, Limits(rows=2))
 
 
 def test_labels_come_back_in_the_form_that_was_sent():
-    ndarray = seldon_v1.encode_labels(seldon_v1.decode_message(message()), VERDICT, TOTALS)
+    ndarray = seldon_v1.encode_labels(decode(message()), VERDICT, TOTALS)
     assert ndarray["data"]["names"] == []
     assert ndarray["data"]["ndarray"].tolist() == [0, 1]
     body = {"data": {"tensor": {"shape": [2, 1], "values": [1, 2]}}}
-    tensor = seldon_v1.encode_labels(seldon_v1.decode_message(body), VERDICT, TOTALS)
+    tensor = seldon_v1.encode_labels(decode(body), VERDICT, TOTALS)
     assert tensor["data"]["tensor"]["shape"] == [2]
     assert tensor["data"]["tensor"]["values"].tolist() == [0, 1]
 
 
 def test_gauges_are_of_this_requests_rows_and_the_services_totals():
-    answer = seldon_v1.encode_labels(seldon_v1.decode_message(message()), VERDICT, TOTALS)
+    answer = seldon_v1.encode_labels(decode(message()), VERDICT, TOTALS)
     assert answer["meta"]["metrics"] == [
         {"key": "is_outlier", "type": "GAUGE", "value": 0.5},
         {"key": "anomaly_score", "type": "GAUGE", "value": -0.125},
@@ -143,7 +153,7 @@ def test_meta_is_repeated_and_added_to():
     own = {"key": "mm", "type": "COUNTER", "value": 1}
     meta = {"puid": "p1", "tags": {"t": 1}, "routing": {"r": 1}, "metrics": [own],
             "requestPath": {"up": "img:1"}}  # fmt: skip
-    decoded = seldon_v1.decode_message(message(meta=meta))
+    decoded = decode(message(meta=meta))
     tags = seldon_v1.score_tags(VERDICT)
     answer = seldon_v1.encode_labels(decoded, VERDICT, TOTALS, tags)["meta"]
     assert answer["metrics"][0] == own
@@ -155,21 +165,21 @@ def test_meta_is_repeated_and_added_to():
 
 
 def test_without_tags_there_is_no_empty_one():
-    answer = seldon_v1.encode_labels(seldon_v1.decode_message(message()), VERDICT, TOTALS)
+    answer = seldon_v1.encode_labels(decode(message()), VERDICT, TOTALS)
     assert set(answer["meta"]) == {"metrics"}
 
 
 def test_transform_input_returns_rows_and_names_as_they_came():
-    answer = seldon_v1.encode_rows(seldon_v1.decode_message(message()), VERDICT, TOTALS)
+    answer = seldon_v1.encode_rows(decode(message()), VERDICT, TOTALS)
     assert answer["data"] == {"names": ["a", "b"], "ndarray": [[1, 2], [60, 40]]}
     assert answer["meta"]["tags"]["outlier-predictions"].tolist() == [0, 1]
 
 
 def test_this_unit_joins_those_that_the_message_came_by():
-    sent = seldon_v1.decode_message(message(meta={"requestPath": {"up": "img:1"}}))
-    named = sent.named(lambda: "new", {"clf": "reg/if:0.1"})
-    assert named.meta == {"puid": "new", "requestPath": {"clf": "reg/if:0.1", "up": "img:1"}}
-    assert named.named(lambda: "newer") is named
+    sent = decode(message(meta={"requestPath": {"up": "img:1"}}))
+    named = seldon_v1.name_meta(sent.meta, lambda: "new", {"clf": "reg/if:0.1"})
+    assert named == {"puid": "new", "requestPath": {"clf": "reg/if:0.1", "up": "img:1"}}
+    assert seldon_v1.name_meta(named, lambda: "newer", {}) is named
 
 
 def test_an_explanation_names_what_isolated_each_outlier_most():
@@ -191,7 +201,7 @@ def test_an_explanation_names_what_isolated_each_outlier_most():
     [{"data": {"names": ["s"], "ndarray": [0, 1]}}, {"strData": "x"}, {"jsonData": {"a": 1}}],
 )
 def test_what_is_only_passed_on_comes_back_as_it_was(payload):
-    sent = seldon_v1.decode_echo({"meta": {"puid": "p", "tags": {"t": 1}}, **payload})
+    sent = echo({"meta": {"puid": "p", "tags": {"t": 1}}, **payload})
     answer = seldon_v1.encode_echo(*sent, TOTALS, 0.0)
     meta = answer.pop("meta")
     assert answer == payload
@@ -202,7 +212,7 @@ def test_what_is_only_passed_on_comes_back_as_it_was(payload):
 @pytest.mark.parametrize("body", [{}, {"data": None}, {"meta": {}}, []])
 def test_nothing_cannot_be_passed_on(body):
     with pytest.raises(BadInput, match=r"as in|send"):
-        seldon_v1.decode_echo(body)
+        echo(body)
 
 
 def test_a_health_answer_before_the_first_row_leaves_the_fraction_out():
@@ -212,7 +222,7 @@ def test_a_health_answer_before_the_first_row_leaves_the_fraction_out():
 
 def test_metrics_of_the_request_are_passed_on_whatever_they_are_as_in_seldon():
     sent = [1, "x", {"key": "a"}, {"key": "a", "type": "ODD", "value": "x"}]
-    message = seldon_v1.decode_message({"data": {"ndarray": [[1, 2]]}, "meta": {"metrics": sent}})
+    message = decode({"data": {"ndarray": [[1, 2]]}, "meta": {"metrics": sent}})
     verdict = Verdict(np.array([0.25]), 0.0)
     answer = seldon_v1.encode_labels(message, verdict, Totals(1, 0))
     assert answer["meta"]["metrics"][: len(sent)] == sent
