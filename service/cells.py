@@ -1,0 +1,164 @@
+"""What a cell of a table is: a number, a truth value, missing or a fault; and what a name is.
+
+Plain Python. The protocols, training and the readers of files share these rules.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+LABELS = (0, 1)
+"""What a label or a truth may be: an inlier, an outlier."""
+
+_POSITIONAL = re.compile(r"|t:\d+")
+
+
+@dataclass(frozen=True)
+class TextRules:
+    """How the text of a CSV table is read."""
+
+    missing: frozenset[str]
+    """Texts that stand for a missing value."""
+    strip_missing: bool
+    """Whether such a text may have blanks around it."""
+    true: tuple[str, ...]
+    """Texts that count as 1."""
+    false: tuple[str, ...]
+    """Texts that count as 0."""
+    strip_names: bool
+    """Whether blanks around a column's name are removed."""
+    largest: float
+    """The largest number, whatever its sign."""
+
+    def is_missing(self, text: str) -> bool:
+        """Return whether a cell is missing; every spelling of NaN that is a number is, too.
+
+        >>> REQUESTS.is_missing(" NA "), TRAINING.is_missing(" NA ")
+        (True, False)
+        """
+        return (text.strip() if self.strip_missing else text) in self.missing
+
+    def name(self, text: str) -> str:
+        """Return a column's name as it is meant.
+
+        >>> REQUESTS.name(" mean"), TRAINING.name(" mean")
+        (' mean', 'mean')
+        """
+        return text.strip() if self.strip_names else text
+
+
+REQUESTS = TextRules(
+    missing=frozenset({"", "NA", "N/A", "n/a", "<NA>", "NULL", "null", "None"}),
+    strip_missing=True,
+    true=(),
+    false=(),
+    strip_names=False,
+    largest=sys.float_info.max,
+)
+"""CSV in a request."""
+
+TRAINING = TextRules(
+    missing=REQUESTS.missing
+    | {"NaN", "nan", "-NaN", "-nan", "#N/A", "#N/A N/A", "#NA"}
+    | {"1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"},
+    strip_missing=False,
+    true=("True", "TRUE", "true"),
+    false=("False", "FALSE", "false"),
+    strip_names=True,
+    largest=(2 - 2**-23) * 2.0**127,  # a forest is fitted on 32-bit floats
+)
+"""A CSV file to train on: what pandas takes by default, and names without blanks around them."""
+
+
+def may_spell_numbers(text: str) -> bool:
+    """Return whether a text is free of the characters that only Python reads as part of a number.
+
+    >>> may_spell_numbers("1.5e3"), may_spell_numbers("1_000"), may_spell_numbers("\u0663")
+    (True, False, False)
+    """
+    return text.isascii() and "_" not in text
+
+
+def parse_number(cell: Any) -> float:
+    """Return a number, a numeric string or a boolean as a float, which may be infinite or NaN.
+
+    Raises ValueError, TypeError or OverflowError for anything else.
+
+    >>> parse_number(" 2.5"), parse_number(True)
+    (2.5, 1.0)
+    """
+    if not may_spell_numbers(str(cell)):
+        raise ValueError("not a number")
+    return float(cell)
+
+
+def fault(cell: Any) -> str | None:
+    """Say why a cell of a request is neither a finite number nor missing (None or NaN).
+
+    >>> fault("abc"), fault(None)
+    ("'abc' is not a number", None)
+    """
+    if cell is None:
+        return None
+    if isinstance(cell, list):
+        return "a list is too deep; a table has two dimensions"
+    if isinstance(cell, dict):
+        return "an object is not a number"
+    try:
+        number = parse_number(cell)
+    except ValueError:
+        return f"{short(cell)} is not a number"
+    except OverflowError:
+        return "the number is too large for 64 bits"
+    return f"{short(cell)} is not a finite number" if math.isinf(number) else None
+
+
+def short(cell: Any) -> str:
+    """Return a cell for a sentence: at most 40 characters on one line, text in quotes.
+
+    >>> short("a" * 50)
+    "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...'"
+    """
+    text = repr(cell) if isinstance(cell, str) else str(cell)
+    return text if len(text) <= 40 else f"{text[:36]}...{text[-1:]}"
+
+
+def kind(value: Any) -> str:
+    """Name the type of a JSON value, with its article.
+
+    >>> kind({}), kind(None), kind(2.5)
+    ('an object', 'null', 'a number')
+    """
+    kinds = {dict: "an object", str: "a string", bool: "a boolean", type(None): "null"}
+    return kinds.get(type(value), "a list" if isinstance(value, list) else "a number")
+
+
+def are_positional(names: tuple[str, ...]) -> bool:
+    """Return whether no column has a real name: all are empty or Seldon's `t:0`, `t:1`, ...
+
+    >>> are_positional(("t:0", "t:1")), are_positional(("", "sd")), are_positional(())
+    (True, False, True)
+    """
+    return all(map(_POSITIONAL.fullmatch, names))
+
+
+def name_column(j: int) -> str:
+    """Return the name that stands for none in column `j`: pandas' own.
+
+    >>> name_column(0)
+    'Unnamed: 0'
+    """
+    return f"Unnamed: {j}"
+
+
+def is_unnamed(name: str) -> bool:
+    """Return whether a column has no name, as has an index that was saved with its table.
+
+    >>> is_unnamed("Unnamed: 0"), is_unnamed("mean")
+    (True, False)
+    """
+    return re.fullmatch(r"Unnamed: \d+", name) is not None
