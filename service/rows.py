@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .cells import fault, kind, may_spell_numbers, short
 from .errors import BadInput, TooLarge, count
 
 Floats = NDArray[np.float64]
@@ -207,15 +208,6 @@ def _read_piece(piece: list[Any]) -> Floats:
     return values.reshape(len(piece), -1) if is_table else values
 
 
-def may_spell_numbers(text: str) -> bool:
-    """Return whether a text has nothing that Python takes for a number and nobody else does.
-
-    >>> may_spell_numbers("1.5e3"), may_spell_numbers("1_000"), may_spell_numbers("\u0663")
-    (True, False, False)
-    """
-    return text.isascii() and "_" not in text
-
-
 def _is_finite(values: Floats) -> bool:
     if len(values) == 1:
         return all(map(isfinite, values[0].tolist()))
@@ -232,7 +224,7 @@ def _check_shape(n_rows: int, n_columns: int, limits: Limits) -> None:
 def _fault(cells: Any, names: Sequence[str]) -> str:
     """Say what keeps `cells` from being a table of numbers: the first fault, row by row."""
     if not isinstance(cells, list):
-        return f"rows are a list of lists, as in [[1, 2]]; {_kind(cells)} came"
+        return f"rows are a list of lists, as in [[1, 2]]; {kind(cells)} came"
     if not cells:
         return "there are no rows; one row is [[1, 2]]"
     if not any(isinstance(row, list) for row in cells):
@@ -243,47 +235,20 @@ def _fault(cells: Any, names: Sequence[str]) -> str:
 
 def _row_fault(i: int, row: Any, first: Any, names: Sequence[str]) -> str | None:
     if not isinstance(row, list):
-        return f"row {i} is {_kind(row)}, not a list of numbers"
+        return f"row {i} is {kind(row)}, not a list of numbers"
     if not row:
         return f"row {i} is empty"
     if len(row) != len(first):
         return f"row {i} has {count(len(row), 'column')}, row 0 has {len(first)}"
     for j, cell in enumerate(row):
-        if fault := _cell_fault(cell):
-            return f"row {i}, column {label_column(j, names)}: {fault}"
+        if wrong := fault(cell):
+            return f"row {i}, column {label_column(j, names)}: {wrong}"
     return None
 
 
 def label_column(j: int, names: Sequence[str]) -> str:
     """Return a column for a message: its number, and its name where it has one."""
-    return f"{j} ({shorten(names[j])})" if j < len(names) else str(j)
-
-
-def _cell_fault(cell: Any) -> str | None:
-    if cell is None:
-        return None
-    if isinstance(cell, list):
-        return "a list is too deep; a table has two dimensions"
-    if isinstance(cell, dict):
-        return "an object is not a number"
-    try:
-        number = float(cell if may_spell_numbers(str(cell)) else "")
-    except ValueError:
-        return f"{shorten(cell)} is not a number"
-    except OverflowError:
-        return "the number is too large for 64 bits"
-    return f"{shorten(cell)} is not a finite number" if np.isinf(number) else None
-
-
-def shorten(cell: Any) -> str:
-    """Return a value for a message, cut to 40 characters."""
-    text = repr(cell)
-    return text if len(text) <= 40 else text[:36] + "..." + text[-1:]
-
-
-def _kind(value: Any) -> str:
-    kinds = {dict: "an object", str: "a string", bool: "a boolean", type(None): "null"}
-    return kinds.get(type(value), "a list" if isinstance(value, list) else "a number")
+    return f"{j} ({short(names[j])})" if j < len(names) else str(j)
 
 
 class Totals(NamedTuple):

@@ -6,17 +6,14 @@ column holds numbers.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..cells import are_positional, short
 from ..errors import BadInput, count, nearest
-from ..rows import RawTable, Rows, label_column, shorten
-
-# Seldon's ways not to name a column.
-_POSITIONAL = re.compile(r"|t:\d+")
+from ..rows import RawTable, Rows, label_column
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class Columns:
                 return rows
             if len(names) != width:
                 raise BadInput(f"{count(len(names), 'name')} for {count(width, 'column')}")
-            if not all(map(_POSITIONAL.fullmatch, names)):
+            if not are_positional(names):
                 return self._reorder(rows)
         if width != len(self.names):
             raise BadInput(f"rows have {count(width, 'column')}; {self._expected()}")
@@ -62,7 +59,7 @@ class Columns:
 
     def _check_names(self, names: tuple[str, ...]) -> None:
         if doubled := [name for name, times in Counter(names).items() if times > 1]:
-            raise BadInput(f"column {shorten(doubled[0])} is named twice")
+            raise BadInput(f"column {short(doubled[0])} is named twice")
         sent, known = set(names), set(self.names)
         missing = [name for name in self.names if name not in sent]
         extra = [name for name in names if name not in known]
@@ -71,7 +68,7 @@ class Columns:
             raise BadInput(f"column {missing[0]!r} is missing{hint}; {self._expected()}")
         if extra:
             hint = nearest(extra[0], self.names)
-            raise BadInput(f"column {shorten(extra[0])} is unknown{hint}; {self._expected()}")
+            raise BadInput(f"column {short(extra[0])} is unknown{hint}; {self._expected()}")
 
     def _expected(self) -> str:
         shown = ", ".join(self.names[:8]) + (", ..." if len(self.names) > 8 else "")

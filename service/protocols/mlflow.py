@@ -8,6 +8,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
+from ..cells import REQUESTS
 from ..errors import BadInput, TooLarge, Unsupported, count
 from ..rows import Limits, RawTable, Verdict
 from .codec import NOT_JSON, is_json, parse_json, render_json, require_finite
@@ -25,9 +26,6 @@ ERROR_CODES = {
     500: "INTERNAL_ERROR",
     503: "TEMPORARILY_UNAVAILABLE",
 }
-
-# What stands for a missing value in CSV, beside nothing and NaN: pandas' words.
-_MISSING = frozenset({"", "NA", "N/A", "n/a", "<NA>", "NULL", "null", "None"})
 
 
 def decode_request(body: bytes, content_type: str, limits: Limits) -> RawTable:
@@ -145,7 +143,7 @@ def _decode_csv(body: bytes, limits: Limits) -> RawTable:
     names, *rows = lines
     if len(rows) > limits.rows:  # how many more there are would take seconds to find out
         raise TooLarge(f"more than {limits.rows:,} rows in one request; send fewer at a time")
-    cells = [[None if cell.strip() in _MISSING else cell for cell in row] for row in rows]
+    cells = [[None if REQUESTS.is_missing(cell) else cell for cell in row] for row in rows]
     if rows and len(rows[0]) != len(names):
         raise BadInput(f"row 0 has {count(len(rows[0]), 'column')}, the line of names {len(names)}")
     return RawTable.nested(cells, names, limits)

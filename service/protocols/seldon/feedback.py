@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from ...cells import may_spell_numbers
 from ...errors import BadInput, TooLarge, count, nearest
 from ...quality import FeedbackSummary
-from ...rows import Limits, Rows, Totals, may_spell_numbers
+from ...rows import Limits, Rows, Totals
 from .envelope import read_json
 from .gauges import encode_gauges, gauge
 from .messages import decode_message
