@@ -29,10 +29,9 @@ from .state.generations import Generations
 from .state.records import Records, begin_records, delete_records
 from .telemetry.drift import DriftWatch
 from .web.admin import create_admin
-from .web.admission import RowLimit
+from .web.admission import Admission, RowLimit
 from .web.auth import ApiKey
 from .web.handlers import Answer, Handlers, encode_error
-from .web.health import Doors
 from .web.ids import new_id
 from .web.middleware import ID, ROUTE, Middleware
 from .web.routes import create_routes, reply, score_a_row
@@ -70,7 +69,7 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     )
     key = settings.read_api_key()
     row_limit = RowLimit(settings.rows_in_flight, settings.threads)
-    doors = Doors(
+    admission = Admission(
         row_limit,
         ApiKey(key, *filter(None, [token])) if key else None,
         settings.model_name,
@@ -90,7 +89,7 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     app = Flask("isoserve", static_folder=None)
     app.url_map.merge_slashes = False  # "/v2//models" is no route; Flask would redirect it
     app.extensions["isoserve state folder"] = state  # held as long as the application lives
-    app.extensions["isoserve doors"] = doors
+    app.extensions["isoserve admission"] = admission
     swap = app.extensions["isoserve swap"] = ModelReloader(predictor, generations, audit, rules)
     # One byte over the limit is let by for `read_body` to see: Werkzeug cuts a body that comes
     # without a length at its limit and does not tell.
@@ -105,7 +104,7 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     if token:
         app.register_blueprint(create_admin(swap, settings.model_name, token))
     _answer_errors(app)
-    app.wsgi_app = Middleware(app.wsgi_app, handlers, doors, _refuse, settings.access_log)  # type: ignore[method-assign]
+    app.wsgi_app = Middleware(app.wsgi_app, handlers, admission, _refuse, settings.access_log)  # type: ignore[method-assign]
     log.info(
         "model loaded",
         version=__version__,

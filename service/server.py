@@ -34,9 +34,9 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from .errors import BadSetting
 from .protocols.codec import ALWAYS, UNLESS_SAID
 from .settings import Settings
-from .web.admission import RowLimit
+from .web.admission import Admission, RowLimit
 from .web.connection import is_brief, read_rest
-from .web.health import Doors, InFlightRequest, InFlightRequests
+from .web.in_flight import InFlightRequest, InFlightRequests
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -66,7 +66,9 @@ class Server(BaseApplication):  # type: ignore[misc]
         self._options = gunicorn_options(settings)
         self.drain_seconds = settings.drain_seconds
         extensions = getattr(app, "extensions", {})  # a benchmark serves other applications
-        self.doors: Doors = extensions.get("isoserve doors") or Doors(RowLimit(1, 1))
+        self.admission: Admission = extensions.get("isoserve admission") or Admission(
+            RowLimit(1, 1)
+        )
         super().__init__()
 
     def run(self) -> None:
@@ -95,7 +97,7 @@ class Master(Arbiter):  # type: ignore[misc]
             self.stop(False)
             raise StopIteration  # gunicorn's way to end its loop
         self._end = time.monotonic() + self.app.drain_seconds
-        self.app.doors.stopping.turn_on()
+        self.app.admission.stopping.set()
 
     def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
         """Wait for signals, or for the end of the drain."""
@@ -154,7 +156,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def init_process(self) -> None:
         """Begin, in the new process."""
-        self.app.doors.in_flight = self.in_flight
+        self.app.admission.in_flight = self.in_flight
         super().init_process()
 
     def init_signals(self) -> None:
@@ -175,7 +177,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         for flight in self.in_flight.active() if self.alive else ():
             if flight.seconds > 1 and (frame := sys._current_frames().get(flight.thread)):
                 if _waits_for_its_client(frame):
-                    self.in_flight.restart(flight.place)
+                    self.in_flight.restart(flight.offset)
                 elif flight.seconds > self._limit(frame):
                     stack = "".join(traceback.format_stack(frame))
                     tell_of_hanging(flight, f"worker {os.getpid()} is replaced", stack=stack)
@@ -246,12 +248,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle(self, conn: Any) -> Any:
         """Answer the next request of a connection; how long it waited decides whether it can be."""
-        patience, now = self.app.doors.patience, time.monotonic()
-        patience.begin(now - conn.since, self.asked - conn.number, now)
+        shedder, now = self.app.admission.shedder, time.monotonic()
+        shedder.begin(now - conn.since, self.asked - conn.number, now)
         try:
             return super().handle(conn)
         finally:
-            patience.end()
+            shedder.end()
 
     def is_parent_alive(self) -> bool:
         """Return whether there is somebody to work for; without, answer what came and end."""
@@ -261,7 +263,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle_request(self, req: Any, conn: Any) -> bool:
         """Answer one request; while the service drains, its connection is the client's last."""
-        if self.app.doors.stopping:
+        if self.app.admission.stopping:
             req.force_close()
         return bool(super().handle_request(req, conn))
 

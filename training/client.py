@@ -34,9 +34,7 @@ class Client:
     def __init__(self, url: str | None = None) -> None:
         self.url = (url or os.environ.get("ISOSERVE_URL") or DEFAULT_URL).rstrip("/")
         key = os.environ.get("ISOSERVE_API_KEY")
-        self._headers = {"Content-Type": "application/json"} | (
-            {"X-API-ApiKey": key} if key else {}
-        )
+        self._headers = {"Content-Type": "application/json"} | ({"X-API-Key": key} if key else {})
 
     def get(self, path: str) -> str:
         """Return the text of a page."""

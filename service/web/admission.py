@@ -1,35 +1,42 @@
-"""The doors of a worker: who may come in, how much at a time, and who is inside.
+"""Admission control: what a worker checks before it answers a request.
 
-A plain prediction takes some thirty microseconds in all, so each door is judged by what it adds to
-that: one that is off nothing, one that is on less than a microsecond.
+A plain prediction takes some thirty microseconds, so each check is judged by what it adds to that:
+one that is off nothing, one that is on less than a microsecond.
 """
 
 from __future__ import annotations
 
 import mmap
 import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from time import monotonic
+from typing import Any
 
-from ..errors import Unavailable
+from ..errors import Refusal, Unauthorized, Unavailable
+from .auth import ApiKey
+from .health import LIVENESS, READINESS, asks_readiness
+from .in_flight import InFlightRequests
 
-# As much of a body as tells how dense its numbers are, and the bytes of a number in JSON.
+# The bytes of a body in which commas are counted, and the bytes of a number in JSON.
 _SAMPLE, NUMBER = 2**16, 20
 
 SHORT = 1024
-"""Bytes of a body that holds a few dozen rows. They need not be counted, which costs as much as
-to score them: no more of these bodies are in work than there are threads."""
+"""Bytes of a body that holds a few dozen rows. Such a body is never counted, because that costs as
+much as to score it; there are no more of them in flight than threads."""
 
-# A request of so many rows is worth tens of milliseconds; shorter ones are waited for.
+# A request of so many rows takes tens of milliseconds; the queue behind a shorter one is short.
 _LARGE = 10_000
 
-# One is read while another is scored; each more would only make all take longer.
+# One is read while another is scored; each more would only make all of them slower.
 _MOST_LARGE = 2
 
 
 class RowLimit:
-    """Lets so many rows into a worker at a time, and refuses more at once.
+    """Limits the rows that a worker has in flight; a request beyond the limit is refused at once.
 
-    A request that is alone always comes in. Large ones leave one thread free for short requests,
+    A request that is alone is always admitted. Large ones leave one thread free for short requests,
     health checks and refusals.
     """
 
@@ -38,13 +45,14 @@ class RowLimit:
         self._rows = self._large = 0
         self._lock = threading.Lock()
         self.refused = 0.0
-        """When somebody was refused here last, on the machine's clock; 0 if nobody was."""
+        """When a request was last refused here, in monotonic seconds; 0 for never."""
 
-    def admit(self, rows: int) -> Admission:
-        """Let a request in, until the `with` block ends.
+    @contextmanager
+    def admit(self, rows: int) -> Iterator[None]:
+        """Hold so many rows until the `with` block ends.
 
         Raises:
-            Unavailable: there are too many rows in here already.
+            Unavailable: too many rows are in flight already.
         """
         large = rows >= _LARGE
         with self._lock:
@@ -56,28 +64,12 @@ class RowLimit:
                 )
             self._rows += rows
             self._large += large
-        return Admission(self, rows)
-
-    def release(self, rows: int) -> None:
-        """Take note that a request of so many rows has left."""
-        with self._lock:
-            self._rows -= rows
-            self._large -= rows >= _LARGE
-
-
-class Admission:
-    """A request's time behind the row_limit."""
-
-    __slots__ = ("_row_limit", "_rows")
-
-    def __init__(self, row_limit: RowLimit, rows: int) -> None:
-        self._row_limit, self._rows = row_limit, rows
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        self._row_limit.release(self._rows)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._rows -= rows
+                self._large -= large
 
 
 def estimate_rows(body: bytes, columns: int, number: int = NUMBER) -> int:
@@ -93,71 +85,127 @@ def estimate_rows(body: bytes, columns: int, number: int = NUMBER) -> int:
     return max(commas, len(body) // number) // columns + 1
 
 
-class _Mine(threading.local):
-    """What patience knows of the request that a thread answers."""
+class _Own(threading.local):
+    """What the load shedder knows of the request that this thread answers."""
 
     waited: float | None = None
-    """Seconds, while there is too much to do."""
-    turn = False
+    """Seconds in the queue; None while the service is not overloaded."""
+    has_turn = False
 
 
 class LoadShedder:
-    """Tells which requests wait for too long, in all processes forked after it was made.
+    """Refuses requests that waited too long, in all processes forked after it was made.
 
-    Everybody waits a little now and then, and nobody is refused for it. But when work comes faster
-    than it can be done, waits would grow without end. So after a long one each worker does one
-    request at a time, which is answered as soon as ever, and refuses those beside it.
+    Short queueing delays are normal and never refused. When work arrives faster than it can be
+    done, queues would grow without end. So after a long delay each worker answers one request at a
+    time, without delay, and refuses those beside it.
     """
 
     LONG, CROWD = 0.03, 12
-    """Seconds of a wait, and requests that came meanwhile, with which there is too much to do. A
-    full row_limit tells the same."""
+    """Overload begins with a wait of so many seconds during which so many requests arrived, or with
+    a full row limit."""
     SHORT = 0.005
-    """Seconds of a wait that are too long while there is too much to do."""
+    """Seconds of waiting above which a request is refused during overload."""
     QUIET, ENOUGH = 1.0, 30.0
-    """Seconds without a refusal, and in all, after which there is too much to do no more."""
+    """Overload ends after so many seconds without a refusal, and at the latest after so many."""
 
     def __init__(self, row_limit: RowLimit) -> None:
-        self._row_limit, self._turn, self._mine = row_limit, threading.Lock(), _Mine()
+        self._row_limit, self._turn, self._own = row_limit, threading.Lock(), _Own()
         self._until = memoryview(mmap.mmap(-1, 8)).cast("d")
         self._began = memoryview(mmap.mmap(-1, 8)).cast("d")
 
     def begin(self, waited: float, behind: int, now: float) -> None:
-        """Begin, in its thread, with a request that waited so long, with so many behind it.
+        """Begin this thread's request: it waited so many seconds, so many requests are behind it.
 
-        With nobody behind it and nobody at work it is alone, and not refused for its wait.
+        A request with nobody behind it is never refused for its wait.
         """
-        self._mine.waited = (behind and waited) if self._is_out(waited, behind, now) else None
+        overloaded = self._is_overloaded(waited, behind, now)
+        self._own.waited = (behind and waited) if overloaded else None
 
     def refuses(self) -> bool:
-        """Return whether this thread's request is refused, where refusing it is worth while."""
-        waited = self._mine.waited
+        """Return whether this thread's request is refused; call it only where `is_active`."""
+        waited = self._own.waited
         if waited is None:
             return False
         if waited <= self.SHORT and self._turn.acquire(blocking=False):
-            self._mine.turn = True
+            self._own.has_turn = True
             return False
         self._until[0] = monotonic() + self.QUIET
         return True
 
     def end(self) -> None:
-        """End with this thread's request."""
-        if self._mine.turn:
-            self._mine.turn = False
+        """End this thread's request."""
+        if self._own.has_turn:
+            self._own.has_turn = False
             self._turn.release()
 
     @property
-    def is_tried(self) -> bool:
+    def is_active(self) -> bool:
         """Whether this thread's request may be refused."""
-        return self._mine.waited is not None
+        return self._own.waited is not None
 
-    def _is_out(self, waited: float, behind: int, now: float) -> bool:
+    def _is_overloaded(self, waited: float, behind: int, now: float) -> bool:
         if now > self._until[0]:
             full = now <= self._row_limit.refused + self.QUIET
             if not full and (waited < self.LONG or behind < self.CROWD):
                 return False
             self._began[0], self._until[0] = now, now + self.QUIET
-        elif now - self._began[0] > self.ENOUGH:  # they who ask at once again may be all there are
+        elif now - self._began[0] > self.ENOUGH:  # clients that retry at once may be all there are
             self._until[0] = 0.0
             return False
         return True
+
+
+class SharedFlag:
+    """A flag for all processes forked after this object was made."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 1)
+
+    def __bool__(self) -> bool:
+        return self._memory[0] != 0
+
+    def set(self) -> None:
+        """Set it, for good."""
+        self._memory[0] = 1
+
+
+@dataclass
+class Admission:
+    """All checks of a worker, and the requests that it has admitted."""
+
+    row_limit: RowLimit
+    key: ApiKey | None = None
+    model_name: str = "isoserve"
+    version: Callable[[], str] | None = None
+    """Returns the version of the model being served; without it any version is known."""
+    stopping: SharedFlag = field(default_factory=SharedFlag)
+    """Set while the service drains: it still answers, but is not ready for more requests."""
+    in_flight: InFlightRequests = field(default_factory=lambda: InFlightRequests(1))
+    shedder: LoadShedder = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shedder = LoadShedder(self.row_limit)
+
+    def refusal(self, environ: Mapping[str, Any]) -> Refusal | None:
+        """Return why a request is refused, if it is; ask only with a key set or while stopping."""
+        path = environ["PATH_INFO"]
+        if asks_readiness(path):
+            stops = self.stopping and self._is_served(path)
+            return Unavailable("the service is stopping") if stops else None
+        if environ.get("REQUEST_METHOD") == "OPTIONS":
+            return None  # a browser asks without the key whether it may send it
+        if self.key is None or path in LIVENESS or self.key.allows(environ):
+            return None
+        return Unauthorized(
+            "missing or wrong API key: send X-API-Key: KEY or Authorization: Bearer KEY"
+        )
+
+    def _is_served(self, path: str) -> bool:
+        """Return whether a path asks for the readiness of something that is served here."""
+        if path in READINESS:
+            return True
+        named = path.removeprefix("/v2/models/").removesuffix("/ready")
+        model, _, version = named.partition("/versions/")
+        known = not version or self.version is None or version == self.version()
+        return model == self.model_name and known

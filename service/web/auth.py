@@ -1,4 +1,4 @@
-"""Who may ask: API keys and tokens, compared in constant time."""
+"""API keys and tokens, compared in constant time."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ from typing import Any
 
 
 class ApiKey:
-    """What opens every route but health: the header X-API-ApiKey, or Authorization: Bearer."""
+    """The key that every route but health asks for: X-API-Key, or Authorization: Bearer."""
 
     def __init__(self, *accepted: str) -> None:
         """Accept any of these keys."""
         self._accepted = [_digest(key) for key in accepted]
 
-    def fits(self, environ: Mapping[str, Any]) -> bool:
-        """Return whether a request has one of the keys; how long this takes tells nothing."""
+    def allows(self, environ: Mapping[str, Any]) -> bool:
+        """Return whether the headers of a request hold one of the keys."""
         sent = environ.get("HTTP_X_API_KEY") or _bearer(environ.get("HTTP_AUTHORIZATION", ""))
-        digest, fits = _digest(sent), False
+        return self.accepts(sent)
+
+    def accepts(self, sent: str) -> bool:
+        """Return whether a text is one of the keys; the time this takes reveals nothing."""
+        digest, found = _digest(sent), False
         for known in self._accepted:
-            fits |= hmac.compare_digest(digest, known)
-        return fits
+            found |= hmac.compare_digest(digest, known)
+        return found
 
 
 def _bearer(header: str) -> str:
@@ -30,5 +34,5 @@ def _bearer(header: str) -> str:
 
 
 def _digest(text: str) -> bytes:
-    """Return what is compared: of one length, whatever was sent."""
+    """Return a digest, so that texts of any length compare in the same time."""
     return sha256(text.encode()).digest()

@@ -1,4 +1,7 @@
-"""Each protocol's way from the bytes that came to the bytes that go: decode, decide, encode."""
+"""Answer a request in its protocol: decode, predict, encode.
+
+A handler knows the body and a few headers of a request, but neither Flask nor the server.
+"""
 
 from __future__ import annotations
 
@@ -33,24 +36,24 @@ MOST_CONTRIBUTIONS = 1_000_000
 # The bytes of a number, by the end of its type's name; the smallest first.
 _SIZES = {b'T8"': 1, b'BOOL"': 1, b'16"': 2, b'32"': 4, b'64"': 8}
 
-_OPEN = nullcontext()
+_UNCOUNTED = nullcontext()
 
 Encoder = Callable[[seldon.Message, Verdict, Totals, dict[str, Any]], dict[str, Any]]
 
 
 @dataclass(slots=True)
 class Answer:
-    """What goes back over HTTP, whatever the protocol."""
+    """An HTTP response in any protocol."""
 
     status: int
     body: bytes
     content_type: str = JSON
     version: str = ""
-    """That of the model which made this answer, where one did."""
+    """The version of the model that made this answer; empty where none did."""
     retry_after: int | None = None
     """Seconds after which the same request may succeed."""
     json_length: int | None = None
-    """How many bytes of the body are JSON, where the rest is not."""
+    """Bytes of JSON at the start of the body, where binary tensors follow."""
 
     @property
     def headers(self) -> list[tuple[str, str]]:
@@ -70,7 +73,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a Seldon answer is to hold."""
+    """What the query asks a Seldon answer to hold."""
 
     encode: Encoder = seldon.encode_labels
     scores: bool = False
@@ -88,12 +91,12 @@ class Handlers:
     predictor: Predictor
     limits: Limits
     new_puid: Callable[[], str]
-    """Names a prediction that came without a name."""
+    """Makes the id of a prediction that came without one."""
     matcher: FeedbackMatcher
     row_limit: RowLimit
     model_name: str = "isoserve"
     unit: Mapping[str, str] = field(default_factory=dict)
-    """This unit of a Seldon graph, name to image, for `meta.requestPath`; empty outside of one."""
+    """Name and image of this unit of a Seldon graph, for `meta.requestPath`; empty without."""
     show_metrics: bool = True
     """Whether Seldon's answers carry `meta.metrics`."""
 
@@ -163,12 +166,12 @@ class Handlers:
         return Answer(200, answer, version=verdict.version)
 
     def admit(self, body: bytes, number: int = NUMBER) -> AbstractContextManager[None]:
-        """Let the rows of a body in, if the worker has not too many in work.
+        """Hold the rows of a body against the limit of rows in flight; Unavailable beyond it.
 
         `number` is how many bytes a number of the body takes.
         """
         if len(body) <= SHORT:
-            return _OPEN
+            return _UNCOUNTED
         columns = len(self.predictor.detector.model.features)
         return self.row_limit.admit(estimate_rows(body, columns, number))
 
@@ -189,7 +192,7 @@ def _number_bytes(body: bytes) -> int:
 
 
 def _check_explained(rows: int, most: int, detector: Detector) -> None:
-    """Refuse before it is counted what could be answered with hundreds of megabytes."""
+    """Raise TooLarge, before anything is counted, for an answer of hundreds of megabytes."""
     named = rows * min(most, len(detector.model.features))
     if named > MOST_EXPLAINED:
         raise TooLarge(
@@ -199,7 +202,7 @@ def _check_explained(rows: int, most: int, detector: Detector) -> None:
 
 
 def _check_contributions(rows: Rows) -> None:
-    """Refuse before it is counted what could be answered with gigabytes."""
+    """Raise TooLarge, before anything is counted, for an answer of gigabytes."""
     n_rows, width = rows.values.shape
     if n_rows * width > MOST_CONTRIBUTIONS:
         raise TooLarge(
@@ -220,7 +223,7 @@ def _tags(detector: Detector, rows: Rows, verdict: Verdict, wanted: Wanted) -> d
 
 
 def encode_error(path: str, text: str, status: int) -> bytes:
-    """Tell a failure in the shape of the protocol that `path` belongs to."""
+    """Return a failure as JSON in the protocol that `path` belongs to."""
     if path == "/v2" or path.startswith("/v2/"):
         return render_json(open_inference.encode_error(text, status))
     if path in mlflow.PATHS:
@@ -229,7 +232,7 @@ def encode_error(path: str, text: str, status: int) -> bytes:
 
 
 def receive(read: Callable[[], bytes], announced: int, most: int) -> bytes:
-    """Return a request's body, all of the bytes that were announced and not more than `most`.
+    """Read the body of a request: as many bytes as were announced, and at most `most`.
 
     Raises:
         BadInput: it ends early, or is no proper HTTP body.
@@ -239,7 +242,7 @@ def receive(read: Callable[[], bytes], announced: int, most: int) -> bytes:
         body = read()
     except Refusal:
         raise
-    except Exception as error:  # the server's own, for chunks that are none
+    except Exception as error:  # the server's own, for malformed chunks
         raise BadInput(f"the body cannot be read: {error}") from error
     if len(body) > most:
         raise body_too_large(most)
@@ -249,5 +252,5 @@ def receive(read: Callable[[], bytes], announced: int, most: int) -> bytes:
 
 
 def body_too_large(most: int) -> TooLarge:
-    """Say that a body is over the limit."""
+    """Return the refusal of a body over the limit."""
     return TooLarge(f"the body is larger than {most:,} bytes; send fewer rows at a time")

@@ -1,8 +1,8 @@
-"""What holds for every request, whichever way it goes: its name, its time, its count, its headers.
+"""What holds for every request: its id, its checks, its time, its count, its headers.
 
-Flask's routing takes longer than a whole prediction. So plain predictions, `POST /predict` with a
-JSON body of known length and nothing else to look at, take a short cut past it; the same functions
-read, answer and refuse them, and a test sends the same bodies both ways.
+Flask's routing takes longer than a whole prediction. So plain predictions (`POST /predict` with a
+JSON body of known length and no query) skip it. The same functions read, answer and refuse them,
+and a test sends the same bodies both ways.
 """
 
 from __future__ import annotations
@@ -20,27 +20,26 @@ from ..errors import BadInput, Refusal, Unavailable
 from ..protocols.codec import ALWAYS, JSON, UNLESS_SAID
 from ..protocols.open_inference import JSON_LENGTH
 from ..state.counts import OTHER
-from .admission import SHORT
+from .admission import SHORT, Admission
 from .handlers import MODEL_VERSION, Answer, Handlers, receive
-from .health import Doors
 from .ids import new_id
 
 REQUEST_ID = "X-Request-ID"
-SHORT_CUT = "/predict"
+PLAIN_PATH = "/predict"
 
-# Where Flask's side finds the request's name and leaves its route.
+# Keys of the WSGI environment: the request's id, and the route that Flask found.
 ID, ROUTE = "isoserve.request_id", "isoserve.route"
 
-# A request id ends up in logs and headers, so it holds nothing that could forge either.
+# A request id goes into logs and headers, so it must not be able to forge either.
 _GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-# What of the headers a page in a browser may read, too.
+# Headers that a page in a browser may read.
 EXPOSED = (
     "Access-Control-Expose-Headers",
     f"{REQUEST_ID}, {MODEL_VERSION}, {JSON_LENGTH}, Retry-After",
 )
 
-_LATE = "more requests wait than can be answered in time; send this again in a second"
+_OVERLOADED = "more requests wait than can be answered in time; send this again in a second"
 
 _STATUS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _CLASS = [f"{digit}xx" for digit in range(10)]
@@ -60,23 +59,28 @@ class Middleware:
         self,
         behind: Application,
         handlers: Handlers,
-        doors: Doors,
+        admission: Admission,
         refuse: Callable[[Exception, Environ], Answer],
         access_log: bool = False,
     ) -> None:
-        """Wrap the application `behind`; `refuse` puts what a road raises into words."""
-        self._behind, self._roads, self._doors, self._refuse = behind, handlers, doors, refuse
+        """Wrap the application `behind`; `refuse` turns what a handler raises into an answer."""
+        self._behind, self._handlers, self._admission, self._refuse = (
+            behind,
+            handlers,
+            admission,
+            refuse,
+        )
         self._access_log = access_log
 
     def __call__(self, environ: Environ, start_response: Start) -> Iterable[bytes]:
         """Answer one request."""
-        started, in_flight = perf_counter(), self._doors.in_flight
-        if environ["PATH_INFO"].startswith("//"):  # which Flask takes for one slash
+        started, in_flight = perf_counter(), self._admission.in_flight
+        if environ["PATH_INFO"].startswith("//"):  # Flask takes two slashes for one
             environ["PATH_INFO"] = f"/{environ['PATH_INFO'].lstrip('/')}"
         sent = environ.get("HTTP_X_REQUEST_ID")
         environ[ID] = sent if sent and _GOOD_ID.fullmatch(sent) else new_id()[:16]
         environ[ROUTE] = OTHER
-        place = in_flight.begin(environ[ID], environ["REQUEST_METHOD"], environ["PATH_INFO"])
+        offset = in_flight.begin(environ[ID], environ["REQUEST_METHOD"], environ["PATH_INFO"])
         try:
             if refusal := self._refusal(environ):
                 answer = self._refuse(refusal, environ)
@@ -85,7 +89,7 @@ class Middleware:
             else:
                 return self._pass_on(environ, start_response, started)
         finally:
-            in_flight.end(place)
+            in_flight.end(offset)
         headers = [*answer.headers, *UNLESS_SAID]
         if not answer.version:
             headers.append(self._model_version())
@@ -94,7 +98,7 @@ class Middleware:
         return [answer.body if environ["REQUEST_METHOD"] != "HEAD" else b""]
 
     def _pass_on(self, environ: Environ, start_response: Start, started: float) -> Iterable[bytes]:
-        """Let the application behind this one answer."""
+        """Let Flask answer."""
 
         def start(status: str, headers: Headers, exc_info: Any = None) -> Any:
             code, known = int(status[:3]), dict(headers)
@@ -107,22 +111,22 @@ class Middleware:
         return self._behind(environ, start)
 
     def _model_version(self) -> tuple[str, str]:
-        return MODEL_VERSION, self._roads.predictor.detector.model.version
+        return MODEL_VERSION, self._handlers.predictor.detector.model.version
 
     def _refusal(self, environ: Environ) -> Refusal | None:
-        """Return why a request comes no further, if it does not."""
+        """Return why a request is refused before it is read, if it is."""
         if "HTTP_HOST" not in environ and environ["SERVER_PROTOCOL"] != "HTTP/1.0":
             return BadInput("a request of HTTP/1.1 and later has the header Host")
-        doors = self._doors
-        if (doors.key or doors.stopping) and (refusal := doors.refusal(environ)):
+        admission = self._admission
+        if (admission.key or admission.stopping) and (refusal := admission.refusal(environ)):
             return refusal
-        if doors.patience.is_tried and not _is_short(environ) and doors.patience.refuses():
-            return Unavailable(_LATE)
+        if admission.shedder.is_active and not _is_short(environ) and admission.shedder.refuses():
+            return Unavailable(_OVERLOADED)
         return None
 
     def _is_plain(self, environ: Environ) -> bool:
         return (
-            environ["PATH_INFO"] == SHORT_CUT
+            environ["PATH_INFO"] == PLAIN_PATH
             and environ["REQUEST_METHOD"] == "POST"
             and environ.get("CONTENT_TYPE") == JSON
             and not environ.get("QUERY_STRING")
@@ -130,21 +134,21 @@ class Middleware:
             and "HTTP_TRANSFER_ENCODING" not in environ
             and len(length := environ.get("CONTENT_LENGTH") or "") < 20
             and length.isdecimal()
-            and int(length) <= self._roads.limits.body_bytes
+            and int(length) <= self._handlers.limits.body_bytes
         )
 
     def _answer(self, environ: Environ) -> Answer:
-        environ[ROUTE] = SHORT_CUT
+        environ[ROUTE] = PLAIN_PATH
         length = int(environ["CONTENT_LENGTH"])
         try:
             read = partial(environ["wsgi.input"].read, length)
-            return self._roads.seldon(receive(read, length, self._roads.limits.body_bytes))
+            return self._handlers.seldon(receive(read, length, self._handlers.limits.body_bytes))
         except Exception as error:
             return self._refuse(error, environ)
 
     def _complete(self, environ: Environ, headers: Headers, status: int, seconds: float) -> None:
-        """Count a request and give its answer the headers that all have."""
-        self._roads.predictor.counts.observe(environ[ROUTE], _CLASS[status // 100], seconds)
+        """Count a request and add the headers that every answer has."""
+        self._handlers.predictor.counts.observe(environ[ROUTE], _CLASS[status // 100], seconds)
         if "HTTP_ORIGIN" in environ:
             headers.append(EXPOSED)
         headers += ((REQUEST_ID, environ[ID]), *ALWAYS)
@@ -160,7 +164,7 @@ class Middleware:
 
 
 def _is_short(environ: Environ) -> bool:
-    """Return whether to refuse a request would cost nearly as much as to answer it."""
+    """Return whether a refusal would cost nearly as much as the answer."""
     length = environ.get("CONTENT_LENGTH") or "0"
     return (
         "HTTP_TRANSFER_ENCODING" not in environ

@@ -227,7 +227,7 @@ def _add_documents(routes: Blueprint, handlers: Handlers) -> None:
             model.version,
             list(model.features),
             with_admin="admin" in current_app.blueprints,
-            with_key=current_app.extensions["isoserve doors"].key is not None,
+            with_key=current_app.extensions["isoserve admission"].key is not None,
         )
         return reply(Answer(200, render_json(described, in_order=True)))
 

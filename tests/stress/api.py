@@ -59,9 +59,7 @@ def try_out(folder: Path, cases: int, **settings: str) -> int:
     print(f"\n== {kind}: {cases:,} requests a route", flush=True)
     with serving(folder / "model.pickle", folder / f"{kind}.log", **settings) as service:
         document = folder / "openapi.json"
-        document.write_bytes(
-            service.request("GET", "/openapi.json", headers={"X-API-ApiKey": KEY})[1]
-        )
+        document.write_bytes(service.request("GET", "/openapi.json", headers={"X-API-Key": KEY})[1])
         paths, at_once = list(json.loads(document.read_bytes())["paths"]), os.cpu_count() or 1
         command = [
             Path(sys.executable).with_name("st"),

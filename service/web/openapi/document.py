@@ -68,7 +68,7 @@ def describe(
         },
         "tags": [{"name": tag, "description": text} for tag, text in _TAGS.items()],
         "security": keys if with_key else [{}, *keys],
-        "paths": _with_doors(
+        "paths": _with_refusals(
             _with_ids(
                 _seldon_paths()
                 | _open_inference_paths(name, version)
@@ -80,7 +80,7 @@ def describe(
         "components": {
             "schemas": _schemas(columns),
             "securitySchemes": {
-                "key": {"type": "apiKey", "in": "header", "name": "X-API-ApiKey"},
+                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
                 "bearer": {"type": "http", "scheme": "bearer", "description": "the same key"},
                 "admin": {"type": "http", "scheme": "bearer", "description": "the admin token"},
             },
@@ -104,8 +104,8 @@ def _with_ids(paths: Schema) -> Schema:
     return paths
 
 
-def _with_doors(paths: Schema) -> Schema:
-    """Add to each operation what the doors may answer in its stead."""
+def _with_refusals(paths: Schema) -> Schema:
+    """Add to each operation what the admission may answer in its stead."""
     for path, operations in paths.items():
         ready = asks_readiness(path)
         for method, operation in operations.items():

@@ -4,9 +4,9 @@ import threading
 import pytest
 
 from service.errors import Unauthorized, Unavailable
-from service.web.admission import LoadShedder, RowLimit, estimate_rows
+from service.web.admission import Admission, LoadShedder, RowLimit, SharedFlag, estimate_rows
 from service.web.auth import ApiKey
-from service.web.health import Doors, InFlightRequests, SharedFlag
+from service.web.in_flight import InFlightRequests
 
 KEY = "a key for nothing but tests"
 
@@ -21,7 +21,7 @@ KEY = "a key for nothing but tests"
     ],
 )
 def test_a_key_fits_in_either_header(header):
-    assert ApiKey(KEY, "another key").fits(header)
+    assert ApiKey(KEY, "another key").allows(header)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_a_key_fits_in_either_header(header):
     ],
 )
 def test_nothing_else_fits(header):
-    assert not ApiKey(KEY).fits(header)
+    assert not ApiKey(KEY).allows(header)
 
 
 def test_the_gate_holds_rows_back_until_others_have_left():
@@ -80,81 +80,81 @@ def row_limit():
     return RowLimit(most_rows=1000, threads=4)
 
 
-def is_out(patience, waited, behind, now):
-    patience.begin(waited, behind, now)
-    return patience.is_tried
+def is_out(shedder, waited, behind, now):
+    shedder.begin(waited, behind, now)
+    return shedder.is_active
 
 
-def renew(patience, monkeypatch, now):
+def renew(shedder, monkeypatch, now):
     """Let a request be refused."""
     monkeypatch.setattr("service.web.admission.monotonic", lambda: now)
-    patience.begin(0.01, 1, now)
-    assert patience.refuses()
+    shedder.begin(0.01, 1, now)
+    assert shedder.refuses()
 
 
 @pytest.mark.parametrize(("waited", "behind"), [(0.02, 1000), (60, 11)])
 def test_patience_lasts_where_waits_or_lines_are_short(row_limit, waited, behind):
-    patience = LoadShedder(row_limit)
+    shedder = LoadShedder(row_limit)
     with row_limit.admit(1000):
-        assert not any(is_out(patience, waited, behind, now) for now in range(100, 200))
+        assert not any(is_out(shedder, waited, behind, now) for now in range(100, 200))
 
 
 def test_patience_is_out_until_nobody_was_refused_for_a_second(row_limit, monkeypatch):
-    patience = LoadShedder(row_limit)
-    assert is_out(patience, 0.1, 12, 100)
-    assert is_out(patience, 0, 0, 100.9)
-    assert not is_out(patience, 0, 0, 101.1)
-    assert is_out(patience, 0.1, 12, 200)
-    renew(patience, monkeypatch, 200.9)
-    assert is_out(patience, 0, 0, 201.8)
-    assert not is_out(patience, 0, 0, 202)
+    shedder = LoadShedder(row_limit)
+    assert is_out(shedder, 0.1, 12, 100)
+    assert is_out(shedder, 0, 0, 100.9)
+    assert not is_out(shedder, 0, 0, 101.1)
+    assert is_out(shedder, 0.1, 12, 200)
+    renew(shedder, monkeypatch, 200.9)
+    assert is_out(shedder, 0, 0, 201.8)
+    assert not is_out(shedder, 0, 0, 202)
 
 
 def test_who_is_alone_is_not_refused_for_its_wait(row_limit):
-    patience = LoadShedder(row_limit)
-    assert is_out(patience, 0.1, 12, 100)
-    assert patience.refuses()
-    patience.end()
-    patience.begin(0.1, 0, 100.1)
-    assert not patience.refuses()
+    shedder = LoadShedder(row_limit)
+    assert is_out(shedder, 0.1, 12, 100)
+    assert shedder.refuses()
+    shedder.end()
+    shedder.begin(0.1, 0, 100.1)
+    assert not shedder.refuses()
 
 
 def test_patience_is_out_for_half_a_minute_at_most_whoever_asks_again(row_limit, monkeypatch):
-    patience, out = LoadShedder(row_limit), []
-    assert is_out(patience, 0.1, 12, 200)
+    shedder, out = LoadShedder(row_limit), []
+    assert is_out(shedder, 0.1, 12, 200)
     for now in range(400, 480):
-        out.append(is_out(patience, 0.01, 0, now / 2))
+        out.append(is_out(shedder, 0.01, 0, now / 2))
         if out[-1]:
-            renew(patience, monkeypatch, now / 2)
+            renew(shedder, monkeypatch, now / 2)
     assert out == [True] * 61 + [False] * 19
 
 
 def test_patience_is_out_behind_a_full_gate(row_limit, monkeypatch):
     monkeypatch.setattr("service.web.admission.monotonic", lambda: 100.0)
-    patience = LoadShedder(row_limit)
-    assert not is_out(patience, 0, 0, 99)
+    shedder = LoadShedder(row_limit)
+    assert not is_out(shedder, 0, 0, 99)
     with row_limit.admit(1000), pytest.raises(Unavailable):
         row_limit.admit(1)
-    assert is_out(patience, 0, 0, 100.5)
-    assert not is_out(patience, 0, 0, 102)
+    assert is_out(shedder, 0, 0, 100.5)
+    assert not is_out(shedder, 0, 0, 102)
 
 
 def test_while_patience_is_out_one_request_is_answered_at_a_time(row_limit):
-    patience, other = LoadShedder(row_limit), []
-    assert not patience.refuses()
-    patience.begin(0.1, 12, 100.0)
-    assert patience.refuses()
-    patience.begin(0.001, 0, 100.1)
-    assert not patience.refuses()
+    shedder, other = LoadShedder(row_limit), []
+    assert not shedder.refuses()
+    shedder.begin(0.1, 12, 100.0)
+    assert shedder.refuses()
+    shedder.begin(0.001, 0, 100.1)
+    assert not shedder.refuses()
 
     def ask():
-        patience.begin(0.001, 0, 100.2)
-        other.append(patience.refuses())
-        patience.end()
+        shedder.begin(0.001, 0, 100.2)
+        other.append(shedder.refuses())
+        shedder.end()
 
     for answered in (False, True):
         if answered:
-            patience.end()
+            shedder.end()
         thread = threading.Thread(target=ask)
         thread.start()
         thread.join()
@@ -162,11 +162,11 @@ def test_while_patience_is_out_one_request_is_answered_at_a_time(row_limit):
 
 
 def test_patience_is_out_in_all_processes(row_limit):
-    patience = LoadShedder(row_limit)
+    shedder = LoadShedder(row_limit)
     if not (child := os.fork()):
-        os._exit(not is_out(patience, 0.1, 12, 100.0))
+        os._exit(not is_out(shedder, 0.1, 12, 100.0))
     assert os.waitpid(child, 0)[1] == 0
-    assert is_out(patience, 0, 0, 100.5)
+    assert is_out(shedder, 0, 0, 100.5)
 
 
 @pytest.mark.parametrize(
@@ -188,13 +188,13 @@ def test_rows_of_binary_numbers_are_as_many_as_their_bytes_hold():
 
 
 def test_a_switch_is_one_for_all_processes():
-    switch = SharedFlag()
-    assert not switch
+    flag = SharedFlag()
+    assert not flag
     if not (child := os.fork()):
-        switch.turn_on()
+        flag.set()
         os._exit(0)
     os.waitpid(child, 0)
-    assert switch
+    assert flag
 
 
 def test_flights_are_known_to_the_parent_until_they_end():
@@ -238,34 +238,36 @@ def test_each_thread_has_a_flight_of_its_own():
     assert in_flight.active() == []
 
 
-def refusal(doors, path, **headers):
-    return type(doors.refusal({"PATH_INFO": path, **headers}))
+def refusal(admission, path, **headers):
+    return type(admission.refusal({"PATH_INFO": path, **headers}))
 
 
 def test_health_needs_no_key_and_everything_else_does():
-    doors = Doors(RowLimit(1, 1), ApiKey(KEY))
+    admission = Admission(RowLimit(1, 1), ApiKey(KEY))
     for path in ("/live", "/ready", "/health/ping", "/v2/health/live", "/v2/models/m/ready"):
-        assert doors.refusal({"PATH_INFO": path}) is None
+        assert admission.refusal({"PATH_INFO": path}) is None
     for path in ("/predict", "/metrics", "/nowhere", "/live/", "/metadata"):
-        assert refusal(doors, path) is Unauthorized
-        assert doors.refusal({"PATH_INFO": path, "HTTP_X_API_KEY": KEY}) is None
+        assert refusal(admission, path) is Unauthorized
+        assert admission.refusal({"PATH_INFO": path, "HTTP_X_API_KEY": KEY}) is None
 
 
 def test_a_browser_may_ask_without_the_key_whether_it_may_send_it():
-    doors = Doors(RowLimit(1, 1), ApiKey(KEY))
-    assert doors.refusal({"PATH_INFO": "/predict", "REQUEST_METHOD": "OPTIONS"}) is None
-    assert refusal(doors, "/v2/models/versions/ready/infer") is Unauthorized
+    admission = Admission(RowLimit(1, 1), ApiKey(KEY))
+    assert admission.refusal({"PATH_INFO": "/predict", "REQUEST_METHOD": "OPTIONS"}) is None
+    assert refusal(admission, "/v2/models/versions/ready/infer") is Unauthorized
 
 
 def test_a_service_that_stops_is_not_ready_but_lives_and_answers():
-    doors = Doors(RowLimit(1, 1))
-    doors.stopping.turn_on()
-    assert refusal(doors, "/ready") is refusal(doors, "/v2/health/ready") is Unavailable
-    assert refusal(doors, "/v2/models/isoserve/versions/1/ready") is Unavailable
-    assert doors.refusal({"PATH_INFO": "/v2/models/none/ready"}) is None  # there is no such model
-    doors.version = lambda: "1"
-    assert refusal(doors, "/v2/models/isoserve/versions/1/ready") is Unavailable
-    assert refusal(doors, "/v2/models/isoserve/ready") is Unavailable
-    assert doors.refusal({"PATH_INFO": "/v2/models/isoserve/versions/2/ready"}) is None
-    assert doors.refusal({"PATH_INFO": "/live"}) is None
-    assert doors.refusal({"PATH_INFO": "/predict"}) is None
+    admission = Admission(RowLimit(1, 1))
+    admission.stopping.set()
+    assert refusal(admission, "/ready") is refusal(admission, "/v2/health/ready") is Unavailable
+    assert refusal(admission, "/v2/models/isoserve/versions/1/ready") is Unavailable
+    assert (
+        admission.refusal({"PATH_INFO": "/v2/models/none/ready"}) is None
+    )  # there is no such model
+    admission.version = lambda: "1"
+    assert refusal(admission, "/v2/models/isoserve/versions/1/ready") is Unavailable
+    assert refusal(admission, "/v2/models/isoserve/ready") is Unavailable
+    assert admission.refusal({"PATH_INFO": "/v2/models/isoserve/versions/2/ready"}) is None
+    assert admission.refusal({"PATH_INFO": "/live"}) is None
+    assert admission.refusal({"PATH_INFO": "/predict"}) is None

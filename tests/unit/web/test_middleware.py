@@ -37,8 +37,8 @@ bodies = st.one_of(
 
 KEY = PLAIN["HTTP_X_API_KEY"]
 
-DOORS = {
-    "no door": {},
+CHECKS = {
+    "no checks": {},
     "a key": {"api_key": KEY},
     "a key and a token": {"api_key": KEY, "admin_token": "a token for nothing but tests"},
     "few rows in flight": {"rows_in_flight": 1},
@@ -47,19 +47,19 @@ DOORS = {
 }
 
 
-@pytest.fixture(params=DOORS)
+@pytest.fixture(params=CHECKS)
 def both(make_client, request):
-    """The same service twice, with the short cut and without; and again with each door on."""
+    """The same service twice: plain predictions past Flask, and through it; with each check on."""
     apps = []
     for _ in range(2):
         names = map("puid-{}".format, count())
         chosen = {"make_puid": names.__next__, "max_body_bytes": 100_000}
-        apps.append(make_client(**chosen, **DOORS[request.param]).application)
-        doors = apps[-1].extensions["isoserve doors"]
+        apps.append(make_client(**chosen, **CHECKS[request.param]).application)
+        admission = apps[-1].extensions["isoserve admission"]
         if request.param == "stopping":
-            doors.stopping.turn_on()
+            admission.stopping.set()
         if request.param == "too much to do":
-            doors.patience.begin(waited=1.0, behind=100, now=time.monotonic())
+            admission.shedder.begin(waited=1.0, behind=100, now=time.monotonic())
     apps[1].wsgi_app._is_plain = lambda environ: False
     return apps
 
@@ -71,7 +71,7 @@ def send(app, body, **changes):
 
 
 def test_both_ways_give_the_same_answers(both, request):
-    examples = 1000 if "no door" in request.node.name else 50
+    examples = 1000 if "no checks" in request.node.name else 50
     check_same(both, examples, may_be_late="too much" in request.node.name)
 
 
@@ -110,7 +110,7 @@ def test_both_ways_refuse_a_body_that_ends_early(both):
 
 def test_both_ways_tell_a_failure_of_ours_in_one_sentence(both):
     for app in both:
-        app.wsgi_app._roads.predictor.predict = lambda *arguments: 1 / 0
+        app.wsgi_app._handlers.predictor.predict = lambda *arguments: 1 / 0
     answers = [send(app, b'{"data":{"ndarray":[[1,2]]}}') for app in both]
     assert answers[0] == answers[1]
     assert answers[0][0].startswith(str(HTTPStatus.INTERNAL_SERVER_ERROR.value))
@@ -140,7 +140,7 @@ def both_full(make_client):
     apps = [make_client(rows_in_flight=1).application for _ in range(2)]
     apps[1].wsgi_app._is_plain = lambda environ: False
     for app in apps:
-        app.extensions["isoserve doors"].row_limit.admit(1)
+        app.extensions["isoserve admission"].row_limit.admit(1).__enter__()
     return apps
 
 
@@ -166,7 +166,7 @@ def test_both_ways_ask_for_the_key_before_they_read(make_client, sent):
     assert answers[0] == answers[1]
     assert answers[0][0] == "401 Unauthorized"
     assert dict(answers[0][1])["WWW-Authenticate"] == "Bearer"
-    assert b"X-API-ApiKey" in answers[0][2]
+    assert b"X-API-Key" in answers[0][2]
 
 
 def test_both_ways_refuse_a_request_that_names_no_host(both):
@@ -218,13 +218,13 @@ def test_the_admin_token_opens_what_the_key_does(make_client):
     assert client.get("/metadata", headers=sent).status_code == 200
     path = "/v2/repository/models/isoserve/unload"
     assert client.post(path, headers=sent).status_code == 409
-    assert client.post(path, headers={"X-API-ApiKey": KEY}).status_code == 401
+    assert client.post(path, headers={"X-API-Key": KEY}).status_code == 401
 
 
 def test_what_is_being_answered_is_known_only_as_long(client):
     app = client.application
-    doors, seen = app.extensions["isoserve doors"], []
-    app.before_request(lambda: seen.extend(doors.in_flight.active()))
+    admission, seen = app.extensions["isoserve admission"], []
+    app.before_request(lambda: seen.extend(admission.in_flight.active()))
     client.get("/live", headers={"X-Request-ID": "mine"})
     assert [(flight.request_id, flight.request) for flight in seen] == [("mine", "GET /live")]
-    assert doors.in_flight.active() == []
+    assert admission.in_flight.active() == []

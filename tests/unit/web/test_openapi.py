@@ -54,7 +54,7 @@ def operations(client):
 
 def test_a_key_is_asked_for_where_there_is_one_and_health_is_free(make_client):
     locked = make_client(api_key="x" * 16, admin_token="y" * 16)
-    found = locked.get("/openapi.json", headers={"X-API-ApiKey": "x" * 16}).json
+    found = locked.get("/openapi.json", headers={"X-API-Key": "x" * 16}).json
     assert found["security"] == [{"key": []}, {"bearer": []}]
     values = {"name": "isoserve", "model": "isoserve", "version": found["info"]["version"]}
     for path, item in found["paths"].items():
@@ -68,7 +68,7 @@ def test_a_key_is_asked_for_where_there_is_one_and_health_is_free(make_client):
 
 
 def test_whatever_asks_for_readiness_may_hear_that_the_service_stops(client):
-    client.application.extensions["isoserve doors"].stopping.turn_on()
+    client.application.extensions["isoserve admission"].stopping.set()
     for (path, method), operation in operations(client).items():
         where = path.replace("{model}", "isoserve")
         if method == "get" and "{" not in where:
@@ -98,7 +98,7 @@ def test_the_parts_of_a_body_are_those_that_its_message_has(client):
 
 def test_headers_of_their_own_are_told_with_the_answers_that_have_them(make_client):
     client = make_client(api_key="x" * 16)
-    key, infer = {"X-API-ApiKey": "x" * 16}, "/v2/models/isoserve/infer"
+    key, infer = {"X-API-Key": "x" * 16}, "/v2/models/isoserve/infer"
     found = client.get("/openapi.json", headers=key).json
     told = found["paths"]["/v2/models/{model}/infer"]["post"]["responses"]
     table = {"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [1, 2]}
@@ -107,7 +107,7 @@ def test_headers_of_their_own_are_told_with_the_answers_that_have_them(make_clie
         "200": client.post(infer, headers=key, json=asked),
         "401": client.post(infer),
     }
-    client.application.extensions["isoserve doors"].stopping.turn_on()
+    client.application.extensions["isoserve admission"].stopping.set()
     answers["503"] = client.get("/ready")
     own = ("Inference-Header-Content-Length", "WWW-Authenticate", "Retry-After")
     for status, answer in answers.items():

@@ -476,20 +476,20 @@ def test_faults_of_mlflows_road_have_its_shape(client):
 
 
 def test_another_version_is_not_there_while_the_service_stops_either(client):
-    client.application.extensions["isoserve doors"].stopping.turn_on()
+    client.application.extensions["isoserve admission"].stopping.set()
     for at, status in (("none", 404), (version(client), 503)):
         assert client.get(f"{MODEL}/versions/{at}/ready").status_code == status
 
 
 def test_two_slashes_are_one_while_the_service_stops_too(client):
-    client.application.extensions["isoserve doors"].stopping.turn_on()
+    client.application.extensions["isoserve admission"].stopping.set()
     assert client.get("/", environ_overrides={"PATH_INFO": "//ready"}).status_code == 503
 
 
 def test_who_has_no_key_hears_so_in_mlflows_words(make_client):
     client = make_client(api_key="x" * 16)
     assert client.post("/invocations", json={}).json["error_code"] == "UNAUTHENTICATED"
-    client.application.extensions["isoserve doors"].stopping.turn_on()
+    client.application.extensions["isoserve admission"].stopping.set()
     assert client.get("/ping").json["error_code"] == "TEMPORARILY_UNAVAILABLE"
 
 
