@@ -1,0 +1,119 @@
+"""Handlers, without Flask and without a server: from a body to an answer."""
+
+import json
+
+import pytest
+
+from service.errors import BadInput, TooLarge, Unavailable, Unsupported
+from service.model.file import load_model
+from service.protocols.codec import JSON
+from service.rows import Limits, Totals
+from service.serving.detector import Detector
+from service.serving.feedback import FeedbackMatcher
+from service.serving.predictor import Predictor
+from service.state.counts import Counts
+from service.state.feedback import FeedbackStore
+from service.state.records import begin_records
+from service.web.admission import RowLimit
+from service.web.handlers import Handlers, Wanted, encode_error, receive
+
+ROW, OUTLIER = [1.0, 1.0], [60.0, 40.0]
+
+
+@pytest.fixture
+def handlers(folder, write_card):
+    write_card()
+    detector = Detector(load_model(folder / "model.pickle"))
+    state = folder / "state"
+    state.mkdir()
+    predictor = Predictor(detector, Counts(), begin_records(state, ("mean", "sd"), 100))
+    matcher = FeedbackMatcher(predictor, FeedbackStore(state))
+    return Handlers(predictor, Limits(rows=1000), lambda: "new", matcher, RowLimit(1000, 4))
+
+
+def body(rows, **more):
+    return json.dumps({"data": {"ndarray": rows}, **more}).encode()
+
+
+def test_each_protocol_scores_counts_and_records_the_same_rows(handlers):
+    tensor = {"name": "rows", "shape": [2, 2], "datatype": "FP64", "data": [*ROW, *OUTLIER]}
+    seldon = handlers.seldon(body([ROW, OUTLIER]))
+    infer = handlers.open_inference(json.dumps({"inputs": [tensor]}).encode(), "", None)
+    invoked = handlers.invocations(json.dumps({"inputs": [ROW, OUTLIER]}).encode(), JSON)
+    assert json.loads(seldon.body)["data"]["ndarray"] == [0, 1]
+    assert json.loads(infer.body)["outputs"][0]["data"] == [0, 1]
+    assert json.loads(invoked.body)["predictions"] == [0, 1]
+    assert handlers.predictor.counts.totals() == Totals(6, 3)
+    assert len(handlers.predictor.records.read()) == 6
+    versions = {answer.version for answer in (seldon, infer, invoked)}
+    assert versions == {handlers.predictor.detector.model.version}
+
+
+def test_a_prediction_keeps_the_id_that_it_came_with_and_gets_one_otherwise(handlers):
+    for meta, puid in (({"puid": "mine"}, "mine"), ({}, "new")):
+        answer = json.loads(handlers.seldon(body([ROW], meta=meta)).body)
+        assert answer["meta"]["puid"] == puid
+        assert len(handlers.predictor.records.find(puid)) == 1
+
+
+def test_nothing_of_a_refused_request_is_counted_or_recorded(handlers):
+    with pytest.raises(BadInput, match="row 0, column 1: 'x' is not a number"):
+        handlers.seldon(body([[1, "x"]]))
+    with pytest.raises(BadInput, match="row 0, column 1: inf is not a finite number"):
+        handlers.seldon(b'{"data": {"ndarray": [[1, Infinity]]}}')
+    with pytest.raises(BadInput, match="Can't find JSON"):
+        handlers.seldon(b'{"data": {"ndarray": [[1, 2]]}, "x": Infinity}')
+    with pytest.raises(TooLarge, match="1,001 rows in one request; at most 1,000"):
+        handlers.seldon(body([ROW] * 1001))
+    with pytest.raises(Unsupported):
+        handlers.invocations(b"x", "text/plain")
+    assert handlers.predictor.counts.totals() == Totals(0, 0)
+    assert len(handlers.predictor.records.read()) == 0
+
+
+def test_scores_and_explanations_are_added_where_they_are_asked_for(handlers):
+    answer = json.loads(handlers.seldon(body([ROW, OUTLIER]), wanted=Wanted(scores=True)).body)
+    assert answer["meta"]["tags"]["threshold"] == 0
+    assert [score < 0 for score in answer["meta"]["tags"]["anomaly-scores"]] == [False, True]
+    answer = json.loads(handlers.seldon(body([ROW, OUTLIER]), wanted=Wanted(explain=1)).body)
+    explained = answer["meta"]["tags"]["explanations"]
+    assert [one["row"] for one in explained] == [1]
+    assert explained[0]["features"][0]["name"] in ("mean", "sd")
+
+
+def test_feedback_is_stored_and_counts_no_prediction(handlers):
+    handlers.seldon(body([OUTLIER], meta={"puid": "p"}))
+    message = {"response": {"meta": {"puid": "p"}}, "truth": {"data": {"ndarray": [1]}}}
+    answer = json.loads(handlers.seldon_feedback(json.dumps(message).encode(), JSON, "").body)
+    gauges = {gauge["key"]: gauge["value"] for gauge in answer["meta"]["metrics"]}
+    assert (gauges["true_positive"], gauges["observation"]) == (1, 1)
+
+
+def test_a_message_that_is_passed_on_is_not_scored(handlers):
+    answer = json.loads(handlers.seldon_echo(b'{"strData": "x"}', JSON, "").body)
+    assert answer["strData"] == "x"
+    assert handlers.predictor.counts.totals() == Totals(0, 0)
+
+
+def test_rows_beyond_the_limit_in_flight_are_refused_and_the_next_ones_are_not(handlers):
+    with handlers.row_limit.admit(900), pytest.raises(Unavailable, match="900 rows are being"):
+        handlers.seldon(body([ROW] * 500))
+    assert handlers.seldon(body([ROW] * 500)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [("/predict", "status"), ("/v2/models/x/infer", "error"), ("/invocations", "message")],
+)
+def test_a_failure_has_the_shape_of_the_callers_protocol(path, key):
+    assert key in json.loads(encode_error(path, "no", 400))
+
+
+def test_a_body_is_whole_and_within_the_limit_or_refused():
+    assert receive(lambda: b"abc", 3, 3) == b"abc"
+    with pytest.raises(TooLarge, match="larger than 2 bytes"):
+        receive(lambda: b"abc", 3, 2)
+    with pytest.raises(BadInput, match="3 of 4 bytes came"):
+        receive(lambda: b"abc", 4, 9)
+    with pytest.raises(BadInput, match="the body cannot be read: bad chunk"):
+        receive(lambda: (_ for _ in ()).throw(ValueError("bad chunk")), 0, 9)
