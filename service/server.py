@@ -35,7 +35,7 @@ from .errors import BadSetting
 from .protocols.codec import ALWAYS, UNLESS_SAID
 from .settings import Settings
 from .web.admission import Admission, RowLimit
-from .web.connection import is_brief, read_rest
+from .web.connection import is_short_request, read_rest
 from .web.in_flight import InFlightRequest, InFlightRequests
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("isoserve")
 
-# So long may a new client say nothing, and any client when a worker ends.
+# Idle timeouts in seconds: for new connections; for any connection at shutdown.
 _FIRST_SECONDS, _LAST_SECONDS = 10, 0.5
 
 _KEPT: Future[bool] = Future()
@@ -51,11 +51,11 @@ _KEPT.set_result(True)
 _ENDED: Future[bool] = Future()
 _ENDED.set_result(False)
 
-# What the first process tells a worker.
-_ORDERS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)
+# Signals by which the arbiter stops a worker.
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)
 
 CHANGE_SECONDS = 300
-"""Seconds after which a change of the model hangs: more than two of the largest files take."""
+"""Timeout of a model change, in seconds: more than two of the largest files take."""
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -65,7 +65,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self._app = app
         self._options = gunicorn_options(settings)
         self.drain_seconds = settings.drain_seconds
-        extensions = getattr(app, "extensions", {})  # a benchmark serves other applications
+        extensions = getattr(app, "extensions", {})  # a benchmark may serve another application
         self.admission: Admission = extensions.get("isoserve admission") or Admission(
             RowLimit(1, 1)
         )
@@ -87,12 +87,12 @@ class Server(BaseApplication):  # type: ignore[misc]
 
 
 class Master(Arbiter):  # type: ignore[misc]
-    """gunicorn's first process, which drains before it stops and tells what a worker hung in."""
+    """gunicorn's arbiter; it drains before it stops and logs the request in which a worker hung."""
 
     _end = math.inf
 
     def handle_term(self) -> None:
-        """Drain: all is answered, nothing is ready. A second SIGTERM stops at once, as SIGINT."""
+        """Drain: answer every request, but not be ready. A second SIGTERM stops at once."""
         if self._end < math.inf:
             self.stop(False)
             raise StopIteration  # gunicorn's way to end its loop
@@ -108,39 +108,39 @@ class Master(Arbiter):  # type: ignore[misc]
         return signals
 
     def spawn_worker(self) -> Any:
-        """Fork a worker; what it is told before it can hear waits until then."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, _ORDERS)
+        """Fork a worker; signals wait until its handlers are set."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
         try:
             return super().spawn_worker()
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ORDERS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
 
     def murder_workers(self) -> None:
-        """Replace workers without a sign of life; say first what they were doing."""
+        """Replace workers without a heartbeat; log first what they were doing."""
         for pid, worker in self.WORKERS.items():
             with contextlib.suppress(OSError, ValueError):  # it is about to end by itself
                 silent = time.monotonic() - worker.tmp.last_update()
                 if silent > self.timeout and not worker.aborted:
                     for flight in worker.in_flight.active():
-                        tell_of_hanging(flight, f"worker {pid} gives no sign of life")
+                        log_hanging(flight, f"worker {pid} has no heartbeat")
         super().murder_workers()
 
 
 class Connection(TConn):  # type: ignore[misc]
-    """A client's connection, whose end nobody waits for."""
+    """A client's connection; closing it never blocks."""
 
     def close(self, graceful: bool = False) -> None:
         """Close it.
 
-        gunicorn would wait here until the client does the same, with the thread that waits for all.
+        gunicorn would wait here for the client to close, in the thread that polls all connections.
         """
         super().close()
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's worker with threads, which ends when told to and refuses in JSON.
+    """gunicorn's worker with threads; it stops when told to and refuses in JSON.
 
-    gunicorn sees a worker that hangs as a whole; this one sees each of its threads.
+    gunicorn notices a worker that hangs as a whole; this one notices each of its threads.
     """
 
     alive: bool
@@ -152,26 +152,26 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         )  # before the fork: the parent reads them, too
         self.asked = 0
         self.noted = 0.0
-        """When this worker last gave a sign of life."""
+        """When this worker last gave a heartbeat."""
 
     def init_process(self) -> None:
-        """Begin, in the new process."""
+        """Set up the new process."""
         self.app.admission.in_flight = self.in_flight
         super().init_process()
 
     def init_signals(self) -> None:
-        """Hear what is told, from now on and since the fork."""
+        """Handle signals, those since the fork included."""
         super().init_signals()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ORDERS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
 
     def run(self) -> None:
-        """Answer requests; then end the process, which else would wait for threads that hang."""
+        """Answer requests, then end the process; else it would wait for threads that hang."""
         super().run()
         sys.stdout.flush()
         os._exit(0)
 
     def notify(self) -> None:
-        """Give a sign of life, as every second, and look for requests that hang."""
+        """Give a heartbeat, every second, and look for requests that hang."""
         super().notify()
         self.noted = time.monotonic()
         for flight in self.in_flight.active() if self.alive else ():
@@ -180,21 +180,21 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                     self.in_flight.restart(flight.offset)
                 elif flight.seconds > self._limit(frame):
                     stack = "".join(traceback.format_stack(frame))
-                    tell_of_hanging(flight, f"worker {os.getpid()} is replaced", stack=stack)
-                    self.alive = False  # what else it answers has the time of any stop
+                    log_hanging(flight, f"worker {os.getpid()} is replaced", stack=stack)
+                    self.alive = False  # other requests get the graceful timeout
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        """Wait for clients and see to each; a thousand at once may take more than a second."""
+        """Wait for events and handle each; a thousand at once may take more than a second."""
         for key, _ in self.poller.select(timeout):
             key.data(key.fileobj)
             if time.monotonic() - self.noted > 1:
                 self.notify()
 
     def accept(self, listener: Any) -> None:
-        """Take a new connection; as long as its client says nothing it costs no thread."""
+        """Accept a connection; it costs no thread until its client sends something."""
         try:
             client, address = listener.accept()
-        except OSError:  # another worker has it, or the client gave up, or no file is left
+        except OSError:  # another worker took it, the client gave up, or no file is left
             return
         conn = Connection(self.cfg, client, address, listener.getsockname())
         conn.init()
@@ -204,31 +204,30 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.poller.register(client, EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
     def on_pending_socket_readable(self, conn: Connection, client: socket.socket) -> None:
-        """Take what a client says first."""
+        """Handle the first bytes of a connection."""
         self.pending_conns.remove(conn)
         self._take(conn, client)
 
     def on_client_socket_readable(self, conn: Connection, client: socket.socket) -> None:
-        """Take what a client says next."""
+        """Handle the next request of a connection."""
         self.keepalived_conns.remove(conn)
         self._take(conn, client)
 
     def _take(self, conn: Connection, client: socket.socket) -> None:
-        """Answer what is brief here and now, in the thread that waits for clients.
+        """Answer a short request here, in the polling thread; hand a longer one to the pool.
 
-        To hand it to a thread of the pool and to take it back costs as much again. What may take
-        its time goes there.
+        The hand-over to a thread of the pool and back costs as much as the request itself.
         """
         self.poller.unregister(client)
-        if is_brief(client):
+        if is_short_request(client):
             self.finish_request(conn, _KEPT if super().handle(conn) else _ENDED)
         else:
             self.enqueue_req(conn)
 
     def _cap_keepalive(self, deadline: float) -> None:
-        """Wait for silent clients no longer; gunicorn would wait for 2 s, and for new ones longer.
+        """Close silent connections sooner: gunicorn waits 2 s, and longer for new ones.
 
-        Whoever said anything while the service drained was told that the connection ends.
+        A client that sent a request while the service drained knows that its connection ends.
         """
         deadline = min(deadline, time.monotonic() + _LAST_SECONDS)
         super()._cap_keepalive(deadline)
@@ -236,18 +235,18 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             conn.timeout = min(conn.timeout, deadline)
 
     def _limit(self, frame: FrameType) -> float:
-        """Return the seconds that a thread may take for what it does now."""
+        """Return the timeout, in seconds, of what a thread does now."""
         timeout: int = self.cfg.timeout
         return max(timeout, CHANGE_SECONDS) if _changes_the_model(frame) else timeout
 
     def enqueue_req(self, conn: Any) -> None:
-        """Let a request wait for a thread."""
+        """Queue a request for a thread."""
         self.asked += 1
         conn.since, conn.number = time.monotonic(), self.asked
         super().enqueue_req(conn)
 
     def handle(self, conn: Any) -> Any:
-        """Answer the next request of a connection; how long it waited decides whether it can be."""
+        """Answer the next request of a connection, unless it waited too long in overload."""
         shedder, now = self.app.admission.shedder, time.monotonic()
         shedder.begin(now - conn.since, self.asked - conn.number, now)
         try:
@@ -256,53 +255,53 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             shedder.end()
 
     def is_parent_alive(self) -> bool:
-        """Return whether there is somebody to work for; without, answer what came and end."""
+        """Return whether the arbiter lives; without it, answer what came and end."""
         if not super().is_parent_alive():
             self.alive = False
         return self.alive
 
     def handle_request(self, req: Any, conn: Any) -> bool:
-        """Answer one request; while the service drains, its connection is the client's last."""
+        """Answer one request; while the service drains, close its connection after it."""
         if self.app.admission.stopping:
             req.force_close()
         return bool(super().handle_request(req, conn))
 
     def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
-        """Return whether a connection can stay: not if the rest of a refused body does not come."""
+        """Return whether a connection stays open: not if part of a refused body is missing."""
         body = conn.parser.mesg.body
-        if body.failed:  # nobody knows where it ends
+        if body.failed:  # its end is unknown
             read_rest(conn.sock, conn.sock.recv)
             return False
         return read_rest(conn.sock, body.read, conn.parser.unreader) and keepalive
 
     def handle_abort(self, sig: int, frame: FrameType) -> None:
-        """Tell where this thread hangs before it is ended for that."""
+        """Log where the worker hangs before the arbiter kills it."""
         stack = "".join(traceback.format_stack(frame))
-        log.critical("a worker without a sign of life ends", worker=os.getpid(), stack=stack)
+        log.critical("a worker without a heartbeat ends", worker=os.getpid(), stack=stack)
         super().handle_abort(sig, frame)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        """End the process, as Ctrl-C asks.
+        """End the process at once.
 
-        gunicorn's own handler closes the thread pool, and waits forever for the pool's lock when
-        the signal came while this very thread held it.
+        gunicorn's own handler closes the thread pool; it deadlocks if this thread holds the pool's
+        lock when the signal arrives.
         """
         os._exit(0)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        """Refuse what is no HTTP request, before the application has seen it."""
+        """Refuse malformed HTTP before it reaches the application."""
         pages = _JsonPages(client, _path_of(req, exc), str(exc))
         super().handle_error(req, pages, addr, exc)
-        if threading.current_thread() is not threading.main_thread():  # a brief one was all read
+        if threading.current_thread() is not threading.main_thread():  # a short one was read whole
             read_rest(client, client.recv)
 
 
 def _settle() -> None:
-    """Let the garbage collector and the threads do as little as they can beside large requests.
+    """Tune the garbage collector and the GIL for large requests beside small ones.
 
-    What is loaded by now stays: the collector need not look at it again, nor, by looking, copy the
-    memory that workers share. A table of 100,000 rows is that many lists, none of them garbage.
-    And whoever waits for the GIL asks for it after a millisecond, not five.
+    Freeze what is loaded: the collector need not scan it, which would also copy memory that workers
+    share. Collect rarely: a table of 100,000 rows is as many lists, none of them garbage. Switch
+    threads after one millisecond of waiting, not five.
     """
     gc.collect()
     gc.freeze()
@@ -310,7 +309,7 @@ def _settle() -> None:
     sys.setswitchinterval(0.001)
 
 
-def tell_of_hanging(flight: InFlightRequest, text: str, **more: str) -> None:
+def log_hanging(flight: InFlightRequest, text: str, **more: str) -> None:
     """Log which request hangs."""
     log.critical(
         f"a request hangs; {text}",
@@ -322,23 +321,23 @@ def tell_of_hanging(flight: InFlightRequest, text: str, **more: str) -> None:
 
 
 def _waits_for_its_client(frame: FrameType) -> bool:
-    """Return whether a thread, inside of the application, waits for bytes that are still to come.
+    """Return whether a thread inside of the application waits for bytes from its client.
 
-    That is gunicorn's code, called by ours.
+    Then the innermost frame is gunicorn's code, called by ours.
     """
     return str(frame.f_globals.get("__name__")).startswith("gunicorn.")
 
 
 def _changes_the_model(frame: FrameType) -> bool:
-    """Return whether a thread loads a model, or waits until the other workers have taken it."""
+    """Return whether a thread loads a model or waits for the other workers to load it."""
     names = (outer.f_globals.get("__name__") for outer, _ in traceback.walk_stack(frame))
     return "service.serving.reload" in names
 
 
 def _path_of(request: Any, error: BaseException) -> str:
-    """Return the path of a request, or as much as could be read of it: perhaps nothing.
+    """Return the path of a request, as far as it could be read; perhaps empty.
 
-    gunicorn drops what it cannot read to the end, but the error still knows where it came up.
+    gunicorn drops a request that it cannot parse, but the traceback still holds it.
     """
     frames = traceback.walk_tb(error.__traceback__)
     readers = (frame.f_locals.get("self") for frame, _ in frames)
@@ -347,7 +346,7 @@ def _path_of(request: Any, error: BaseException) -> str:
 
 
 class _JsonPages:
-    """A socket that sends gunicorn's error pages in the shape of all other errors."""
+    """A socket that sends gunicorn's error pages as JSON, in the caller's protocol."""
 
     def __init__(self, client: Any, path: str, text: str) -> None:
         self._client, self._path, self._text = client, path, text
@@ -374,7 +373,7 @@ class _JsonPages:
 
 
 def check_address(settings: Settings) -> None:
-    """Try whether this service can listen where it should.
+    """Check that this service can listen on its address.
 
     Raises:
         BadSetting: it cannot, and why.
@@ -393,17 +392,17 @@ def check_address(settings: Settings) -> None:
 
 
 def warn_of_missing_key(settings: Settings) -> None:
-    """Log it when whoever reaches this machine can use the service."""
+    """Warn when the service listens beyond this machine without an API key."""
     if settings.host not in ("127.0.0.1", "::1", "localhost") and not settings.read_api_key():
         log.warning(
-            "everybody who reaches this address can use the service; see docs/edge.md for a key, "
-            "and for what to put in front of it",
+            "anyone who reaches this address can use the service; docs/operate/edge.md says how to "
+            "set a key and what to put in front of it",
             host=settings.host,
         )
 
 
 class PlainLogger(Logger):  # type: ignore[misc]
-    """Let gunicorn's lines go where all other lines go."""
+    """Send gunicorn's log lines where all others go."""
 
     def setup(self, cfg: Any) -> None:
         """Leave levels and handlers to `configure_logs`."""
@@ -412,13 +411,13 @@ class PlainLogger(Logger):  # type: ignore[misc]
 
 def gunicorn_options(settings: Settings) -> dict[str, Any]:
     """Return gunicorn's settings: threads that keep connections, and workers that share a model."""
-    memory = Path("/dev/shm")  # noqa: S108 - a heartbeat file on a disk can block a worker
+    memory = Path("/dev/shm")  # noqa: S108 - a heartbeat file on a disk could block a worker
     return {
         "bind": f"{settings.host}:{settings.port}",
         "workers": settings.workers,
         "worker_class": Worker,
         "threads": settings.threads,
-        # Files that a worker opens beside its connections must find room.
+        # Leave file descriptors for what a worker opens beside its connections.
         "worker_connections": max(100, min(1000, getrlimit(RLIMIT_NOFILE)[0] - 100)),
         "preload_app": True,
         "timeout": settings.timeout,
@@ -427,7 +426,7 @@ def gunicorn_options(settings: Settings) -> dict[str, Any]:
         "keepalive": settings.keepalive,
         "worker_tmp_dir": str(memory) if memory.is_dir() else None,
         "control_socket_disable": True,
-        # Of no proxy is believed where the service lies, or that it was called by TLS.
+        # Trust no proxy about the scheme or the path prefix.
         "forwarded_allow_ips": "",
         "logger_class": PlainLogger,
         "proc_name": "isoserve",
@@ -436,11 +435,11 @@ def gunicorn_options(settings: Settings) -> dict[str, Any]:
 
 
 def _begin_work(worker: Any) -> None:
-    """Begin, in a worker just forked, what the application does beside answering requests."""
-    extensions = getattr(worker.wsgi, "extensions", {})  # a benchmark serves other applications
+    """Start the background work of a worker that was just forked."""
+    extensions = getattr(worker.wsgi, "extensions", {})  # a benchmark may serve another application
     try:
         for begin in extensions.get("isoserve in each worker", ()):
             begin()
     except Exception:
-        logging.getLogger(__name__).exception("a worker could not begin")
-        sys.exit(1)  # an exception would make gunicorn stop; so it tries another worker
+        logging.getLogger(__name__).exception("a worker could not start")
+        sys.exit(1)  # an exception would stop gunicorn; this starts another worker

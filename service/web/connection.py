@@ -1,4 +1,4 @@
-"""A client's connection: what can be answered at once of what it brings, and how it ends."""
+"""Peek at a client's connection: is its request short, and how does a refused body end?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from .health import LIVENESS, MODEL_READY, READINESS
 
-BRIEF = 4096
+SHORT_BYTES = 4096
 """Bytes of a body that holds some hundred rows: less than a millisecond of work."""
 
 _HEAD = 2048  # bytes; most requests have a few hundred before their body
@@ -23,33 +23,33 @@ _START = re.compile(
     rf"POST /predict HTTP/1\.1\r\n|(?:GET|HEAD) (?:{_HEALTH}) HTTP/1\.[01]\r\n".encode()
 )
 
-# So long is read what is left of a refused request, and so long may it pause.
+# Seconds for reading the rest of a refused request, and for a pause in it.
 _REST_SECONDS = 5
 _LULL_SECONDS = 0.3
 
 
-def is_brief(client: socket.socket) -> bool:
-    """Return whether a connection brings what takes no time and no patience to answer.
+def is_short_request(client: socket.socket) -> bool:
+    """Return whether the next request of a connection is short and wholly received.
 
-    That is a prediction for a few rows, or a question after health, of which every byte is there,
-    from a client that has taken all earlier answers: neither to read the request nor to send the
-    answer can then wait for the client. Or it is the end of the connection.
+    That is a prediction for a few rows or a health check, from a client that has read all earlier
+    answers, so neither reading the request nor sending the answer can block. The end of the
+    connection counts as short, too.
     """
     try:
-        start = client.recv(_HEAD + BRIEF, _LOOK)
+        start = client.recv(_HEAD + SHORT_BYTES, _LOOK)
         if not _START.match(start):
             return not start
         head, end, body = start.lower().partition(b"\r\n\r\n")
-        short = bool(end) and len(body) <= BRIEF and _announces(head, len(body))
+        short = bool(end) and len(body) <= SHORT_BYTES and _announces(head, len(body))
         return short and ioctl(client, TIOCOUTQ, _NOTHING) == _NOTHING
-    except BlockingIOError:  # there is nothing after all
+    except BlockingIOError:  # nothing to read after all
         return False
     except OSError:
         return True
 
 
 def _announces(head: bytes, length: int) -> bool:
-    """Return whether so long a body follows a request's head, in lower case, beyond all doubt."""
+    """Return whether a request's head, in lower case, announces a body of just this length."""
     lengths = head.count(b"content-length")
     if lengths != 1:
         return lengths == length == 0 and b"transfer-encoding" not in head
@@ -58,12 +58,11 @@ def _announces(head: bytes, length: int) -> bool:
 
 
 def read_rest(client: socket.socket, read: Callable[[int], bytes], unreader: Any = None) -> bool:
-    """Read what a refused client still sends, and no longer than it goes on sending.
+    """Read and drop the rest of a refused request; return whether its end came in time.
 
-    Most clients look for an answer only when they have sent all, and an end of the connection
-    before that would take the answer away. `read` gives no more bytes at the end of the request;
-    the result is whether that has come. Where gunicorn's `unreader` is what reads for it, each of
-    its looks at the connection is in time, too: it goes on until it has as much as was asked for.
+    Most clients read the answer only after they have sent everything; closing the connection
+    earlier would lose the answer. `read` returns no bytes at the end of the request. gunicorn's
+    `unreader` reads on until it has as much as was asked for, so each of its reads is timed, too.
     """
     end = monotonic() + _REST_SECONDS
     client.settimeout(_LULL_SECONDS)
@@ -80,7 +79,7 @@ def read_rest(client: socket.socket, read: Callable[[int], bytes], unreader: Any
         while monotonic() < end:
             if not read(2**16):
                 return True
-    except Exception:  # silence, or the server's own for chunks that are none
+    except Exception:  # silence, or the server's own error for malformed chunks
         return False
     finally:
         if unreader:

@@ -397,7 +397,7 @@ def prediction(rows, request_id="mine"):
 
 def test_a_worker_that_hangs_is_replaced_and_the_log_says_over_what(folder, serve):
     service = serve(folder / "model.pickle", command=("-c", HANGS), workers=1, timeout=2)
-    silent = "gives no sign of life"
+    silent = "has no heartbeat"
     # The first hangs in a thread of the pool, the others in the one that waits for clients.
     for value, rows, told in ((666, 1000, "is replaced"), (666, 1, silent), (667, 1, silent)):
         wait_for(service.workers)

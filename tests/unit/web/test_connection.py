@@ -8,7 +8,7 @@ import pytest
 from gunicorn.http.body import Body, LengthReader
 from gunicorn.http.unreader import SocketUnreader
 
-from service.web.connection import BRIEF, is_brief, read_rest
+from service.web.connection import SHORT_BYTES, is_short_request, read_rest
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def post(body, *fields, line="POST /predict HTTP/1.1"):
     [
         post(b"{}"),
         post(b""),
-        post(b"x" * BRIEF, "Content-Type: application/json", "Connection: close"),
+        post(b"x" * SHORT_BYTES, "Content-Type: application/json", "Connection: close"),
         post(b"{}").replace(b"Content-Length", b"content-length"),
         b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET /v2/health/ready HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n",
@@ -43,10 +43,10 @@ def post(body, *fields, line="POST /predict HTTP/1.1"):
         b"GET /ready HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
     ],
 )
-def test_what_is_short_and_all_there_is_brief(pair, sent):
+def test_what_is_short_and_all_there_is_short_request(pair, sent):
     client, server = pair
     client.sendall(sent)
-    assert is_brief(server)
+    assert is_short_request(server)
     assert server.recv(10_000) == sent  # it has been looked at, and not taken
 
 
@@ -58,7 +58,7 @@ def test_what_is_short_and_all_there_is_brief(pair, sent):
         b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r",
         post(b"{}")[:-1],
         post(b"{}") + b"G",
-        post(b"x" * (BRIEF + 1)),
+        post(b"x" * (SHORT_BYTES + 1)),
         post(b"{}", line="POST /api/v1.0/feedback HTTP/1.1"),
         post(b"{}", line="POST /predict?scores=1 HTTP/1.1"),
         post(b"{}", line="POST /predict HTTP/1.0"),
@@ -79,13 +79,13 @@ def test_what_is_short_and_all_there_is_brief(pair, sent):
 def test_what_may_have_to_be_waited_for_is_not(pair, sent):
     client, server = pair
     client.sendall(sent)
-    assert not is_brief(server)
+    assert not is_short_request(server)
 
 
-def test_the_end_of_a_connection_is_brief(pair):
+def test_the_end_of_a_connection_is_short_request(pair):
     client, server = pair
     client.close()
-    assert is_brief(server)
+    assert is_short_request(server)
 
 
 def test_who_takes_no_answers_is_not_brief(pair):
@@ -95,11 +95,11 @@ def test_who_takes_no_answers_is_not_brief(pair):
         while True:
             server.send(b"x" * 10_000)
     client.sendall(post(b"{}"))
-    assert not is_brief(server)
+    assert not is_short_request(server)
 
 
 def test_silence_is_not_brief(pair):
-    assert not is_brief(pair[1])
+    assert not is_short_request(pair[1])
 
 
 def begin_body(server, length):
