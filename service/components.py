@@ -1,7 +1,6 @@
-"""What the service does: tell outliers from inliers.
+"""Seldon components: the detector in the shape that Seldon's own wrapper expects.
 
-`Detector` is the one path that everything goes through. The two classes put it into the shape that
-Seldon's own wrapper expects, so they need nothing of the web.
+They import numpy, numba and scikit-learn, but nothing of the web.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from .state.counts import Counts
 
 @dataclass(frozen=True)
 class _Call:
-    """What one call of a component leaves behind for its own thread."""
+    """What a thread's latest call of a component leaves for `metrics` and `tags`."""
 
     verdict: Verdict | None = None
     totals: Totals | None = None
@@ -38,8 +37,8 @@ class CoreIsolationForest:
     """An outlier detector as a Seldon component.
 
     The score is scikit-learn's `decision_function`: lower is more abnormal, and a row is an outlier
-    when its score is below `threshold`. X is (n_rows, n_features), its columns in the order of the
-    training table: names are ignored here. `metrics()` and `tags()` speak of the calling thread's
+    when its score is below `threshold`. X is (n_rows, n_features) with its columns in the order of
+    the training table; names are ignored. `metrics()` and `tags()` describe the calling thread's
     latest call.
     """
 
@@ -92,11 +91,11 @@ class CoreIsolationForest:
         truth: ArrayLike | None,
         routing: Any = None,
     ) -> None:
-        """Take note of feedback; this class learns nothing from it."""
+        """Accept feedback; this class ignores it."""
         self._call = _Call()
 
     def health_status(self) -> str:
-        """Answer a health check of Seldon's, whose tags and metrics are no prediction's."""
+        """Answer a health check; its tags and metrics belong to no prediction."""
         self._call = _Call()
         return "healthy"
 
@@ -127,7 +126,7 @@ class CoreIsolationForest:
 
 
 class OutlierIsolationForest(CoreIsolationForest):
-    """A CoreIsolationForest that learns from feedback how good it is."""
+    """A CoreIsolationForest that evaluates itself by feedback."""
 
     def __init__(self, threshold: float = 0.0, load_path: str = "./models/") -> None:
         super().__init__(threshold, load_path)
@@ -165,7 +164,7 @@ class OutlierIsolationForest(CoreIsolationForest):
                 self._quality.add(label, known)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return the gauges of the base class and those that feedback has made known."""
+        """Return the gauges of the base class and those of the feedback so far."""
         with self._quality_lock:
             summary = self._quality.summary().gauges()
         return super().metrics() + [gauge(key, value) for key, value in summary.items()]

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 
 _LONGEST = 100
-"""Of what is compared by likeness: characters of a name, and names."""
+"""The most characters of a name, and the most names, that are compared for likeness."""
 
 
 class IsoserveError(Exception):
@@ -68,7 +68,7 @@ class Unauthorized(Refusal):
 
 
 class NotFound(Refusal):
-    """There is no such thing: no such route, or no such prediction."""
+    """No such route, model or prediction."""
 
     status = HTTPStatus.NOT_FOUND
 
@@ -80,7 +80,7 @@ class MethodNotAllowed(Refusal):
 
 
 class Conflict(Refusal):
-    """What is asked for does not go together with what is served."""
+    """The request does not fit the model that is served."""
 
     status = HTTPStatus.CONFLICT
 
@@ -92,13 +92,13 @@ class TooLarge(Refusal):
 
 
 class Unsupported(Refusal):
-    """The body is packed in a way that is not read here."""
+    """The body has a type or compression that is not supported."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
 class Unavailable(Refusal):
-    """What the request needs does not work at the moment."""
+    """Something that the request needs does not work at the moment."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     retry_after = 1
@@ -112,9 +112,9 @@ def count(number: int, noun: str) -> str:
 def nearest(name: str, names: Sequence[str], likeness: float = 0.6) -> str:
     """Return a hint at the closest of `names`, or nothing when none is close.
 
-    `likeness` is how close it must be, from 0 to 1, the same.
+    `likeness` is the least similarity, from 0 to 1 (equal).
     """
-    if len(name) > _LONGEST:  # finding likeness takes time and memory that grow with the text
+    if len(name) > _LONGEST:  # comparing takes time and memory that grow with the text
         return ""
     names = [one for one in names if len(one) <= _LONGEST][:_LONGEST]
     close = difflib.get_close_matches(name, names, n=1, cutoff=likeness)

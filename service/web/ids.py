@@ -1,13 +1,13 @@
-"""Ids for requests and predictions: random, not to be guessed, and cheap."""
+"""Ids for requests and predictions: random, unguessable and cheap."""
 
 import os
 from collections import deque
 
-_AT_ONCE = 256  # asking the system costs as much as all else, and lets another thread go first
+_AT_ONCE = 256  # a call of the system costs as much as the rest, and switches threads
 
 _ready: deque[str] = deque()
 
-os.register_at_fork(after_in_child=_ready.clear)  # no two processes give the same ids
+os.register_at_fork(after_in_child=_ready.clear)  # no two processes share ids
 
 
 def new_id() -> str:
