@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from numba import njit
-from numba.core.caching import (
-    CompileResultCacheImpl,
-    FunctionCache,
-    InTreeCacheLocator,
-    UserProvidedCacheLocator,
-    UserWideCacheLocator,
-)
+from numba import config, njit
+from numba.core.caching import InTreeCacheLocator
+
+_LOCATORS = f"UserProvidedCacheLocator,{__name__}.ReadableCacheLocator,UserWideCacheLocator"
 
 
 def compile_ahead(function: Callable[..., None], *types: Any) -> Any:
@@ -22,47 +18,51 @@ def compile_ahead(function: Callable[..., None], *types: Any) -> Any:
 
     It runs without the GIL and divides as numpy does. The machine code is kept in NUMBA_CACHE_DIR,
     in `__pycache__` beside the function's module, or in the user's cache folder: the first of them
-    that can be used. Where none can, it is compiled anew in each process.
+    that can be used. Where none can, it is compiled again in each process.
     """
-    dispatcher: Any = njit(nogil=True, error_model="numpy")(function)
-    with suppress(RuntimeError):  # numba found no folder
-        dispatcher._cache = _Cache(function)
-    dispatcher.compile(types)
+    try:
+        with _locators():
+            dispatcher = _compile(function, types, cache=True)
+    except Exception:  # no folder, or a damaged file that cannot be replaced
+        dispatcher = _compile(function, types, cache=False)
     dispatcher.disable_compile()
     return dispatcher
 
 
-class _Beside(InTreeCacheLocator):
-    """The module's `__pycache__`. numba wants to write there; what lies there already, we read.
+def _compile(function: Callable[..., None], types: tuple[Any, ...], cache: bool) -> Any:
+    dispatcher: Any = njit(nogil=True, error_model="numpy", cache=cache)(function)
+    try:
+        dispatcher.compile(types)
+    except Exception:  # unpickling a damaged file can raise anything
+        # With a signature it is compiled and was only not saved, as on a full disk.
+        if not dispatcher.signatures:
+            dispatcher.recompile()  # which clears the files, as nothing is compiled yet
+            dispatcher.compile(types)
+    return dispatcher
 
-    So an image that brings its machine code along starts fast on a read-only file system.
+
+@contextmanager
+def _locators() -> Iterator[None]:
+    """Let numba look for its files in our places, unless NUMBA_CACHE_LOCATOR_CLASSES names others.
+
+    Only for the moment: other users of numba in this process keep theirs.
+    """
+    options: Any = config  # the module makes its names when it is imported
+    before = options.CACHE_LOCATOR_CLASSES
+    options.CACHE_LOCATOR_CLASSES = before or _LOCATORS
+    try:
+        yield
+    finally:
+        options.CACHE_LOCATOR_CLASSES = before
+
+
+class ReadableCacheLocator(InTreeCacheLocator):
+    """The `__pycache__` of a module, even if it is read-only, when it has machine code in it.
+
+    So an image that contains its machine code starts fast on a read-only file system.
     """
 
     def ensure_cache_path(self) -> None:
+        """Raise OSError if the folder has no machine code and cannot be written."""
         if not any(Path(self._cache_path).glob("*.nbi")):
             super().ensure_cache_path()
-
-
-class _Places(CompileResultCacheImpl):
-    _locator_classes = [UserProvidedCacheLocator, _Beside, UserWideCacheLocator]  # noqa: RUF012
-
-
-class _Cache(FunctionCache):
-    """numba's cache, except that nothing depends on it.
-
-    A damaged file is as good as none and is replaced; on a full disk nothing is kept.
-    """
-
-    _impl_class = _Places
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        try:
-            return super().load_overload(sig, target_context)
-        except Exception:  # unpickling a damaged file can raise anything
-            with suppress(OSError):
-                self.flush()
-            return None
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        with suppress(OSError):
-            super().save_overload(sig, data)

@@ -42,7 +42,7 @@ def package(tmp_path):
     folder.mkdir()
     (folder / "__init__.py").touch()
     (folder / "tiny.py").write_text(TINY)
-    shutil.copy(SERVICE / "jit.py", folder)
+    shutil.copy(SERVICE / "model" / "jit.py", folder)
     yield folder
     for place in (folder, folder / "__pycache__"):
         place.chmod(0o755) if place.exists() else None
@@ -80,7 +80,7 @@ def test_machine_code_is_kept_beside_the_module_and_read_where_that_is_read_only
     assert (result.stdout, result.stderr) == ("[2.0, 5.0] 1\n", "")
 
 
-def test_machine_code_is_kept_where_numba_is_told(package, tmp_path):
+def test_machine_code_is_kept_in_numba_cache_dir(package, tmp_path):
     variables = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     assert run(package, **variables).stdout == "[2.0, 5.0] 0\n"
     assert not list((package / "__pycache__").glob("*.nbi"))
@@ -108,6 +108,32 @@ def test_a_damaged_file_is_replaced(package, suffix):
     result = run(package)
     assert (result.stdout, result.stderr) == ("[2.0, 5.0] 0\n", "")
     assert run(package).stdout == "[2.0, 5.0] 1\n"
+
+
+def test_a_damaged_file_that_cannot_be_replaced_is_left_alone(package):
+    run(package)
+    (file,) = (package / "__pycache__").glob("tiny.double-*.nbi")
+    file.write_bytes(b"damaged")
+    lock(package)
+    result = run(package)
+    assert (result.stdout, result.stderr) == ("[2.0, 5.0] 0\n", "")
+    assert file.read_bytes() == b"damaged"
+
+
+def test_an_error_in_the_function_itself_is_raised(package):
+    (package / "tiny.py").write_text(TINY.replace("2 * x[i]", "unknown"))
+    assert "NameError" in run(package).stderr
+
+
+def test_other_users_of_numba_keep_their_places(package):
+    code = USE + "import numba; print(repr(numba.config.CACHE_LOCATOR_CLASSES))"
+    assert run(package, code).stdout == "[2.0, 5.0] 0\n''\n"
+
+
+def test_an_operator_can_name_other_places(package):
+    result = run(package, NUMBA_CACHE_LOCATOR_CLASSES="UserProvidedCacheLocator")
+    assert (result.stdout, result.stderr) == ("[2.0, 5.0] 0\n", "")
+    assert not list((package / "__pycache__").glob("*.nbi"))
 
 
 def test_a_full_disk_is_no_obstacle(package):
