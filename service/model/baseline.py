@@ -1,4 +1,10 @@
-"""The distribution of the training rows, and how far recent rows have moved from it."""
+"""The distribution of the training rows, and how far recent rows have moved from it.
+
+The population stability index (PSI) of a column compares the shares of its values in some bins,
+training (expected) against recent (actual): the sum of (actual - expected) * ln(actual / expected).
+0 is the same distribution; by custom 0.1 is worth a look and 0.25 is another population. Without
+drift it is about the number of bins divided by the number of rows.
+"""
 
 from __future__ import annotations
 
@@ -13,82 +19,88 @@ from ..rows import Floats
 LEAST_ROWS = 1_000
 """With fewer rows chance alone would look like drift: ten bins over 1,000 rows give 0.01."""
 
-
-# Enough rows that chance is 0.001, few enough that a burst shows soon; and of wide rows as many as
-# are looked at in a fraction of a second.
+# So many rows that chance is 0.001, and so few that a burst shows soon. Fewer if the rows are wide,
+# so that a measurement takes a fraction of a second.
 _MOST_ROWS, _MOST_CELLS = 10_000, 4_000_000
 
-
-# A bin spans a tenth of the training rows, as is usual for this index.
-_BINS = 10
-
+_BINS = 10  # usual for this index: each holds a tenth of the training rows
 
 Read = Callable[[str, int], tuple[Floats, Floats]]
-"""Given a model's version and n: the values (rows, n_features) and the scores (rows,) that it gave,
-of the last n rows or fewer; values without columns where they are not known."""
+"""Returns the values (rows, n_features) and scores (rows,) of the last rows that a model scored.
+
+The arguments are the model's version and the most rows. The values have no columns if they were not
+kept."""
 
 
 @dataclass(frozen=True)
 class Bins:
-    """Bins with upper `edges` (k,), the last one open, and the `shares` (k + 1,) expected in them.
+    """Bins of a column, and the share of the training rows in each.
 
-    No share is less than half a step of the quantiles: they do not tell it any finer.
+    No share is less than half a quantile step, because the quantiles are no finer.
     """
 
     edges: Floats
+    """(k,) The upper edge of each bin; the last bin has none."""
     shares: Floats
+    """(k + 1,) The expected shares."""
     floor: float
+    """The least share."""
 
     @classmethod
     def from_quantiles(cls, quantiles: Sequence[float]) -> Bins:
-        """Bin a column by equally spaced quantiles of its training rows, minimum to maximum.
+        """Make bins from equally spaced quantiles of the training rows, minimum to maximum.
 
-        Equal quantiles are one value that many rows share; its bin is as many steps wide as there
-        are. A value of a bin's size or more has a bin of its own, so that a 0/1 column is two bins.
-        One more at each end takes what training never saw.
+        A value that fills a bin or more has a bin of its own, so that a 0/1 column is two bins. The
+        first and the last bin are for values outside of training's range.
         """
         steps = len(quantiles) - 1
-        least = steps // _BINS
-        ends = {value: place for place, value in enumerate(quantiles)}  # the last place of each
-        cuts: list[tuple[float, int]] = []  # upper edge and last place of each bin
-        before: tuple[float, int] | None = None
-        for cut in ends.items():
-            if before and before not in cuts and cut[1] - before[1] >= least:
-                cuts.append(before)
-            if cut[1] - (cuts[-1][1] if cuts else 0) >= least:
-                cuts.append(cut)
-            before = cut
-        if before and before not in cuts:
-            cuts.append(before)
+        cuts = _cuts(quantiles)
         edges = [np.nextafter(quantiles[0], -np.inf), *(value for value, _ in cuts)]
-        places = [0, 0, *(place for _, place in cuts), steps]
+        ends = [0, 0, *(end for _, end in cuts), steps]
         floor = 0.5 / steps
-        return cls(np.array(edges), np.maximum(np.diff(places) / steps, floor), floor)
+        return cls(np.array(edges), np.maximum(np.diff(ends) / steps, floor), floor)
 
     def index(self, values: Floats) -> float:
-        """Return the population stability index of some values (n,)."""
-        places = np.searchsorted(self.edges, values, side="left")
-        counts = np.bincount(places, minlength=len(self.shares))
+        """Return the population stability index of recent values (n,)."""
+        bins = np.searchsorted(self.edges, values, side="left")
+        counts = np.bincount(bins, minlength=len(self.shares))
         actual = np.maximum(counts / len(values), self.floor)
         return float(((actual - self.shares) * np.log(actual / self.shares)).sum())
 
 
+def _cuts(quantiles: Sequence[float]) -> list[tuple[float, int]]:
+    """Return the upper edge of each bin, and the index of the last quantile in it."""
+    least = (len(quantiles) - 1) // _BINS  # quantile steps in a bin
+    last = {value: i for i, value in enumerate(quantiles)}  # the last index of equal quantiles
+    cuts: list[tuple[float, int]] = []
+    before: tuple[float, int] | None = None
+    for value in last.items():
+        if before and before not in cuts and value[1] - before[1] >= least:
+            cuts.append(before)  # this value fills a bin of its own
+        if value[1] - (cuts[-1][1] if cuts else 0) >= least:
+            cuts.append(value)
+        before = value
+    if before and before not in cuts:
+        cuts.append(before)
+    return cuts
+
+
 @dataclass(frozen=True)
 class Drift:
-    """Population stability indices of the last `rows` rows; empty while those are too few."""
+    """Population stability indices of the last `rows` rows; no indices if the rows are too few."""
 
     rows: int = 0
     score: float | None = None
     features: Mapping[str, float] = field(default_factory=dict)
 
     def largest(self, most: int) -> list[tuple[str, float]]:
-        """Return the features that drifted most, with their indices, the largest first."""
+        """Return up to `most` features and their indices, the largest index first."""
         return sorted(self.features.items(), key=lambda item: -item[1])[:most]
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What training knew of a model's features and scores, to measure drift from."""
+    """The distribution of a model's features and scores in training."""
 
     version: str
     """12 hexadecimal digits."""
@@ -103,19 +115,19 @@ class Baseline:
         values, scores = read(self.version, max(LEAST_ROWS, min(_MOST_ROWS, most)))
         if len(scores) < LEAST_ROWS:
             return Drift(len(scores))
-        found = {}
-        # Without values there are no columns, and nothing is paired.
+        indices = {}
+        # If the values were not kept there are no columns, and the loop is empty.
         for (name, bins), column in zip(self._bins.items(), values.T, strict=False):
             known = column[~np.isnan(column)]
             if bins and len(known) >= LEAST_ROWS:
-                found[name] = bins.index(known)
-        return Drift(len(scores), Bins.from_quantiles(self.score).index(scores), found)
+                indices[name] = bins.index(known)
+        return Drift(len(scores), Bins.from_quantiles(self.score).index(scores), indices)
 
     @cached_property
     def _bins(self) -> dict[str, Bins | None]:
-        return {name: _bins(quantiles) for name, quantiles in self.features.items()}
-
-
-def _bins(quantiles: Sequence[float | None]) -> Bins | None:
-    known = [value for value in quantiles if value is not None]
-    return Bins.from_quantiles(known) if len(known) == len(quantiles) else None
+        """The bins of each feature; None if training had no value of it."""
+        bins: dict[str, Bins | None] = {}
+        for name, quantiles in self.features.items():
+            known = [value for value in quantiles if value is not None]
+            bins[name] = Bins.from_quantiles(known) if len(known) == len(quantiles) else None
+        return bins
