@@ -91,7 +91,7 @@ def check(
             read_model_file(file or settings.model),
             settings.require_card,
             settings.model_sha256,
-            tell=lambda step, found: typer.echo(f"{step:<8}{found}"),
+            report=lambda step, result: typer.echo(f"{step:<8}{result}"),
         )
     typer.echo("It can be served.")
 

@@ -164,7 +164,6 @@ def _golden(forest: IsolationForest, X: Floats, scores: Floats) -> Golden:
 def _judge(
     scorer: CompiledForest, dataset: Dataset, scores: Floats, judged: Dataset | None
 ) -> Evaluation | None:
-    fresh = judged is not None
     if judged is not None:
         dataset, scores = judged, scorer.decision_function(judged.X)
     labels = dataset.labels
@@ -177,7 +176,7 @@ def _judge(
     return Evaluation(
         rows=len(dataset),
         outliers=int(labels.sum()),
-        fresh=fresh,
+        held_out=judged is not None,
         roc_auc=float(metrics.roc_auc_score(labels, -scores)),
         average_precision=float(metrics.average_precision_score(labels, -scores)),
         precision=float(precision),

@@ -319,7 +319,7 @@ def _summarise(card: Card, rows_each: int, path: Path | None, seconds: float) ->
 
 
 def _quality_lines(quality: Evaluation) -> dict[str, str]:
-    rows = f"{count(quality.rows, 'fresh row' if quality.fresh else 'training row')}"
+    rows = f"{count(quality.rows, 'fresh row' if quality.held_out else 'training row')}"
     lines = {
         "judged on": f"{rows}, {quality.outliers:,} of them labelled outliers",
         "ranking": f"ROC AUC {quality.roc_auc:.4f}, average precision "

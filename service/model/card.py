@@ -1,4 +1,8 @@
-"""The card of a model file: what training knew of the forest. `model.pickle` has `model.json`."""
+"""The card of a model file: what training knew of the forest, as JSON.
+
+`Card.from_json` checks the fields by their annotations. pydantic would do that too, but the
+component classes read cards where only numpy, numba and scikit-learn are installed.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,6 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 CARD_FORMAT = 1
 
-
 _QUANTILES = 101  # the minimum, each percentile, the maximum
 
 
@@ -21,14 +24,14 @@ class Feature:
 
     name: str
     type: str
-    """What the column held: 'bool', 'int' or 'float'."""
+    """The type of its cells: 'bool', 'int' or 'float'."""
     quantiles: list[float | None]
-    """101 values: the minimum, each percentile, the maximum of the training rows."""
+    """101 values: minimum, percentiles and maximum; None if all cells are missing."""
 
 
 @dataclass(frozen=True)
 class Golden:
-    """Training rows with the exact scores (`decision_function`) that the forest gave them."""
+    """Training rows and their exact scores (`decision_function`)."""
 
     rows: list[list[float | None]]
     scores: list[float]
@@ -36,20 +39,21 @@ class Golden:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well the labels were found; a row is called an outlier when its score is below 0."""
+    """How well the forest finds labelled outliers, at the threshold 0."""
 
     rows: int
+    """The number of evaluation rows."""
     outliers: int
-    """Rows judged, and how many of them their labels call outliers."""
-    fresh: bool
-    """Whether the forest never saw these rows in training."""
+    """How many of them are labelled outliers."""
+    held_out: bool
+    """Whether the evaluation rows were left out of training."""
     roc_auc: float
     average_precision: float
     precision: float
     recall: float
     f1: float
     recall_by_kind: dict[str, float] | None
-    """Where outliers are of known kinds: the share of each that was found."""
+    """The share found of each kind of outlier; None if the kinds are unknown."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Card:
     rows: int
     features: list[Feature]
     parameters: dict[str, Any]
-    """The hyper-parameters, as scikit-learn's `get_params` has them."""
+    """The hyper-parameters, from scikit-learn's `get_params`."""
     seed: int | None
     offset: float
     """scikit-learn's `offset_`: decision_function = score_samples - offset."""
@@ -73,14 +77,14 @@ class Card:
     """101 values of `decision_function` over the training rows."""
     golden: Golden
     quality: Evaluation | None
-    """None where no labels were known, or only one of the two."""
+    """None without labels of both kinds."""
     versions: dict[str, str]
     files: dict[str, str]
     """File name to SHA-256 (hexadecimal) of each file that this card describes."""
     format: int = CARD_FORMAT
 
     def to_json(self) -> str:
-        """Return the text of the card file: a line a field, a feature and a golden row."""
+        """Return the text of the card file, with a line for each field, feature and golden row."""
         return _layout(asdict(self)) + "\n"
 
     @classmethod
@@ -102,7 +106,7 @@ class Card:
         return card
 
     def _check(self) -> None:
-        """Raise ValueError for the first field that holds what it should not."""
+        """Raise ValueError for the first field with a wrong value."""
         if wrong := _misfit(self):
             raise ValueError(f"{wrong} is of the wrong type")
         names = [feature.name for feature in self.features]
@@ -115,11 +119,11 @@ class Card:
         if len(golden.rows) != len(golden.scores) or any(
             len(row) != len(self.features) for row in golden.rows
         ):
-            raise ValueError("golden has not a cell for each feature and a score for each row")
+            raise ValueError("golden needs a cell for each feature and a score for each row")
 
 
 def _misfit(record: Any) -> str | None:
-    """Return the name of a dataclass field whose value does not fit its type, if there is one."""
+    """Return the name of the first field whose value does not fit its annotation, if any."""
     hints = get_type_hints(type(record))
     for field in fields(record):
         if not _fits(getattr(record, field.name), hints[field.name]):
@@ -137,7 +141,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, dict) and all(_fits(item, inner[1]) for item in value.values())
     if is_dataclass(hint):
         return type(value) is hint and _misfit(value) is None
-    if hint is float:  # a number beyond its range reads as infinite
+    if hint is float:  # json reads a number beyond the range as infinite
         return type(value) in (int, float) and abs(value) <= sys.float_info.max
     return hint is Any or type(value) is hint
 
@@ -147,7 +151,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _layout(value: Any, indent: str = "") -> str:
-    """Return JSON that a person can scroll through: lists of numbers stay on one line."""
+    """Return JSON that people can read: lists of numbers stay on one line."""
     deeper = indent + " "
     if isinstance(value, dict) and len(indent) < 2:
         lines = [f"{json.dumps(key)}: {_layout(item, deeper)}" for key, item in value.items()]
@@ -162,5 +166,5 @@ def _layout(value: Any, indent: str = "") -> str:
 
 
 def card_path(path: Path) -> Path:
-    """Return the place of a model file's card: its stem plus `.json`."""
+    """Return the path of a model file's card: `model.json` for `model.pickle`."""
     return path.with_suffix(".json")

@@ -1,180 +1,114 @@
-"""Whether a forest that came out of a file is one that can be walked.
+"""Check that a forest from a file can be scored safely.
 
-scikit-learn and the compiled walk trust a fitted tree: a child or a column out of range would make
-them read foreign memory, a cycle would never end. `check_forest` looks at each number that scoring
-uses, so that any forest it lets by is scored safely, whatever made it.
+Scoring trusts a fitted tree: a child or a column out of range would make it read foreign memory,
+and a cycle would never end. `check_forest` looks at every number that scoring uses, so any forest
+that passes is scored safely, whatever program wrote the file.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import IsolationForest
-from sklearn.tree import ExtraTreeRegressor
-from sklearn.tree._tree import Tree
 
-from ..errors import count
+from .forest import LEAF, NO_COLUMN, Forest, Tree
 
 DEEPEST = 64
 """Levels of a tree. An isolation tree has as many as its samples have binary digits."""
 
 _MOST_COLUMNS, _MOST_SAMPLES = 10**6, 2**53
 
-_LONGEST = 2 * DEEPEST  # the path to expect among 2**64 samples has 88 steps
-
-_LEAF, _NO_COLUMN = -1, -2  # scikit-learn's marks of a missing child and, in a leaf, column
+_LONGEST = 2 * DEEPEST  # the expected path length among 2**64 samples is 88 steps
 
 
-def check_forest(forest: IsolationForest) -> tuple[int, int]:
-    """Check everything that scoring reads, and return the numbers of trees and nodes.
+def check_forest(forest: Forest) -> None:
+    """Check all values that scoring reads.
 
     Raises:
-        ValueError: the first thing that is not as scikit-learn leaves it.
+        ValueError: the first value that scikit-learn could not have made.
     """
-    if "estimators_" not in vars(forest):
-        raise ValueError("it holds an IsolationForest that was never fitted")
-    _check_attributes(forest, "the forest")
-    n_features = _whole(forest, "n_features_in_", _MOST_COLUMNS)
-    _whole(forest, "_max_samples", _MOST_SAMPLES)
-    offset = vars(forest).get("offset_")
-    _need(isinstance(offset, float) and bool(abs(offset) <= 1), "offset_ is not from -1 to 1")
-    trees = _trees(forest)
-    columns = _per_tree(forest, "estimators_features_", len(trees), list)
-    for i, (tree, chosen) in enumerate(zip(trees, columns, strict=True)):
-        _need(_is_vector(chosen, "i"), f"estimators_features_[{i}] is not a list of columns")
-        _need(
-            len(chosen) == tree.n_features and bool(((chosen >= 0) & (chosen < n_features)).all()),
-            f"tree {i} looks at a column that is not among the {n_features}",
-        )
-    sizes = [tree.node_count for tree in trees]
-    for name, kinds in (("_decision_path_lengths", "iu"), ("_average_path_length_per_tree", "f")):
-        for i, lengths in enumerate(_per_tree(forest, name, len(trees), tuple)):
-            sound = _is_vector(lengths, kinds) and len(lengths) == sizes[i]
-            in_range = sound and bool(((lengths >= 0) & (lengths <= _LONGEST)).all())
-            _need(in_range, f"{name}[{i}] is not a tree's")
-    _check_nodes(_Nodes(trees))
-    _check_names(forest, n_features)
-    return len(trees), sum(sizes)
-
-
-def _trees(forest: IsolationForest) -> list[Tree]:
-    estimators = forest.estimators_
-    _need(type(estimators) is list and bool(estimators), "estimators_ is not a list of trees")
-    trees = []
-    for i, estimator in enumerate(estimators):
-        _need(type(estimator) is ExtraTreeRegressor, f"estimator {i} is not an ExtraTreeRegressor")
-        _check_attributes(estimator, f"estimator {i}")
-        tree = vars(estimator).get("tree_")
-        _need(type(tree) is Tree and tree.node_count > 0, f"estimator {i} has no tree")
-        _need(tree.n_outputs == 1 and tree.max_n_classes == 1, f"tree {i} is no regression tree")
-        trees.append(tree)
-    return trees
+    _check_range("n_features_in_", forest.n_features, _MOST_COLUMNS)
+    _check_range("_max_samples", forest.max_samples, _MOST_SAMPLES)
+    if not abs(forest.offset) <= 1:  # NaN fails, too
+        raise ValueError("offset_ is not from -1 to 1")
+    for i, tree in enumerate(forest.trees):
+        if not ((tree.columns >= 0) & (tree.columns < forest.n_features)).all():
+            raise ValueError(f"tree {i} looks at a column that is not among {forest.n_features}")
+    nodes = _Nodes(forest.trees)
+    _check_values(nodes)
+    _check_children(nodes)
+    _check_depth(nodes)
 
 
 class _Nodes:
     """The nodes of all trees, one after another: arrays (n_nodes,)."""
 
     def __init__(self, trees: list[Tree]) -> None:
-        sizes = np.array([tree.node_count for tree in trees])
+        sizes = np.array([tree.left.size for tree in trees])
         self.starts = np.concatenate([[0], np.cumsum(sizes)])
-        """Where each tree begins, and the end of the last."""
-        self.own = np.concatenate([np.arange(size) for size in sizes])
+        """(n_trees + 1,) The first node of each tree, and the end of the last."""
+        self.first = np.repeat(self.starts[:-1], sizes)
+        """The first node of each node's tree."""
+        self.own = np.arange(self.starts[-1]) - self.first
         """Each node's number in its tree."""
         self.size = np.repeat(sizes, sizes)
         """The number of nodes of each node's tree."""
-        self.columns = np.repeat([tree.n_features for tree in trees], sizes)
-        self.left = np.concatenate([tree.children_left for tree in trees])
-        self.right = np.concatenate([tree.children_right for tree in trees])
-        self.feature = np.concatenate([tree.feature for tree in trees])
-        self.threshold = np.concatenate([tree.threshold for tree in trees])
-        self.rows = np.concatenate([tree.n_node_samples for tree in trees])
-        self.missing = np.concatenate([tree.missing_go_to_left for tree in trees])
+        self.columns = np.repeat([tree.columns.size for tree in trees], sizes)
+        """The number of columns of each node's tree."""
+        self.tree = Tree(*map(np.concatenate, zip(*trees, strict=True)))
+        """The trees' own arrays; children are numbered in their tree."""
+        self.inner = (self.tree.left != LEAF) | (self.tree.right != LEAF)
+
+    def need(self, sound: NDArray[np.bool_], fault: str) -> None:
+        """Raise for the first node that is not `sound`."""
+        if not sound.all():
+            node = int(np.argmin(sound))
+            tree = int(np.searchsorted(self.starts, node, side="right")) - 1
+            raise ValueError(f"node {self.own[node]} of tree {tree} {fault}")
+
+    def need_inner(self, sound: NDArray[np.bool_], fault: str) -> None:
+        """Raise for the first node that is not `sound`, except leaves."""
+        self.need(sound | ~self.inner, fault)
 
 
-def _check_nodes(nodes: _Nodes) -> None:
-    left, right = nodes.left, nodes.right
-    inner = (left != _LEAF) | (right != _LEAF)
+def _check_values(nodes: _Nodes) -> None:
+    tree = nodes.tree
+    # scikit-learn numbers children after their parents, so this alone rules out cycles.
+    for child in (tree.left, tree.right):
+        nodes.need_inner(
+            (child > nodes.own) & (child < nodes.size), "has a child that is not below it"
+        )
+    nodes.need_inner(
+        (tree.feature >= 0) & (tree.feature < nodes.columns), "looks at no column of its tree"
+    )
+    nodes.need(nodes.inner | (tree.feature == NO_COLUMN), "is a leaf that looks at a column")
+    nodes.need_inner(np.isfinite(tree.threshold), "has a threshold that is not a number")
+    nodes.need(tree.rows > 0, "has no training rows")
+    nodes.need(tree.missing_left <= 1, "sends missing values nowhere")
+    for length in (tree.levels, tree.extra):
+        nodes.need((length >= 0) & (length <= _LONGEST), "has a path length out of range")
 
-    def need(sound: NDArray[np.bool_], fault: str) -> None:
-        """Raise for the first inner node that is not `sound`; leaves are not looked at."""
-        _need_all(nodes, sound | ~inner, fault)
 
-    # scikit-learn numbers children after their parents, so this alone rules cycles out.
-    for child in (left, right):
-        need((child > nodes.own) & (child < nodes.size), "has a child that is not below it")
-    need((nodes.feature >= 0) & (nodes.feature < nodes.columns), "looks at no column of its tree")
-    _need_all(nodes, inner | (nodes.feature == _NO_COLUMN), "is a leaf that looks at a column")
-    need(np.isfinite(nodes.threshold), "has a threshold that is not a number")
-    _need_all(nodes, nodes.rows > 0, "has no training rows")
-    _need_all(nodes, nodes.missing <= 1, "sends missing values nowhere")
+def _check_children(nodes: _Nodes) -> None:
+    """Check that each node but a root has one parent, and that children share its rows."""
+    inner, rows = nodes.inner, nodes.tree.rows
+    left, right = ((child + nodes.first)[inner] for child in (nodes.tree.left, nodes.tree.right))
+    parents = np.bincount(np.concatenate([left, right]), minlength=len(inner))
+    nodes.need(parents == (nodes.own > 0), "does not have one parent")
+    of_children = np.zeros_like(rows)
+    of_children[inner] = rows[left] + rows[right]
+    nodes.need_inner(of_children == rows, "has other training rows than its children")
 
-    base = nodes.starts[:-1].repeat(np.diff(nodes.starts))
-    children = np.concatenate([(left + base)[inner], (right + base)[inner]])
-    parents = np.bincount(children, minlength=len(left))
-    _need_all(nodes, parents == (nodes.own > 0), "does not have one parent")
-    of_children = np.zeros_like(nodes.rows)
-    of_children[inner] = nodes.rows[(left + base)[inner]] + nodes.rows[(right + base)[inner]]
-    need(of_children == nodes.rows, "has other training rows than its children")
 
+def _check_depth(nodes: _Nodes) -> None:
     level = nodes.starts[:-1]
     for _ in range(DEEPEST):
-        level = level[inner[level]]
-        level = np.concatenate([left[level], right[level]]) + np.tile(base[level], 2)
+        level = level[nodes.inner[level]]
+        children = [nodes.tree.left[level], nodes.tree.right[level]]
+        level = np.concatenate(children) + np.tile(nodes.first[level], 2)
     if level.size:
         raise ValueError(f"a tree is deeper than {DEEPEST} levels")
 
 
-def _need_all(nodes: _Nodes, sound: NDArray[np.bool_], fault: str) -> None:
-    if not sound.all():
-        place = int(np.argmin(sound))
-        tree = int(np.searchsorted(nodes.starts, place, side="right")) - 1
-        raise ValueError(f"node {nodes.own[place]} of tree {tree} {fault}")
-
-
-def _check_attributes(estimator: Any, name: str) -> None:
-    """Let no attribute stand in the way of a method of the same name."""
-    kind: Any = type(estimator)
-    hidden = sorted(vars(estimator).keys() & _members(kind))
-    _need(not hidden, f"{name} hides its own {', '.join(hidden)}")
-
-
-@cache
-def _members(kind: Any) -> set[str]:
-    return {name for parent in kind.__mro__ for name in vars(parent)}
-
-
-def _check_names(forest: IsolationForest, n_features: int) -> None:
-    names = vars(forest).get("feature_names_in_")
-    if names is None:
-        return
-    sound = type(names) is np.ndarray and names.shape == (n_features,) and names.dtype == object
-    _need(
-        sound and all(type(name) is str for name in names.tolist()),
-        f"feature_names_in_ is not {count(n_features, 'name')}",
-    )
-
-
-def _per_tree(forest: IsolationForest, name: str, trees: int, kind: type) -> Any:
-    values: Any = vars(forest).get(name)
-    _need(isinstance(values, kind), f"{name} is not a {kind.__name__}")
-    _need(len(values) == trees, f"{name} has not one entry for each tree")
-    return values
-
-
-def _is_vector(values: Any, kinds: str) -> bool:
-    return type(values) is np.ndarray and values.ndim == 1 and values.dtype.kind in kinds
-
-
-def _whole(forest: IsolationForest, name: str, most: int) -> int:
-    number: Any = vars(forest).get(name)
-    sound = isinstance(number, int | np.integer) and bool(1 <= number <= most)
-    _need(sound, f"{name} is not a whole number from 1 to {most:,}")
-    return int(number)
-
-
-def _need(sound: bool, fault: str) -> None:
-    if not sound:
-        raise ValueError(fault)
+def _check_range(name: str, number: int, most: int) -> None:
+    if not 1 <= number <= most:
+        raise ValueError(f"{name} is not a whole number from 1 to {most:,}")

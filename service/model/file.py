@@ -1,14 +1,15 @@
-"""A model file and its card, read into a `Model`.
+"""Read a model file and its card into a `Model`.
 
-The card of `model.pickle` is `model.json`: what training knew of the forest, and the SHA-256 of the
-file that it describes. A file passes these steps, in this order, or is refused at one of them:
+A file passes these steps, in this order, or is refused at one of them:
 
-    file      the bytes are read once; all that follows is about them
-    sha256    they are those that the operator pinned
-    pickle    they are an IsolationForest's and nothing else (`pickles`) ...
-    forest    ... and one that can be walked (`trees`); both happen first in a child (`rehearsal`)
-    card      the card is about these bytes
+    file      the bytes are read once; all later steps are about these bytes
+    sha256    the bytes are the ones that the operator pinned
+    pickle    they are a pickled IsolationForest and nothing else (`pickles`)
+    forest    the forest can be scored safely (`checks`)
+    card      the card describes these bytes
     scores    the golden rows of the card score as in training
+
+A child process goes through the steps pickle and forest first, because a file can crash it.
 """
 
 from __future__ import annotations
@@ -19,39 +20,41 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import sklearn
-from sklearn.ensemble import IsolationForest
 
 from ..errors import BadModel, count
 from .card import Card, card_path
 from .checks import check_forest
+from .forest import Forest, unpack
 from .pickles import read_forest, scan
 from .sandbox import ChildFailed, run_sandboxed
-from .scorer import CompiledForest, compile_forest
+from .scorer import CompiledForest, compile_trees
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import IsolationForest
 
 logger = logging.getLogger(__name__)
-
 
 MOST_BYTES = 256 * 2**20
 """The largest file that is read: some 20,000 trees of 256 samples."""
 
-_MOST_CARD_BYTES = 32 * 2**20  # 4,096 columns are 9 MB
+_MOST_CARD_BYTES = 32 * 2**20  # the card of 4,096 columns has 9 MB
 
 CLOSE = 1e-12
-"""How far from training's a score may be where scikit-learn, numpy or the processor are others."""
+"""How far a score may be from training's, because scikit-learn, numpy or the processor differ."""
 
-_MEND = "put back a sound file, or make one with `python -m training.train`"
+_REMEDY = "put back a sound file, or make one with `python -m training.train`"
 
-# In the child a sound file takes a third of this time at most, and of this memory.
+# A sound file needs at most a third of this time and memory in the child.
 _SECONDS, _BYTES_A_SECOND = 2, 16 * 2**20
 _MEMORY, _MEMORY_A_BYTE = 512 * 2**20, 8
 
-Tell = Callable[[str, str], None]
-"""What is told of each step: its name, and what was found."""
+Report = Callable[[str, str], None]
+"""Called after each step with its name and its result."""
 
 
 @dataclass(frozen=True)
@@ -61,35 +64,35 @@ class ModelFile:
     path: Path
     content: bytes
     card: bytes | None
-    """None where there is no card, or none that can be read."""
+    """None if there is no card, or it cannot be read."""
 
     @cached_property
     def sha256(self) -> str:
-        """Of the content, in hexadecimal."""
+        """The digest of the content, in hexadecimal."""
         return hashlib.sha256(self.content).hexdigest()
 
     def read_card(self) -> Card:
         """Return the card; ValueError when it is missing, damaged or about other bytes."""
-        place = card_path(self.path)
+        path = card_path(self.path)
         if self.card is None:
-            raise ValueError(f"{place} cannot be read")
+            raise ValueError(f"{path} cannot be read")
         try:
             card = Card.from_json(self.card.decode())
         except ValueError as error:
-            raise ValueError(f"{place} is damaged ({error})") from error
+            raise ValueError(f"{path} is damaged ({error})") from error
         if card.files.get(self.path.name) != self.sha256:
-            raise ValueError(f"{place} describes another file than {self.path}")
+            raise ValueError(f"{path} describes another file than {self.path}")
         return card
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A forest that can be served. Immutable: a swap replaces the whole."""
+    """A forest that can be served. Immutable: a reload replaces the whole."""
 
     forest: IsolationForest
     scorer: CompiledForest
     sha256: str
-    """Of the file, in hexadecimal."""
+    """The digest of the file, in hexadecimal."""
     features: tuple[str, ...]
     named: bool
     """Whether `features` are the training table's own names (else f0, f1, ...)."""
@@ -102,7 +105,7 @@ class Model:
 
     @property
     def column_types(self) -> dict[str, str]:
-        """What each column held in training: 'bool', 'int' or 'float', as the card knows it."""
+        """The type of each column in training, 'bool', 'int' or 'float'; 'float' if unknown."""
         known = {feature.name: feature.type for feature in self.card.features} if self.card else {}
         return {name: known.get(name, "float") for name in self.features}
 
@@ -138,24 +141,26 @@ def open_model(
     require_card: bool = False,
     pinned: str = "",
     passed: bool = False,
-    tell: Tell = lambda step, found: None,
+    report: Report = lambda step, result: None,
 ) -> Model:
     """Take a model file through all steps and return the model.
 
     A missing, damaged or foreign card is a warning, unless `require_card`. `pinned` is the SHA-256
-    that the file must have, if any. Of a file that has `passed` before, in another process, nothing
-    is rehearsed.
+    that the file must have, or empty. A file that has `passed` before, in another process, is not
+    tried in a child process again.
 
     Raises:
         BadModel: the file is refused; `reason` names the step.
     """
-    tell("file", f"{file.path}, {len(file.content):,} bytes")
-    _check_pin(file, pinned, tell)
-    forest = _open_forest(file, passed, tell)
-    card = _fitting_card(file, forest, require_card, tell)
+    report("file", f"{file.path}, {len(file.content):,} bytes")
+    _check_pin(file, pinned, report)
+    if not passed:
+        _try_in_child(file, report)
+    fitted, forest = _read_forest(file, report)
+    card = _read_card(file, forest, require_card, report)
     features, named = _feature_names(forest, card)
-    model = Model(forest, compile_forest(forest), file.sha256, features, named, card)
-    _check_scores(file.path, model, tell)
+    model = Model(fitted, compile_trees(forest), file.sha256, features, named, card)
+    _check_scores(file.path, model, report)
     return model
 
 
@@ -169,78 +174,74 @@ def _read(path: Path, most: int) -> bytes:
     return content
 
 
-def _check_pin(file: ModelFile, pinned: str, tell: Tell) -> None:
+def _check_pin(file: ModelFile, pinned: str, report: Report) -> None:
     if pinned and file.sha256 != pinned:
         raise BadModel(
             f"{file.path} has the SHA-256 {file.sha256}, and ISOSERVE_MODEL_SHA256 is {pinned}; "
-            "put the right file there, or start with that of this one",
+            "put the right file there, or set the SHA-256 of this one and start again",
             "sha256",
         )
-    tell("sha256", f"{file.sha256}, {'as pinned' if pinned else 'not pinned'}")
+    report("sha256", f"{file.sha256}, {'as pinned' if pinned else 'not pinned'}")
 
 
-def _open_forest(file: ModelFile, passed: bool, tell: Tell) -> IsolationForest:
-    if not passed:
-        try:
-            found = run_sandboxed(
-                lambda: _examine(file.content),
-                _SECONDS + len(file.content) // _BYTES_A_SECOND,
-                _MEMORY + _MEMORY_A_BYTE * len(file.content),
-            )
-        except ChildFailed as error:
-            raise BadModel(
-                f"{file.path} is damaged or meant to do harm: a child process that read it "
-                f"{error}; {_MEND}",
-                "crash",
-            ) from error
-        if "reason" in found:
-            raise _refused(file.path, found["reason"], found["text"])
-        tell("pickle", f"{found['instructions']:,} instructions, all of an IsolationForest")
+def _try_in_child(file: ModelFile, report: Report) -> None:
+    """Read and check the forest in a child process, because a damaged file can crash it."""
     try:
-        forest = read_forest(file.content)
-    except ValueError as error:
-        raise _refused(file.path, "pickle", str(error)) from error
-    try:
-        trees, nodes = check_forest(forest)
-    except ValueError as error:
-        raise _refused(file.path, "forest", str(error)) from error
-    tell("forest", f"{count(trees, 'tree')}, {count(nodes, 'node')}, {_columns(forest)}: all sound")
-    return forest
+        result = run_sandboxed(
+            lambda: _examine(file.content),
+            _SECONDS + len(file.content) // _BYTES_A_SECOND,
+            _MEMORY + _MEMORY_A_BYTE * len(file.content),
+        )
+    except ChildFailed as error:
+        raise BadModel(
+            f"{file.path} is damaged or malicious: a child process that read it {error}; {_REMEDY}",
+            "crash",
+        ) from error
+    if "reason" in result:
+        raise _refusal(file.path, result["reason"], result["text"])
+    report("pickle", f"{result['instructions']:,} instructions, all of an IsolationForest")
 
 
 def _examine(content: bytes) -> dict[str, Any]:
-    """Do what a file could be made to crash, and tell what came of it."""
+    """Read and check a forest; return the number of instructions, or what is wrong."""
     reason = "pickle"
     try:
         instructions = scan(content)
-        forest = read_forest(content)
+        fitted = read_forest(content)
         reason = "forest"
-        check_forest(forest)
+        check_forest(unpack(fitted))
     except ValueError as error:
         return {"reason": reason, "text": str(error)}
     return {"instructions": instructions}
 
 
-def _refused(path: Path, reason: str, text: str) -> BadModel:
+def _read_forest(file: ModelFile, report: Report) -> tuple[IsolationForest, Forest]:
+    try:
+        fitted = read_forest(file.content)
+    except ValueError as error:
+        raise _refusal(file.path, "pickle", str(error)) from error
+    try:
+        forest = unpack(fitted)
+        check_forest(forest)
+    except ValueError as error:
+        raise _refusal(file.path, "forest", str(error)) from error
+    trees, nodes = count(len(forest.trees), "tree"), count(forest.n_nodes, "node")
+    report("forest", f"{trees}, {nodes}, {count(forest.n_features, 'column')}: all sound")
+    return fitted, forest
+
+
+def _refusal(path: Path, reason: str, text: str) -> BadModel:
     what = {"pickle": "is not a pickled IsolationForest", "forest": "holds no sound forest"}[reason]
-    mend = "" if ";" in text else f"; {_MEND}"  # what is mended in another way says how
-    return BadModel(f"{path} {what}: {text}{mend}", reason)
+    remedy = "" if ";" in text else f"; {_REMEDY}"  # some texts name a remedy of their own
+    return BadModel(f"{path} {what}: {text}{remedy}", reason)
 
 
-def _columns(forest: IsolationForest) -> str:
-    return count(int(forest.n_features_in_), "column")
-
-
-def _fitting_card(
-    file: ModelFile, forest: IsolationForest, require_card: bool, tell: Tell
-) -> Card | None:
-    place = card_path(file.path)
+def _read_card(file: ModelFile, forest: Forest, require_card: bool, report: Report) -> Card | None:
+    path = card_path(file.path)
     try:
         card = file.read_card()
-        if len(card.features) != forest.n_features_in_:
-            raise ValueError(
-                f"{place} names {len(card.features)} features for {forest.n_features_in_}"
-            )
+        if len(card.features) != forest.n_features:
+            raise ValueError(f"{path} names {len(card.features)} features for {forest.n_features}")
     except ValueError as error:
         if require_card:
             raise BadModel(
@@ -249,38 +250,38 @@ def _fitting_card(
                 "card",
             ) from error
         logger.warning("%s; the model is served without a card", error)
-        tell("card", f"none: {error}")
+        report("card", f"none: {error}")
         return None
-    tell("card", f"{place} is about this file")
+    report("card", f"{path} describes this file")
     return card
 
 
-def _feature_names(forest: IsolationForest, card: Card | None) -> tuple[tuple[str, ...], bool]:
+def _feature_names(forest: Forest, card: Card | None) -> tuple[tuple[str, ...], bool]:
     if card is not None:
         return tuple(feature.name for feature in card.features), True
-    if hasattr(forest, "feature_names_in_"):
-        return tuple(str(name) for name in forest.feature_names_in_), True
-    return tuple(f"f{j}" for j in range(forest.n_features_in_)), False
+    if forest.names is not None:
+        return forest.names, True
+    return tuple(f"f{j}" for j in range(forest.n_features)), False
 
 
-def _check_scores(path: Path, model: Model, tell: Tell) -> None:
-    """Hold the model to the golden rows of its card."""
+def _check_scores(path: Path, model: Model, report: Report) -> None:
+    """Compare the model's scores of the card's golden rows with training's."""
     if model.card is None or not model.card.golden.rows:
-        tell("scores", "not compared: no card has golden rows of this file")
+        report("scores", "not compared: no card has golden rows of this file")
         return
     golden = model.card.golden
     scores = model.scorer.decision_function(np.array(golden.rows, dtype=np.float64))
     apart = np.abs(scores - golden.scores)
-    wrong = np.flatnonzero(~(apart <= CLOSE))
+    wrong = np.flatnonzero(~(apart <= CLOSE))  # NaN is wrong, too
     if wrong.size:
         row = wrong[0]
         raise BadModel(
             f"{path} does not score as in training: golden row {row} of its card scores "
             f"{scores[row]!r}, not {golden.scores[row]!r}; train it again with scikit-learn "
-            f"{sklearn.__version__}, which serves it (training had "
-            f"{model.card.versions.get('scikit-learn', 'one unknown')})",
+            f"{version('scikit-learn')}, which serves it (training had "
+            f"{model.card.versions.get('scikit-learn', 'an unknown version')})",
             "scores",
         )
     rows = count(len(scores), "golden row")
     worst = f"equal within {CLOSE:g} (at most {apart.max():.1e} apart)"
-    tell("scores", f"{rows}: {worst if apart.any() else 'identical to training'}")
+    report("scores", f"{rows}: {worst if apart.any() else 'identical to training'}")

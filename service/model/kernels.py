@@ -1,25 +1,25 @@
-"""The walk of rows down the trees, as plain loops for the compiler. `scorer` lays the trees out.
+"""Loops that take rows down the trees, compiled by numba. `scorer` arranges the trees for them.
 
-Five ideas make it fast, and each is exact:
+Five ideas make them fast, and each is exact:
 
-1. scikit-learn compares float32 values with float64 thresholds. `x <= t` holds just when
+1. scikit-learn compares float32 values with float64 thresholds. `x <= t` is true exactly when
    `x <= floor(t)`, where floor is the largest float32 not above t: thresholds need 4 bytes.
-2. Floats turn into unsigned integers of the same order (`order_key`), which compare faster.
-3. NaN goes where a node's `missing_go_to_left` says. So each value has two keys, equal but for NaN:
-   the lowest key in the even column, the highest in the odd one; a node reads the column it needs.
-4. A node is 8 bytes. Its children lie side by side, so the way down is an addition:
-   `node + jump + (x > key)`. A leaf jumps nowhere and its key is the highest: a walk of fixed
-   length with no branch to mispredict ends on it.
-5. Sixteen rows, or for a single row eight trees, walk side by side: the processor works on one
+2. Floats become unsigned integers of the same order (`order_key`), which compare faster.
+3. A node sends NaN left or right. So each value has two keys, which differ only for NaN: the lowest
+   key in the even column, the highest in the odd one. A node reads the column that it needs.
+4. A node is 8 bytes. Its children lie side by side, so a step down is an addition:
+   `node + jump + (x > key)`. A leaf has jump 0 and the highest key, so further steps stay on it:
+   every row takes the same number of steps, and no branch can be mispredicted.
+5. Sixteen rows, or eight trees for a single row, advance together: the processor works on one
    while another waits for memory.
 
 A forest's arrays are
 
     nodes    (n_nodes,) records `key`, `column`, `jump`, all trees one after another
-    lengths  (n_nodes,) float64, the path length of a row that ends here; above the leaves, the
-             path length to expect of a training row that comes by
-    roots    (n_trees,) uint64, where each tree begins in `nodes`
-    depth    the number of steps that takes every row to a leaf
+    lengths  (n_nodes,) float64, the path length of a row that ends here; in an inner node the mean
+             path length of the training rows that pass it
+    roots    (n_trees,) uint64, the index of each tree's root in `nodes`
+    depth    the number of steps after which every row is in a leaf
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ WIDE = np.dtype([("key", "u4"), ("column", "u4"), ("jump", "u4")])
 """The two layouts of a node; the second is for forests whose columns or jumps exceed 65,535."""
 
 LANES = 16
-"""Rows that walk side by side. Their keys lie interleaved: column c of lane k is at c + k, so c
-counts in steps of LANES."""
+"""Rows that advance together, each in a lane. Their keys are interleaved: the key of column c in
+lane k is at LANES * c + k, and a node's `column` is LANES * c."""
 
 LEAF = 0xFFFFFFFF
-"""The key of a leaf: nothing is greater."""
+"""The key of a leaf: no key is greater."""
 
 NAN_LEFT, NAN_RIGHT = 0, 0xFFFFFFFF
-"""The two keys of NaN: never greater than a node's, and greater than any but a leaf's."""
+"""The two keys of NaN: not greater than any node's, and greater than all but a leaf's."""
 
 
 def order_key(x):
-    """Return uint32 keys that compare as these float32 values do; -0.0 and 0.0 have the same.
+    """Return uint32 keys with the order of float32 values; -0.0 and 0.0 have the same key.
 
-    Takes an array, or in compiled code one value. NaN is not for it.
+    x is an array, or in compiled code one value; never NaN.
     """
     bits = np.float32(x + np.float32(0)).view(np.uint32)  # -0.0 + 0.0 is 0.0
-    # Negative numbers grow downwards: turn all their bits; of the others turn the sign alone.
+    # The bits of negative numbers have the opposite order: flip them all; else flip the sign only.
     return np.uint32(bits ^ ((bits >> 31) * 0x7FFFFFFF | 0x80000000))
 
 
@@ -63,7 +63,7 @@ _order_key = njit(order_key)
 def threshold_keys(thresholds):
     """Return the keys of the largest float32 values not above these float64 thresholds.
 
-    Nothing is at most NaN: its key is the lowest, below which comes only a NaN that goes left.
+    No value is at most NaN, so its key is the lowest; only a missing value that goes left has it.
     """
     with np.errstate(over="ignore"):
         floors = thresholds.astype(np.float32)
@@ -80,7 +80,7 @@ class Kernels(NamedTuple):
 
 @cache
 def kernels(layout: np.dtype[np.void]) -> Kernels:
-    """Compile the walk for a layout, once in a process: seconds, or less than one from disk."""
+    """Compile for a layout of nodes, once in a process: some seconds, less than one from disk."""
     forest = (
         _frozen(from_dtype(layout)),
         _frozen(types.float64),
@@ -101,7 +101,7 @@ def _frozen(dtype: Any, dimensions: int = 1) -> Any:
 
 @njit
 def _write_keys(row, keys, first, last):
-    """Write both keys of each value to the lanes `first` to `last`."""
+    """Write both keys of each value of a row to the lanes from `first` up to `last`."""
     for feature in range(row.size):
         x = np.float32(row[feature])
         if np.isnan(x):
@@ -123,7 +123,7 @@ def _child(nodes, i, keys, lane):
 
 @njit
 def _step(nodes, at, keys, lane):
-    """Take eight walkers one level down. The first reads its row's keys from `lane` on."""
+    """Take eight nodes one level down, each by the keys of its own lane from `lane` on."""
     a, b, c, d, e, f, g, h = at
     return (
         _child(nodes, a, keys, lane + 0),
@@ -139,7 +139,7 @@ def _step(nodes, at, keys, lane):
 
 @njit
 def _eight_roots(roots, t):
-    """Return the roots of eight trees from the t-th on; the last one stands in for those beyond."""
+    """Return the roots of eight trees from the t-th on; after the last tree, its root again."""
     z = roots.size - 1
     return (
         roots[t],
@@ -201,7 +201,7 @@ def path_lengths(nodes, lengths, roots, depth, block_rows, divisor, X, out):
 
 
 def contributions(nodes, lengths, roots, depth, X, out):
-    """Add to `out` what each step of each row changed in its expected path length, by feature."""
+    """Add to `out` the change of each row's expected path length at each step, by feature."""
     n_rows, n_features = X.shape
     keys = np.empty(2 * LANES * n_features, np.uint32)
     for row in range(n_rows):

@@ -1,12 +1,11 @@
-"""A pickle, read with care: an IsolationForest comes out of it, or a sentence on why not.
+"""Read an IsolationForest from a pickle that may be malicious or damaged.
 
-A pickle is a program for a small machine. `scan` looks at its instructions without running any:
-those that Python's pickler writes for a forest are let by, no others. `read_forest` then runs it,
-and gives it the parts that a forest is made of, by their exact names, and nothing else.
+A pickle is a program for a small machine. `scan` looks at its instructions without running any, and
+allows only those that Python's pickler writes for a forest. `read_forest` then runs it with the
+classes and functions that a forest is made of, by their exact names, and no others.
 
-What names and instructions cannot tell is whether the numbers inside are those of a forest that can
-be walked: see `trees`. And the parts themselves are compiled code, which a damaged file can crash:
-read a file in a child process first (see `rehearsal`).
+Two dangers are left. The numbers may not be those of a sound forest: see `checks`. And the classes
+are compiled code, which a damaged file can crash: read it in a child process first, see `sandbox`.
 """
 
 from __future__ import annotations
@@ -21,12 +20,14 @@ from typing import Any
 import numpy as np
 from sklearn.ensemble import IsolationForest
 
-PROTOCOLS = (4, 5)
-"""Those that name things by strings; 4 is what Python writes by default, up to 3.13."""
+from ..errors import count
 
-# All that the pickler of any Python, with or without `pickletools.optimize`, writes for a forest in
-# these protocols. Left out, beside what is merely old: persistent ids, extension codes (which pass
-# `find_class` by), buffers from outside the file, and memo places of the file's choosing.
+PROTOCOLS = (4, 5)
+"""The protocols that name classes by strings; 4 is Python's default up to 3.13."""
+
+# All instructions that any Python's pickler, with or without `pickletools.optimize`, writes for a
+# forest in these protocols. The others are old or dangerous: persistent ids, extension codes (which
+# bypass `find_class`), buffers from outside the file, and memo indices that the file chooses.
 _INSTRUCTIONS = frozenset(
     """
     PROTO FRAME STOP MEMOIZE BINGET LONG_BINGET MARK STACK_GLOBAL REDUCE NEWOBJ BUILD
@@ -36,11 +37,11 @@ _INSTRUCTIONS = frozenset(
     """.split()  # noqa: SIM905 - as a list it takes forty lines
 )
 
-# numpy 2 renamed its private package; a file may come from either side of that.
+# numpy 2 renamed its private package; files of both kinds are read.
 _NUMPY_CORE = "numpy._core" if int(np.__version__.split(".")[0]) >= 2 else "numpy.core"
 _FROM_BUFFER = (f"{_NUMPY_CORE}.numeric", "_frombuffer")
 
-# All that a pickled IsolationForest is made of; anything else is not a model.
+# Everything that a pickled IsolationForest names.
 _ALLOWED = {
     ("numpy", "dtype"),
     ("numpy", "ndarray"),
@@ -62,48 +63,48 @@ _COMPRESSED = {
 }
 
 _FROM_JOBLIB = (
-    "if you trust it, turn it into a pickle: python -c 'import joblib, pickle, sys; "
+    "if you trust it, convert it to a pickle: python -c 'import joblib, pickle, sys; "
     'pickle.dump(joblib.load(sys.argv[1]), open(sys.argv[2], "wb"))\' FILE model.pickle'
 )
 
 
 def scan(content: bytes) -> int:
-    """Look at the instructions of a pickle and return how many there are; none is run.
+    """Check the instructions of a pickle without running any; return their number.
 
     Raises:
-        ValueError: it is no pickle, or not one that a forest needs.
+        ValueError: it is not a pickle, or has an instruction that no forest needs.
     """
     for magic, name in _COMPRESSED.items():
         if content.startswith(magic):
             raise ValueError(f"it is compressed ({name}), as joblib.dump does; {_FROM_JOBLIB}")
     if b"joblib.numpy_pickle" in content:
         raise ValueError(f"it was written by joblib.dump; {_FROM_JOBLIB}")
-    if content[:1] != pickle.PROTO or content[1:2] not in map(_byte, PROTOCOLS):
+    if not content.startswith(tuple(pickle.PROTO + bytes([number]) for number in PROTOCOLS)):
         raise ValueError(
             f"it is {_kind(content)}; write the forest with pickle.dump(forest, file, protocol=5)"
         )
     number = end = 0
     try:
-        for instruction, _, place in pickletools.genops(content):
+        for instruction, _, position in pickletools.genops(content):
             if instruction.name not in _INSTRUCTIONS:
                 raise ValueError(f"no forest has the instruction {instruction.name}")
-            number, end = number + 1, place or 0
+            number, end = number + 1, position or 0
     except Exception as error:  # a damaged file can raise anything here
-        raise ValueError(f"it is no whole pickle: {plain(error)}") from error
+        raise ValueError(f"it is not a complete pickle: {plain(error)}") from error
     if end + 1 != len(content):
-        raise ValueError(f"it goes on for {len(content) - end - 1:,} bytes after its end")
+        raise ValueError(f"it has {count(len(content) - end - 1, 'byte')} after its end")
     return number
 
 
 def read_forest(content: bytes) -> IsolationForest:
-    """Run the instructions of a pickle that passed `scan`, with a forest's parts alone at hand.
+    """Run a pickle that passed `scan`; it can name nothing but the parts of a forest.
 
     Raises:
         ValueError: it holds something else, or is damaged.
     """
     try:
         with warnings.catch_warnings():
-            # Another version's pickle is told by its scores, not by its version string.
+            # scikit-learn warns of another version; the golden rows show whether it matters.
             warnings.simplefilter("ignore")
             forest = _Unpickler(io.BytesIO(content)).load()
     except MemoryError:
@@ -116,13 +117,13 @@ def read_forest(content: bytes) -> IsolationForest:
 
 
 def plain(error: object) -> str:
-    """Return what a damaged file made someone say: one short line, without control characters."""
+    """Return an error's text, which a damaged file may have made up, as one short ASCII line."""
     text = " ".join(str(error).split()) or type(error).__name__
     return ascii(text[:300])[1:-1]
 
 
 class _Unpickler(pickle.Unpickler):
-    """An unpickler that knows the parts of an IsolationForest and nothing else."""
+    """An unpickler that finds the parts of an IsolationForest and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
         for twin in ("numpy.core", "numpy._core"):
@@ -135,25 +136,25 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a stand-in for a function written in Python, for one pickle only.
+    """Return a new function that calls `function`, for one pickle only.
 
-    A pickle can set attributes of what it is given. Of a class or of compiled code it cannot, but
-    it could exchange the defaults of numpy's own `_frombuffer` for everybody.
+    A pickle can set attributes of a Python function, such as the defaults of numpy's `_frombuffer`;
+    in that function itself they would change for the whole process.
     """
 
-    def stand_in(*arguments: Any) -> Any:
+    def wrapper(*arguments: Any) -> Any:
         return function(*arguments)
 
-    return stand_in
+    return wrapper
 
 
 def _foreign(module: str, name: str) -> str:
     if module.startswith("numpy.random"):
         return (
             "its random_state is an object of numpy.random; give random_state an integer, or set "
-            "forest.random_state = 0 before it is pickled, which changes no score"
+            "forest.random_state = 0 before you pickle it, which changes no score"
         )
-    return f"it holds {module}.{name}, which no IsolationForest is made of"
+    return f"it holds {module}.{name}, which is not part of an IsolationForest"
 
 
 def _kind(content: bytes) -> str:
@@ -162,7 +163,3 @@ def _kind(content: bytes) -> str:
     if content[:1] == pickle.PROTO and content[1:2]:
         return f"a pickle of protocol {content[1]}, not 4 or 5"
     return "not a pickle of protocol 4 or 5"
-
-
-def _byte(number: int) -> bytes:
-    return bytes([number])

@@ -1,7 +1,7 @@
-"""A child process that does first what could end this one.
+"""Run a function in a child process, because it could crash this one.
 
-The child is a fork: it has everything imported already, and begins in milliseconds. It closes every
-file it came with, opens none, and is stopped by the kernel when it takes too much time or memory.
+The child is a fork: everything is imported already, and it starts in milliseconds. It closes all
+inherited files, can open none, and the kernel stops it if it takes too much time or memory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from ..errors import count
 
 _FAILED = "failed"
-_CLOCK = 2  # seconds by the clock for each of a processor
+_CLOCK = 2  # seconds of elapsed time for each second of processor time
 _PAGE = resource.getpagesize()
 
 _DEATHS = {
@@ -31,58 +31,57 @@ _DEATHS = {
     signal.SIGBUS: "read or wrote memory that is not its own",
     signal.SIGABRT: "damaged its own memory",
     signal.SIGFPE: "divided by zero",
-    signal.SIGILL: "ran what is no code",
+    signal.SIGILL: "ran an illegal instruction",
 }
 
 
 class ChildFailed(Exception):
-    """The child did not come to an end of its own; the text says what became of it."""
+    """The child returned nothing; the text continues "the child ...", and says why."""
 
 
 def run_sandboxed(act: Callable[[], Any], seconds: int, memory: int) -> Any:
-    """Call `act` in a child process and return what it returned, as JSON would.
+    """Call `act` in a child process and return its result, which passes through JSON.
 
-    It may use `seconds` of a processor (twice that by the clock), and `memory` bytes beside what
-    this process has.
+    `seconds` limits the processor time, and twice that the elapsed time; `memory` is the number of
+    bytes that it may allocate.
 
     Raises:
-        ChildFailed: it crashed, took too much, or raised an exception.
+        ChildFailed: it crashed, exceeded a limit, or raised an exception.
     """
     reading, writing = os.pipe()
     with warnings.catch_warnings():
-        # Python warns that a lock may be held by another thread for ever. `act` takes none, and if
-        # it does all the same, the clock ends it.
+        # Python warns that another thread may hold a lock, which the child would wait for for ever.
+        # `act` should take none; if it does, the time limit ends it.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
         _run(act, writing, seconds, memory)
     os.close(writing)
     try:
-        told = _read(reading, _CLOCK * seconds)
+        output = _read(reading, _CLOCK * seconds)
     finally:
         os.close(reading)
         with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)  # it has told all that it will
+            os.kill(child, signal.SIGKILL)  # it has written everything, or is too late
         _, status = os.waitpid(child, 0)
-    if told is None:
+    if output is None:
         raise ChildFailed(
             f"took more than {count(_CLOCK * seconds, 'second')} (on a busy machine a sound file "
             "may, too: then try again)"
         )
-    if not told:
-        raise ChildFailed(_end(status, seconds))
-    result = json.loads(told)
+    if not output:
+        raise ChildFailed(_describe(status, seconds))
+    result = json.loads(output)
     if isinstance(result, dict) and _FAILED in result:
         raise ChildFailed(result[_FAILED])
     return result
 
 
 def _run(act: Callable[[], Any], writing: int, seconds: int, memory: int) -> NoReturn:
-    """Be the child."""
+    """Do the child's work, and exit."""
     code = 1
     try:
-        # Nothing of the parent is let go of here: not its sockets, nor its database.
-        gc.disable()
+        gc.disable()  # no finalizer of the parent's objects, such as its database, may run here
         faulthandler.disable()
         signal.setitimer(signal.ITIMER_REAL, _CLOCK * seconds + 1)  # even if the parent is gone
         for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT, signal.SIGXCPU):
@@ -98,7 +97,7 @@ def _run(act: Callable[[], Any], writing: int, seconds: int, memory: int) -> NoR
         try:
             result = act()
         except MemoryError:
-            result = {_FAILED: "needed far more memory than a forest of its size"}
+            result = {_FAILED: "needed far more memory than a forest of this size should"}
         except Exception as error:
             result = {_FAILED: f"failed ({type(error).__name__}: {error})"}
         os.write(writing, json.dumps(result).encode())
@@ -115,25 +114,26 @@ def _limit(kind: int, most: int) -> None:
 
 
 def _read(file: int, seconds: float) -> bytes | None:
-    """Read to the end; None when there is none in time."""
+    """Read to the end of a pipe; None if the end does not come in time."""
     poll = select.poll()
     poll.register(file, select.POLLIN)
-    end, told = time.monotonic() + seconds, b""
+    end, output = time.monotonic() + seconds, b""
     while True:
         if not poll.poll(1000 * max(0.0, end - time.monotonic())):
             return None
         part = os.read(file, 2**16)
         if not part:
-            return told
-        told += part
+            return output
+        output += part
 
 
-def _end(status: int, seconds: int) -> str:
+def _describe(status: int, seconds: int) -> str:
+    """Return what ended a child that wrote nothing."""
     if not os.WIFSIGNALED(status):
-        return "failed in a way it could not tell"
+        return "ended without a result"
     number = os.WTERMSIG(status)
     if number == signal.SIGXCPU:
-        return f"took more than {count(seconds, 'second')} of a processor"
+        return f"took more than {count(seconds, 'second')} of processor time"
     if number == signal.SIGKILL:
-        return "was ended by the system, as for want of memory"
-    return _DEATHS.get(signal.Signals(number), f"ended by {signal.Signals(number).name}")
+        return "was killed by the system, perhaps for lack of memory"
+    return _DEATHS.get(signal.Signals(number), f"was ended by {signal.Signals(number).name}")

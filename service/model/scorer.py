@@ -1,36 +1,34 @@
-"""The forest, ready to score: scikit-learn's own numbers, bit for bit, in microseconds.
+"""A compiled forest: it gives scikit-learn's scores, bit for bit, in microseconds.
 
-`compile_forest` lays the trees out for the walk (see `walk`), and a `CompiledForest` sends rows
-down them.
+`compile_forest` arranges the trees for the compiled loops (see `kernels`), and a `CompiledForest`
+runs these over rows.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import IsolationForest
-from sklearn.ensemble._iforest import _average_path_length
 
-from ..model import kernels
 from ..rows import Floats
+from . import kernels
+from .forest import Forest, Tree, unpack
 
 PIECE = 2048, 8192
-"""The fewest rows worth a thread, and the most that go down the trees in one go."""
+"""The fewest rows that are worth a thread, and the most that one call of a kernel takes."""
 
 BLOCK = 24 * 1024
-"""Bytes of row keys that stay at hand beside a small tree: half of a first-level cache."""
+"""Bytes of row keys that stay in the first-level cache beside a small tree: half of it."""
 
 AT_ONCE = 128
-"""Trees laid out together: many for speed, not all for the sake of memory."""
+"""Trees that are laid out together: many for speed, not all, to limit the memory."""
 
 _FLOAT64 = np.dtype(np.float64)
 
@@ -39,8 +37,8 @@ _FLOAT64 = np.dtype(np.float64)
 class CompiledForest:
     """A fitted forest that scores tables of floats.
 
-    X is (n_rows, n_features) of any numeric type and memory order. NaN goes where the training data
-    sent it. The arrays are `walk`'s; nothing writes to them, so forked workers share their memory.
+    X is (n_rows, n_features) of any numeric type and memory order; NaN is a missing value. The
+    arrays are described in `kernels`. Nothing writes to them, so forked workers share their memory.
     """
 
     nodes: NDArray[np.void]
@@ -68,16 +66,16 @@ class CompiledForest:
     def depths(self, X: NDArray[Any]) -> Floats:
         """Return the mean path length of each row: (n_rows,), in steps, shorter is more abnormal.
 
-        A leaf that several training rows share counts for the steps it would take to part them.
+        A leaf with several training rows adds the steps that would be expected to separate them.
         """
         return self._path_lengths(X, float(self.roots.size))
 
     def contributions(self, X: NDArray[Any]) -> Floats:
         """Return each feature's share in the path length of each row: (n_rows, n_features), steps.
 
-        Every step down a tree changes the path length to expect. The change counts for the feature
-        the tree looked at; a negative one made the row more abnormal. A row's shares add up to its
-        `depths` less `mean_depth`. They are not SHAP values: docs/scoring.md says what they are.
+        Every step down a tree changes the expected path length. The change counts for the feature
+        that the node compares; a negative one makes the row more abnormal. The shares of a row add
+        up to its `depths` minus `mean_depth`. They are not SHAP values.
         """
         table = self._table(X)
         shares = np.zeros(table.shape)
@@ -87,11 +85,11 @@ class CompiledForest:
 
     @cached_property
     def mean_depth(self) -> float:
-        """The mean path length of the training rows that the trees were grown from, in steps."""
+        """The mean path length of the training rows, in steps."""
         return float(self.lengths[self.roots].mean())
 
     def _anomalies(self, X: NDArray[Any]) -> Floats:
-        """Return 2 to the power of minus (mean path length / that of an average row)."""
+        """Return 2 ** -(mean path length / expected path length)."""
         if not self.denominator:  # scikit-learn's case of single samples
             return np.full(len(self._table(X)), 0.5)
         exponents = self._path_lengths(X, -self.denominator)
@@ -117,7 +115,7 @@ class CompiledForest:
     def _run(
         self, kernel: Any, arguments: tuple[Any, ...], table: NDArray[Any], out: Floats
     ) -> None:
-        """Send the rows down the trees, in pieces and on several threads if they are many."""
+        """Run a kernel over the rows; many rows are cut into pieces for several threads."""
         forest = self.nodes, self.lengths, self.roots, self.depth
         if len(table) < 2 * PIECE[0]:
             kernel(*forest, *arguments, _plain(table), out)
@@ -132,10 +130,10 @@ class CompiledForest:
 
     @cached_property
     def _block_rows(self) -> int:
-        """Rows that go down a tree before the next tree's turn.
+        """Rows that go down one tree before the next tree begins.
 
-        Their keys fit the first-level cache beside a small tree. A large tree has to be fetched
-        anew for each block, so blocks grow with it until fetching is the lesser part.
+        Their keys fit into the first-level cache beside a small tree. A large tree is read from
+        memory again for each block, so larger trees have larger blocks.
         """
         tree_bytes = self.nodes.nbytes // self.roots.size
         row_bytes = 2 * 4 * self.n_features
@@ -143,12 +141,19 @@ class CompiledForest:
         return max(kernels.LANES, min(rows, PIECE[1]) // kernels.LANES * kernels.LANES)
 
 
-def compile_forest(forest: IsolationForest, threads: int | None = None) -> CompiledForest:
-    """Lay a fitted forest out for scoring and compile the kernels. The forest itself is not kept.
+def compile_forest(fitted: Any, threads: int | None = None) -> CompiledForest:
+    """Compile a fitted scikit-learn IsolationForest; see `compile_trees`."""
+    return compile_trees(unpack(fitted), threads)
+
+
+def compile_trees(forest: Forest, threads: int | None = None) -> CompiledForest:
+    """Arrange the trees for scoring and compile the kernels. The forest itself is not kept.
 
     `threads` share a large batch; by default as many as the process may use processors.
     """
-    layouts = [_lay_out(trees) for trees in _some_at_once(_trees(forest))]
+    layouts = [
+        _lay_out(forest.trees[i : i + AT_ONCE]) for i in range(0, len(forest.trees), AT_ONCE)
+    ]
     nodes = np.concatenate([layout.nodes for layout in layouts])
     sizes = np.concatenate([layout.sizes for layout in layouts])
     if max(nodes["column"].max(), nodes["jump"].max()) <= np.iinfo(np.uint16).max:
@@ -159,37 +164,21 @@ def compile_forest(forest: IsolationForest, threads: int | None = None) -> Compi
         lengths=np.concatenate([layout.lengths for layout in layouts]),
         roots=_starts(sizes).astype(np.uint64),
         depth=max(layout.depth for layout in layouts),
-        n_features=forest.n_features_in_,
-        denominator=len(sizes) * float(_average_path_length([forest._max_samples])[0]),
-        offset=float(forest.offset_),
+        n_features=forest.n_features,
+        denominator=forest.denominator,
+        offset=forest.offset,
         threads=threads or _processors(),
     )
 
 
 def compile_walks() -> None:
-    """Compile the walk for small and for large forests, so that no later forest has to wait."""
+    """Compile the kernels for small and large forests, so that no later forest has to wait."""
     kernels.kernels(kernels.COMPACT)
     kernels.kernels(kernels.WIDE)
 
 
-class _Tree(NamedTuple):
-    """A fitted tree as scikit-learn numbers its nodes, or several: arrays (n_nodes,)."""
-
-    left: NDArray[np.intp]
-    """The left child, negative in a leaf."""
-    right: NDArray[np.intp]
-    feature: NDArray[np.intp]
-    """The column of the forest's table; meaningless in a leaf."""
-    threshold: Floats
-    missing_left: NDArray[np.bool_]
-    rows: NDArray[np.intp]
-    """How many training rows came by."""
-    lengths: Floats
-    """The path length of a row that ends here."""
-
-
 class _Layout(NamedTuple):
-    """Some trees as the walk takes them, one after another."""
+    """Some trees as the kernels take them, one after another."""
 
     nodes: NDArray[np.void]
     lengths: Floats
@@ -199,33 +188,7 @@ class _Layout(NamedTuple):
     """Of the deepest tree."""
 
 
-def _trees(forest: IsolationForest) -> Iterator[_Tree]:
-    """Read a forest's trees. Nothing else knows scikit-learn's private attributes."""
-    for estimator, columns, depths, extra in zip(
-        forest.estimators_,
-        forest.estimators_features_,
-        forest._decision_path_lengths,
-        forest._average_path_length_per_tree,
-        strict=True,
-    ):
-        tree = estimator.tree_
-        yield _Tree(
-            tree.children_left,
-            tree.children_right,
-            np.asarray(columns)[np.maximum(tree.feature, 0)],
-            tree.threshold,
-            tree.missing_go_to_left.astype(bool),
-            tree.n_node_samples,
-            depths + extra - 1.0,
-        )
-
-
-def _some_at_once(trees: Iterator[_Tree]) -> Iterator[list[_Tree]]:
-    while some := list(islice(trees, AT_ONCE)):
-        yield some
-
-
-def _lay_out(trees: list[_Tree]) -> _Layout:
+def _lay_out(trees: list[Tree]) -> _Layout:
     """Number the nodes of each tree breadth first, which puts siblings side by side."""
     sizes = np.array([tree.left.size for tree in trees])
     tree = _join(trees, sizes)
@@ -235,33 +198,34 @@ def _lay_out(trees: list[_Tree]) -> _Layout:
     order = np.concatenate(levels)
     number = np.repeat(np.arange(sizes.size), sizes)
     order = order[np.argsort(number[order], kind="stable")]
-    place = np.empty_like(order)
-    place[order] = np.arange(order.size)
+    new_index = np.empty_like(order)
+    new_index[order] = np.arange(order.size)
 
     inner = tree.left[order] >= 0
-    column = 2 * tree.feature[order] + ~tree.missing_left[order]
+    column = 2 * tree.feature[order] + (tree.missing_left[order] == 0)
     nodes = np.zeros(order.size, kernels.WIDE)
     nodes["key"] = np.where(inner, kernels.threshold_keys(tree.threshold[order]), kernels.LEAF)
     nodes["column"] = np.where(inner, kernels.LANES * column, 0)
-    nodes["jump"] = np.where(inner, place[tree.left[order]] - place[order], 0)
+    nodes["jump"] = np.where(inner, new_index[tree.left[order]] - new_index[order], 0)
     return _Layout(nodes, _expected_lengths(tree, levels)[order], sizes, len(levels) - 1)
 
 
-def _join(trees: list[_Tree], sizes: NDArray[np.intp]) -> _Tree:
-    """Put trees into one set of arrays, whose children are numbered throughout."""
-    joined = _Tree(*map(np.concatenate, zip(*trees, strict=True)))
+def _join(trees: list[Tree], sizes: NDArray[np.intp]) -> Tree:
+    """Join trees into one, with children numbered throughout and columns of the forest."""
+    features = [tree.columns[np.maximum(tree.feature, 0)] for tree in trees]  # any in a leaf
+    joined = Tree(*map(np.concatenate, zip(*trees, strict=True)))
     first = np.repeat(_starts(sizes), sizes)
     left = np.where(joined.left < 0, joined.left, joined.left + first)
-    return joined._replace(left=left, right=joined.right + first)
+    return joined._replace(left=left, right=joined.right + first, feature=np.concatenate(features))
 
 
 def _starts(sizes: NDArray[np.intp]) -> NDArray[np.intp]:
     return np.cumsum(sizes) - sizes
 
 
-def _expected_lengths(tree: _Tree, levels: list[NDArray[np.intp]]) -> Floats:
+def _expected_lengths(tree: Tree, levels: list[NDArray[np.intp]]) -> Floats:
     """Return the mean path length of the training rows below each node; in a leaf its own."""
-    expected = tree.lengths.copy()
+    expected = tree.levels + tree.extra - 1.0  # in scikit-learn's order, so that bits are equal
     for level in reversed(levels[:-1]):
         parents = level[tree.left[level] >= 0]
         left, right = tree.left[parents], tree.right[parents]
@@ -271,15 +235,16 @@ def _expected_lengths(tree: _Tree, levels: list[NDArray[np.intp]]) -> Floats:
 
 
 def _plain(table: NDArray[Any]) -> Floats:
-    """Return a table as the walk takes it, without a copy if it is so already."""
+    """Return a table as the kernels take it, without a copy if it is so already."""
     if table.dtype != _FLOAT64:
-        with np.errstate(over="ignore"):  # scikit-learn's type; beyond its range is infinite
+        # scikit-learn rounds to float32 first; values beyond its range become infinite.
+        with np.errstate(over="ignore"):
             table = table.astype(np.float32, copy=False).astype(_FLOAT64)
     return np.ascontiguousarray(table)
 
 
 def _pieces(n_rows: int, threads: int) -> list[slice]:
-    """Cut many rows into pieces of one size, the same number for each thread."""
+    """Cut rows into pieces of about one size, equally many for each thread."""
     fewest, most = PIECE
     threads = min(threads, n_rows // fewest)
     n = threads * math.ceil(n_rows / (threads * most))

@@ -33,7 +33,7 @@ LIBRARIES = {
     "orjson": {"protocols.codec"},
     "sqlite3": {"state"},
     "numba": {"model"},
-    "sklearn": {"model", "components"},
+    "sklearn": {"model.forest", "model.pickles", "model.file", "components"},
     "typer": {"__main__"},
     "rich": {"__main__"},
     "pyarrow": {"files"},

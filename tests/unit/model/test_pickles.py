@@ -32,8 +32,8 @@ def test_an_optimized_pickle_is_one_too(forest):
         (b"", "it is empty"),
         (b"forest", "it is not a pickle"),
         (pickle.dumps(1, 2), "of protocol 2, not 4 or 5; write the forest with pickle.dump"),
-        (pickle.dumps(1, 5)[:-1], "it is no whole pickle"),
-        (pickle.dumps(1, 5) + b"x", "it goes on for 1 bytes after its end"),
+        (pickle.dumps(1, 5)[:-1], "it is not a complete pickle"),
+        (pickle.dumps(1, 5) + b"x", "it has 1 byte after its end"),
         (zlib.compress(b"x"), r"compressed \(zlib\).*joblib.load"),
         (b"\x80\x04\x82\x01.", "no forest has the instruction EXT1"),
         (b"\x80\x04Nr\xff\xff\xff\x7f.", "no forest has the instruction LONG_BINPUT"),
@@ -60,7 +60,7 @@ def test_a_random_state_that_is_no_number_is_refused_with_what_to_do(samples):
 
 def test_control_characters_of_a_name_do_not_reach_the_sentence(tmp_path):
     content = dict(hostile.handmade(tmp_path / "sentinel"))["os\n\x1b[31m.'system'"]
-    with pytest.raises(ValueError, match=r"^it holds os \\x1b\[31m\.system, which no"):
+    with pytest.raises(ValueError, match=r"^it holds os \\x1b\[31m\.system, which is not"):
         read_forest(content)
 
 

@@ -1,4 +1,4 @@
-"""A child that goes first."""
+"""Functions that end their child process in every way."""
 
 import ctypes
 import os
@@ -50,19 +50,19 @@ def fail():
     [
         (crash, "read or wrote memory that is not its own"),
         (os.abort, "damaged its own memory"),
-        (spin, r"took more than (1 second of a processor|2 seconds)"),
+        (spin, r"took more than (1 second of processor time|2 seconds)"),
         (nothing_but_sleep, r"took more than 2 seconds \(on a busy machine"),
         (fill_memory, "needed far more memory"),
-        (end, "failed in a way it could not tell"),
+        (end, "ended without a result"),
         (fail, r"failed \(KeyError: 'x'\)"),
     ],
 )
-def test_a_child_that_does_not_return_is_told_about(act, words):
+def test_the_error_says_why_a_child_returned_nothing(act, words):
     with pytest.raises(ChildFailed, match=words):
         run_sandboxed(act, 1, MEMORY)
 
 
-def test_the_child_can_touch_no_file(tmp_path):
+def test_the_child_can_neither_write_nor_create_a_file(tmp_path):
     open_file = (tmp_path / "open").open("w")
 
     def write():
@@ -80,7 +80,7 @@ def test_the_child_can_touch_no_file(tmp_path):
     assert (tmp_path / "open").read_bytes() == b""
 
 
-def test_threads_of_the_parent_are_no_hindrance():
+def test_threads_of_the_parent_do_not_matter():
     held, done = threading.Lock(), threading.Event()
     with held:
         thread = threading.Thread(target=done.wait)

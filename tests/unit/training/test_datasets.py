@@ -36,7 +36,7 @@ def test_a_default_forest_finds_most_of_what_was_planted():
     training, fresh = spending(), fresh_spending()
     assert not np.array_equal(training.X, fresh.X)
     quality = describe(fit_forest(training.X), training, fresh).quality
-    assert (quality.rows, quality.outliers, quality.fresh) == (20_000, 100, True)
+    assert (quality.rows, quality.outliers, quality.held_out) == (20_000, 100, True)
     assert 0.98 < quality.roc_auc < 1
 
 

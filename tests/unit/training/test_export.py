@@ -125,7 +125,7 @@ def test_labels_judge_the_forest(card, fitted, dataset):
     quality = card.quality
     found = fitted.decision_function(dataset.X) < 0
     hits = (found & (dataset.labels == 1)).sum()
-    assert (quality.rows, quality.outliers, quality.fresh) == (1000, 50, False)
+    assert (quality.rows, quality.outliers, quality.held_out) == (1000, 50, False)
     assert quality.precision == hits / found.sum()
     assert quality.recall == hits / 50
     assert 0.4 < quality.average_precision < quality.roc_auc < 1

@@ -155,7 +155,7 @@ def test_the_real_file_is_laid_by_hand_trained_on_and_served(tmp_path, monkeypat
     names = [feature["name"] for feature in card["features"]]
     assert {"flag_SF", "protocol_type_tcp", "srv_count"} <= set(names)
     assert not any(name.startswith(("service", "target")) for name in names)
-    assert card["quality"]["fresh"]
+    assert card["quality"]["held_out"]
     assert card["quality"]["roc_auc"] >= 0.85
     assert "fresh rows" in capsys.readouterr().out
 

@@ -1,0 +1,52 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from service.model.card import Card, card_path
+
+
+def test_a_card_is_read_as_it_was_written(write_card):
+    card = write_card(score_quantiles=[0.1 + 0.2] * 100 + [1e-17])
+    assert Card.from_json(card.to_json()) == card
+
+
+def test_a_card_has_a_line_for_each_field_feature_and_golden_row(write_card):
+    lines = write_card(n_golden=3).to_json().splitlines()
+    assert sum(line.startswith(' "') for line in lines) == 15
+    assert sum(line.startswith('  {"name"') for line in lines) == 2
+    assert sum(line.startswith("   [") for line in lines) == 3
+
+
+def test_the_card_lies_beside_its_model():
+    assert card_path(Path("models/model.pickle")) == Path("models/model.json")
+
+
+def changed(text, **changes):
+    return json.dumps(json.loads(text) | changes)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda text: text[:100], "Unterminated string|Expecting"),
+        (lambda text: "[]", "TypeError"),
+        (lambda text: "[" * 100_000, "RecursionError"),
+        (lambda text: changed(text, format=2), "format 2 is not 1"),
+        (lambda text: changed(text, surplus=1), "TypeError: .*surplus"),
+        (lambda text: changed(text, files=[]), "files is of the wrong type"),
+        (lambda text: changed(text, training_outlier_share="x"), "training_outlier_share is of"),
+        (lambda text: text.replace('"mean"', "1"), "features is of the wrong type"),
+        (lambda text: text.replace('"mean"', '"sd"'), "two features have one name"),
+        (lambda text: changed(text, offset=float("nan")), "NaN is not a number"),
+        (lambda text: text.replace("-0.5", "-1e999"), "offset is of the wrong type"),
+        (lambda text: changed(text, score_quantiles=[0.0]), "there are not 101 quantiles"),
+        (
+            lambda text: changed(text, golden={"rows": [[1]], "scores": [0]}),
+            "golden needs a cell for each feature",
+        ),
+    ],
+)
+def test_a_damaged_card_is_refused(write_card, damage, words):
+    with pytest.raises(ValueError, match=words):
+        Card.from_json(damage(write_card().to_json()))
