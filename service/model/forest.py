@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -17,6 +16,12 @@ from ..rows import Floats
 
 LEAF, NO_COLUMN = -1, -2
 """scikit-learn's marks in a leaf: no child, and no column."""
+
+_PER_TREE = {
+    "estimators_features_": list,
+    "_decision_path_lengths": tuple,
+    "_average_path_length_per_tree": tuple,
+}
 
 
 class Tree(NamedTuple):
@@ -73,18 +78,20 @@ def unpack(fitted: Any) -> Forest:
     Raises:
         ValueError: the first attribute that is not as scikit-learn leaves it.
     """
-    if "estimators_" not in vars(fitted):
+    values = vars(fitted)
+    if "estimators_" not in values:
         raise ValueError("it holds an IsolationForest that was never fitted")
     _check_methods(fitted, "the forest")
-    n_features = _attribute(fitted, "n_features_in_", "a whole number", _is_whole)
+    for name in ("n_features_in_", "_max_samples"):
+        _need(isinstance(values.get(name), int | np.integer), f"{name} is not a whole number")
+    _need(isinstance(values.get("offset_"), float), "offset_ is not a number")
+    n_features = int(values["n_features_in_"])
     return Forest(
-        trees=_trees(fitted),
-        n_features=int(n_features),
-        max_samples=int(_attribute(fitted, "_max_samples", "a whole number", _is_whole)),
-        offset=float(
-            _attribute(fitted, "offset_", "a number", lambda value: isinstance(value, float))
-        ),
-        names=_names(fitted, int(n_features)),
+        _trees(values),
+        n_features,
+        int(values["_max_samples"]),
+        float(values["offset_"]),
+        _names(values.get("feature_names_in_"), n_features),
     )
 
 
@@ -98,62 +105,39 @@ def average_path_length(n: int) -> float:
     return float(2.0 * (np.log(n - 1.0) + np.euler_gamma) - 2.0 * (n - 1.0) / n)
 
 
-def _trees(fitted: Any) -> list[Tree]:
-    estimators = _attribute(
-        fitted, "estimators_", "a list of trees", lambda value: type(value) is list and bool(value)
-    )
-    trees = []
-    for i, (estimator, columns, levels, extra) in enumerate(
-        zip(
-            estimators,
-            _per_tree(fitted, "estimators_features_", len(estimators), list),
-            _per_tree(fitted, "_decision_path_lengths", len(estimators), tuple),
-            _per_tree(fitted, "_average_path_length_per_tree", len(estimators), tuple),
-            strict=True,
-        )
-    ):
-        table = _node_table(estimator, i)
+def _trees(values: dict[str, Any]) -> list[Tree]:
+    estimators = values["estimators_"]
+    _need(type(estimators) is list and bool(estimators), "estimators_ is not a list of trees")
+    for name, kind in _PER_TREE.items():
+        entries = values.get(name)
         _need(
-            _is_vector(columns, "i", table.n_features),
-            f"estimators_features_[{i}] is not {count(table.n_features, 'column')}",
+            type(entries) is kind and len(entries) == len(estimators),
+            f"{name} is not a {kind.__name__} with one entry for each tree",
         )
-        _need(
-            _is_vector(levels, "iu", table.node_count) and _is_vector(extra, "f", table.node_count),
-            f"tree {i} has not a path length for each node",
-        )
-        trees.append(
-            Tree(
-                table.children_left,
-                table.children_right,
-                table.feature,
-                table.threshold,
-                table.missing_go_to_left,
-                table.n_node_samples,
-                levels,
-                extra,
-                columns,
-            )
-        )
-    return trees
+    entries = zip(estimators, *(values[name] for name in _PER_TREE), strict=True)
+    return [_tree(i, *entry) for i, entry in enumerate(entries)]
 
 
-def _node_table(estimator: Any, i: int) -> Any:
+def _tree(i: int, estimator: Any, columns: Any, levels: Any, extra: Any) -> Tree:
     _need(type(estimator) is ExtraTreeRegressor, f"estimator {i} is not an ExtraTreeRegressor")
     _check_methods(estimator, f"estimator {i}")
-    table: Any = vars(estimator).get("tree_")
-    _need(type(table) is NodeTable and table.node_count > 0, f"estimator {i} has no tree")
-    _need(table.n_outputs == 1 and table.max_n_classes == 1, f"tree {i} is no regression tree")
-    return table
+    nodes: Any = vars(estimator).get("tree_")
+    _need(type(nodes) is NodeTable and nodes.node_count > 0, f"estimator {i} has no tree")
+    _need(nodes.n_outputs == 1 and nodes.max_n_classes == 1, f"tree {i} is not a regression tree")
+    sound = _is_vector(columns, "i", nodes.n_features)
+    _need(sound, f"estimators_features_[{i}] is not {count(nodes.n_features, 'column')}")
+    sound = _is_vector(levels, "iu", nodes.node_count) and _is_vector(extra, "f", nodes.node_count)
+    _need(sound, f"tree {i} does not have a path length for each node")
+    children = nodes.children_left, nodes.children_right
+    decision = nodes.feature, nodes.threshold, nodes.missing_go_to_left
+    return Tree(*children, *decision, nodes.n_node_samples, levels, extra, columns)
 
 
-def _names(fitted: Any, n_features: int) -> tuple[str, ...] | None:
-    names = vars(fitted).get("feature_names_in_")
+def _names(names: Any, n_features: int) -> tuple[str, ...] | None:
     if names is None:
         return None
-    _need(
-        _is_vector(names, "O", n_features) and all(type(name) is str for name in names),
-        f"feature_names_in_ is not {count(n_features, 'name')}",
-    )
+    sound = _is_vector(names, "O", n_features) and all(type(name) is str for name in names)
+    _need(sound, f"feature_names_in_ is not {count(n_features, 'name')}")
     return tuple(names)
 
 
@@ -167,25 +151,6 @@ def _check_methods(estimator: Any, name: str) -> None:
 @cache
 def _members(kind: Any) -> set[str]:
     return {name for parent in kind.__mro__ for name in vars(parent)}
-
-
-def _per_tree(fitted: Any, name: str, trees: int, kind: type) -> Any:
-    return _attribute(
-        fitted,
-        name,
-        f"a {kind.__name__} with one entry for each tree",
-        lambda value: isinstance(value, kind) and len(value) == trees,  # type: ignore[arg-type]
-    )
-
-
-def _attribute(fitted: Any, name: str, what: str, fits: Callable[[Any], bool]) -> Any:
-    value = vars(fitted).get(name)
-    _need(fits(value), f"{name} is not {what}")
-    return value
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer)
 
 
 def _is_vector(values: Any, kinds: str, length: int) -> bool:

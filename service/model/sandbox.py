@@ -49,11 +49,7 @@ def run_sandboxed(act: Callable[[], Any], seconds: int, memory: int) -> Any:
         ChildFailed: it crashed, exceeded a limit, or raised an exception.
     """
     reading, writing = os.pipe()
-    with warnings.catch_warnings():
-        # Python warns that another thread may hold a lock, which the child would wait for for ever.
-        # `act` should take none; if it does, the time limit ends it.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
+    child = _fork()
     if child == 0:
         _run(act, writing, seconds, memory)
     os.close(writing)
@@ -75,6 +71,14 @@ def run_sandboxed(act: Callable[[], Any], seconds: int, memory: int) -> Any:
     if isinstance(result, dict) and _FAILED in result:
         raise ChildFailed(result[_FAILED])
     return result
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():
+        # Python warns that a lock of another thread stays locked in the child. `act` should take
+        # none; if it does, the time limit ends it.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
 
 
 def _run(act: Callable[[], Any], writing: int, seconds: int, memory: int) -> NoReturn:

@@ -23,7 +23,7 @@ BATCHES = [1, 2, 7, 15, 16, 17, 31, 33, 100, 777]
 def main():
     parser = argparse.ArgumentParser(prog="make exactness", description=__doc__)
     parser.add_argument("--forests", type=int, default=600)
-    parser.add_argument("--rows", type=int, default=2000, help="rows a forest")
+    parser.add_argument("--rows", type=int, default=2000, help="rows for each forest")
     parser.add_argument("--seed", type=int, default=16)
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
@@ -51,7 +51,7 @@ def main():
     for name in forests:
         print(f"  {name:<24}{forests[name]:>6,} forests{rows[name]:>12,} rows")
     print(f"  {'together':<24}{forests.total():>6,} forests{rows.total():>12,} rows")
-    print(f"contributions miss their sum by {max(gaps):.1e} at most (allowed: 1e-12)")
+    print(f"largest error of the sum of contributions: {max(gaps):.1e} (allowed: 1e-12)")
     print(
         f"{time.monotonic() - start:.0f} seconds; different from scikit-learn: {len(wrong)} forests"
     )
@@ -61,7 +61,7 @@ def main():
 
 
 def compare(forest, X):
-    """Return how many rows differ in any bit, and by how much contributions miss their sum."""
+    """Return how many rows differ in any bit, and the largest error of the sum of contributions."""
     compiled = compile_forest(forest)
     wide = replace(compiled, nodes=compiled.nodes.astype(kernels.WIDE))
     scores, decisions, labels = answers(forest, X)
@@ -81,7 +81,7 @@ def compare(forest, X):
 
 
 def giants():
-    """Make the forests that take long to grow."""
+    """Yield the forests that take long to fit."""
     rng = np.random.default_rng(16)
     X = rng.uniform(size=(50_000, 18))
     yield "2 million nodes", IsolationForest(max_samples=0.8, random_state=16).fit(X), X[:20_000]

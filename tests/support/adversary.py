@@ -1,4 +1,4 @@
-"""Forests and rows made to find a difference between the scorer and scikit-learn."""
+"""Forests and rows that could show a difference between the scorer and scikit-learn."""
 
 import warnings
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from sklearn.ensemble import IsolationForest
 TABLES = ["normal", "skewed", "integers", "constant"]
 TABLES += ["duplicates", "scales", "infinite", "missing"]
 
-# What a case is drawn from.
+# The values from which a case is drawn.
 CHOICES = {
     "table": TABLES,
     "n_rows": [1, 2, 17, 300, 1000],
@@ -30,7 +30,7 @@ SPECIAL += [np.inf, -np.inf, np.nan]
 
 @dataclass(frozen=True)
 class Case:
-    """A training table and the parameters of the forest that is grown from it."""
+    """A training table, and the parameters of the forest that is fitted on it."""
 
     seed: int = 0
     table: str = "normal"
@@ -75,7 +75,7 @@ class Case:
             random_state=self.seed,
         )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # more samples wanted than there are; values too large
+            warnings.simplefilter("ignore")  # of too few samples, or too large values
             return forest.fit(X, sample_weight=weights)
 
     def rows(self, forest, n):
@@ -102,7 +102,7 @@ def thresholds(forest):
 
 
 def neighbours(rng, values):
-    """Turn each value into itself or a float near it, where rounding to float32 matters."""
+    """Return for each value itself or a float near it, where rounding to float32 matters."""
     with np.errstate(all="ignore"):
         single = values.astype(np.float32)
         singles = [single, np.nextafter(single, np.inf), np.nextafter(single, -np.inf)]

@@ -1,7 +1,8 @@
-"""Model files that mean harm, or came to it: a corpus that is built, not kept.
+"""Malicious and damaged model files, made when a test needs them.
 
-attacks(sentinel)      pickles that would make the file `sentinel`, or end the process
-crafted(forest)        made of a forest's own parts, but no forest can be like that
+attacks(sentinel)      pickles that would create the file `sentinel`, or end the process
+crafted(forest)        forests with values that scikit-learn cannot produce
+bombs()                small pickles that would take much time or memory
 mutations(files, n)    real files with bytes changed, cut, moved and spliced
 """
 
@@ -48,7 +49,7 @@ class Call:
 
 
 def calls(sentinel):
-    """Return calls that a pickle may ask for, by name; those that work touch `sentinel`."""
+    """Return calls that a pickle may request, by name; those that succeed create `sentinel`."""
     touch, code = f"touch {sentinel}", f"open({str(sentinel)!r}, 'w')"
     nested = pickle.dumps(Call(os.system, touch))
     inside = sentinel.with_name("nested.pickle")
@@ -102,7 +103,7 @@ def calls(sentinel):
 
 
 def attacks(sentinel):
-    """Yield (name, content) of pickles that want more than to be a forest."""
+    """Yield (name, content) of pickles that contain more than a forest."""
     made = calls(sentinel)
     for name, call in made.items():
         for protocol in PROTOCOLS:
@@ -177,7 +178,7 @@ def handmade(sentinel):
 
 
 def bombs():
-    """Yield (name, content) of small pickles of allowed parts that would take time or memory."""
+    """Yield (name, content) of small pickles of allowed parts that take much time or memory."""
     head = b"\x80\x04"
     ndarray = text("numpy") + text("ndarray") + b"\x93"
     yield "an array of 2**45 bytes", head + ndarray + b"\x8a\x06" + bytes(5) + b"\x20\x85\x85R."
@@ -216,7 +217,7 @@ def with_nodes(forest, change, n_features=None):
 
 
 def crafted(forest):
-    """Yield (name, forest) that would be scored wrongly, or crash or hang whoever scores it.
+    """Yield (name, forest) that would get wrong scores, or crash or hang the process.
 
     The first tree of `forest` has an inner node 1.
     """
@@ -342,7 +343,7 @@ def _flip(content, chance, _):
 
 
 def _overwrite(content, chance, _):
-    """Put numbers that hurt where numbers are."""
+    """Overwrite 8 bytes with a number that is likely to be out of range."""
     for _ in range(chance.choice((1, 4, 16))):
         number = chance.choice((0, -1, -2, 1, 2**31, 2**62, -(2**63), chance.randrange(2**16)))
         place = chance.randrange(0, len(content) - 8)

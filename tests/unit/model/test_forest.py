@@ -51,7 +51,7 @@ def test_average_path_lengths_equal_scikit_learns_bit_for_bit():
         ("a forest as a tree", "estimator 0 is not an ExtraTreeRegressor"),
         ("half columns", r"estimators_features_\[0\] is not 2 columns"),
         ("path lengths in a list", "_decision_path_lengths is not a tuple with one entry for each"),
-        ("too few path lengths", "tree 0 has not a path length for each node"),
+        ("too few path lengths", "tree 0 does not have a path length for each node"),
         ("columns by name", "n_features_in_ is not a whole number"),
         ("offset a text", "offset_ is not a number"),
         ("too many names", "feature_names_in_ is not 2 names"),

@@ -5,6 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from numba import config, types
+from numba.core.errors import TypingError
+
+from service.model.jit import compile_ahead
 
 SERVICE = Path(__file__).parents[3] / "service"
 
@@ -120,14 +124,14 @@ def test_a_damaged_file_that_cannot_be_replaced_is_left_alone(package):
     assert file.read_bytes() == b"damaged"
 
 
-def test_an_error_in_the_function_itself_is_raised(package):
-    (package / "tiny.py").write_text(TINY.replace("2 * x[i]", "unknown"))
-    assert "NameError" in run(package).stderr
+def test_an_error_in_the_function_is_raised_and_other_users_of_numba_keep_their_setting():
+    def wrong(out):
+        out[0] = "text"
 
-
-def test_other_users_of_numba_keep_their_places(package):
-    code = USE + "import numba; print(repr(numba.config.CACHE_LOCATOR_CLASSES))"
-    assert run(package, code).stdout == "[2.0, 5.0] 0\n''\n"
+    before = config.CACHE_LOCATOR_CLASSES
+    with pytest.raises(TypingError, match="text"):
+        compile_ahead(wrong, types.float64[::1])
+    assert before == config.CACHE_LOCATOR_CLASSES
 
 
 def test_an_operator_can_name_other_places(package):

@@ -36,7 +36,7 @@ def assert_equal(forest, compiled, X):
 
 
 def test_a_forest_worked_out_by_hand():
-    """One tree parts 0 from 1: both are one step away, as an average row of two is."""
+    """One tree separates 0 from 1. Both are one step below the root, as expected of two rows."""
     forest = compile_forest(IsolationForest(n_estimators=1, random_state=0).fit([[0.0], [1.0]]))
     X = np.array([[0.0], [1.0], [-7.0]])
     assert forest.depths(X).tolist() == [1, 1, 1]
@@ -124,7 +124,7 @@ def test_a_forest_too_large_for_the_compact_layout_takes_the_wide_one(case, layo
     assert_equal(forest, compiled, X[:1])
 
 
-def test_rows_of_another_width_are_refused(forest):
+def test_rows_with_another_number_of_columns_are_refused(forest):
     compiled = compile_forest(forest)
     for X in (np.zeros((4, 3)), np.zeros(2), np.zeros((1, 1, 2))):
         with pytest.raises(ValueError, match=r"the forest takes \(n, 2\)"):
@@ -174,7 +174,7 @@ def test_the_offset_of_a_contamination_is_a_percentile_of_its_scores(samples, co
 
 
 def slow_contributions(forest, row):
-    """Walk one row down each tree and book each change of the expected path length."""
+    """Take one row down each tree and add up the changes of its expected path length."""
     shares = np.zeros(forest.n_features_in_)
     for t, (estimator, columns) in enumerate(
         zip(forest.estimators_, forest.estimators_features_, strict=True)
