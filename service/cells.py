@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +26,8 @@ class TextRules:
     """Texts that stand for a missing value."""
     strip_missing: bool
     """Whether such a text may have blanks around it."""
-    true: tuple[str, ...]
-    """Texts that count as 1."""
-    false: tuple[str, ...]
-    """Texts that count as 0."""
+    truths: Mapping[str, int]
+    """What a truth value counts as, by its text in lower case."""
     strip_names: bool
     """Whether blanks around a column's name are removed."""
     largest: float
@@ -37,7 +36,7 @@ class TextRules:
     def is_missing(self, text: str) -> bool:
         """Return whether a cell is missing; every spelling of NaN that is a number is, too.
 
-        >>> REQUESTS.is_missing(" NA "), TRAINING.is_missing(" NA ")
+        >>> REQUESTS.is_missing(" NA "), FILES.is_missing(" NA ")
         (True, False)
         """
         return (text.strip() if self.strip_missing else text) in self.missing
@@ -45,7 +44,7 @@ class TextRules:
     def name(self, text: str) -> str:
         """Return a column's name as it is meant.
 
-        >>> REQUESTS.name(" mean"), TRAINING.name(" mean")
+        >>> REQUESTS.name(" mean"), FILES.name(" mean")
         (' mean', 'mean')
         """
         return text.strip() if self.strip_names else text
@@ -54,24 +53,22 @@ class TextRules:
 REQUESTS = TextRules(
     missing=frozenset({"", "NA", "N/A", "n/a", "<NA>", "NULL", "null", "None"}),
     strip_missing=True,
-    true=(),
-    false=(),
+    truths={},
     strip_names=False,
     largest=sys.float_info.max,
 )
 """CSV in a request."""
 
-TRAINING = TextRules(
+FILES = TextRules(
     missing=REQUESTS.missing
     | {"NaN", "nan", "-NaN", "-nan", "#N/A", "#N/A N/A", "#NA"}
     | {"1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"},
     strip_missing=False,
-    true=("True", "TRUE", "true"),
-    false=("False", "FALSE", "false"),
+    truths={"true": 1, "false": 0},  # in a column that holds nothing else
     strip_names=True,
     largest=(2 - 2**-23) * 2.0**127,  # a forest is fitted on 32-bit floats
 )
-"""A CSV file to train on: what pandas takes by default, and names without blanks around them."""
+"""A CSV file. Its reader, pandas, reads truth values by itself and never strips a cell of text."""
 
 
 def may_spell_numbers(text: str) -> bool:

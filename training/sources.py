@@ -9,6 +9,7 @@ from pathlib import Path
 from service.errors import CannotTrain, nearest
 from training import kddcup99
 from training.datasets import Dataset, fresh_spending, spending
+from training.tables import from_file
 
 SPENDING = "spending"
 KDDCUP99 = "kddcup99"
@@ -62,14 +63,7 @@ class Source:
                 f"there is no dataset {self.name!r}{hint}; give {SPENDING}, {KDDCUP99} or the path "
                 "of a .csv or .parquet file"
             )
-        try:
-            from training import tables  # noqa: PLC0415 -- pandas is an extra
-        except ImportError as error:
-            raise CannotTrain(
-                f"{self.name} is read with pandas and pyarrow, which are not installed: "
-                "pip install pandas pyarrow"
-            ) from error
-        return self._drawn(tables.from_file(path, self.columns, self.label, self.allow_missing))
+        return self._drawn(from_file(path, self.columns, self.label, self.allow_missing))
 
     def _drawn(self, dataset: Dataset) -> Dataset:
         return dataset if self.samples is None else dataset.draw(self.samples, self.seed)

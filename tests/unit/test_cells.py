@@ -61,7 +61,7 @@ def test_kinds_of_json_values_have_names(value, words):
 
 
 @pytest.mark.parametrize(
-    ("text", "in_requests", "in_training"),
+    ("text", "in_requests", "in_files"),
     [
         ("", True, True),
         ("NA", True, True),
@@ -73,26 +73,25 @@ def test_kinds_of_json_values_have_names(value, words):
         ("nan", False, True),  # in a request it is a number
     ],
 )
-def test_requests_and_training_differ_in_what_is_missing(text, in_requests, in_training):
+def test_requests_and_files_differ_in_what_is_missing(text, in_requests, in_files):
     assert cells.REQUESTS.is_missing(text) == in_requests
-    assert cells.TRAINING.is_missing(text) == in_training
+    assert cells.FILES.is_missing(text) == in_files
 
 
-def test_training_takes_what_pandas_takes_for_missing():
+def test_files_have_the_words_that_pandas_takes_for_missing():
     parsers = pytest.importorskip("pandas._libs.parsers")
-    assert cells.TRAINING.missing == parsers.STR_NA_VALUES
+    assert cells.FILES.missing == parsers.STR_NA_VALUES
 
 
-def test_training_alone_reads_truth_values_in_csv_and_strips_names():
-    assert not cells.REQUESTS.true + cells.REQUESTS.false
-    assert "True" in cells.TRAINING.true
-    assert "False" in cells.TRAINING.false
+def test_files_alone_have_truth_values_and_strip_names():
+    assert cells.REQUESTS.truths == {}
+    assert cells.FILES.truths == {"true": 1, "false": 0}
     assert cells.REQUESTS.name(" a ") == " a "
-    assert cells.TRAINING.name(" a ") == "a"
+    assert cells.FILES.name(" a ") == "a"
 
 
-def test_training_takes_numbers_of_32_bits_and_requests_of_64():
-    assert cells.TRAINING.largest == float(np.finfo(np.float32).max)
+def test_files_have_numbers_of_32_bits_and_requests_of_64():
+    assert cells.FILES.largest == float(np.finfo(np.float32).max)
     assert cells.REQUESTS.largest == sys.float_info.max
 
 

@@ -36,6 +36,7 @@ LIBRARIES = {
     "sklearn": {"model.forest", "model.pickles", "model.file", "components"},
     "typer": {"__main__"},
     "rich": {"__main__"},
+    "pandas": {"files"},
     "pyarrow": {"files"},
 }
 
