@@ -18,7 +18,7 @@ import numpy as np
 import typer
 
 from training.client import Client
-from training.datasets import fresh_spending
+from training.datasets import held_out_spending
 
 
 def _truth(truths: list[int]) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Load:
     def __init__(self, client: Client, mix: Mix | None = None, seed: int = 16) -> None:
         self.client, self.mix, self.sent = client, mix or Mix(), Sent()
         self._chance = np.random.default_rng(seed)
-        table = fresh_spending()
+        table = held_out_spending()
         self._names = list(table.features)
         self._kinds = [table.X[table.labels == truth] for truth in (0, 1)]
 

@@ -98,8 +98,8 @@ def spending(rows: int = SPENDING_ROWS, seed: int = SPENDING_SEED) -> Dataset:
     return Dataset("spending", X, ("mean", "sd"), ("float", "float"), labels)
 
 
-def fresh_spending() -> Dataset:
-    """Return rows of the same kind as `spending()`, none of them trained on."""
+def held_out_spending() -> Dataset:
+    """Return other rows of the same kind as `spending()`, for evaluation."""
     return spending(seed=SPENDING_SEED + 1)
 
 
@@ -109,7 +109,7 @@ def write_spending(folder: Path) -> None:
     The files hold the exact values: what is read back equals `spending().X`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name, dataset in (("train.csv", spending()), ("test.csv", fresh_spending())):
+    for name, dataset in (("train.csv", spending()), ("test.csv", held_out_spending())):
         if (folder / name).exists():
             continue
         lines = [",".join(dataset.features)]
@@ -143,8 +143,8 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:8])) + more
 
 
-def doubts(dataset: Dataset, judged: Dataset | None = None) -> list[str]:
-    """Return a sentence for each thing that is odd but can be trained on, and judged on `judged`.
+def doubts(dataset: Dataset, held_out: Dataset | None = None) -> list[str]:
+    """Return a sentence for each oddity of the training rows, and of the labels to evaluate with.
 
     Raises:
         CannotTrain: nothing but constant columns.
@@ -157,9 +157,9 @@ def doubts(dataset: Dataset, judged: Dataset | None = None) -> list[str]:
             f"{listed(sorted(likely))} is trained on like any other column; if it tells outliers, "
             "name it by --label"
         )
-    labels = (judged or dataset).labels
+    labels = (held_out or dataset).labels
     if labels is not None and labels.min() == labels.max():
-        found.append(f"every label is {labels[0]}, so there is nothing to judge by")
+        found.append(f"every label is {labels[0]}, so the model cannot be evaluated")
     constant = [dataset.features[j] for j in np.flatnonzero(_constant(dataset.X))]
     if len(constant) == len(dataset.features):
         raise CannotTrain(

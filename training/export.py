@@ -33,10 +33,11 @@ _STEPS = np.linspace(0.0, 1.0, 101)  # minimum, percentiles, maximum
 _GOLDEN_ROWS = 32
 
 
-def describe(forest: IsolationForest, dataset: Dataset, judged: Dataset | None = None) -> Card:
+def describe(forest: IsolationForest, dataset: Dataset, held_out: Dataset | None = None) -> Card:
     """Return the card of a forest that was fitted on `dataset`.
 
-    Evaluation is judged on `judged`, else on the training rows where they have labels.
+    It is evaluated on the held-out rows, or without those on the training rows, where they have
+    labels of both kinds.
     """
     if not isinstance(forest.random_state, int | None):
         raise CannotTrain("give the forest a whole number as random_state; its card records it")
@@ -57,7 +58,7 @@ def describe(forest: IsolationForest, dataset: Dataset, judged: Dataset | None =
         allow_missing=dataset.allow_missing,
         score_quantiles=np.quantile(scores, _STEPS, method="inverted_cdf").tolist(),
         golden=_golden(forest, dataset.X, scores),
-        quality=_judge(scorer, dataset, scores, judged),
+        quality=_evaluate(scorer, dataset, scores, held_out),
         versions={
             "isoserve": service.__version__,
             "python": platform.python_version(),
@@ -161,11 +162,11 @@ def _golden(forest: IsolationForest, X: Floats, scores: Floats) -> Golden:
     return Golden(cells, golden.tolist())
 
 
-def _judge(
-    scorer: CompiledForest, dataset: Dataset, scores: Floats, judged: Dataset | None
+def _evaluate(
+    scorer: CompiledForest, dataset: Dataset, scores: Floats, held_out: Dataset | None
 ) -> Evaluation | None:
-    if judged is not None:
-        dataset, scores = judged, scorer.decision_function(judged.X)
+    if held_out is not None:
+        dataset, scores = held_out, scorer.decision_function(held_out.X)
     labels = dataset.labels
     if labels is None or labels.min() == labels.max():
         return None
@@ -176,7 +177,7 @@ def _judge(
     return Evaluation(
         rows=len(dataset),
         outliers=int(labels.sum()),
-        held_out=judged is not None,
+        held_out=held_out is not None,
         roc_auc=float(metrics.roc_auc_score(labels, -scores)),
         average_precision=float(metrics.average_precision_score(labels, -scores)),
         precision=float(precision),

@@ -88,7 +88,7 @@ def draw(
     keep_cols: Sequence[str] | None = None,
     seed: int = 16,
 ) -> tuple[Dataset, Dataset | None]:
-    """Draw rows with a given share of attacks: one batch to train on, one to judge by.
+    """Draw rows with a given share of attacks: one batch to train on, one held out.
 
     In the whole file attacks are the majority and a forest would rank upside down. The batches
     share no row of the file (it holds many equal rows, though). Where too few rows are left for a

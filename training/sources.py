@@ -8,7 +8,7 @@ from pathlib import Path
 
 from service.errors import CannotTrain, nearest
 from training import kddcup99
-from training.datasets import Dataset, fresh_spending, spending
+from training.datasets import Dataset, held_out_spending, spending
 from training.tables import from_file
 
 SPENDING = "spending"
@@ -32,7 +32,7 @@ class Source:
     allow_missing: bool = False
 
     def read(self) -> Batches:
-        """Return the rows to train on, and fresh ones to judge by where there are any.
+        """Return the rows to train on, and held-out rows to evaluate on where there are any.
 
         Raises:
             CannotTrain: no such dataset, or it cannot be trained on.
@@ -45,7 +45,7 @@ class Source:
         return self._table(), None
 
     def _spending(self) -> Batches:
-        batches = spending(), fresh_spending()
+        batches = spending(), held_out_spending()
         if self.columns is not None:
             batches = batches[0].only(self.columns), batches[1].only(self.columns)
         return self._drawn(batches[0]), batches[1]

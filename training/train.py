@@ -106,7 +106,7 @@ def train(  # noqa: PLR0913, PLR0917 -- each is an option of the command line
     label: Annotated[
         str | None,
         typer.Option(
-            "--label", help="a column of 0 and 1 (an outlier): never trained on, used to judge"
+            "--label", help="a column of 0 and 1 (an outlier): used to evaluate, never to train"
         ),
     ] = None,
     allow_missing: Annotated[
@@ -117,7 +117,7 @@ def train(  # noqa: PLR0913, PLR0917 -- each is an option of the command line
         typer.Option("--seed", min=0, max=2**32 - 1, help="the same seed, the same model"),
     ] = 16,
     no_save: Annotated[
-        bool, typer.Option("--no_save", help="train and judge, write nothing")
+        bool, typer.Option("--no_save", help="train and evaluate, write nothing")
     ] = False,
     if_missing: Annotated[
         bool, typer.Option("--if_missing", help="do nothing where a model is already")
@@ -162,8 +162,8 @@ def train(  # noqa: PLR0913, PLR0917 -- each is an option of the command line
         export.check_folder(folder)
 
     with _step(f"reading {dataset}"):
-        training, judged = source.read()
-    for doubt in doubts(training, judged):
+        training, held_out = source.read()
+    for doubt in doubts(training, held_out):
         _say(f"warning: {doubt}")
     with _step(f"fitting {count(n_estimators, 'tree')} on {_size(training)}"):
         forest = fit_forest(
@@ -175,7 +175,7 @@ def train(  # noqa: PLR0913, PLR0917 -- each is an option of the command line
             seed=seed,
         )
     with _step("scoring"):
-        card = export.describe(forest, training, judged)
+        card = export.describe(forest, training, held_out)
     path = None if folder is None else export.save_model(folder, forest, card)
     _summarise(card, forest.max_samples_, path, time.perf_counter() - started)
 
@@ -319,9 +319,9 @@ def _summarise(card: Card, rows_each: int, path: Path | None, seconds: float) ->
 
 
 def _quality_lines(quality: Evaluation) -> dict[str, str]:
-    rows = f"{count(quality.rows, 'fresh row' if quality.held_out else 'training row')}"
+    rows = count(quality.rows, "held-out row" if quality.held_out else "training row")
     lines = {
-        "judged on": f"{rows}, {quality.outliers:,} of them labelled outliers",
+        "evaluated": f"on {rows}, {quality.outliers:,} of them labelled outliers",
         "ranking": f"ROC AUC {quality.roc_auc:.4f}, average precision "
         f"{quality.average_precision:.4f}",
         "flagging": f"precision {quality.precision:.4f}, recall {quality.recall:.4f}, "

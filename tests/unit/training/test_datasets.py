@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from service.errors import CannotTrain
-from training.datasets import Dataset, doubts, fresh_spending, pick, spending, write_spending
+from training.datasets import Dataset, doubts, held_out_spending, pick, spending, write_spending
 from training.export import describe
 from training.forest import fit_forest
 
@@ -33,9 +33,9 @@ def test_the_sample_looks_like_spending():
 
 
 def test_a_default_forest_finds_most_of_what_was_planted():
-    training, fresh = spending(), fresh_spending()
-    assert not np.array_equal(training.X, fresh.X)
-    quality = describe(fit_forest(training.X), training, fresh).quality
+    training, held_out = spending(), held_out_spending()
+    assert not np.array_equal(training.X, held_out.X)
+    quality = describe(fit_forest(training.X), training, held_out).quality
     assert (quality.rows, quality.outliers, quality.held_out) == (20_000, 100, True)
     assert 0.98 < quality.roc_auc < 1
 

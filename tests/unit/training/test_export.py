@@ -16,7 +16,7 @@ from sklearn.ensemble import IsolationForest
 from service.errors import CannotTrain
 from service.model.card import Card
 from service.model.file import load_model
-from training.datasets import Dataset, fresh_spending, spending
+from training.datasets import Dataset, held_out_spending, spending
 from training.export import check_folder, describe, save_model
 from training.forest import fit_forest
 
@@ -121,7 +121,7 @@ def test_missing_cells_are_null(samples):
     assert "NaN" not in card.to_json()
 
 
-def test_labels_judge_the_forest(card, fitted, dataset):
+def test_the_forest_is_evaluated_by_labels(card, fitted, dataset):
     quality = card.quality
     found = fitted.decision_function(dataset.X) < 0
     hits = (found & (dataset.labels == 1)).sum()
@@ -149,7 +149,7 @@ def test_a_forest_fitted_in_a_notebook_is_saved_alike(tmp_path):
     train = spending()
     forest = IsolationForest(n_estimators=5, contamination=0.001, random_state=16)
     forest.fit(pd.DataFrame(train.X, columns=train.features))
-    path = save_model(str(tmp_path), forest, describe(forest, train, fresh_spending()))
+    path = save_model(str(tmp_path), forest, describe(forest, train, held_out_spending()))
     assert load_model(path, require_card=True).features == ("mean", "sd")
 
 

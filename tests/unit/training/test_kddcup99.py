@@ -56,11 +56,11 @@ def test_an_attack_that_is_not_known_is_told():
 
 
 def test_a_draw_has_the_share_of_attacks_asked_for(connections):
-    training, judged = draw(connections, samples=200, share=0.25)
+    training, held_out = draw(connections, samples=200, share=0.25)
     assert (len(training), training.labels.sum()) == (200, 50)
-    assert (len(judged), judged.labels.sum()) == (200, 50)
+    assert (len(held_out), held_out.labels.sum()) == (200, 50)
     count = training.features.index("count")
-    assert not set(training.X[:, count]) & set(judged.X[:, count])
+    assert not set(training.X[:, count]) & set(held_out.X[:, count])
     assert np.array_equal(training.labels, training.X[:, count] >= 500)
     assert set(training.kinds[training.labels == 1]) <= {"dos", "u2r"}
 
@@ -71,9 +71,9 @@ def test_a_draw_repeats_with_its_seed(connections):
     assert not np.array_equal(first, other)
 
 
-def test_the_fresh_batch_shrinks_to_what_is_left(connections):
-    training, judged = draw(connections, samples=500, share=0.1)  # 450 of 500 normal rows
-    assert (len(training), len(judged), judged.labels.sum()) == (500, 55, 5)
+def test_the_held_out_batch_shrinks_to_what_is_left(connections):
+    training, held_out = draw(connections, samples=500, share=0.1)  # 450 of 500 normal rows
+    assert (len(training), len(held_out), held_out.labels.sum()) == (500, 55, 5)
     assert draw(connections, samples=1000, share=0.5)[1] is None
 
 
@@ -157,7 +157,7 @@ def test_the_real_file_is_laid_by_hand_trained_on_and_served(tmp_path, monkeypat
     assert not any(name.startswith(("service", "target")) for name in names)
     assert card["quality"]["held_out"]
     assert card["quality"]["roc_auc"] >= 0.85
-    assert "fresh rows" in capsys.readouterr().out
+    assert "held-out rows" in capsys.readouterr().out
 
     # The golden rows reach from the most abnormal row to the most normal one.
     body = {"data": {"names": names, "ndarray": card["golden"]["rows"]}}
