@@ -1,8 +1,8 @@
-"""Run a command as the owner of a folder, so that what it writes there belongs to that owner.
+"""Run a command as the owner of a folder, so that its files there belong to that owner.
 
     python -m training.as_owner /models python -m training.train --save_path /models
 
-Containers that write into a folder of the host start this way: as root, which they give up at once.
+Containers that write into a folder of the host start as root and drop to its owner this way.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def become_owner(folder: Path) -> None:
-    """Turn this process from root into the folder's owner; one that is not root stays as it is."""
+    """Change this process from root to the folder's owner; do nothing when it is not root."""
     owner = folder.stat()
     if os.getuid() == 0:
         os.setgroups([])
@@ -25,7 +25,7 @@ def main() -> None:
     """Become the owner of the first argument's folder, then run the rest as a command."""
     folder, *command = sys.argv[1:]
     become_owner(Path(folder))
-    os.umask(0o022)  # all may read a model: the service is another user
+    os.umask(0o022)  # everyone may read the model, because the service runs as another user
     os.execvp(command[0], command)  # noqa: S606 -- this container's own command, no shell
 
 

@@ -1,4 +1,4 @@
-"""Ask a running service, from a notebook.
+"""A client of a running service, for notebooks.
 
 service = Client()
 service.score([[0.1, 0.2]], ["mean", "sd"])
@@ -18,17 +18,17 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from prometheus_client.parser import text_string_to_metric_families
 
-DEFAULT_URL = "http://127.0.0.1:8000"  # beside `make serve`; compose sets ISOSERVE_URL
+DEFAULT_URL = "http://127.0.0.1:8000"  # of `make serve`; Docker Compose sets ISOSERVE_URL
 _SECONDS = 30
 
-# The service is next door; no proxy knows its name.
+# The service is on the same machine or network: never ask it through a proxy.
 _opener = build_opener(ProxyHandler({}))
 
 
 class Client:
-    """A service, by default the one at ISOSERVE_URL, else the one that `make serve` starts.
+    """A client of one service: at `url`, else at ISOSERVE_URL, else the one of `make serve`.
 
-    Where the service asks for a key, the one in ISOSERVE_API_KEY is sent.
+    It sends the API key in ISOSERVE_API_KEY, if there is one.
     """
 
     def __init__(self, url: str | None = None) -> None:
@@ -41,7 +41,7 @@ class Client:
         return self._ask(path)[1]
 
     def post(self, path: str, message: Any) -> tuple[int, dict[str, Any]]:
-        """Send a message as JSON and return (HTTP status, answer); a refusal is an answer, too."""
+        """Send a message as JSON and return (HTTP status, answer), whatever the status is."""
         status, text = self._ask(path, json.dumps(message).encode())
         return status, json.loads(text)
 
@@ -60,7 +60,7 @@ class Client:
         )
 
     def metrics(self, prefix: str = "isoserve_") -> pd.DataFrame:
-        """Return what Prometheus would scrape: a row for each sample, without histogram buckets."""
+        """Return the metrics, one row each, without histogram buckets."""
         families = text_string_to_metric_families(self.get("/metrics"))
         samples = [sample for family in families for sample in family.samples]
         rows = [
@@ -71,7 +71,7 @@ class Client:
         return pd.DataFrame(rows, columns=["metric", "labels", "value"])
 
     def _ask(self, path: str, body: bytes | None = None) -> tuple[int, str]:
-        """Send a GET, or with a body a POST."""
+        """Send a GET, or a POST if there is a body."""
         request = Request(self.url + path, body, self._headers)  # noqa: S310 -- the user's own address
         try:
             with _opener.open(request, timeout=_SECONDS) as answer:
@@ -81,5 +81,5 @@ class Client:
         except URLError as error:
             raise ConnectionError(
                 f"no service at {self.url} ({error.reason}); start one with `make serve` or "
-                "`docker compose up`, or name another in ISOSERVE_URL"
+                "`docker compose up`, or set ISOSERVE_URL"
             ) from error

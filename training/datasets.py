@@ -14,17 +14,17 @@ from service.errors import CannotTrain, count, nearest
 from service.rows import Floats
 
 SPENDING_ROWS = 20_000
-SPENDING_SEED = 64  # the table stays the same whatever --seed a run has
+SPENDING_SEED = 64  # not --seed: the table is always the same
 _ANOMALY_SHARE = 0.005
 
-# Most users buy one small package, or the same package each time: few values make up most rows.
-# In standard deviations above the lowest mean, as in a table normalised over all users.
+# Most users buy one small package, or the same package each time, so most rows have one of a few
+# values. Unit: standard deviations above the lowest mean.
 _PACKAGES = (0.0, 0.0635, 0.127, 0.2857, 0.92)
 _PACKAGE_SHARES = (0.06, 0.06, 0.58, 0.22, 0.08)
 
 _LIKELY_LABELS = frozenset({"label", "target", "class"})
 
-# A tree asks for a step above 1e-7 between 32-bit floats before it splits a column.
+# scikit-learn splits a column only where 32-bit floats differ by more than this.
 _SMALLEST_STEP = np.float32(1e-7)
 
 
@@ -32,25 +32,26 @@ _SMALLEST_STEP = np.float32(1e-7)
 class Dataset:
     """A checked table of training rows.
 
-    `X` is (n_rows, n_features) float64 in a plain array, so that a forest fitted on it pickles
-    without pandas; NaN is a missing cell. `labels` is (n_rows,), 1 for a known outlier.
+    `X` is (n_rows, n_features) float64; NaN is a missing cell. It is an array, not a data frame, so
+    that the pickle of a forest fitted on it does not need pandas. `labels` is (n_rows,), 1 for a
+    known outlier.
     """
 
     name: str
     X: Floats
     features: tuple[str, ...]
     types: tuple[str, ...]
-    """What each column held: 'bool', 'int' or 'float'."""
+    """The type of each column: 'bool', 'int' or 'float'."""
     labels: NDArray[np.int64] | None = None
     kinds: NDArray[np.str_] | None = None
-    """(n_rows,) the kind of outlier that a row is, where that is known."""
+    """(n_rows,) the kind of outlier that each row is, if known."""
     allow_missing: bool = False
 
     def __len__(self) -> int:
         return len(self.X)
 
     def only(self, columns: Sequence[str]) -> Dataset:
-        """Return the same rows with these columns, in this order."""
+        """Return all rows with only these columns, in this order."""
         order = [self.features.index(name) for name in pick(columns, self.features)]
         return replace(
             self,
@@ -60,7 +61,7 @@ class Dataset:
         )
 
     def draw(self, rows: int, seed: int) -> Dataset:
-        """Return `rows` rows drawn uniformly without replacement, in their old order."""
+        """Draw some rows uniformly without replacement; they keep their order."""
         if rows > len(self):
             raise CannotTrain(f"--samples {rows}: {self.name} has {count(len(self), 'row')}")
         places = np.sort(np.random.default_rng(seed).choice(len(self), rows, replace=False))
@@ -73,11 +74,11 @@ class Dataset:
 
 
 def spending(rows: int = SPENDING_ROWS, seed: int = SPENDING_SEED) -> Dataset:
-    """Make up what users of an app spend: `mean` and `sd` of the credits each one spent.
+    """Make up what users of an app spend: the `mean` and `sd` of each user's credits.
 
-    Both are normalised and heavily right-skewed: many users at the lowest values, a long tail, and
-    an sd that goes with the mean. One row in 200 is a planted outlier: a large mean that never
-    varies, a small mean that varies wildly, or both large.
+    Both are normalised and heavily right-skewed: many users have the lowest values, some have very
+    large ones, and sd grows with the mean. One row in 200 is a planted outlier: a large mean with
+    the lowest sd, a small mean with a large sd, or both large.
     """
     rng = np.random.default_rng(seed)
     steady = rng.random(rows) < 0.65
@@ -104,9 +105,9 @@ def held_out_spending() -> Dataset:
 
 
 def write_spending(folder: Path) -> None:
-    """Write the sample as `train.csv` and `test.csv`, where the folder has none of that name.
+    """Write the sample as `train.csv` and `test.csv`, without replacing existing files.
 
-    The files hold the exact values: what is read back equals `spending().X`.
+    The files hold the exact values of `spending().X` and `held_out_spending().X`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, dataset in (("train.csv", spending()), ("test.csv", held_out_spending())):
@@ -118,7 +119,7 @@ def write_spending(folder: Path) -> None:
 
 
 def pick(wanted: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Return the wanted columns, each of which must be there, once.
+    """Return the wanted columns, after checking that each exists and is named once.
 
     >>> pick(["sd"], ["mean", "sd"])
     ['sd']
@@ -134,7 +135,7 @@ def pick(wanted: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return the first eight names in quotes, and how many there are besides.
+    """Return the first eight names in quotes, and the number of the others.
 
     >>> listed(["mean", "sd"])
     "'mean', 'sd'"
@@ -144,18 +145,18 @@ def listed(names: Sequence[str]) -> str:
 
 
 def doubts(dataset: Dataset, held_out: Dataset | None = None) -> list[str]:
-    """Return a sentence for each oddity of the training rows, and of the labels to evaluate with.
+    """Return a warning for each oddity in the training rows, and in the labels for evaluation.
 
     Raises:
-        CannotTrain: nothing but constant columns.
+        CannotTrain: every column is constant.
     """
     found = []
     if _numbers_for_names(dataset.features):
         found.append(f"the columns are named {listed(dataset.features)}: is the header missing?")
     if dataset.labels is None and (likely := _LIKELY_LABELS.intersection(dataset.features)):
         found.append(
-            f"{listed(sorted(likely))} is trained on like any other column; if it tells outliers, "
-            "name it by --label"
+            f"{listed(sorted(likely))} is used for training like any other column; if it marks "
+            "outliers, name it with --label"
         )
     labels = (held_out or dataset).labels
     if labels is not None and labels.min() == labels.max():
@@ -167,14 +168,14 @@ def doubts(dataset: Dataset, held_out: Dataset | None = None) -> list[str]:
         )
     if constant:
         found.append(
-            f"constant, so of no use to the forest: {listed(constant)} "
-            "(it sees 32-bit floats, and steps above 1e-7)"
+            f"the forest cannot use constant columns: {listed(constant)} "
+            "(it compares 32-bit floats, and needs a difference above 1e-7)"
         )
     return found
 
 
 def _constant(X: Floats) -> NDArray[np.bool_]:
-    """Tell which columns a tree cannot split; it can split missing cells from the others."""
+    """Tell which columns a tree cannot split. It can split missing cells from the others."""
     low, high = (bound.reduce(X, axis=0).astype(np.float32) for bound in (np.fmin, np.fmax))
     missing = np.isnan(X).sum(axis=0)
     varies: NDArray[np.bool_] = (high > low + _SMALLEST_STEP) | (missing > 0) & (missing < len(X))
@@ -182,7 +183,7 @@ def _constant(X: Floats) -> NDArray[np.bool_]:
 
 
 def _numbers_for_names(names: Sequence[str]) -> bool:
-    """Tell whether the first data row was taken for the header; pandas' own 0, 1, 2 is not that."""
+    """Tell whether the header looks like a row of data; pandas' own 0, 1, 2 does not count."""
     try:
         values = [float(name) for name in names]
     except ValueError:
@@ -191,7 +192,7 @@ def _numbers_for_names(names: Sequence[str]) -> bool:
 
 
 def _tail(rng: np.random.Generator, rows: int, top: float) -> Floats:
-    """Draw from a Lomax distribution cut off at `top`: one in 100 above 2.5, in 1,000 above 10."""
+    """Draw from a Lomax distribution cut at `top`: 1 % is above 2.5 and 0.1 % above 10."""
     scale, shape = 0.178, 1.7
     share = rng.random(rows) * (1 - (1 + top / scale) ** -shape)
     tail: Floats = scale * ((1 - share) ** (-1 / shape) - 1)
@@ -199,6 +200,6 @@ def _tail(rng: np.random.Generator, rows: int, top: float) -> Floats:
 
 
 def _between(rng: np.random.Generator, rows: int, low: float, top: float) -> Floats:
-    """Draw evenly between the logarithms of two bounds: mild outliers as often as glaring ones."""
+    """Draw from a log-uniform distribution: small outliers are as frequent as large ones."""
     drawn: Floats = np.exp(rng.uniform(np.log(low), np.log(top), rows))
     return drawn

@@ -1,4 +1,4 @@
-"""A fitted forest and its card, written where the service finds them."""
+"""Describe a fitted forest in a card, and save both for the service."""
 
 from __future__ import annotations
 
@@ -29,28 +29,25 @@ from training.datasets import Dataset
 
 MODEL_FILE = "model.pickle"
 
-_STEPS = np.linspace(0.0, 1.0, 101)  # minimum, percentiles, maximum
+_STEPS = np.linspace(0.0, 1.0, 101)  # the minimum, each percentile, the maximum
 _GOLDEN_ROWS = 32
 
 
 def describe(forest: IsolationForest, dataset: Dataset, held_out: Dataset | None = None) -> Card:
     """Return the card of a forest that was fitted on `dataset`.
 
-    It is evaluated on the held-out rows, or without those on the training rows, where they have
-    labels of both kinds.
+    If there are labels of both kinds, it contains an evaluation: on the held-out rows, or without
+    these on the training rows.
     """
     if not isinstance(forest.random_state, int | None):
-        raise CannotTrain("give the forest a whole number as random_state; its card records it")
+        raise CannotTrain("the forest's random_state must be a whole number or None")
     scorer = compile_forest(forest)
     scores = scorer.decision_function(dataset.X)
     return Card(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         dataset=dataset.name,
         rows=len(dataset),
-        features=[
-            Feature(name, kind, _quantiles(column))
-            for name, kind, column in zip(dataset.features, dataset.types, dataset.X.T, strict=True)
-        ],
+        features=_features(dataset),
         parameters=forest.get_params(),
         seed=forest.random_state,
         offset=float(forest.offset_),
@@ -59,12 +56,7 @@ def describe(forest: IsolationForest, dataset: Dataset, held_out: Dataset | None
         score_quantiles=np.quantile(scores, _STEPS, method="inverted_cdf").tolist(),
         golden=_golden(forest, dataset.X, scores),
         quality=_evaluate(scorer, dataset, scores, held_out),
-        versions={
-            "isoserve": service.__version__,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "scikit-learn": sklearn.__version__,
-        },
+        versions=_versions(),
         files={},
     )
 
@@ -72,11 +64,11 @@ def describe(forest: IsolationForest, dataset: Dataset, held_out: Dataset | None
 def save_model(folder: Path, forest: IsolationForest, card: Card) -> Path:
     """Write `model.pickle` and its card into a folder, and return the path of the pickle.
 
-    Whoever looks finds the former pair, the new pair, or for an instant the new pickle beside the
-    former card, which its SHA-256 tells. Two trainings at once write one after the other.
+    Each file is replaced as a whole. For an instant the new pickle is beside the old card, whose
+    SHA-256 then does not match. A lock makes concurrent trainings write one after the other.
 
     Raises:
-        CannotTrain: the folder cannot be written; what was there stays.
+        CannotTrain: the folder cannot be written; the old files stay.
     """
     path = Path(folder) / MODEL_FILE
     content = pickle.dumps(forest, protocol=5)
@@ -91,10 +83,10 @@ def save_model(folder: Path, forest: IsolationForest, card: Card) -> Path:
 
 
 def check_folder(folder: Path) -> None:
-    """Try, before a long fit, whether a model can be saved there; leaves no trace.
+    """Check before a long fit that a model can be saved in a folder, without creating it.
 
     Raises:
-        CannotTrain: no, and why.
+        CannotTrain: it cannot be written; the text says why.
     """
     folder = Path(folder)
     try:
@@ -109,12 +101,12 @@ def check_folder(folder: Path) -> None:
 
 
 def _write(files: dict[Path, bytes]) -> None:
-    """Write files so that each appears whole, in the order given, or none when one fails."""
+    """Replace each file as a whole, in the order given; replace none when writing one fails."""
     written = {path: path.with_name(f".{path.name}.part") for path in files}
     try:
         for path, part in written.items():
-            part.unlink(missing_ok=True)  # of a training that was killed
-            # Opened by name, not as a private temporary file: the service may be another user.
+            part.unlink(missing_ok=True)  # left by a training that was killed
+            # Not a private temporary file, because the service may run as another user.
             with part.open("xb") as file:
                 file.write(files[path])
                 file.flush()
@@ -128,16 +120,30 @@ def _write(files: dict[Path, bytes]) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep other trainings out of a folder, and its entries on the disk afterwards."""
+    """Lock a folder against other trainings, and sync its entries to disk at the end."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with suppress(OSError):  # some network file systems know no locks
+        with suppress(OSError):  # some network file systems have no locks
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-        with suppress(OSError):  # nor do all sync folders
+        with suppress(OSError):  # and some cannot sync folders
             os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _features(dataset: Dataset) -> list[Feature]:
+    columns = zip(dataset.features, dataset.types, dataset.X.T, strict=True)
+    return [Feature(name, kind, _quantiles(column)) for name, kind, column in columns]
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "isoserve": service.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scikit-learn": sklearn.__version__,
+    }
 
 
 def _quantiles(column: Floats) -> list[float | None]:
@@ -149,15 +155,15 @@ def _quantiles(column: Floats) -> list[float | None]:
 
 
 def _golden(forest: IsolationForest, X: Floats, scores: Floats) -> Golden:
-    """Choose rows evenly by rank of their score, from the most abnormal to the most normal.
+    """Choose rows at even steps of their score's rank, from the lowest to the highest score.
 
-    scikit-learn scores them here: whoever scores them later is held to the original.
+    scikit-learn itself scores them, so that the service can compare its scores with the original.
     """
     ranks = np.linspace(0, len(X) - 1, min(_GOLDEN_ROWS, len(X))).astype(np.int64)
     rows = X[np.argsort(scores, kind="stable")[ranks]]
     cells = [[None if np.isnan(cell) else cell for cell in row] for row in rows.tolist()]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a forest that was fitted on a table with names
+        warnings.simplefilter("ignore")  # the forest may have been fitted on a table with names
         golden = forest.decision_function(rows)
     return Golden(cells, golden.tolist())
 

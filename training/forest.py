@@ -1,4 +1,4 @@
-"""An Isolation Forest, fitted."""
+"""Fit an Isolation Forest."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def fit_forest(  # noqa: PLR0913 -- scikit-learn's own parameters
     max_features: float = 1.0,
     seed: int = 16,
 ) -> IsolationForest:
-    """Return what `IsolationForest(...).fit(X)` would, sooner where contamination is a number.
+    """Return the same forest as `IsolationForest(...).fit(X)`.
 
-    scikit-learn finds the offset by scoring every row with its own slow walk. Our scorer gives the
-    same scores, and its rule is one percentile.
+    This is faster where contamination is a number: scikit-learn then scores every row to find the
+    offset, a percentile of the scores. Our scorer gives the same scores in less time.
     """
     _check_amounts(X, max_samples, max_features)
     forest = IsolationForest(
@@ -44,7 +44,7 @@ def fit_forest(  # noqa: PLR0913 -- scikit-learn's own parameters
 
 
 def _check_amounts(X: Floats, max_samples: float | Auto, max_features: float) -> None:
-    """Refuse counts that the table cannot give; an int is a count, a float a share."""
+    """Refuse more rows or columns than the table has. An int is a count, a float a share."""
     rows, columns = X.shape
     if isinstance(max_samples, int) and max_samples > rows:
         raise CannotTrain(f"--max_samples {max_samples}: the table has {count(rows, 'row')}")

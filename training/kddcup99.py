@@ -20,11 +20,11 @@ from service.rows import Floats
 from training.datasets import Dataset, pick
 
 SAMPLES = 50_000
-ATTACK_SHARE = 0.1  # of a draw when contamination is 'auto'
+ATTACK_SHARE = 0.1  # share of attacks among the rows drawn, when contamination is 'auto'
 
 TARGET = "target"
 _TEXT_COLUMNS = ("protocol_type", "service", "flag")
-_LEFT_OUT = "service"  # by default: 66 values, most of them rare
+_LEFT_OUT = "service"  # by default, because most of its 66 values are rare
 
 _KINDS = {
     "normal": ("normal",),
@@ -37,16 +37,16 @@ _KINDS = {
 }  # fmt: skip
 _KIND_OF = {attack: kind for kind, attacks in _KINDS.items() for attack in attacks}
 
-# Where scikit-learn looks for the archive and its unpacked form, by whether it is the full set.
+# By whether it is the full set: scikit-learn's folder and archive, and the archive's original name.
 _CACHE = {False: "kddcup99_10-py3", True: "kddcup99-py3"}
 _ARCHIVE = {False: "kddcup99_10_data", True: "kddcup99_data"}
 _ORIGINAL = {False: "kddcup.data_10_percent.gz", True: "kddcup.data.gz"}
-_NO_ANSWER_SECONDS = 20.0
+_TIMEOUT_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
 class Connections:
-    """The file as it is: `cells` is (n_rows, 41) objects, text still in bytes."""
+    """The rows of the file: `cells` is (n_rows, 41) objects, where text is bytes."""
 
     cells: NDArray[Any]
     columns: tuple[str, ...]
@@ -58,10 +58,10 @@ def load(data_home: Path | None = None, full: bool = False) -> Connections:
     """Read the 10 percent file, or the full one, from scikit-learn's cache or the network.
 
     Raises:
-        CannotTrain: neither has it; the text says how to lay the file by hand.
+        CannotTrain: neither has the file; the text says how to put it into the cache by hand.
     """
     try:
-        with _quick_refusal():
+        with _short_timeout():
             bunch = fetch_kddcup99(data_home=data_home, percent10=not full, n_retries=1)
     except OSError as error:
         raise CannotTrain(_by_hand(data_home, full, error)) from error
@@ -69,7 +69,7 @@ def load(data_home: Path | None = None, full: bool = False) -> Connections:
 
 
 def attack_kinds(targets: NDArray[Any]) -> NDArray[np.str_]:
-    """Map the file's attack types, such as b'smurf.', to the four kinds and 'normal' by name.
+    """Map the file's targets, such as b'smurf.', to 'normal' or one of the four kinds of attack.
 
     >>> attack_kinds(np.array([b"smurf.", b"normal."], dtype=object))
     array(['dos', 'normal'], dtype='<U6')
@@ -90,39 +90,29 @@ def draw(
 ) -> tuple[Dataset, Dataset | None]:
     """Draw rows with a given share of attacks: one batch to train on, one held out.
 
-    In the whole file attacks are the majority and a forest would rank upside down. The batches
-    share no row of the file (it holds many equal rows, though). Where too few rows are left for a
-    second batch of the same size it is smaller, and None when no attack or no normal row is left.
+    Most rows of the file are attacks: a forest trained on all of them would take the normal rows
+    for outliers. No row of the file is in both batches, but the file has many equal rows. The
+    second batch is as large as the first, smaller where too few rows are left, and None when no
+    attack or no normal row is left.
 
-    `keep_cols` takes the file's columns and the one-hot ones; `target` among them is the label,
-    which is never a feature. By default all columns but `service`.
+    `keep_cols` names columns of the file or one-hot columns, by default all but `service`. The
+    label, `target`, may be among them but is never a feature.
     """
-    attack = connections.kinds != "normal"
     rng = np.random.default_rng(seed)
+    attack = connections.kinds != "normal"
     pools = [rng.permutation(np.flatnonzero(attack == wanted)) for wanted in (False, True)]
     attacks = round(samples * share)
     sizes = [samples - attacks, attacks]
     _check_pools(pools, sizes, samples, share)
+    columns = _Columns(connections)
+    features = columns.features(keep_cols)
+    first = [pool[:n] for pool, n in zip(pools, sizes, strict=True)]
+    training = columns.dataset(features, np.concatenate(first))
     second = _second_sizes(pools, sizes)
-    table = _Columns(connections)
-    features = table.features(keep_cols)
-
-    def batch(places: list[NDArray[np.int64]]) -> Dataset:
-        rows = np.sort(np.concatenate(places))
-        return Dataset(
-            "kddcup99",
-            np.column_stack([table.values(name, rows) for name in features]),
-            tuple(features),
-            tuple(table.type(name) for name in features),
-            attack[rows].astype(np.int64),
-            connections.kinds[rows],
-        )
-
-    training = batch([pool[:n] for pool, n in zip(pools, sizes, strict=True)])
     if min(second) == 0:
         return training, None
     rest = [pool[n : n + m] for pool, n, m in zip(pools, sizes, second, strict=True)]
-    return training, batch(rest)
+    return training, columns.dataset(features, np.concatenate(rest))
 
 
 class _Columns:
@@ -130,6 +120,7 @@ class _Columns:
 
     def __init__(self, connections: Connections) -> None:
         self._cells = connections.cells
+        self._kinds = connections.kinds
         self._place = {name: j for j, name in enumerate(connections.columns)}
         self._values = {
             f"{column}_{value.decode()}": (column, value)
@@ -138,17 +129,29 @@ class _Columns:
         }
 
     def features(self, keep_cols: Sequence[str] | None) -> list[str]:
-        """Return the wanted features, each text column spelled out as its one-hot ones."""
+        """Return the wanted features; one-hot columns replace each column of text."""
         if keep_cols is None:
             keep_cols = [name for name in self._place if name != _LEFT_OUT]
         names = [*self._place, *self._values, TARGET]
         kept = [name for name in pick(keep_cols, names) if name != TARGET]
         if not kept:
             raise CannotTrain("--keep_cols keeps the label only; name a column to train on")
-        return pick([feature for name in kept for feature in self._spelled_out(name)], names)
+        return pick([feature for name in kept for feature in self._one_hot(name)], names)
+
+    def dataset(self, features: list[str], rows: NDArray[np.int64]) -> Dataset:
+        """Return some rows, in the order of the file."""
+        rows = np.sort(rows)
+        return Dataset(
+            "kddcup99",
+            np.column_stack([self.values(name, rows) for name in features]),
+            tuple(features),
+            tuple(map(self.type, features)),
+            (self._kinds[rows] != "normal").astype(np.int64),
+            self._kinds[rows],
+        )
 
     def values(self, feature: str, rows: NDArray[np.int64]) -> Floats:
-        """Return some rows of one feature as (n_rows,) floats."""
+        """Return one feature of some rows as (n_rows,) floats."""
         if feature in self._values:
             column, value = self._values[feature]
             floats: Floats = (self._cells[rows, self._place[column]] == value).astype(np.float64)
@@ -157,12 +160,12 @@ class _Columns:
         return floats
 
     def type(self, feature: str) -> str:
-        """Return the card's word for what a feature holds."""
+        """Return the type of a feature: 'bool', 'int' or 'float'."""
         if feature in self._values:
             return "bool"
         return type(self._cells[0, self._place[feature]]).__name__
 
-    def _spelled_out(self, name: str) -> list[str]:
+    def _one_hot(self, name: str) -> list[str]:
         if name not in _TEXT_COLUMNS:
             return [name]
         return [feature for feature, (column, _) in self._values.items() if column == name]
@@ -174,23 +177,23 @@ def _check_pools(
     for pool, size, noun in zip(pools, sizes, ("normal rows", "attacks"), strict=True):
         if size > len(pool):
             raise CannotTrain(
-                f"--samples {samples} with {share:.6g} of them attacks takes {size:,} {noun}, and "
-                f"the file has {len(pool):,}: draw at most {samples * len(pool) // size:,}"
+                f"--samples {samples} with a share of {share:.6g} attacks needs {size:,} {noun}, "
+                f"but the file has {len(pool):,}: draw at most {samples * len(pool) // size:,}"
             )
 
 
 def _second_sizes(pools: list[NDArray[np.int64]], sizes: list[int]) -> list[int]:
-    """Return how many rows of each pool the second batch takes, in the shares of the first."""
+    """Return how many rows of each pool the second batch has, in the proportion of the first."""
     left = [len(pool) - size for pool, size in zip(pools, sizes, strict=True)]
     scale = min([1.0, *(have / size for have, size in zip(left, sizes, strict=True) if size)])
     return [int(size * scale) for size in sizes]
 
 
 @contextmanager
-def _quick_refusal() -> Iterator[None]:
-    """Give up on a network that never answers, and keep the words for our own sentence."""
+def _short_timeout() -> Iterator[None]:
+    """Stop waiting for a network that does not answer, and leave the message to `_by_hand`."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_NO_ANSWER_SECONDS)
+    socket.setdefaulttimeout(_TIMEOUT_SECONDS)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -204,5 +207,5 @@ def _by_hand(data_home: Path | None, full: bool, error: OSError) -> str:
     place = home.expanduser().absolute() / _CACHE[full] / _ARCHIVE[full]
     return (
         f"kddcup99 is not in {place.parent} and could not be fetched ({error}); without a network, "
-        f"put the archive {_ORIGINAL[full]} there by hand as {place.name} and run this again"
+        f"save the archive {_ORIGINAL[full]} there as {place.name} and run this again"
     )

@@ -1,4 +1,4 @@
-"""Which rows to train on, as the command line names them."""
+"""The dataset that the options of the command line ask for."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from service.errors import CannotTrain, nearest
 from training import kddcup99
 from training.datasets import Dataset, held_out_spending, spending
+from training.forest import Auto
 from training.tables import from_file
 
 SPENDING = "spending"
@@ -19,23 +20,24 @@ Batches = tuple[Dataset, Dataset | None]
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset by its name or path, and the options that say what to take of it."""
+    """The name or path of a dataset, and the options that choose its rows and columns."""
 
     name: str
     samples: int | None = None
     columns: Sequence[str] | None = None
     seed: int = 16
-    attack_share: float = kddcup99.ATTACK_SHARE
+    contamination: float | Auto = "auto"
+    """The share of attacks to draw from kddcup99."""
     full: bool = False
     data_home: Path | None = None
     label: str | None = None
     allow_missing: bool = False
 
     def read(self) -> Batches:
-        """Return the rows to train on, and held-out rows to evaluate on where there are any.
+        """Return the rows to train on, and held-out rows for evaluation if there are any.
 
         Raises:
-            CannotTrain: no such dataset, or it cannot be trained on.
+            CannotTrain: the dataset does not exist or is not fit for training.
         """
         self._refuse_misplaced()
         if self.name == SPENDING:
@@ -45,15 +47,16 @@ class Source:
         return self._table(), None
 
     def _spending(self) -> Batches:
-        batches = spending(), held_out_spending()
+        training, held_out = spending(), held_out_spending()
         if self.columns is not None:
-            batches = batches[0].only(self.columns), batches[1].only(self.columns)
-        return self._drawn(batches[0]), batches[1]
+            training, held_out = training.only(self.columns), held_out.only(self.columns)
+        return self._drawn(training), held_out
 
     def _kddcup99(self) -> Batches:
         connections = kddcup99.load(self.data_home, self.full)
         samples = kddcup99.SAMPLES if self.samples is None else self.samples
-        return kddcup99.draw(connections, samples, self.attack_share, self.columns, self.seed)
+        share = kddcup99.ATTACK_SHARE if self.contamination == "auto" else self.contamination
+        return kddcup99.draw(connections, samples, share, self.columns, self.seed)
 
     def _table(self) -> Dataset:
         path = Path(self.name)
@@ -69,7 +72,7 @@ class Source:
         return dataset if self.samples is None else dataset.draw(self.samples, self.seed)
 
     def _refuse_misplaced(self) -> None:
-        """Refuse an option that would do nothing with this dataset."""
+        """Refuse an option that has no effect on this dataset."""
         own = "a table of your own"
         kind = self.name if self.name in (SPENDING, KDDCUP99) else own
         for option, given, goes_with in (

@@ -1,8 +1,8 @@
-"""The command line: a table in, a model and its card out.
+"""The command line for training: it reads a table and writes a model and its card.
 
     python -m training.train --dataset my.csv --label fraud
 
-`python training/train.py` and, in that folder, `python train.py` are the same program.
+`python training/train.py` does the same, and so does `python train.py` in that folder.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,17 +25,21 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-if not __package__:  # run as a file: nothing is installed, and relative imports have no anchor
+if not __package__:  # run as a file: perhaps not installed, so imports need the repository's path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from service.errors import CannotTrain, IsoserveError, count
 from training.datasets import Dataset, doubts, listed
 
 if TYPE_CHECKING:
-    from service.model.card import Card, Evaluation
-    from training.forest import Auto
+    from sklearn.ensemble import IsolationForest
 
-_STOPPED = 130  # what a shell expects after Ctrl-C
+    from service.model.card import Card, Evaluation
+    from service.rows import Floats
+    from training.forest import Auto
+    from training.sources import Source
+
+_STOPPED = 130  # the usual exit code after Ctrl-C
 _ROOT = Path(__file__).resolve().parents[1]
 
 _progress = Console(stderr=True, highlight=False)
@@ -42,113 +47,126 @@ _summary = Console(highlight=False)
 
 app = typer.Typer(
     add_completion=False,
-    rich_markup_mode=None,  # a list in brackets is no markup
+    rich_markup_mode=None,  # brackets in help texts are not markup
     pretty_exceptions_enable=False,
-    # --keep-cols is --keep_cols to everyone but a parser.
+    # Options may be written with dashes: --keep-cols.
     context_settings={"token_normalize_func": lambda name: name.replace("-", "_")},
 )
 
 
+DatasetName = Annotated[
+    str,
+    typer.Option("--dataset", help="'spending', 'kddcup99', or a .csv or .parquet file"),
+]
+Samples = Annotated[
+    int | None,
+    typer.Option(
+        "--samples",
+        min=1,
+        help="rows to draw uniformly, by default all; of kddcup99 50000 by default, with the "
+        "contamination as the share of attacks",
+    ),
+]
+KeepCols = Annotated[
+    str | None,
+    typer.Option(
+        "--keep_cols",
+        help="columns to train on, as \"a,b\" or \"['a','b']\"; by default all, of kddcup99 all "
+        "but 'service'. A column of text is refused until it is left out here",
+    ),
+]
+Contamination = Annotated[
+    str,
+    typer.Option(
+        "--contamination",
+        help="'auto', or the share of the training rows to call outliers, at most 0.5",
+    ),
+]
+Trees = Annotated[int, typer.Option("--n_estimators", min=1, help="trees in the forest")]
+MaxSamples = Annotated[
+    str,
+    typer.Option(
+        "--max_samples",
+        help="rows for each tree: 'auto' (256), a share up to 1, or a count above 1",
+    ),
+]
+MaxFeatures = Annotated[
+    str,
+    typer.Option(
+        "--max_features", help="columns for each tree: a share up to 1, or a count above 1"
+    ),
+]
+SavePath = Annotated[
+    Path | None,
+    typer.Option(
+        "--save_path",
+        help="folder for model.pickle and model.json; the repository's models/ by default",
+        show_default=False,
+    ),
+]
+Label = Annotated[
+    str | None,
+    typer.Option(
+        "--label", help="a column of 0 and 1 (an outlier): used to evaluate, never to train"
+    ),
+]
+AllowMissing = Annotated[
+    bool, typer.Option("--allow_missing", help="train with the empty cells as they are")
+]
+Seed = Annotated[
+    int,
+    typer.Option("--seed", min=0, max=2**32 - 1, help="the same seed gives the same model"),
+]
+NoSave = Annotated[bool, typer.Option("--no_save", help="train and evaluate, write nothing")]
+IfMissing = Annotated[
+    bool, typer.Option("--if_missing", help="do nothing if there is already a model")
+]
+Full = Annotated[bool, typer.Option("--full", help="all of kddcup99, not the 10 percent file")]
+DataHome = Annotated[
+    Path | None, typer.Option("--data_home", help="scikit-learn's data folder, for kddcup99")
+]
+
+
 @app.command()
 def train(  # noqa: PLR0913, PLR0917 -- each is an option of the command line
-    dataset: Annotated[
-        str,
-        typer.Option("--dataset", help="'spending', 'kddcup99', or a .csv or .parquet file"),
-    ] = "spending",
-    samples: Annotated[
-        int | None,
-        typer.Option(
-            "--samples",
-            min=1,
-            help="rows to draw; all rows by default, 50000 of kddcup99 (there with the "
-            "contamination share of attacks, else uniformly)",
-        ),
-    ] = None,
-    keep_cols: Annotated[
-        str | None,
-        typer.Option(
-            "--keep_cols",
-            help="columns to train on, as \"a,b\" or \"['a','b']\"; by default all, of kddcup99 "
-            "all but 'service'. A column of text is refused until it is left out here",
-        ),
-    ] = None,
-    contamination: Annotated[
-        str,
-        typer.Option(
-            "--contamination",
-            help="'auto', or the share of the training rows to call outliers, at most 0.5",
-        ),
-    ] = "auto",
-    n_estimators: Annotated[
-        int, typer.Option("--n_estimators", min=1, help="trees in the forest")
-    ] = 100,
-    max_samples: Annotated[
-        str,
-        typer.Option(
-            "--max_samples",
-            help="rows for each tree: 'auto' (256), a share up to 1, or a count above 1",
-        ),
-    ] = "auto",
-    max_features: Annotated[
-        str,
-        typer.Option(
-            "--max_features", help="columns for each tree: a share up to 1, or a count above 1"
-        ),
-    ] = "1.0",
-    save_path: Annotated[
-        Path | None,
-        typer.Option(
-            "--save_path",
-            help="folder for model.pickle and model.json; the repository's models/ by default",
-            show_default=False,
-        ),
-    ] = None,
-    label: Annotated[
-        str | None,
-        typer.Option(
-            "--label", help="a column of 0 and 1 (an outlier): used to evaluate, never to train"
-        ),
-    ] = None,
-    allow_missing: Annotated[
-        bool, typer.Option("--allow_missing", help="train with empty cells as they are")
-    ] = False,
-    seed: Annotated[
-        int,
-        typer.Option("--seed", min=0, max=2**32 - 1, help="the same seed, the same model"),
-    ] = 16,
-    no_save: Annotated[
-        bool, typer.Option("--no_save", help="train and evaluate, write nothing")
-    ] = False,
-    if_missing: Annotated[
-        bool, typer.Option("--if_missing", help="do nothing where a model is already")
-    ] = False,
-    full: Annotated[
-        bool, typer.Option("--full", help="all of kddcup99, not the 10 percent file")
-    ] = False,
-    data_home: Annotated[
-        Path | None,
-        typer.Option("--data_home", help="scikit-learn's data folder, for kddcup99"),
-    ] = None,
+    dataset: DatasetName = "spending",
+    samples: Samples = None,
+    keep_cols: KeepCols = None,
+    contamination: Contamination = "auto",
+    n_estimators: Trees = 100,
+    max_samples: MaxSamples = "auto",
+    max_features: MaxFeatures = "1.0",
+    save_path: SavePath = None,
+    label: Label = None,
+    allow_missing: AllowMissing = False,
+    seed: Seed = 16,
+    no_save: NoSave = False,
+    if_missing: IfMissing = False,
+    full: Full = False,
+    data_home: DataHome = None,
 ) -> None:
     """Train an Isolation Forest and save it with its card, ready to be served."""
     started = time.perf_counter()
-    # A second or two of imports, which --help and a mistyped option do without.
+    # These imports take a second or two; --help and wrong options do without them.
     from training import export  # noqa: PLC0415
     from training.forest import fit_forest  # noqa: PLC0415
-    from training.kddcup99 import ATTACK_SHARE  # noqa: PLC0415
     from training.sources import Source  # noqa: PLC0415
 
     share = parse_share(contamination)
-    rows_each: float | Auto = (
-        "auto" if max_samples == "auto" else parse_amount("--max_samples", max_samples)
+    fit = partial(
+        fit_forest,
+        contamination=share,
+        n_estimators=n_estimators,
+        max_samples="auto" if max_samples == "auto" else parse_amount("--max_samples", max_samples),
+        max_features=parse_amount("--max_features", max_features),
+        seed=seed,
     )
-    columns_each = parse_amount("--max_features", max_features)
     source = Source(
         name=dataset,
         samples=samples,
         columns=None if keep_cols is None else parse_columns(keep_cols),
         seed=seed,
-        attack_share=ATTACK_SHARE if share == "auto" else share,
+        contamination=share,
         full=full,
         data_home=data_home,
         label=label,
@@ -160,24 +178,25 @@ def train(  # noqa: PLR0913, PLR0917 -- each is an option of the command line
             _say(f"{folder / export.MODEL_FILE} is there already")
             return
         export.check_folder(folder)
+    forest, card = _fit_and_describe(source, fit, count(n_estimators, "tree"))
+    path = None if folder is None else export.save_model(folder, forest, card)
+    _summarise(card, forest.max_samples_, path, time.perf_counter() - started)
 
-    with _step(f"reading {dataset}"):
+
+def _fit_and_describe(
+    source: Source, fit: Callable[[Floats], IsolationForest], trees: str
+) -> tuple[IsolationForest, Card]:
+    """Read, fit and score, and report each step."""
+    from training.export import describe  # noqa: PLC0415
+
+    with _step(f"reading {source.name}"):
         training, held_out = source.read()
     for doubt in doubts(training, held_out):
         _say(f"warning: {doubt}")
-    with _step(f"fitting {count(n_estimators, 'tree')} on {_size(training)}"):
-        forest = fit_forest(
-            training.X,
-            contamination=share,
-            n_estimators=n_estimators,
-            max_samples=rows_each,
-            max_features=columns_each,
-            seed=seed,
-        )
+    with _step(f"fitting {trees} on {_size(training)}"):
+        forest = fit(training.X)
     with _step("scoring"):
-        card = export.describe(forest, training, held_out)
-    path = None if folder is None else export.save_model(folder, forest, card)
-    _summarise(card, forest.max_samples_, path, time.perf_counter() - started)
+        return forest, describe(forest, training, held_out)
 
 
 def parse_share(text: str) -> float | Auto:
@@ -193,7 +212,7 @@ def parse_share(text: str) -> float | Auto:
 
 
 def parse_amount(option: str, text: str) -> float:
-    """Read a share up to 1 as a float, a count above 1 as an int; `1` is the whole.
+    """Read a share up to 1 as a float, and a count above 1 as an int; `1` means all.
 
     >>> parse_amount("--max_samples", "1"), parse_amount("--max_samples", "256.")
     (1.0, 256)
@@ -207,7 +226,7 @@ def parse_amount(option: str, text: str) -> float:
 
 
 def parse_columns(text: str) -> list[str]:
-    """Read names from a Python list, or with commas between them.
+    """Read names that are separated by commas, or in a Python list.
 
     >>> parse_columns("['srv_count', 'target']"), parse_columns("mean, sd")
     (['srv_count', 'target'], ['mean', 'sd'])
@@ -225,15 +244,15 @@ def parse_columns(text: str) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 1 for a refusal, 2 for a wrong usage."""
+    """Run the command line and return its exit code: 0, 1 for an error, 2 for wrong usage."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a file name need not be text
+            stream.reconfigure(errors="backslashreplace")  # file names may not be valid text
     try:
         code: int | None = app(args=arguments, standalone_mode=False)
     except (IsoserveError, typer.TyperException) as error:
-        fault = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        _say(f"error: {fault}")
+        text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+        _say(f"error: {text}")
         return getattr(error, "exit_code", 1)
     if code == _STOPPED:
         _say("stopped")
@@ -241,7 +260,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _number(text: str) -> float:
-    """Return a text as a number, NaN if it is none."""
+    """Return a text as a number, NaN if it is not one."""
     try:
         return float(text)
     except ValueError:
@@ -249,7 +268,7 @@ def _number(text: str) -> float:
 
 
 def _folder(save_path: Path | None) -> Path:
-    """Return the absolute folder to save in: the caller's, else the repository's models/."""
+    """Return the absolute folder to save in, by default the repository's models/."""
     if save_path is None:
         return (_ROOT if _in_checkout() else Path.cwd()) / "models"
     if save_path.suffix == ".pickle":
@@ -264,26 +283,26 @@ def _in_checkout() -> bool:
 
 
 def _serving_command(path: Path) -> str:
-    """Return what to type, here, to serve a model; a container is told it by who starts it."""
-    if told := os.environ.get("ISOSERVE_SERVE_COMMAND"):
-        return told
+    """Return the command that serves a model, to be typed in the current folder."""
+    if command := os.environ.get("ISOSERVE_SERVE_COMMAND"):  # set in a container
+        return command
     setting = f"ISOSERVE_MODEL={shlex.quote(str(path))} "
     if not _in_checkout():
         return f"{setting}python -m service"
     if path.parent == _ROOT / "models":
         setting = ""
-    place = "" if Path.cwd() == _ROOT else f"-C {shlex.quote(str(_ROOT))} "
-    return f"{setting}make {place}serve"
+    folder = "" if Path.cwd() == _ROOT else f"-C {shlex.quote(str(_ROOT))} "
+    return f"{setting}make {folder}serve"
 
 
 def _say(text: str) -> None:
-    """Print one line to the user, whatever is in it."""
+    """Print one line to stderr, as it is."""
     _progress.print(Text(text), soft_wrap=True)
 
 
 @contextmanager
 def _step(text: str) -> Iterator[None]:
-    """Show that something long goes on: its seconds on a terminal, a line elsewhere."""
+    """Show a long step: with its seconds on a terminal, elsewhere as one line."""
     if not _progress.is_terminal:
         _say(f"{text} ...")
         yield
@@ -300,7 +319,7 @@ def _size(dataset: Dataset) -> str:
 
 
 def _summarise(card: Card, rows_each: int, path: Path | None, seconds: float) -> None:
-    """Print what was made, how good it is and how to serve it."""
+    """Print what was trained, its evaluation and how to serve it."""
     names = listed([feature.name for feature in card.features])
     lines = {
         "table": f"{card.dataset}, {count(card.rows, 'row')}: {names}",

@@ -123,6 +123,6 @@ def test_a_header_of_numbers_is_doubted(names, doubted):
 
 def test_labels_are_doubted_when_trained_on_or_all_alike():
     X = [[1, 0], [3, 1]]
-    assert "name it by --label" in doubts(table(X, ("a", "label")))[0]
+    assert "name it with --label" in doubts(table(X, ("a", "label")))[0]
     assert "every label is 0" in doubts(table(X, labels=np.zeros(2, dtype=int)))[0]
     assert doubts(table(X, labels=np.array([0, 1]))) == []

@@ -155,7 +155,7 @@ def test_a_forest_fitted_in_a_notebook_is_saved_alike(tmp_path):
 
 def test_a_generator_as_random_state_is_refused(dataset):
     forest = IsolationForest(n_estimators=2, random_state=np.random.RandomState(1)).fit(dataset.X)
-    with pytest.raises(CannotTrain, match="whole number as random_state"):
+    with pytest.raises(CannotTrain, match="random_state must be a whole number"):
         describe(forest, dataset)
 
 

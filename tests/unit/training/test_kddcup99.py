@@ -80,8 +80,8 @@ def test_the_held_out_batch_shrinks_to_what_is_left(connections):
 @pytest.mark.parametrize(
     ("samples", "share", "sentence"),
     [
-        (600, 0.1, "takes 540 normal rows, and the file has 500: draw at most 555"),
-        (1100, 0.5, "takes 550 normal rows, and the file has 500: draw at most 1,000"),
+        (600, 0.1, "needs 540 normal rows, but the file has 500: draw at most 555"),
+        (1100, 0.5, "needs 550 normal rows, but the file has 500: draw at most 1,000"),
     ],
 )
 def test_more_rows_than_the_file_has_are_refused(connections, samples, share, sentence):
@@ -125,7 +125,7 @@ def test_without_a_network_it_is_said_how_to_lay_the_file(tmp_path, monkeypatch)
         kddcup99.load(tmp_path)
     sentence = str(caught.value)
     assert f"kddcup99 is not in {tmp_path}/kddcup99_10-py3 and could not be fetched" in sentence
-    assert "put the archive kddcup.data_10_percent.gz there by hand as kddcup99_10_data" in sentence
+    assert "save the archive kddcup.data_10_percent.gz there as kddcup99_10_data" in sentence
 
 
 @pytest.mark.slow

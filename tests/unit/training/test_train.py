@@ -237,7 +237,7 @@ def test_doubts_are_warnings(tmp_path, capsys):
     path = tmp_path / "my.csv"
     path.write_text("a,b\n1,2\n1,3\n")
     assert main(["--dataset", str(path), "--no_save"]) == 0
-    assert "warning: constant, so of no use to the forest: 'a'" in capsys.readouterr().err
+    assert "warning: the forest cannot use constant columns: 'a'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
