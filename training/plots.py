@@ -1,7 +1,7 @@
-"""The pictures of the notebooks: a table to hover over, a forest's boundary, a service's scores.
+"""The plots of the notebooks: a table, a forest's decision boundary, a service's scores.
 
-The tables have two numeric columns. Plotly's pictures are returned; Matplotlib's are drawn and left
-for the notebook to show.
+Tables have two numeric columns. Functions that draw with Plotly return a figure; those that draw
+with Matplotlib leave it for the notebook to show.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from service.rows import Floats
 
 BINS = 20
 GRID_STEPS = 100
-GRID_LOW, GRID_HIGH = -2.0, 70.0  # a little more than the normalised spending of anybody
+GRID_LOW, GRID_HIGH = -2.0, 70.0  # a little more than the range of the normalised spending
 
 INLIER, OUTLIER, BOUNDARY = "steelblue", "crimson", "darkred"
 _CROWDED = [[0.0, "#6baed6"], [0.5, "#54278f"], [1.0, "#1a0a2e"]]  # light blue to near black
@@ -43,7 +43,7 @@ class Grid:
 
 
 def scatter(table: pd.DataFrame) -> go.Figure:
-    """Draw each distinct row once, coloured by the number of rows that it stands for."""
+    """Draw each distinct row once, coloured by how often it occurs."""
     x, y = table.columns[:2]
     points = table.value_counts(ascending=True).reset_index(name="rows")
     powers = range(int(np.log10(points["rows"].max())) + 1)
@@ -75,7 +75,7 @@ def scatter(table: pd.DataFrame) -> go.Figure:
 
 
 def histograms(table: pd.DataFrame) -> go.Figure:
-    """Draw a histogram of each column, in 20 bins from its least to its largest value."""
+    """Draw a histogram of each column, with 20 bins from its smallest to its largest value."""
     names = list(table.columns[:2])
     figure = make_subplots(cols=2, subplot_titles=names, horizontal_spacing=0.1)
     for place, name, colour in zip((1, 2), names, _COLUMN_COLOURS, strict=True):
@@ -96,7 +96,7 @@ def histograms(table: pd.DataFrame) -> go.Figure:
 
 
 def boxes(table: pd.DataFrame) -> go.Figure:
-    """Draw a box of each column: quartiles, whiskers of 1.5 times the box, and all rows beyond."""
+    """Draw a box plot of each column, with whiskers of 1.5 times the box and all rows beyond."""
     names = list(table.columns[:2])
     figure = make_subplots(cols=2, horizontal_spacing=0.1)
     for place, name, colour in zip((1, 2), names, _COLUMN_COLOURS, strict=True):
@@ -115,10 +115,10 @@ def boundary_grid(forest: IsolationForest, low: float = GRID_LOW, high: float = 
 def draw_boundary(
     forest: IsolationForest, X: Floats, names: Sequence[str], title: str, corner: bool = True
 ) -> None:
-    """Draw where the forest's score is 0, over all of the grid and (`corner`) near the crowd."""
-    windows = [("all of the grid", GRID_LOW, GRID_HIGH)]
+    """Draw where the forest's score is 0: over the whole grid and, if `corner`, near most rows."""
+    windows = [("the whole grid", GRID_LOW, GRID_HIGH)]
     if corner:
-        windows.append(("the corner where nearly everybody is", *_crowd(X)))
+        windows.append(("the corner with nearly all rows", *_crowd(X)))
     size = (7.2 * len(windows), 6.2)
     figure, axes = plt.subplots(
         1, len(windows), figsize=size, dpi=110, layout="constrained", squeeze=False
@@ -138,7 +138,7 @@ def draw_boundary(
 def draw_thresholds(
     forest: IsolationForest, X: Floats, names: Sequence[str], thresholds: Sequence[float]
 ) -> None:
-    """Draw the line that each threshold cuts through the same scores, near the crowd."""
+    """Draw the boundary that each threshold gives for the same scores, near most rows."""
     low, high = _crowd(X)
     grid = boundary_grid(forest, low, high)
     scores = forest.decision_function(X)
@@ -166,7 +166,7 @@ def draw_thresholds(
 def draw_predictions(
     X: Floats, outliers: NDArray[np.bool_], names: Sequence[str], title: str
 ) -> None:
-    """Draw inliers blue and outliers red."""
+    """Draw inliers in blue and outliers in red."""
     _, ax = plt.subplots(figsize=(8.5, 7), dpi=110, layout="constrained")
     _dots(ax, X[:, 0], X[:, 1], outliers)
     ax.set(xlabel=names[0], ylabel=names[1])
@@ -174,7 +174,7 @@ def draw_predictions(
 
 
 def draw_scores(scores: ArrayLike, threshold: float, title: str) -> None:
-    """Draw scores in the order they came, and the threshold."""
+    """Draw the scores in their order, and the threshold."""
     values = np.asarray(scores)
     _, ax = plt.subplots(figsize=(12, 5), dpi=110, layout="constrained")
     _dots(ax, np.arange(len(values)), values, values < threshold)
@@ -188,7 +188,7 @@ def draw_scores(scores: ArrayLike, threshold: float, title: str) -> None:
 
 
 def _fill(ax: Axes, grid: Grid, levels: Floats) -> ContourSet:
-    """Fill the outside in blues, the inside in pale violet red, and draw the line between."""
+    """Fill the outside in blue and the inside in pale violet red, and draw the boundary."""
     inside = max(grid.scores.max(), np.finfo(float).tiny)
     red = [0, inside]
     ax.contourf(grid.x, grid.y, grid.scores, levels=red, colors="palevioletred", alpha=0.6)
@@ -203,7 +203,7 @@ def _line(colour: Any, text: str) -> Line2D:
 
 
 def _dots(ax: Axes, x: NDArray[Any], y: Floats, outliers: NDArray[np.bool_]) -> None:
-    """Scatter two groups, the few red ones on top, and count them in a legend above."""
+    """Scatter inliers, then outliers on top, and give their numbers in a legend above."""
     for rows, colour, name in ((~outliers, INLIER, "inliers"), (outliers, OUTLIER, "outliers")):
         ax.scatter(
             x[rows], y[rows], s=16, color=colour, alpha=0.7, linewidths=0,
@@ -216,7 +216,7 @@ def _dots(ax: Axes, x: NDArray[Any], y: Floats, outliers: NDArray[np.bool_]) -> 
 def _box(column: pd.Series[float], colour: str) -> go.Box:
     """Return a box of precomputed quartiles, with each distinct value beyond the whiskers once.
 
-    Thousands of equal rows would make a page slow that shows them as one dot.
+    Drawing thousands of equal values, which look like one dot, would make the page slow.
     """
     q1, median, q3 = np.quantile(column, [0.25, 0.5, 0.75])
     reach = 1.5 * (q3 - q1)
@@ -239,7 +239,7 @@ def _box(column: pd.Series[float], colour: str) -> go.Box:
 
 
 def _crowd(X: Floats) -> tuple[float, float]:
-    """Return bounds, the same for both columns, that hold 99 of 100 rows and some space."""
+    """Return bounds for both columns that contain 99 % of the values, with a margin."""
     low, high = float(X.min()), float(np.quantile(X, 0.99))
     space = 0.08 * (high - low)
     return low - space, high + space

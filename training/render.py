@@ -1,9 +1,9 @@
-"""Run the notebooks from top to bottom, and render them as pages for people without Jupyter.
+"""Run the notebooks from top to bottom, and render them as pages for readers without Jupyter.
 
     python -m training.render
 
-writes notebooks/html/. The notebooks run in a scratch folder on a copy of notebooks/data/, beside a
-service of their own: the model in models/ and a service that is running stay as they are.
+writes notebooks/html/. The notebooks run in a temporary folder on a copy of notebooks/data/, with a
+service of their own, so they change neither models/ nor a running service.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ from training.client import Client
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 
-STORY = ("exploration", "train", "service")  # in the order that they are read
+STORY = ("exploration", "train", "service")  # in reading order
 _SECONDS = 120
 
 
 def run(name: str, folder: Path, url: str = "") -> NotebookNode:
-    """Run a notebook as if it lay in `folder`, and return it with its outputs.
+    """Run a notebook as if it were in `folder`, and return it with its outputs.
 
-    It finds its tables in `folder/data`, the models in `folder/../models` and the service at `url`.
-    A cell that fails raises nbclient's CellExecutionError.
+    It reads tables from `folder/data`, writes models to `folder/../models` and asks the service at
+    `url`. A cell that fails raises nbclient's CellExecutionError.
     """
     notebook: NotebookNode = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
-    # Plotly's script goes into the page, so that it can be opened without a network.
+    # The page contains Plotly's script, so that it works without a network.
     env = {"PYTHONPATH": str(ROOT), "PLOTLY_RENDERER": "notebook", "ISOSERVE_URL": url}
     client = NotebookClient(
         notebook,
         timeout=_SECONDS,
         resources={"metadata": {"path": str(folder)}},
-        extra_arguments=["--IPKernelApp.log_level=40"],  # or it warns of its ports on loopback
+        extra_arguments=["--IPKernelApp.log_level=40"],  # no warning about its ports on loopback
     )
     client.execute(env=os.environ | env)
     return notebook
 
 
 def render(notebook: NotebookNode, title: str) -> str:
-    """Return a notebook as one HTML page that fetches nothing."""
+    """Return a notebook as one HTML page that loads nothing from elsewhere."""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = cell.source.replace(".ipynb)", ".html)")
@@ -71,7 +71,7 @@ def render(notebook: NotebookNode, title: str) -> str:
 
 @contextmanager
 def service_of(model: Path) -> Iterator[str]:
-    """Serve a model on a free port of this machine, and give its URL."""
+    """Serve a model on a free port of this machine, and yield the URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
