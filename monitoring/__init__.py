@@ -1,1 +1,1 @@
-"""What it takes to see the service: rules, a dashboard, and a load that fills it."""
+"""Monitoring: Prometheus rules, a Grafana dashboard and a load generator that fills it."""

@@ -1,10 +1,9 @@
-"""Replay the sample table against a running service: what `make demo` shows.
+"""Replay the sample table against a running service, as `make demo` does.
 
-    python -m monitoring.load --seconds 60        # the service at ISOSERVE_URL, else `make serve`'s
+    python -m monitoring.load --seconds 60   # at ISOSERVE_URL, else that of `make serve`
 
-Rows come from a table that the sample model was not trained on, a few per cent of them planted
-outliers; some requests are wrong in ways that clients are wrong; and the truth about every other
-prediction comes back as feedback.
+The sample model was not trained on these rows, of which some per cent are planted outliers. Some
+requests are wrong, and half of the predictions get feedback with the truth.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ def _truth(truths: list[int]) -> dict[str, Any]:
     return {"data": {"ndarray": truths}}
 
 
-# How many rows a request has: mostly one, now and then a batch.
+# How many rows a request has: mostly one, sometimes a batch.
 _SIZES = (1, 1, 1, 2, 5, 20, 50)
 
-# (path, message) that the service answers with 4xx: text for a number, a row too wide, nothing at
-# all, a path that is none, and the truth about a prediction that nobody made.
+# (path, message) that the service answers with 4xx: text instead of a number, too many columns, no
+# data, a wrong path, and the truth about an unknown prediction.
 _BAD: tuple[tuple[str, Any], ...] = (
     ("/predict", {"data": {"ndarray": [[0.1, "much"]]}}),
     ("/predict", {"data": {"ndarray": [[0.1] * 99]}}),
@@ -41,31 +40,31 @@ _BAD: tuple[tuple[str, Any], ...] = (
 
 @dataclass(frozen=True)
 class Mix:
-    """What the load is made of, as shares from 0 to 1."""
+    """What the load consists of, as shares from 0 to 1."""
 
     odd: float = 0.03
-    """Planted outliers among the rows."""
+    """Share of the rows that are planted outliers."""
     bad: float = 0.02
-    """Wrong requests among the requests."""
-    judged: float = 0.5
-    """Predictions whose truth comes back."""
+    """Share of the requests that are wrong."""
+    feedback: float = 0.5
+    """Share of the predictions that get feedback with the truth."""
 
 
 @dataclass
 class Sent:
-    """What was sent, and answered."""
+    """Counts of what was sent."""
 
     requests: int = 0
     rows: int = 0
-    judged: int = 0
-    """Rows whose truth was told."""
+    labelled: int = 0
+    """Rows whose truth was sent."""
     refused: int = 0
     lost: int = 0
-    """Requests without an answer, as while the service restarts."""
+    """Requests without an answer, for instance while the service restarts."""
 
 
 class Load:
-    """A source of requests to one service; the same seed gives the same requests."""
+    """A generator of requests to one service; the same seed gives the same requests."""
 
     def __init__(self, client: Client, mix: Mix | None = None, seed: int = 16) -> None:
         self.client, self.mix, self.sent = client, mix or Mix(), Sent()
@@ -75,11 +74,11 @@ class Load:
         self._kinds = [table.X[table.labels == truth] for truth in (0, 1)]
 
     def run(self, seconds: float, rate: float) -> None:
-        """Send about `rate` requests a second, one after the other, as long as that.
+        """Send about `rate` requests per second, one after another, for some seconds.
 
         Raises:
             ConnectionError: there is no service.
-            ValueError: it does not take the rows of the sample table.
+            ValueError: its model does not take the rows of the sample table.
         """
         self.predict()
         end = due = time.monotonic()
@@ -93,7 +92,7 @@ class Load:
                 time.sleep(0.5)
 
     def step(self) -> None:
-        """Send a request: a wrong one now and then, else rows, and perhaps their truth."""
+        """Send one wrong request, or a prediction request with or without feedback."""
         if self._chance.random() < self.mix.bad:
             path, message = _BAD[self._chance.integers(len(_BAD))]
             self._post(path, message)
@@ -101,7 +100,7 @@ class Load:
             self.predict()
 
     def predict(self) -> None:
-        """Ask about some rows."""
+        """Send some rows, and perhaps the truth about them."""
         truths = (self._chance.random(self._chance.choice(_SIZES)) < self.mix.odd).astype(int)
         rows = [self._chance.choice(self._kinds[truth]).tolist() for truth in truths]
         path = "/predict" if self._chance.random() < 0.8 else "/transform-input"
@@ -110,14 +109,14 @@ class Load:
             raise ValueError(f"the service does not take the sample's rows: {_reason(answer)}")
         if status == 200:
             self.sent.rows += len(rows)
-            if self._chance.random() < self.mix.judged:
-                self._judge(answer["meta"]["puid"], truths.tolist())
+            if self._chance.random() < self.mix.feedback:
+                self._send_truth(answer["meta"]["puid"], truths.tolist())
 
-    def _judge(self, puid: str, truths: list[int]) -> None:
+    def _send_truth(self, puid: str, truths: list[int]) -> None:
         message = {"response": {"meta": {"puid": puid}}, "truth": _truth(truths)}
         status, _ = self._post("/send-feedback", message)
         if status == 200:
-            self.sent.judged += len(truths)
+            self.sent.labelled += len(truths)
 
     def _post(self, path: str, message: Any) -> tuple[int, dict[str, Any]]:
         status, answer = self.client.post(path, message)
@@ -131,13 +130,15 @@ def _reason(answer: dict[str, Any]) -> str:
 
 
 def main(
-    url: Annotated[str, typer.Option(help="The service; else ISOSERVE_URL, else port 8000.")] = "",
-    seconds: Annotated[float, typer.Option(min=1, max=86_400, help="How long.")] = 600,
-    rate: Annotated[float, typer.Option(min=0.1, max=1_000, help="Requests a second.")] = 20,
-    odd: Annotated[float, typer.Option(min=0, max=1, help="Share of odd rows.")] = Mix.odd,
+    url: Annotated[
+        str, typer.Option(help="URL of the service; else ISOSERVE_URL, else port 8000.")
+    ] = "",
+    seconds: Annotated[float, typer.Option(min=1, max=86_400, help="Duration.")] = 600,
+    rate: Annotated[float, typer.Option(min=0.1, max=1_000, help="Requests per second.")] = 20,
+    odd: Annotated[float, typer.Option(min=0, max=1, help="Share of planted outliers.")] = Mix.odd,
     bad: Annotated[float, typer.Option(min=0, max=1, help="Share of wrong requests.")] = Mix.bad,
 ) -> None:
-    """Replay the sample table, some of it odd, against a service that serves the sample model."""
+    """Replay the sample table, with planted outliers, against a service with the sample model."""
     load = Load(Client(url or None), Mix(odd, bad))
     try:
         load.run(seconds, rate)
@@ -148,8 +149,8 @@ def main(
         pass
     sent = load.sent
     print(
-        f"sent {sent.requests:,} requests with {sent.rows:,} rows, the truth about "
-        f"{sent.judged:,} of them; {sent.refused:,} were refused, {sent.lost:,} got no answer"
+        f"sent {sent.requests:,} requests with {sent.rows:,} rows, and the truth about "
+        f"{sent.labelled:,} of them; {sent.refused:,} were refused, {sent.lost:,} got no answer"
     )
 
 

@@ -1,4 +1,4 @@
-"""Ask Prometheus what every panel of the dashboard would show, and name those that are empty.
+"""Run the queries of all panels of the dashboard in Prometheus, and report those without data.
 
 python -m monitoring.panels --wait 60
 """
@@ -24,27 +24,27 @@ import typer
 DASHBOARD = Path(__file__).parent / "grafana/dashboards/isoserve.json"
 DEFAULT_URL = "http://127.0.0.1:9090"
 
-# What Grafana puts in: here all jobs, and the shortest interval that has data at any rate.
+# Values for Grafana's variables: all jobs, and the shortest interval that always has data.
 _VARIABLES = {"$__rate_interval": "1m", "$job": ".*"}
 
 _opener = build_opener(ProxyHandler({}))
 
 
 def panels() -> list[dict[str, Any]]:
-    """Return the panels of the dashboard that show data, as they stand in its file."""
+    """Return the panels of the dashboard that show data, as in its file."""
     found: list[dict[str, Any]] = json.loads(DASHBOARD.read_text())["panels"]
     return [panel for panel in found if panel["type"] != "row"]
 
 
 def queries() -> Iterator[tuple[str, str]]:
-    """Yield (panel's title, query) with Grafana's variables filled in."""
+    """Yield (title of the panel, query) with values for Grafana's variables."""
     for panel in panels():
         for target in panel["targets"]:
             yield panel["title"], fill_in(target["expr"])
 
 
 def fill_in(expression: str) -> str:
-    """Put values for Grafana's variables.
+    """Replace Grafana's variables by values.
 
     >>> fill_in('up{job=~"$job"}')
     'up{job=~".*"}'
@@ -56,8 +56,8 @@ def ask(url: str, query: str) -> list[tuple[dict[str, str], float]]:
     """Return (labels, value) of each series that a query gives now.
 
     Raises:
-        ConnectionError: no Prometheus answers at `url`, or one that has only begun.
-        ValueError: it does not take the query.
+        ConnectionError: Prometheus does not answer at `url`, or is still starting.
+        ValueError: Prometheus rejects the query.
     """
     try:
         with _opener.open(f"{url}/api/v1/query?{urlencode({'query': query})}", timeout=10) as page:
@@ -72,7 +72,7 @@ def ask(url: str, query: str) -> list[tuple[dict[str, str], float]]:
 
 
 def empty_panels(url: str) -> list[str]:
-    """Return the title and query of whatever would show nothing now."""
+    """Return the title and query of each graph without data."""
     return [
         f"{title}: {query}"
         for title, query in queries()
@@ -81,7 +81,7 @@ def empty_panels(url: str) -> list[str]:
 
 
 def wait_for_panels(url: str, seconds: float) -> list[str]:
-    """Wait until no panel is empty; return those that still are after so many seconds."""
+    """Wait until all panels have data; return those that have none after some seconds."""
     end = time.monotonic() + seconds
     while True:
         try:
@@ -94,10 +94,10 @@ def wait_for_panels(url: str, seconds: float) -> list[str]:
 
 
 def main(
-    url: Annotated[str, typer.Option(help="Prometheus; else PROMETHEUS_URL, else port 9090.")] = "",
+    url: Annotated[str, typer.Option(help="URL; else PROMETHEUS_URL, else port 9090.")] = "",
     wait: Annotated[float, typer.Option(min=0, max=3_600, help="Seconds to wait for data.")] = 0,
 ) -> None:
-    """Tell whether every panel of the dashboard has data; the exit code is 1 if not."""
+    """Check that every panel of the dashboard has data; exit with 1 if not."""
     empty = wait_for_panels(url or os.environ.get("PROMETHEUS_URL") or DEFAULT_URL, wait)
     for line in empty:
         print(f"empty: {line}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The dashboard, the rules and the load, held against the service and a real Prometheus."""
+"""Check the dashboard, the rules and the load with the service and a real Prometheus."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def names(expression):
 
 
 def exposed(name):
-    """Tell whether the service has a metric, or Prometheus makes it."""
+    """Tell whether the service or Prometheus exposes a metric."""
     base = re.sub(r"_(bucket|count|sum)$", "", name)
     histogram = METRICS.get(base, ("",))[0] == "histogram"
     return name in {*METRICS, *RECORDED, "up", "ALERTS"} or histogram
@@ -69,7 +69,7 @@ def test_names_are_found_in_expressions():
     }
 
 
-def test_every_metric_that_is_asked_for_exists():
+def test_every_metric_in_a_query_exists():
     asked = [query for _, query in queries()]
     asked += [annotation["expr"] for annotation in BOARD["annotations"]["list"]]
     asked += [rule["expr"] for rule in RULES]
@@ -92,7 +92,7 @@ def test_every_panel_says_what_it_shows_and_in_which_unit():
     assert max(Counter(panel["title"] for panel in panels()).values()) == 1
 
 
-def test_panels_lie_side_by_side():
+def test_panels_do_not_overlap():
     places = Counter(
         (x, y)
         for at in (panel["gridPos"] for panel in BOARD["panels"])
@@ -116,7 +116,7 @@ def test_the_dashboard_keeps_its_address_and_its_source():
     assert sources == {"${datasource}"}
 
 
-def test_gauges_of_quality_are_never_added_up():
+def test_gauges_of_quality_are_never_summed():
     gauges = {name for name, (kind, _) in METRICS.items() if kind == "gauge"}
     counts = {"true_negative", "false_positive", "false_negative", "true_positive", "nb_labels_tot"}
     for query in [query for _, query in queries()] + [rule["expr"] for rule in RULES]:
@@ -167,7 +167,7 @@ def test_promtool_finds_that_the_rules_do_what_their_cases_say(path):
 
 
 class Prometheus:
-    """A real Prometheus with this repository's configuration, but for what it looks at."""
+    """A real Prometheus with this repository's configuration and other targets."""
 
     def __init__(self, folder, targets, key=""):
         with socket.socket() as probe:
@@ -183,7 +183,7 @@ class Prometheus:
         )
         chosen["rule_files"] = [str(ROOT / "monitoring" / name) for name in chosen["rule_files"]]
         chosen["scrape_configs"][0]["static_configs"] = [{"targets": targets}]
-        # The container writes the key down as it starts.
+        # The container's entrypoint writes the key into a file.
         _, _, script, name = compose["entrypoint"]
         script = script.replace("$$", "$").replace("/tmp/", f"{folder}/")
         credentials = chosen["scrape_configs"][0]["authorization"]
@@ -203,14 +203,14 @@ class Prometheus:
         )
 
     def found(self, query):
-        """Return whether a query gives anything, as far as one can ask already."""
+        """Return whether a query gives anything; False while Prometheus does not answer."""
         try:
             return bool(ask(self.url, query))
         except OSError:
             return False
 
     def value(self, query):
-        """Return the one value that a query gives."""
+        """Return the value of a query with one series."""
         ((_, value),) = ask(self.url, query)
         return value
 
@@ -225,7 +225,7 @@ class Prometheus:
 
 
 class Watched:
-    """Two services that were asked for some seconds, and a Prometheus that looked on."""
+    """Two services under load for some seconds, and a Prometheus that scraped them."""
 
     def __init__(self, folder):
         assert train(["--n_estimators", "20", "--save_path", str(folder)]) == 0
@@ -254,7 +254,7 @@ class Watched:
         while self.prometheus.value("sum(isoserve_samples_total)") != sent:
             assert time.monotonic() < limit
             time.sleep(0.2)
-        time.sleep(2)  # the same scrapes hold the rest; rules and the other service come after
+        time.sleep(2)  # for the rules and the other service's scrape
 
     def stop(self):
         self.prometheus.stop()
@@ -299,10 +299,10 @@ def test_no_panel_is_empty_after_some_seconds_of_load(watched):
 def test_the_load_is_counted_to_the_last_request(watched):
     sent = [load.sent for load in watched.loads]
     ask_for = watched.prometheus.by_instance
-    rows, judged = ask_for("isoserve_samples_total"), ask_for("nb_labels_tot")
+    rows, labelled = ask_for("isoserve_samples_total"), ask_for("nb_labels_tot")
     refused = ask_for('sum by (instance) (isoserve_requests_total{status="4xx"})')
     for instance, own in zip(watched.instances, sent, strict=True):
-        assert (rows[instance], judged[instance]) == (own.rows, own.judged)
+        assert (rows[instance], labelled[instance]) == (own.rows, own.labelled)
         assert refused[instance] == own.refused > 0
         assert own.lost == 0
     assert sent[0] != sent[1]
@@ -333,7 +333,7 @@ def test_over_two_replicas_counts_add_up_and_quality_does_not(watched):
 
 @pytest.mark.slow
 @needs_prometheus
-def test_every_rule_is_evaluated_and_a_service_that_is_well_alerts_nobody(watched):
+def test_every_rule_is_evaluated_and_a_healthy_service_raises_no_alert(watched):
     page = Client(watched.prometheus.url).get("/api/v1/rules")
     rules = [rule for group in json.loads(page)["data"]["groups"] for rule in group["rules"]]
     assert len(rules) == len(RULES)
@@ -342,7 +342,7 @@ def test_every_rule_is_evaluated_and_a_service_that_is_well_alerts_nobody(watche
     assert watched.prometheus.value("job:isoserve_drift_psi:max") < 0.25
 
 
-def test_the_load_says_where_there_is_no_service():
+def test_the_load_reports_that_there_is_no_service():
     done = subprocess.run(
         [sys.executable, "-m", "monitoring.load", "--url", "http://127.0.0.1:1"],
         cwd=ROOT,
@@ -355,13 +355,13 @@ def test_the_load_says_where_there_is_no_service():
     assert "Traceback" not in done.stderr
 
 
-def test_the_load_says_when_the_model_is_another_one(serve, folder, write_card):
+def test_the_load_reports_a_model_with_other_columns(serve, folder, write_card):
     write_card(features=[Feature(name, "float", [0.0] * 101) for name in ("a", "b")])
     with pytest.raises(ValueError, match="does not take the sample's rows"):
         Load(Client(f"http://127.0.0.1:{serve(folder / 'model.pickle').port}")).run(1, 1)
 
 
-def test_a_prometheus_that_has_only_begun_is_waited_for():
+def test_a_prometheus_that_is_starting_counts_as_not_ready():
     class Beginner(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_error(HTTPStatus.SERVICE_UNAVAILABLE)
@@ -375,5 +375,5 @@ def test_a_prometheus_that_has_only_begun_is_waited_for():
             ask(f"http://127.0.0.1:{server.server_port}", "up")
 
 
-def test_an_empty_panel_is_named(capsys):
+def test_a_missing_prometheus_is_named(capsys):
     assert wait_for_panels("http://127.0.0.1:1", 0)[0].startswith("no Prometheus at")

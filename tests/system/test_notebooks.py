@@ -1,4 +1,4 @@
-"""The notebooks, run from top to bottom: on the sample, and on a real table where it is present."""
+"""Run the notebooks from top to bottom: on the sample, and on a real table if there is one."""
 
 import json
 import re
@@ -25,7 +25,7 @@ FIGURES = {
 
 
 def printed(notebook):
-    """Return all that a run notebook printed; nothing may have gone to its error stream."""
+    """Return what an executed notebook printed, after checking that stderr is empty."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     streams = [output for output in outputs if output.output_type == "stream"]
     assert [output.text for output in streams if output.name != "stdout"] == []
@@ -33,7 +33,7 @@ def printed(notebook):
 
 
 def pictures(notebook):
-    """Return the number of pictures in a run notebook."""
+    """Return the number of plots in an executed notebook."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     return sum(
         "image/png" in output.get("data", {}) or "Plotly.newPlot" in str(output.get("data", {}))
@@ -82,7 +82,7 @@ def test_the_notebooks_run_from_top_to_bottom(table, tmp_path, serve):
     assert "isoserve_samples_total" in json.dumps(talk.cells)
 
 
-def test_a_page_fetches_nothing_and_its_links_lead_to_pages():
+def test_a_page_loads_nothing_and_its_links_lead_to_pages():
     cell = nbformat.v4.new_markdown_cell("on to [train](train.ipynb)")
     page = render(nbformat.v4.new_notebook(cells=[cell]), "a title")
     assert "<title>a title</title>" in page

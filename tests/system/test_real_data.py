@@ -1,4 +1,4 @@
-"""Real tables, the whole way: trained by the command line, served, and asked over HTTP."""
+"""Train on real tables with the command line, serve the model, and score over HTTP."""
 
 import pickle
 from pathlib import Path
@@ -19,7 +19,7 @@ def read_features(path, labelled):
 
 
 def ask(service, rows):
-    """Return the scores and labels that the service gives, batch by batch."""
+    """Return the scores and labels from the service, which gets one batch after another."""
     scores, labels = [], []
     for start in range(0, len(rows), BATCH):
         body = {"data": {"ndarray": rows[start : start + BATCH].tolist()}}
