@@ -1,1 +1,1 @@
-"""How fast isoserve is, always against something else in the same run: `make bench`."""
+"""Benchmarks of isoserve, each against something else in the same run: `make bench`."""

@@ -1,4 +1,4 @@
-"""Run the benchmarks, print one table and write it to a file."""
+"""Run benchmarks, print a table and write it to a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from statistics import median
 from . import contributions, fitting, loading, peers, references, scoring, web
 from .measure import Absent, AtMost, Family, Ratio, Result
 
-# A further family is a further module with a `run`.
+# Each family is a module with a function `run`.
 FAMILIES: dict[str, Family] = {
     "scoring": scoring.run,
     "references": references.run,
@@ -23,26 +23,28 @@ FAMILIES: dict[str, Family] = {
     "peers": peers.run,
 }
 
-# These have a run and a file of their own: they take environments of their own.
+# These need environments of their own and are run only when named.
 APART = {"peers"}
 
 HEADER = """# Benchmarks
 
-Written by `make bench` or `make bench-peers`. The two sides of a row were timed in turns, in
-several rounds of one run. Times are medians; a ratio is how many times faster ours was, the median
-of the rounds, and in brackets the middle half of them. "Hot" is the median of 200 calls of ours in
-a row for one of theirs; "in turns" is one call each, with the caches as the other left them. The
-times are this machine's and this hour's, the ratios travel better.
+Written by `make bench` or `make bench-peers`. Both sides of a row were timed alternately, in
+several rounds of one run. Times are medians. A ratio says how many times faster ours was: the
+median of the rounds, and in brackets the quartiles. "Hot" is the median of 200 calls of ours in a
+row after one of theirs; "in turns" is one call each, with the caches as the other left them. Times
+depend on the machine and its load, ratios much less.
 """
 
 COLUMNS = ["what", "ours", "against", "theirs", "ratio", "target"]
 
 
 def main() -> None:
-    """Run the families that were asked for."""
+    """Run the families that the command line names, by default all that need no environment."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("families", nargs="*", help=f"of {', '.join(FAMILIES)}")
-    parser.add_argument("--short", action="store_true", help="half a minute: see that it runs")
+    parser.add_argument(
+        "--short", action="store_true", help="run for half a minute, only as a check"
+    )
     parser.add_argument("--output", type=Path, help="the Markdown file to write")
     options = parser.parse_args()
     table = [COLUMNS, ["---"] * len(COLUMNS)]
@@ -77,7 +79,7 @@ def cells(result: Result) -> list[str]:
 
 
 def short(ratio: float) -> str:
-    """Return a ratio with two or three digits, or all of a larger one's.
+    """Return a ratio with three digits, or as a whole number from 100 on.
 
     >>> short(1.2345), short(12.345), short(1234.5)
     ('1.23', '12.3', '1,234')
@@ -98,7 +100,7 @@ def duration(seconds: float) -> str:
 
 
 def machine() -> list[str]:
-    """Describe what the figures were measured on: no names, no places."""
+    """Describe the processor and the versions, without any name or address of the machine."""
     libraries = ["scikit-learn", "numpy", "numba"]
     versions = ", ".join(f"{name} {version(name)}" for name in libraries)
     return [

@@ -1,4 +1,4 @@
-"""Contributions against shap.TreeExplainer: the time, and whether they name the same features."""
+"""Contributions against shap.TreeExplainer: time, and agreement on the features."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(short: bool) -> Iterator[Result]:
 
 
 def against_shap(found: Subject) -> Iterator[Result]:
-    """Time one row, and compare the values of twenty."""
+    """Time one row, and compare the values for twenty rows."""
     import shap
 
     ours, theirs = found.compiled.contributions, shap.TreeExplainer(found.forest).shap_values

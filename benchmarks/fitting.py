@@ -1,4 +1,4 @@
-"""Fitting with a float contamination: scikit-learn scores every training row for its offset."""
+"""Fitting with a float contamination, where scikit-learn scores all rows to find the offset."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .measure import Ratio, Result, in_turns
 
 
 def run(short: bool) -> Iterator[Result]:
-    """Fit with contamination 0.1 by our training and by scikit-learn, for the same offset."""
+    """Fit with contamination 0.1 by our training and by scikit-learn; both give one offset."""
     n = 100_000 if short else 1_000_000
     X = np.random.default_rng(16).lognormal(size=(n, 2))
 

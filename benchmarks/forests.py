@@ -14,7 +14,7 @@ from service.model.scorer import CompiledForest, compile_forest
 
 @dataclass(frozen=True)
 class Subject:
-    """A forest, the same compiled for one thread, and 100,000 rows it was not trained on."""
+    """A forest, its compiled form for one thread, and 100,000 rows it was not trained on."""
 
     name: str
     forest: IsolationForest
@@ -24,10 +24,10 @@ class Subject:
 
 @cache
 def subject(name: str) -> Subject:
-    """Grow a forest: small (100 x 256 rows), seldon (100 x 40,000), wide (1,000 x 256) or deep.
+    """Fit a forest: small (100 x 256 rows), seldon (100 x 40,000), wide (1,000 x 256) or deep.
 
-    Columns are right-skewed, as money and counts are; those of the deep forest are uniform, which
-    makes its trees twenty times as large as the Seldon-like ones.
+    Columns are right-skewed, like amounts of money. Those of the deep forest are uniform, which
+    makes its trees twenty times as large as those of the seldon forest.
     """
     rng = np.random.default_rng(16)
     draw = rng.random if name == "deep" else rng.lognormal

@@ -1,7 +1,7 @@
-"""Applications that do nothing, served by the same gunicorn as ours: what HTTP alone costs.
+"""Applications that do nothing, on the same gunicorn as ours, to measure the cost of HTTP alone.
 
-`python -m benchmarks.hello bare|flask|naive` serves one on ISOSERVE_PORT with gunicorn's own worker
-with threads, and the settings that ours has; with `ours` behind the name it is our worker.
+`python -m benchmarks.hello bare|flask|naive` serves one of them on ISOSERVE_PORT with gunicorn's
+own threaded worker and our settings. With `ours` after the name it uses our worker.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ flask = Flask("hello")
 
 @flask.post("/predict")
 def hello() -> bytes:
-    """Do the same by Flask's routing."""
+    """Do the same with Flask's routing."""
     request.get_data()
     return BODY
 
 
 class Plain(BaseApplication):  # type: ignore[misc]
-    """gunicorn without anything of ours but its settings."""
+    """gunicorn with our settings and nothing else of ours."""
 
     def __init__(self, app: Any, settings: Settings) -> None:
         self._app, self._settings = app, settings
         super().__init__()
 
     def load_config(self) -> None:
-        """Hand gunicorn its options, those of its own worker."""
+        """Set gunicorn's options, with its own threaded worker."""
         options = gunicorn_options(self._settings) | {"worker_class": "gthread"}
         del options["post_worker_init"]
         for name, value in options.items():

@@ -1,4 +1,4 @@
-"""What it costs to load a forest: time and memory, once in the parent of the workers."""
+"""Time and memory to load a forest, which happens once, in the parent of the workers."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def megabytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
 
 before, start = megabytes(), time.perf_counter()
-from service.model import kernels as walk
+from service.model import kernels
 imported = time.perf_counter()
-walk.kernels(walk.COMPACT)
+kernels.kernels(kernels.COMPACT)
 took = time.perf_counter() - imported
 print(f"import {imported - start:.2f} s, compile {took:.2f} s, {megabytes() - before:.0f} MB")
 """
 
 
 def run(short: bool) -> Iterator[Result]:
-    """Compile the walk without and with its machine code on disk, and lay out each forest."""
+    """Compile the kernels without and with cached machine code, and lay out each forest."""
     with tempfile.TemporaryDirectory() as cache:
         for state in ("nothing on disk", "from the cache"):
             done = subprocess.run(
@@ -41,13 +41,13 @@ def run(short: bool) -> Iterator[Result]:
                 text=True,
                 check=True,
             )
-            yield Figure(f"compile the walk, {state}", done.stdout.strip())
+            yield Figure(f"compile the kernels, {state}", done.stdout.strip())
     for name in ["small"] if short else ["small", "seldon", "wide", "deep"]:
         yield lay_out(name)
 
 
 def lay_out(name: str) -> Figure:
-    """Time `compile_forest` when the walk itself is compiled."""
+    """Time `compile_forest` when the kernels are compiled already."""
     found = subject(name)
     nodes, lengths = found.compiled.nodes, found.compiled.lengths
     took = seconds(lambda: compile_forest(found.forest))

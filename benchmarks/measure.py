@@ -1,4 +1,4 @@
-"""Times, taken in turns so that whatever else the machine does falls on all alike."""
+"""Timing of two functions alternately, so that other load on the machine affects both."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times faster ours is than another's, from one run."""
+    """How many times faster ours is than theirs, in one run."""
 
     what: str
     other: str
-    """What ours is measured against."""
+    """What ours is compared with."""
     ours: list[float]
-    """Seconds a call, one for each round."""
+    """Seconds per call, one value for each round."""
     theirs: list[float]
     target: float | None = None
-    """The least ratio we hold ourselves to."""
+    """The smallest ratio that is good enough."""
 
     @property
     def value(self) -> float:
@@ -44,7 +44,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Figure:
-    """A number that stands for itself, such as megabytes."""
+    """A result without a comparison, such as megabytes."""
 
     what: str
     value: str
@@ -52,7 +52,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class AtMost:
-    """A number that is better the smaller it is."""
+    """A number that must not be above its target."""
 
     what: str
     value: float
@@ -67,7 +67,7 @@ class AtMost:
 
 @dataclass(frozen=True)
 class Absent:
-    """A comparison that could not be made, and why."""
+    """A comparison that was not possible, and why."""
 
     what: str
     reason: str
@@ -75,13 +75,13 @@ class Absent:
 
 Result = Ratio | Figure | AtMost | Absent
 Family = Callable[[bool], Iterator[Result]]
-"""A module's `run(short)`: it yields its results one by one."""
+"""The function `run(short)` of a module, which yields its results."""
 
 
 def in_turns(
     rounds: int, ours: Callable[[], object], theirs: Callable[[], object], calls: int = 1
 ) -> tuple[list[float], list[float]]:
-    """Time both in turns: a call of theirs, then `calls` of ours, of which the median counts."""
+    """Time alternately one call of theirs and the median of `calls` calls of ours."""
     times: tuple[list[float], list[float]] = [], []
     ours()
     theirs()

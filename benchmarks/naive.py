@@ -1,7 +1,7 @@
-"""The service that people write first: Flask, scikit-learn and prometheus_client, a screenful.
+"""A minimal service of Flask, scikit-learn and prometheus_client, to compare ours with.
 
-It is what ours is measured against, and shows what ours has to do better: its counts are a
-process's own, and a wrong column is an error 500.
+Its faults are those that ours must not have: each process has counts of its own, and a wrong column
+is answered with 500.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ durations = Histogram("request_seconds", "Time to answer.")
 @app.post("/predict")
 @durations.time()
 def predict() -> Response:
-    """Answer a Seldon message with its labels."""
+    """Answer a Seldon message with labels."""
     rows = np.array(request.get_json()["data"]["ndarray"])
     labels = (model.predict(rows) == -1).astype(int)
     samples.inc(len(labels))

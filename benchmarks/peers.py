@@ -1,6 +1,6 @@
-"""Seldon's wrapper and MLServer, with the same forest, against ours: `make bench-peers`.
+"""Ours against Seldon's wrapper and MLServer with the same forest: `make bench-peers`.
 
-Each runs in an environment of its own (requirements/seldon.in and mlserver.in), in turns with ours.
+Each peer runs in an environment of its own (requirements/seldon.in and mlserver.in).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 SELDON = ROOT / ".venv-seldon/bin/seldon-core-microservice"
 MLSERVER = ROOT / ".venv-mlserver/bin/mlserver"
 
-# What Seldon's documentation has people write.
+# The component that Seldon's documentation recommends.
 COMPONENT = """
 import pickle
 
@@ -36,11 +36,11 @@ class Component:
 """
 
 TARGETS = {(1, "Seldon's wrapper"): 25.0, (1000, "Seldon's wrapper"): 12.0, (1, "MLServer"): 5.0}
-"""By rows of a request and the peer; MLServer's is that of its faster way."""
+"""By rows in a request and peer; MLServer's is for both ways, with and without batching."""
 
 
 def run(short: bool) -> Iterator[Result]:
-    """Load all in turns, with 1 row a request and with 1,000."""
+    """Load all servers alternately, with 1 row per request and with 1,000."""
     if not (shutil.which("wrk") and SELDON.exists() and MLSERVER.exists()):
         yield Absent("peers", "`make bench-peers` installs them; wrk is a package of most systems")
         return
@@ -69,7 +69,7 @@ def seldon(folder: Path) -> Server:
     ports = {"--http-port": port, "--metrics-port": free_port(), "--grpc-port": free_port()}
     options = [str(part) for pair in ports.items() for part in pair]
     command = (str(SELDON), "Component", *options, "--log-level", "ERROR")
-    # Only SIGKILL ends it.
+    # Only SIGKILL stops it.
     return Server(start(command, {}, folder), port, stop=signal.SIGKILL)
 
 

@@ -1,4 +1,4 @@
-"""Other fast isolation forests, for scale. Their scores are not scikit-learn's to the last bit."""
+"""Other fast isolation forests, for comparison. Their scores differ from scikit-learn's."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def against(name: str, prepare: Callable[[Subject], Any], rounds: int) -> Ratio:
 
 
 def treelite(found: Subject) -> Any:
-    """Convert the same forest; the scores are near."""
+    """Convert the same forest; its scores are nearly the same."""
     import treelite
 
     model = treelite.sklearn.import_model(found.forest)
@@ -41,7 +41,7 @@ def treelite(found: Subject) -> Any:
 
 
 def isotree(found: Subject) -> Any:
-    """Grow isotree's own forest of the same size; the scores are its own."""
+    """Fit isotree's own forest of the same size; its scores are different."""
     from isotree import IsolationForest
 
     forest = IsolationForest(ntrees=100, sample_size=256, ndim=1, nthreads=1, random_seed=16)

@@ -1,4 +1,4 @@
-"""Scores against scikit-learn's, by forest and number of rows."""
+"""Scoring against scikit-learn, by forest and number of rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BULK_TARGETS = {"small": 6.0, "seldon": 3.3, "wide": 5.5, "deep": 2.0}
 
 
 def run(short: bool) -> Iterator[Result]:
-    """Compare one row, hot and in turns, and batches on one thread and on two."""
+    """Compare one row, hot and in turns, and batches on one and two threads."""
     for name in ["small"] if short else BULK_TARGETS:
         found = subject(name)
         yield against_sklearn(found, 1, "1 row, hot", 400, calls=200)
@@ -29,7 +29,7 @@ def run(short: bool) -> Iterator[Result]:
 def against_sklearn(
     found: Subject, n: int, what: str, target: float | None = None, *, calls: int = 1
 ) -> Ratio:
-    """Time `decision_function` of n rows, after making sure that the answers are equal."""
+    """Time `decision_function` for n rows, after checking that both give equal scores."""
     rows = found.rows[:n]
     ours, theirs = found.compiled.decision_function, found.forest.decision_function
     assert np.array_equal(ours(rows), theirs(rows))

@@ -1,4 +1,4 @@
-"""Real servers, and wrk to load them."""
+"""Start real servers, and load them with wrk."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 
 
 def some_rows(n_rows: int) -> NDArray[np.float64]:
-    """Return rows for the small forest, with few digits as a client would send them."""
+    """Return rows for the small forest, with three decimals as a client might send them."""
     return subject("small").rows[:n_rows].round(3)
 
 
@@ -54,11 +54,11 @@ class Server:
     port: int
     path: str = "/predict"
     encode: Callable[[int], bytes] = message
-    """Returns the body of a prediction of some rows."""
+    """Returns a request body with some rows."""
     stop: signal.Signals = signal.SIGTERM
 
     def wait(self, seconds: float = 60) -> None:
-        """Return once it answers a prediction."""
+        """Wait until it answers a prediction."""
         limit = time.monotonic() + seconds
         while time.monotonic() < limit:
             assert self.process.poll() is None, f"{self.process.args} has ended"
@@ -69,7 +69,7 @@ class Server:
         raise TimeoutError(f"no answer in {seconds} s")
 
     def connect(self) -> Client:
-        """Return a connection that is kept."""
+        """Return a persistent connection."""
         return Client(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60), self.path)
 
     def workers(self) -> list[int]:
@@ -78,7 +78,7 @@ class Server:
         return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def processor_time(self) -> float:
-        """Return the seconds of processor that the workers have used."""
+        """Return the processor time, in seconds, that the workers have used."""
         fields = [Path(f"/proc/{pid}/stat").read_text().split() for pid in self.workers()]
         return sum(int(field[13]) + int(field[14]) for field in fields) / _TICK
 
@@ -97,7 +97,7 @@ class Client:
         self.connection.close()
 
     def post(self, body: bytes) -> float:
-        """Send one prediction and return the seconds that it took."""
+        """Send one request and return how many seconds the answer took."""
         start = time.perf_counter()
         self.connection.request("POST", self.path, body, {"Content-Type": "application/json"})
         answer = self.connection.getresponse()
@@ -109,7 +109,7 @@ class Client:
 
 @contextmanager
 def served(folder: Path, command: tuple[str, ...], **settings: Any) -> Iterator[Server]:
-    """Run a server of ours, with these settings, until the block ends."""
+    """Run a server with these settings until the block ends."""
     port = free_port()
     with tempfile.TemporaryDirectory(dir=folder) as state:
         chosen = {
@@ -138,7 +138,7 @@ def start(
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a port that is not in use."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -146,7 +146,7 @@ def free_port() -> int:
 
 @contextmanager
 def running(server: Server) -> Iterator[Server]:
-    """Wait until a server answers, and stop it when the block ends."""
+    """Wait until a server answers, and stop it at the end of the block."""
     try:
         server.wait()
         yield server
@@ -158,21 +158,21 @@ def running(server: Server) -> Iterator[Server]:
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk saw."""
+    """What wrk measured."""
 
     seconds: float
-    """A request, all connections together."""
+    """Per request, over all connections."""
     p99: float
-    """Seconds within which 99 of 100 were answered."""
+    """The 99th percentile of the latency, in seconds."""
 
 
 @contextmanager
 def loading(
     server: Server, folder: Path, n_rows: int, span: int, connections: int = 8
 ) -> Iterator[list[Load]]:
-    """Let wrk post messages of some rows while the block runs; what it saw is there afterwards.
+    """Load a server with wrk for `span` seconds while the block runs.
 
-    It goes on for `span` seconds, whatever the block does.
+    The list has the result after the block, which ends when wrk does.
     """
     script = folder / f"{server.port}-{n_rows}.lua"
     if not script.exists():
@@ -185,36 +185,36 @@ def loading(
     process = subprocess.Popen(
         ["wrk", *options, "-s", script, url], stdout=subprocess.PIPE, text=True
     )
-    seen: list[Load] = []
-    yield seen
+    loads: list[Load] = []
+    yield loads
     report, _ = process.communicate(timeout=span + 60)
     assert "Non-2xx" not in report, report
     assert "Socket errors" not in report, report
     rate = float(re.search(r"Requests/sec: +([\d.]+)", report)[1])
     number, unit = re.search(r"99% +([\d.]+)(\w+)", report).groups()
-    seen.append(Load(1 / rate, float(number) * _UNITS[unit]))
+    loads.append(Load(1 / rate, float(number) * _UNITS[unit]))
 
 
 def in_turns(
     servers: dict[str, Server], folder: Path, n_rows: int, rounds: int, span: int
 ) -> dict[str, list[float]]:
-    """Load servers in turns, over eight connections; return each one's seconds a request."""
+    """Load servers alternately over eight connections; return the seconds per request of each."""
     times: dict[str, list[float]] = {name: [] for name in servers}
     for _ in range(rounds):
         for name, server in servers.items():
-            with loading(server, folder, n_rows, span) as seen:
+            with loading(server, folder, n_rows, span) as loads:
                 pass
-            times[name].append(seen[0].seconds)
+            times[name].append(loads[0].seconds)
     return times
 
 
 def describe(n_rows: int, workers: int) -> str:
-    """Name a case of the table."""
+    """Return the name of a case in the table."""
     rows = f"{n_rows:,} row{'s' * (n_rows > 1)}"
     return f"HTTP, {rows}, {workers} worker{'s' * (workers > 1)}"
 
 
 def private_bytes(pid: int) -> int:
-    """Return the memory that a process shares with nobody (USS)."""
+    """Return the memory that a process does not share (USS)."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))

@@ -1,4 +1,4 @@
-"""What a prediction costs over HTTP, in turns with others on the same gunicorn."""
+"""The cost of a prediction over HTTP, against other applications on the same gunicorn."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OTHERS = {
     "Flask hello, our worker": FLASK_OURS,
     "naive": NAIVE,
 }
-"""Each hello on gunicorn's own worker with threads, which people have, and on ours."""
+"""Each hello runs on gunicorn's own threaded worker, the usual choice, and on ours."""
 
 TARGETS = {
     (1, "bare WSGI"): 0.7,
@@ -46,11 +46,11 @@ TARGETS = {
     (1, "Flask hello, our worker"): 1.15,
     (1, "naive"): 15.0,
 }
-"""By rows of a request and the other server, for one worker."""
+"""By rows in a request and the other server, for one worker."""
 
 
 def run(short: bool) -> Iterator[Result]:
-    """Compare ours with hello and with the naive service; then look at it alone."""
+    """Compare ours with hello and the naive service; then measure ours alone."""
     if shutil.which("wrk") is None:
         yield Absent("HTTP", "wrk is not installed; most systems have it as a package")
         return
@@ -65,7 +65,7 @@ def run(short: bool) -> Iterator[Result]:
 
 
 def against_others(folder: Path, workers: int, rounds: int, span: int) -> Iterator[Ratio]:
-    """Load all servers in turns, with 1 row a request and with 1,000."""
+    """Load all servers alternately, with 1 row per request and with 1,000."""
     with ExitStack() as stack:
         servers = {
             name: stack.enter_context(served(folder, command, workers=workers))
@@ -79,7 +79,7 @@ def against_others(folder: Path, workers: int, rounds: int, span: int) -> Iterat
 
 
 def beside_batches(folder: Path, span: int) -> Iterator[Result]:
-    """Send single rows for some seconds, alone and beside a client that sends large batches."""
+    """Send single rows for some seconds, without and with a client that sends large batches."""
     with served(folder, OURS, workers=2) as server:
         alone = latencies(server, span)
         with loading(server, folder, 100_000, span + 1, connections=1) as batches:
@@ -91,7 +91,7 @@ def beside_batches(folder: Path, span: int) -> Iterator[Result]:
 
 
 def latencies(server: Server, span: int) -> list[float]:
-    """Time single rows, one after another, over connections to whichever workers take them."""
+    """Time single rows, one after another, over eight connections to any of the workers."""
     body, found = message(1), []
     with ExitStack() as stack:
         clients = cycle([stack.enter_context(server.connect()) for _ in range(8)])
@@ -103,7 +103,7 @@ def latencies(server: Server, span: int) -> list[float]:
 
 
 def weight(folder: Path, rounds: int, requests: int) -> Iterator[Result]:
-    """Weigh workers after many single rows, and count the processor's time."""
+    """Measure the workers' memory after many single rows, and their processor time."""
     with served(folder, OURS, workers=2) as ours, served(folder, NAIVE, workers=2) as naive:
         times: dict[Server, list[float]] = {ours: [], naive: []}
         private = {}
@@ -117,9 +117,9 @@ def weight(folder: Path, rounds: int, requests: int) -> Iterator[Result]:
 
 
 def processor_time(server: Server, requests: int) -> float:
-    """Return the workers' seconds of processor for a single row, the mean of many."""
+    """Return the workers' processor time, in seconds per single row, as a mean over many."""
     body, before = message(1), server.processor_time()
-    for _ in range(8):  # some connections, so that both workers get some
+    for _ in range(8):  # several connections, so that both workers get requests
         with server.connect() as client:
             for _ in range(requests // 8):
                 client.post(body)
@@ -138,10 +138,10 @@ def starts(folder: Path, rounds: int) -> Ratio:
 
 
 def in_words(found: list[float]) -> str:
-    """Return median and 99th percentile."""
+    """Return the median and the 99th percentile as text."""
     return f"{statistics.median(found) * 1000:.2f} ms, {percentile(found, 99) * 1000:.2f} ms"
 
 
 def percentile(found: list[float], percent: int) -> float:
-    """Return a percentile of some times."""
+    """Return a percentile of the times."""
     return statistics.quantiles(found, n=100, method="inclusive")[percent - 1]
