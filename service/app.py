@@ -1,9 +1,8 @@
-"""Put the service together."""
+"""Build the service from its settings: the model, the state folder, the handlers, the routes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +18,7 @@ from .rows import Limits
 from .serving.detector import Detector
 from .serving.feedback import FeedbackMatcher
 from .serving.predictor import Predictor
-from .serving.reload import ModelReloader, Rules, mark_of
+from .serving.reload import ModelReloader, ModelSource, fingerprint, restore_threshold
 from .settings import Settings
 from .state.audit import AuditLog
 from .state.counts import Counts
@@ -34,7 +33,7 @@ from .web.auth import ApiKey
 from .web.handlers import Answer, Handlers, encode_error
 from .web.ids import new_id
 from .web.middleware import ID, ROUTE, Middleware
-from .web.routes import create_routes, reply, score_a_row
+from .web.routes import create_routes, reply
 
 log = structlog.get_logger("isoserve")
 
@@ -47,23 +46,19 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
         BadSetting: the state folder cannot be written, or another service uses it.
     """
     token = settings.read_admin_token()
-    rules = Rules(settings.model, settings.require_card, settings.model_sha256, settings.threshold)
-    mark = mark_of(settings.model)
-    model = rules.open(read_model_file(settings.model))
-    if len(model.features) > settings.max_columns:
-        raise BadSetting(
-            f"ISOSERVE_MAX_COLUMNS={settings.max_columns} would refuse every request: "
-            f"the model has {count(len(model.features), 'feature')}"
-        )
+    source = _model_source(settings)
+    seen = fingerprint(source.path)  # before the file is read, so that the watch sees any change
+    detector = _load_first(source, settings)
     if token or settings.watch:
-        compile_walks()  # here, where nobody waits for an answer
-    detector = Detector(model, settings.threshold, by_name=settings.names == "match")
-    score_a_row(detector)
+        compile_walks()  # now, so that no request waits for it
     state = StateFolder(settings.state_dir)
     generations, audit = Generations(state.path), AuditLog(state.path)
-    generations.seen = mark
-    detector = replace(detector, threshold=_chosen_threshold(audit, model, settings.threshold))
-    predictor = Predictor(detector, Counts(state.path), _begin_records(state, model, settings))
+    generations.seen = seen
+    detector = restore_threshold(detector, audit)
+    records = _begin_records(state, detector.model, settings)
+    predictor = Predictor(detector, Counts(state.path), records)
+    reloader = ModelReloader(source, predictor, generations, audit)
+    drift = _watch_drift(predictor)
     limits = Limits(
         settings.max_rows, settings.max_columns, settings.max_depth, settings.max_body_bytes
     )
@@ -86,45 +81,42 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
         unit={settings.model_name: settings.model_image} if settings.model_image else {},
         show_metrics=settings.answer_metrics,
     )
-    app = Flask("isoserve", static_folder=None)
-    app.url_map.merge_slashes = False  # "/v2//models" is no route; Flask would redirect it
-    app.extensions["isoserve state folder"] = state  # held as long as the application lives
+    app = _make_flask(settings.max_body_bytes)
+    app.extensions["isoserve state folder"] = state  # locked as long as the application exists
     app.extensions["isoserve admission"] = admission
-    swap = app.extensions["isoserve swap"] = ModelReloader(predictor, generations, audit, rules)
-    # One byte over the limit is let by for `read_body` to see: Werkzeug cuts a body that comes
-    # without a length at its limit and does not tell.
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes + 1
-    drift = _watch_drift(predictor)
     app.extensions["isoserve in each worker"] = [
-        partial(swap.enlist, settings.watch),
+        partial(reloader.start_worker, settings.watch),
         predictor.counts.begin,
         *([drift.begin] if drift else []),
     ]
     app.register_blueprint(create_routes(handlers, settings, drift, generations.changes))
     if token:
-        app.register_blueprint(create_admin(swap, settings.model_name, token))
-    _answer_errors(app)
+        app.register_blueprint(create_admin(reloader, settings.model_name, token))
     app.wsgi_app = Middleware(app.wsgi_app, handlers, admission, _refuse, settings.access_log)  # type: ignore[method-assign]
-    log.info(
-        "model loaded",
-        version=__version__,
-        model=str(settings.model),
-        model_version=model.version,
-        features=list(model.features),
-        threshold=detector.threshold,
-    )
+    _log_model(detector, settings)
     return app
 
 
-def _chosen_threshold(audit: AuditLog, model: Model, setting: float) -> float:
-    """Return the threshold that was chosen while an earlier service ran, else the setting."""
-    chosen, void = audit.chosen(model.sha256, setting)
-    if void:
-        log.warning("the threshold that was chosen is forgotten", reason=void, threshold=setting)
-        audit.choose(None, model.sha256, setting)
-    elif chosen is not None:
-        log.info("the threshold that was chosen holds on", threshold=chosen, setting=setting)
-    return setting if chosen is None else chosen
+def _model_source(settings: Settings) -> ModelSource:
+    return ModelSource(
+        settings.model,
+        settings.require_card,
+        settings.model_sha256,
+        settings.threshold,
+        by_name=settings.names == "match",
+    )
+
+
+def _load_first(source: ModelSource, settings: Settings) -> Detector:
+    """Load the model that the service starts with; refuse one that no request could fit."""
+    detector = source.load(read_model_file(source.path))
+    width = len(detector.model.features)
+    if width > settings.max_columns:
+        raise BadSetting(
+            f"ISOSERVE_MAX_COLUMNS={settings.max_columns} would refuse every request: "
+            f"the model has {count(width, 'feature')}"
+        )
+    return detector
 
 
 def _begin_records(state: StateFolder, model: Model, settings: Settings) -> Records | None:
@@ -148,8 +140,29 @@ def _watch_drift(predictor: Predictor) -> DriftWatch | None:
     return DriftWatch(predictor.records.scored_by, lambda: predictor.detector.baseline, features)
 
 
+def _log_model(detector: Detector, settings: Settings) -> None:
+    log.info(
+        "model loaded",
+        version=__version__,
+        model=str(settings.model),
+        model_version=detector.model.version,
+        features=list(detector.model.features),
+        threshold=detector.threshold,
+    )
+
+
+def _make_flask(max_body_bytes: int) -> Flask:
+    app = Flask("isoserve", static_folder=None)
+    app.url_map.merge_slashes = False  # "/v2//models" is no route; Flask would redirect it
+    # Werkzeug silently cuts a body without a length at its limit. One byte more lets `read_body`
+    # see that the body is too large.
+    app.config["MAX_CONTENT_LENGTH"] = max_body_bytes + 1
+    _answer_errors(app)
+    return app
+
+
 def _refuse(error: Exception, environ: Mapping[str, Any]) -> Answer:
-    """Turn any failure into one sentence in the caller's protocol."""
+    """Encode any failure as one sentence in the caller's protocol."""
     path = environ["PATH_INFO"]
     if isinstance(error, Refusal):
         body = encode_error(path, str(error), error.status)
@@ -160,7 +173,7 @@ def _refuse(error: Exception, environ: Mapping[str, Any]) -> Answer:
 
 
 def _answer_errors(app: Flask) -> None:
-    """Let Flask put its own failures, and ours, into words."""
+    """Answer Flask's failures and ours as errors of the caller's protocol."""
 
     @app.before_request
     def name_the_route() -> None:
@@ -173,7 +186,7 @@ def _answer_errors(app: Flask) -> None:
 
     @app.after_request
     def allow_every_origin(response: Response) -> Response:
-        """Answer what a browser asks before it lets another site's page send a request."""
+        """Answer the preflight request that a browser sends before a cross-origin request."""
         if request.method == "OPTIONS":
             asked = request.headers.get("Access-Control-Request-Headers", "*")
             response.headers["Access-Control-Allow-Headers"] = asked

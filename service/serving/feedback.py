@@ -10,7 +10,7 @@ from ..protocols.seldon.feedback import EXAMPLE, Feedback
 from ..quality import FeedbackSummary
 from ..rows import RawTable, Rows
 from ..state.feedback import FeedbackStore, ScoredRow
-from ..state.records import Recorded
+from ..state.ring import Recorded
 from .predictor import Predictor
 
 

@@ -1,10 +1,10 @@
-"""Another model, or another threshold, while requests are answered.
+"""Load another model, or set another threshold, while requests are answered.
 
-The worker that is asked reads the file once, checks it (`model.file`), scores a row, writes the
-audit row and publishes the checked bytes as a generation (`state.generations`). A thread in each
-worker sees the new number, builds the same model from those bytes and gives the predictor a new
-`Detector`. A request reads `predictor.detector` once, so one model and one threshold answer it. If
-anything fails, the old model stays.
+The worker that gets the request reads the model file once, checks it (`model.file`), scores a row,
+writes the checked bytes as a generation (`state.generations`), appends to the audit log and
+publishes the generation. A thread in each worker sees the new number, builds the same model from
+those bytes and gives the predictor a new `Detector`. A request reads `predictor.detector` once, so
+one model and one threshold answer it. If anything fails, the old model stays.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 
 from ..errors import BadModel, Unavailable, count
 from ..model.card import Card, card_path
-from ..model.file import Model, ModelFile, open_model, read_model_file
+from ..model.file import ModelFile, open_model, read_model_file
 from ..rows import Rows
 from ..state.audit import AuditLog
 from ..state.generations import Generation, Generations
@@ -32,68 +32,89 @@ from .predictor import Predictor
 logger = logging.getLogger(__name__)
 
 POLL = 0.1
-"""Seconds between two looks at the number of the current generation."""
+"""Seconds between two reads of the number of the current generation."""
 
 LOOK = 0.5
-"""Seconds between two looks at the model file, where it is watched."""
+"""Seconds between two looks at the model file by the worker that watches it."""
 
-_SETTLE = 2.0  # seconds that a file and its card have to become a pair
-_PATIENCE = 15.0  # seconds that all workers together have to take a generation
+_SETTLE = 2.0  # seconds to wait until a model file and its card belong together
+_FOLLOW = 15.0  # seconds that all workers together have to serve a new generation
 
 
 @dataclass(frozen=True)
-class Rules:
-    """What holds for any model of this service; from the settings."""
+class ModelSource:
+    """Where the models of a service come from and what is required of them, as in the settings."""
 
     path: Path
-    require_card: bool
-    pinned: str
-    threshold: float
+    require_card: bool = False
+    pinned: str = ""
+    """The SHA-256 that the file must have, if any."""
+    threshold: float = 0.0
+    by_name: bool = True
 
-    def open(self, file: ModelFile, passed: bool = False, strict: bool = False) -> Model:
-        """Take a file through all steps; `strict`: a card that lies there has to be its own."""
+    def load(self, file: ModelFile, passed: bool = False, strict: bool = False) -> Detector:
+        """Return a detector with the model of `file` and the setting's threshold; score a row.
+
+        A file that has `passed` before, in another process, is not tried in a sandbox again.
+        `strict`: a card that exists must belong to the file.
+
+        Raises:
+            BadModel: the file is refused.
+        """
         require_card = self.require_card or (strict and file.card is not None)
-        return open_model(file, require_card, self.pinned, passed)
+        model = open_model(file, require_card, self.pinned, passed)
+        detector = Detector(model, self.threshold, self.by_name)
+        detector.detect(Rows(np.zeros((1, len(model.features)))))
+        return detector
 
 
 @dataclass(frozen=True)
 class Change:
-    """What is served now, and what was before."""
+    """What is served now, and what was served before."""
 
     old: Detector
     new: Detector
 
 
+def restore_threshold(detector: Detector, audit: AuditLog) -> Detector:
+    """Return a detector with the threshold chosen while an earlier service ran, if still valid."""
+    setting = detector.threshold
+    chosen, invalid = audit.chosen(detector.model.sha256, setting)
+    if invalid:
+        logger.warning("the chosen threshold is no longer valid (%s): %s is used", invalid, setting)
+        audit.choose(None, "", setting)
+    if chosen is None:
+        return detector
+    logger.info("the chosen threshold %s is used instead of the setting %s", chosen, setting)
+    return replace(detector, threshold=chosen)
+
+
 class ModelReloader:
-    """Changes what is on the predictor, in all workers."""
+    """Changes the predictor's detector, in all workers."""
 
     def __init__(
-        self, predictor: Predictor, generations: Generations, audit: AuditLog, rules: Rules
+        self, source: ModelSource, predictor: Predictor, generations: Generations, audit: AuditLog
     ) -> None:
-        self._desk, self._generations, self._audit, self._rules = (
-            predictor,
-            generations,
-            audit,
-            rules,
-        )
-        self._first = predictor.detector.model
+        self._source, self._predictor = source, predictor
+        self._generations, self._audit = generations, audit
+        self._first = predictor.detector
         self._lock = threading.Lock()
         self._number = 0
-        self._content: tuple[str, bytes | None] | None = None
-        """SHA-256 and card of the generation's file; None while that is the first model's."""
+        self._loaded: tuple[str, bytes | None] | None = None
+        """SHA-256 and card of the current model's file; None for the first model."""
 
     @property
     def serving(self) -> Detector:
         """What this process serves now."""
-        return self._desk.detector
+        return self._predictor.detector
 
-    def enlist(self, watch: bool) -> None:
-        """Begin as a worker: take the current generation, and from now on every later one."""
-        self._generations.enlist()
+    def start_worker(self, watch: bool) -> None:
+        """Serve the current generation, and follow every later one in a thread."""
+        self._generations.register()
         self.catch_up()
-        # Two threads: whoever changes something waits until this worker has followed.
+        # Two threads: a thread that changes something waits until this worker has followed.
         for act in (self._follow, self._watch) if watch else (self._follow,):
-            threading.Thread(target=act, name=f"swap{act.__name__}", daemon=True).start()
+            threading.Thread(target=act, name=f"reload{act.__name__}", daemon=True).start()
 
     def catch_up(self) -> None:
         """Serve the current generation, if this process does not yet."""
@@ -103,17 +124,14 @@ class ModelReloader:
             number, generation = self._generations.read()
             if generation is None or number == self._number:
                 return
-            detector = self._desk.detector
-            content = _source(generation, self._rules.path)
-            if content is None:
-                model = self._first
-            elif (content.sha256, content.card) == self._content:
-                model = detector.model
+            file = self._file_of(generation)
+            if file is None:
+                detector = self._first
+            elif (file.sha256, file.card) == self._loaded:
+                detector = self.serving
             else:
-                model = self._rules.open(content, passed=True)
-            self._put(
-                number, replace(detector, model=model, threshold=generation.threshold), content
-            )
+                detector = self._source.load(file, passed=True)
+            self._serve(number, replace(detector, threshold=generation.threshold), file)
 
     def load(self, who: str) -> Change:
         """Serve the model file as it is now, in all workers; return when they do.
@@ -122,152 +140,152 @@ class ModelReloader:
         does; another file begins with the setting's.
 
         Raises:
-            BadModel: the file is refused. What was served stays.
-            Unavailable: the change cannot be written down, or a worker does not follow.
+            BadModel: the file is refused. The old model is still served.
+            Unavailable: the change cannot be written, or a worker does not follow.
         """
-        with self._generations.turn():
+        with self._generations.changing():
             self.catch_up()
-            old = self._desk.detector
+            old = self.serving
             try:
-                file = _settled(self._rules.path)
-                if file.sha256 == old.model.sha256 and _card(file) == old.model.card:
+                file = _read_settled(self._source.path)
+                if file.sha256 == old.model.sha256 and _own_card(file) == old.model.card:
                     return Change(old, old)
                 new = self._build(file, old)
             except BadModel as error:
                 self._generations.count_failure(error.reason)
-                logger.error(
-                    "%s (asked by %s; version %s is served on)", error, who, old.model.version
-                )
+                version = old.model.version
+                logger.error("%s (asked by %s; version %s is served on)", error, who, version)
                 raise
+            generation = Generation(new.threshold, file.content, file.card)
+            number = self._generations.write(generation)
             self._audit.write(who, "model", old.model.sha256, new.model.sha256)
             if new.threshold != old.threshold:
-                self._audit.write(who, "threshold", old.threshold, new.threshold)
-                self._audit.choose(None, "", 0.0)
-                self._generations.count_threshold()
-                logger.warning(
-                    "the threshold %s was chosen for the former model; the new one begins with %s",
-                    old.threshold,
-                    new.threshold,
-                )
+                self._forget_choice(old, new, who)
             self._generations.count_swap()
-            self._publish(new, file.content, file.card)
-        logger.info(
-            "model %s is served in place of %s (asked by %s)",
-            new.model.version,
-            old.model.version,
-            who,
-        )
+            self._publish(number, new, file)
+        versions = new.model.version, old.model.version
+        logger.info("model %s is served in place of %s (asked by %s)", *versions, who)
         return Change(old, new)
 
     def set_threshold(self, threshold: float | None, who: str) -> Change:
         """Set the threshold in all workers and return when they use it; None is the setting's.
 
         Raises:
-            Unavailable: the change cannot be written down, or a worker does not follow.
+            Unavailable: the change cannot be written, or a worker does not follow.
         """
-        with self._generations.turn():
+        setting = self._source.threshold
+        with self._generations.changing():
             self.catch_up()
-            old = self._desk.detector
-            setting = self._rules.threshold
+            old = self.serving
             new = replace(old, threshold=setting if threshold is None else threshold)
             if new.threshold == old.threshold:
                 return Change(old, old)
+            former = self._generations.read()[1] or Generation(old.threshold)
+            generation = replace(former, threshold=new.threshold)
+            number = self._generations.write(generation)
             self._audit.write(who, "threshold", old.threshold, new.threshold)
             self._audit.choose(threshold, old.model.sha256, setting)
-            generation = self._generations.read()[1] or Generation(old.threshold)
             self._generations.count_threshold()
-            self._publish(new, generation.content, generation.card)
-        logger.info(
-            "the threshold is %s in place of %s (asked by %s)", new.threshold, old.threshold, who
-        )
+            self._publish(number, new, self._file_of(generation))
+        thresholds = new.threshold, old.threshold
+        logger.info("the threshold is %s in place of %s (asked by %s)", *thresholds, who)
         return Change(old, new)
 
     def _build(self, file: ModelFile, old: Detector) -> Detector:
-        """Return what would serve a file; it has scored a row."""
-        model = self._rules.open(file, strict=True)
-        if model.features != old.model.features:
+        """Return the detector for another file; it must have the same columns."""
+        new = self._source.load(file, strict=True)
+        if new.model.features != old.model.features:
             raise BadModel(
-                f"{file.path} has the columns {_listed(model.features)}, and this service was "
+                f"{file.path} has the columns {_listed(new.model.features)}, and this service was "
                 f"started with {_listed(old.model.features)}; restart it to serve another table",
                 "features",
             )
-        same = model.sha256 == old.model.sha256
-        new = replace(old, model=model, threshold=old.threshold if same else self._rules.threshold)
-        new.score(Rows(np.zeros((1, len(model.features)))))
-        return new
+        same = new.model.sha256 == old.model.sha256
+        return replace(new, threshold=old.threshold) if same else new
 
-    def _publish(self, detector: Detector, content: bytes | None, card: bytes | None) -> None:
-        generation = Generation(detector.threshold, content, card)
+    def _forget_choice(self, old: Detector, new: Detector, who: str) -> None:
+        """Record that the threshold chosen for the old model does not apply to the new one."""
+        self._audit.write(who, "threshold", old.threshold, new.threshold)
+        self._audit.choose(None, "", 0.0)
+        self._generations.count_threshold()
+        logger.warning(
+            "the threshold %s was chosen for the former model; the new one begins with %s",
+            old.threshold,
+            new.threshold,
+        )
+
+    def _publish(self, number: int, detector: Detector, file: ModelFile | None) -> None:
+        """Publish a written generation and wait until all workers serve it."""
         with self._lock:
-            number = self._generations.publish(generation)
-            self._put(number, detector, _source(generation, self._rules.path))
-        end = time.monotonic() + _PATIENCE
-        while late := self._generations.behind(number):
+            self._generations.publish(number)
+            self._serve(number, detector, file)
+        end = time.monotonic() + _FOLLOW
+        while behind := self._generations.count_behind(number):
             if time.monotonic() > end:
                 raise Unavailable(
-                    f"the change is made, but {count(late, 'worker')} did not follow within "
-                    f"{_PATIENCE:.0f} seconds; one that hangs is replaced by one that does"
+                    f"the change is made, but {count(behind, 'worker')} did not follow within "
+                    f"{_FOLLOW:.0f} seconds; a worker that hangs is replaced by one that does"
                 )
             time.sleep(POLL / 5)
 
-    def _put(self, number: int, detector: Detector, file: ModelFile | None) -> None:
-        self._desk.detector = detector
-        self._content = (file.sha256, file.card) if file else None
+    def _serve(self, number: int, detector: Detector, file: ModelFile | None) -> None:
+        self._predictor.detector = detector
+        self._loaded = (file.sha256, file.card) if file else None
         self._number = number
-        self._generations.note(number)
+        self._generations.report(number)
+
+    def _file_of(self, generation: Generation) -> ModelFile | None:
+        if generation.content is None:
+            return None
+        return ModelFile(self._source.path, generation.content, generation.card)
 
     def _follow(self) -> None:
-        """Keep up with the others, as a thread of a worker."""
+        """Serve each new generation, as a thread of a worker."""
         while True:
             time.sleep(POLL)
             _logged(self.catch_up)
 
     def _watch(self) -> None:
-        """Look at the model file, as a thread of a worker; one of the workers does."""
+        """Look at the model file, as a thread of a worker; only one worker does."""
         while True:
             time.sleep(LOOK)
             if self._generations.is_watching():
                 _logged(self._look)
 
     def _look(self) -> None:
-        """Load the model file if it is not the one that was looked at last."""
-        mark = mark_of(self._rules.path)
-        if mark != self._generations.seen:
-            self._generations.seen = mark
+        """Load the model file if it has changed since the last look."""
+        found = fingerprint(self._source.path)
+        if found != self._generations.seen:
+            self._generations.seen = found
             self.load("watch")
 
 
-def mark_of(path: Path) -> int:
-    """Return a number that changes with a model file or its card."""
-    mark = ""
-    for place in (card_path(path), path):
+def fingerprint(path: Path) -> int:
+    """Return a number that changes when a model file or its card changes."""
+    text = ""
+    for one in (card_path(path), path):
         with suppress(OSError):
-            found = place.stat()
-            mark += f"{place} {found.st_ino} {found.st_size} {found.st_mtime_ns} "
-    return int.from_bytes(blake2b(mark.encode(), digest_size=7).digest()) if mark else 0
+            found = one.stat()
+            text += f"{one} {found.st_ino} {found.st_size} {found.st_mtime_ns} "
+    return int.from_bytes(blake2b(text.encode(), digest_size=7).digest()) if text else 0
 
 
-def _settled(path: Path) -> ModelFile:
-    """Read a model file, and again while its card is about another one: it may be on its way."""
+def _read_settled(path: Path) -> ModelFile:
+    """Read a model file; wait if its card is another file's: both may just be being replaced."""
     end = time.monotonic() + _SETTLE
     while True:
         file = read_model_file(path)
-        if file.card is None or _card(file) is not None or time.monotonic() > end:
+        if file.card is None or _own_card(file) is not None or time.monotonic() > end:
             return file
         time.sleep(0.05)
 
 
-def _card(file: ModelFile) -> Card | None:
+def _own_card(file: ModelFile) -> Card | None:
+    """Return the card of a model file, or None if it is missing, damaged or another file's."""
     try:
         return file.read_card()
     except ValueError:
         return None
-
-
-def _source(generation: Generation, path: Path) -> ModelFile | None:
-    if generation.content is None:
-        return None
-    return ModelFile(path, generation.content, generation.card)
 
 
 def _listed(features: tuple[str, ...]) -> str:
@@ -276,7 +294,7 @@ def _listed(features: tuple[str, ...]) -> str:
 
 
 def _logged(act: Callable[[], None]) -> None:
-    """Let a thread live on after a failure."""
+    """Log a failure, so that the thread continues."""
     try:
         act()
     except BadModel:

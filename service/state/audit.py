@@ -1,9 +1,9 @@
-"""What an operator changed while the service ran: a row for each change, and the chosen threshold.
+"""What an operator changed while the service ran: an audit log and the chosen threshold.
 
-Both are files in the state folder that only their owner reads. `audit.jsonl` grows by one line of
-JSON a change, which is on the disk before the change is made. `threshold.json` says which threshold
-was chosen, and what the choice overrode: the model file and the setting. It holds while both are
-the same, also after a restart.
+Both are files in the state folder that only their owner may read. `audit.jsonl` grows by one JSON
+line for each change, which is on the disk before the change is made. `threshold.json` contains the
+chosen threshold, and the model file and the setting that it was chosen for. The choice is valid
+while both are the same, also after a restart.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ class AuditLog:
         self._audit, self._choice = folder / AUDIT_NAME, folder / CHOICE_NAME
 
     def write(self, who: str, what: str, old: Any, new: Any) -> None:
-        """Write a row, and see it onto the disk.
+        """Append a line and wait until it is on the disk.
 
         Raises:
             Unavailable: it cannot be written; the change must not be made.
         """
         when = datetime.now(UTC).isoformat(timespec="milliseconds")
-        row = {"when": when, "who": who, "what": what, "old": old, "new": new}
+        line = {"when": when, "who": who, "what": what, "old": old, "new": new}
         try:
-            _append(self._audit, json.dumps(row).encode() + b"\n")
+            _append(self._audit, json.dumps(line).encode() + b"\n")
         except OSError as error:
-            raise Unavailable(
-                f"{self._audit} cannot be written ({error.strerror}), so nothing was changed"
-            ) from error
+            raise _unavailable(self._audit, error) from error
 
     def choose(self, threshold: float | None, sha256: str, setting: float) -> None:
-        """Keep the choice of a threshold over `setting`, for the model file `sha256`; None: forget.
+        """Store the threshold chosen instead of `setting` for the model file `sha256`.
+
+        None deletes an earlier choice.
 
         Raises:
             Unavailable: it cannot be written.
@@ -57,14 +57,12 @@ class AuditLog:
             _append(unfinished, json.dumps(choice).encode())
             unfinished.rename(self._choice)
         except OSError as error:
-            raise Unavailable(
-                f"{self._choice} cannot be written ({error.strerror}), so nothing was changed"
-            ) from error
+            raise _unavailable(self._choice, error) from error
 
     def chosen(self, sha256: str, setting: float) -> tuple[float | None, str]:
-        """Return the threshold that was chosen, or None and why an earlier choice is void.
+        """Return the chosen threshold, or None and why an earlier choice is no longer valid.
 
-        The reason is empty where nothing was ever chosen.
+        The reason is empty if no threshold was ever chosen.
         """
         try:
             choice = json.loads(self._choice.read_bytes())
@@ -77,12 +75,16 @@ class AuditLog:
         if former[0] != sha256:
             return None, f"it was chosen for the model {str(former[0])[:12]}"
         if former[1] != setting:
-            return None, f"it was chosen over the setting {former[1]}, which is {setting} now"
+            return None, f"it was chosen instead of the setting {former[1]}, which is {setting} now"
         return threshold, ""
 
 
+def _unavailable(path: Path, error: OSError) -> Unavailable:
+    return Unavailable(f"{path} cannot be written ({error.strerror}), so nothing was changed")
+
+
 def _append(path: Path, data: bytes) -> None:
-    """Add bytes to a file of the owner's, whole or not at all, and see them onto the disk."""
+    """Append bytes to a file, all or none, and wait until they are on the disk."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         before = os.fstat(file).st_size

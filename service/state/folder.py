@@ -1,4 +1,4 @@
-"""The state folder, held by one service at a time, and the quarantine of its damaged files."""
+"""The state folder, used by one service at a time, and the quarantine of its damaged files."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from ..errors import BadSetting
 logger = logging.getLogger(__name__)
 
 MOST_QUARANTINED = 3
-"""How many mapped files of one name are kept when they cannot be used any more."""
-
+"""How many quarantined files are kept for each mapped file."""
 
 _LOCK_NAME = "service.lock"
 
 
 class InUse(BadSetting):
-    """Another service, whose first process is `owner`, holds the state folder."""
+    """Another service, whose first process is `owner`, uses the state folder."""
 
     def __init__(self, path: Path, owner: str) -> None:
         self.owner = owner
@@ -35,23 +34,23 @@ class InUse(BadSetting):
 
 
 class StateFolder:
-    """A folder that this process and the workers it forks hold, and nobody else."""
+    """A folder that is locked for this process and the workers it forks."""
 
-    def __init__(self, path: Path, patience: float = 5.0) -> None:
-        """Make the folder if need be and take hold of it.
+    def __init__(self, path: Path, wait_seconds: float = 5.0) -> None:
+        """Create the folder if it does not exist, and lock it.
 
-        The processes of a killed service need a moment to die: wait for them up to `patience`
-        seconds.
+        Wait up to `wait_seconds` for the lock: the processes of a killed service take a moment to
+        end.
 
         Raises:
             BadSetting: the folder cannot be written.
-            InUse: another service holds it.
+            InUse: another service has locked it.
         """
         self.path = path
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._file = os.open(path / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
-            # A folder that can be read but not written can still hold an old lock file.
+            # A read-only folder can still contain a lock file that can be opened.
             probe = path / f".probe-{os.getpid()}"
             probe.touch(mode=0o600)
             probe.unlink()
@@ -62,11 +61,11 @@ class StateFolder:
             ) from error
         if path.stat().st_mode & 0o077:
             logger.warning("the state folder %s is open to other users: chmod 700 it", path)
-        self._hold(patience)
+        self._lock(wait_seconds)
         weakref.finalize(self, os.close, self._file)
 
-    def _hold(self, patience: float) -> None:
-        end = time.monotonic() + patience
+    def _lock(self, wait_seconds: float) -> None:
+        end = time.monotonic() + wait_seconds
         while True:
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -82,7 +81,7 @@ class StateFolder:
 
 
 def measure_space(folder: Path) -> tuple[int, int] | None:
-    """Return the bytes of a folder's file system, in all and free; None if it cannot be told."""
+    """Return the total and the free bytes of a folder's file system, or None if unknown."""
     try:
         usage = shutil.disk_usage(folder)
     except OSError:
@@ -93,10 +92,10 @@ def measure_space(folder: Path) -> tuple[int, int] | None:
 def quarantine(
     path: Path, reason: str, keep: int | None = None, beside: Sequence[str] = ()
 ) -> None:
-    """Rename a file that cannot be used to NAME.1, the next one to NAME.2, ..., and say so.
+    """Rename an unusable file to NAME.1, the next one to NAME.2, and so on, and log it.
 
-    Of the files set aside the last `keep` stay, all of them by default. What is `beside` the file
-    under its name and one of these endings goes with it.
+    Keep the last `keep` quarantined files, by default all. Files with the same name and one of the
+    endings in `beside` are renamed together with it.
     """
     before = quarantined(path)
     number = 1 + int(before[-1].suffix[1:]) if before else 1
@@ -105,13 +104,13 @@ def quarantine(
     for ending in beside:
         with suppress(FileNotFoundError):
             Path(f"{path}{ending}").rename(f"{other}{ending}")
-    logger.warning("%s is set aside as %s: %s; a new one is begun", path, other.name, reason)
+    logger.warning("%s is set aside as %s: %s; a new file is created", path, other.name, reason)
     for old in before[: max(0, len(before) + 1 - keep)] if keep else ():
         old.unlink()
-        logger.warning("%s is deleted: the last %d set aside are kept", old, keep)
+        logger.warning("%s is deleted: only the last %d set aside are kept", old, keep)
 
 
 def quarantined(path: Path) -> list[Path]:
-    """Return the files that were once `path` and are quarantined, the oldest first."""
+    """Return the quarantined files of `path`, the oldest first."""
     found = [one for one in path.parent.glob(f"{path.name}.*") if one.suffix[1:].isdecimal()]
     return sorted(found, key=lambda one: int(one.suffix[1:]))

@@ -1,10 +1,14 @@
 """The generation of model and threshold that all workers of a service are to serve.
 
-A generation is a checked model file with its card, and a threshold. Its number is one word in
-shared memory that each worker polls. Each worker holds a slot with a lock that the kernel releases
-when the worker dies, and notes in the slot which generation it serves. A worker takes a slot, then
-the current generation, and only then accepts connections: whoever publishes a generation sees the
-slot of a worker that has not taken it, or that worker sees the new number.
+A generation is a checked model file with its card, and a threshold. Each is written once, into a
+file `generation-N` in the state folder, and never changed. The number of the current generation is
+one word in shared memory, stored after the file is complete; each worker polls it. When every
+worker serves a generation, the files of the others are deleted.
+
+Each worker has a slot with a lock that the kernel releases when the worker dies, and stores the
+number it serves in the slot. A worker acquires a slot, then reads the current generation, and only
+then accepts connections. So after a change of the number, either that worker reads the new number
+or its slot shows that it is behind.
 
 Only the counts of changes outlive the service, in a mapped file.
 """
@@ -14,27 +18,29 @@ from __future__ import annotations
 import os
 import struct
 import sys
-import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
-from ..errors import BadModel, BadSetting
-from .shared import MAX_PROCESSES, ByteLocks, MappedFile, fence, reset_in_children
+from ..errors import BadModel, BadSetting, Unavailable
+from .double_buffer import fence
+from .shared import MAX_PROCESSES, ByteLocks, MappedFile, reset_in_children
 
 FILE_NAME = "swaps.bin"
+_GENERATION = "generation-"
 
-# Words of the page: the number of the current generation, what the watch saw last, the counts, the
-# slots; and the locks: one for each slot, one to change anything, one to be the one that watches.
+# Words of the mapped file: the number of the current generation, the fingerprint that the watch saw
+# last, the counts, the slots. Locks: one for each slot, one to change anything, one for the watch.
 _NUMBER, _SEEN, _SWAPS, _THRESHOLDS, _FAILURES = range(5)
 _SLOTS = _FAILURES + len(BadModel.REASONS)
 _WORDS = _SLOTS + MAX_PROCESSES
-_TURN, _WATCH = MAX_PROCESSES, MAX_PROCESSES + 1
+_CHANGE, _WATCH = MAX_PROCESSES, MAX_PROCESSES + 1
 
-# number, threshold, bytes of the file and of the card (-1: there is none), SHA-256 of both
-_HEAD = struct.Struct("<qdqq32s")
+# Head of a generation's file: threshold, bytes of the model file and of the card (-1: there is
+# none), SHA-256 of both.
+_HEAD = struct.Struct("<dqq32s")
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class Generations:
         """Begin with generation 0, what the service was started with.
 
         Raises:
-            BadSetting: there is no room in the folder.
+            BadSetting: the disk has no room for the counts.
         """
         layout = {
             "kind": "swaps",
@@ -73,13 +79,12 @@ class Generations:
             "slots": MAX_PROCESSES,
             "reasons": list(BadModel.REASONS),
         }
+        self._folder = folder
         self._file = MappedFile.open_or_create(folder / FILE_NAME, layout, 8 * _WORDS)
         self._words = memoryview(self._file.memory)[self._file.start :].cast("q")
-        for place in (_NUMBER, _SEEN, *range(_SLOTS, _WORDS)):
-            self._words[place] = 0
-        self._memory = os.memfd_create("isoserve-even"), os.memfd_create("isoserve-odd")
-        for file in self._memory:
-            weakref.finalize(self, os.close, file)
+        for index in (_NUMBER, _SEEN, *range(_SLOTS, _WORDS)):
+            self._words[index] = 0
+        self._delete_others()
         self.reset_after_fork()
         reset_in_children(self)
 
@@ -91,96 +96,106 @@ class Generations:
 
     @property
     def number(self) -> int:
-        """That of the current generation."""
+        """The number of the current generation."""
         return self._words[_NUMBER]
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait until nobody else changes anything, and keep others waiting."""
+    def changing(self) -> Iterator[None]:
+        """Hold the lock for changes; wait for it. Delete the files of former generations after."""
         locks = self._file.locks()
-        locks.take(_TURN, wait=True)
+        locks.acquire(_CHANGE, wait=True)
         try:
             yield
         finally:
-            locks.give_back(_TURN)
+            self._delete_others()
+            locks.release(_CHANGE)
 
-    def publish(self, generation: Generation) -> int:
-        """Make this the current generation, and return its number. Only in one's turn."""
+    def write(self, generation: Generation) -> int:
+        """Write the file of the next generation and return its number. Only inside `changing`.
+
+        Raises:
+            Unavailable: it cannot be written, as on a full disk.
+        """
         number = self.number + 1
+        path = self._path(number)
         parts = generation.content, generation.card
-        body = b"".join(part or b"" for part in parts)
         sizes = (-1 if part is None else len(part) for part in parts)
-        head = _HEAD.pack(number, generation.threshold, *sizes, sha256(body).digest())
-        file = self._memory[number % 2]
-        os.ftruncate(file, 0)
-        _write(file, head + body)
-        fence()
-        self._words[_NUMBER] = number
+        head = _HEAD.pack(generation.threshold, *sizes, _digest(parts))
+        try:
+            with open(path, "wb", opener=_open_private) as file:
+                file.writelines((head, *filter(None, parts)))
+        except OSError as error:
+            with suppress(OSError):
+                path.unlink()
+            raise Unavailable(
+                f"{path} cannot be written ({error.strerror}), so nothing was changed"
+            ) from error
         return number
 
+    def publish(self, number: int) -> None:
+        """Make a written generation the current one. Only inside `changing`."""
+        fence()
+        self._words[_NUMBER] = number
+
     def read(self) -> tuple[int, Generation | None]:
-        """Return the current generation and its number; of number 0 there is none to read."""
+        """Return the current number and generation; for number 0 there is no generation.
+
+        Raises:
+            Unavailable: its file is missing or damaged.
+        """
         while number := self.number:
-            file = self._memory[number % 2]
-            data = os.pread(file, os.fstat(file).st_size, 0)
-            if len(data) < _HEAD.size:
-                continue
-            written, threshold, content, card, digest = _HEAD.unpack_from(data)
-            body = data[_HEAD.size :]
-            # A later generation may have been written over it in the meantime.
-            if written != number or sha256(body).digest() != digest:
-                continue
-            cut = max(content, 0)
-            return number, Generation(
-                threshold,
-                None if content < 0 else body[:cut],
-                None if card < 0 else body[cut:],
-            )
+            try:
+                return number, _decode(self._path(number).read_bytes())
+            except (OSError, ValueError) as error:
+                if number == self.number:  # else another was published and this one deleted
+                    raise Unavailable(
+                        f"{self._path(number)} is missing or damaged ({error}); restart the service"
+                    ) from error
         return 0, None
 
-    def enlist(self) -> None:
-        """Take a slot, as a worker that has yet to take the current generation."""
+    def register(self) -> None:
+        """Acquire a slot, for a worker that has yet to read the current generation."""
         locks = self._file.locks()
-        slot = next((slot for slot in range(MAX_PROCESSES) if locks.take(slot)), -1)
+        slot = next((slot for slot in range(MAX_PROCESSES) if locks.acquire(slot)), -1)
         if slot < 0:
             raise BadSetting(f"more than {MAX_PROCESSES} workers serve one model")
         self._words[_SLOTS + slot] = 0
         self._locks, self._slot = locks, slot
         fence()
 
-    def note(self, number: int) -> None:
-        """Tell the others which generation this worker serves."""
+    def report(self, number: int) -> None:
+        """Store which generation this worker serves."""
         if self._slot >= 0:
             self._words[_SLOTS + self._slot] = number
 
-    def behind(self, number: int) -> int:
+    def count_behind(self, number: int) -> int:
         """Return how many living workers serve an older generation than `number`."""
-        locks, late = self._file.locks(), 0
+        locks, behind = self._file.locks(), 0
         for slot in range(MAX_PROCESSES):
             if self._words[_SLOTS + slot] < number:
-                if locks.take(slot):  # its worker is dead, or nobody ever had it
-                    locks.give_back(slot)
+                if locks.acquire(slot):  # its worker is dead, or there never was one
+                    locks.release(slot)
                 else:
-                    late += 1
-        return late
+                    behind += 1
+        return behind
 
     def is_watching(self) -> bool:
-        """Tell whether this worker is the one that watches the model file; one of them is."""
+        """Return whether this worker watches the model file; exactly one worker does."""
         if not self._watching and self._locks is not None:
-            self._watching = self._locks.take(_WATCH)
+            self._watching = self._locks.acquire(_WATCH)
         return self._watching
 
     @property
     def seen(self) -> int:
-        """What the watch saw of the model file last."""
+        """The fingerprint of the model file that the watch saw last."""
         return self._words[_SEEN]
 
     @seen.setter
-    def seen(self, mark: int) -> None:
-        self._words[_SEEN] = mark
+    def seen(self, fingerprint: int) -> None:
+        self._words[_SEEN] = fingerprint
 
     def count_swap(self) -> None:
-        """Count a new model. This and the next two only in one's turn."""
+        """Count a new model. Only inside `changing`, as the next two."""
         self._words[_SWAPS] += 1
 
     def count_threshold(self) -> None:
@@ -188,7 +203,7 @@ class Generations:
         self._words[_THRESHOLDS] += 1
 
     def count_failure(self, reason: str) -> None:
-        """Count a model that was refused."""
+        """Count a refused model."""
         self._words[_FAILURES + BadModel.REASONS.index(reason)] += 1
 
     def changes(self) -> Changes:
@@ -196,8 +211,35 @@ class Generations:
         failures = {reason: self._words[_FAILURES + i] for i, reason in enumerate(BadModel.REASONS)}
         return Changes(self._words[_SWAPS], self._words[_THRESHOLDS], failures)
 
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{_GENERATION}{number}"
 
-def _write(file: int, data: bytes) -> None:
-    view, place = memoryview(data), 0
-    while place < len(view):
-        place += os.pwrite(file, view[place:], place)
+    def _delete_others(self) -> None:
+        """Delete all files but the current generation's. A worker that is behind reads that one."""
+        for path in self._folder.glob(f"{_GENERATION}[0-9]*"):
+            if path != self._path(self.number):
+                with suppress(OSError):
+                    path.unlink()
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _digest(parts: tuple[bytes | None, ...]) -> bytes:
+    digest = sha256()
+    for part in parts:
+        digest.update(part or b"")
+    return digest.digest()
+
+
+def _decode(data: bytes) -> Generation:
+    """Read the file of a generation; raise ValueError if it is damaged."""
+    if len(data) < _HEAD.size:
+        raise ValueError("it is cut short")
+    threshold, content_size, card_size, digest = _HEAD.unpack_from(data)
+    if sha256(memoryview(data)[_HEAD.size :]).digest() != digest:
+        raise ValueError("its check sum is wrong")
+    card_start = _HEAD.size + max(content_size, 0)
+    content = None if content_size < 0 else data[_HEAD.size : card_start]
+    return Generation(threshold, content, None if card_size < 0 else data[card_start:])

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 
 from ..model.baseline import Baseline, Drift, Read
-from ..state.shared import DoubleBuffer, MappedFile
+from ..state.double_buffer import DoubleBuffer
+from ..state.shared import MappedFile
 
 # Seconds between two measurements, and the age at which a result is no longer shown.
 _EVERY, _STALE = 5.0, 60.0
@@ -78,7 +79,7 @@ class DriftWatch:
         locks = self._file.locks()  # released by the kernel when this process dies
         while True:
             try:
-                if locks.take(0):
+                if locks.acquire(0):
                     self.measure()
             except Exception:  # the next attempt may succeed
                 logger.exception("drift cannot be measured")

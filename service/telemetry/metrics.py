@@ -14,7 +14,8 @@ from prometheus_client.registry import Collector
 from ..model.baseline import Drift
 from ..quality import FeedbackSummary
 from ..settings import Settings
-from ..state.counts import DURATION_BOUNDS, OTHER, SCORE_BOUNDS, Durations, Snapshot
+from ..state.counts import OTHER, Durations, Snapshot
+from ..state.counts_file import DURATION_BOUNDS, SCORE_BOUNDS
 from ..state.generations import Changes
 
 # A page of metrics stays readable, however wide the rows, whatever is asked and whoever adds to it.

@@ -1,4 +1,4 @@
-"""The routes that change what is served. Without a token in the settings there are none of them.
+"""The routes that change what is served. They exist only if the settings have an admin token.
 
 Answers are those of the Open Inference Protocol: JSON, and `{"error": "..."}` with 4xx or 503.
 """
@@ -26,16 +26,18 @@ _ADDRESSES = re.compile(r"[0-9A-Fa-f:., ]{1,100}")
 MODEL = "/v2/repository/models/<name>"
 
 
-def create_admin(swap: ModelReloader, model_name: str, token: str) -> Blueprint:
-    """Return the admin routes, for whoever sends `Authorization: Bearer` and the token."""
+def create_admin(reloader: ModelReloader, model_name: str, token: str) -> Blueprint:
+    """Return the admin routes; each request needs `Authorization: Bearer` and the token."""
     routes = Blueprint("admin", __name__)
-    wanted = _digest(f"Bearer {token}")
+    expected = _digest(f"Bearer {token}")
 
     @routes.before_request
-    def admit() -> None:
-        sent = request.headers.get("Authorization", "")
-        if not hmac.compare_digest(_digest(sent), wanted):
-            raise Unauthorized("this takes the header Authorization: Bearer and the admin token")
+    def authorize() -> None:
+        given = request.headers.get("Authorization", "")
+        if not hmac.compare_digest(_digest(given), expected):
+            raise Unauthorized(
+                "missing or wrong admin token: send the header Authorization: Bearer TOKEN"
+            )
         name = (request.view_args or {})["name"]
         if name != model_name:
             raise NotFound(f"there is no model {name[:100]!r}; this one is {model_name!r}")
@@ -50,34 +52,33 @@ def create_admin(swap: ModelReloader, model_name: str, token: str) -> Blueprint:
     @routes.errorhandler(BadModel)
     def refuse_model(error: BadModel) -> Response:
         refusal = Conflict if error.reason == "features" else BadInput
-        return refuse(refusal(f"{error}; version {swap.serving.model.version} is served on"))
+        return refuse(refusal(f"{error}; version {reloader.serving.model.version} is served on"))
 
     @routes.post(f"{MODEL}/load")
     def load(name: str) -> Response:
-        if _sent().get("parameters"):
+        if _read_object().get("parameters"):
             raise BadInput("load takes no parameters: it reads the file that ISOSERVE_MODEL names")
-        return json_response(_told(name, swap.load(_who())))
+        return json_response(_encode_change(name, reloader.load(_who())))
 
     @routes.post(f"{MODEL}/threshold")
     def set_threshold(name: str) -> Response:
-        sent = _sent()
-        threshold = sent.get("threshold", "")
+        threshold = _read_object().get("threshold", "")
         if threshold is not None and not _is_number(threshold):
-            raise BadInput('send {"threshold": -0.05}, or null for that of ISOSERVE_THRESHOLD')
+            raise BadInput('send {"threshold": -0.05}, or null for the value of ISOSERVE_THRESHOLD')
         chosen = None if threshold is None else float(threshold)
-        return json_response(_told(name, swap.set_threshold(chosen, _who())))
+        return json_response(_encode_change(name, reloader.set_threshold(chosen, _who())))
 
     @routes.post(f"{MODEL}/unload")
     def unload(name: str) -> Response:
         raise Conflict(
-            f"isoserve serves one model, and does not unload {name!r}; load another, or stop it"
+            f"isoserve serves one model and does not unload {name!r}; load another, or stop it"
         )
 
     return routes
 
 
-def _sent() -> dict[str, Any]:
-    """Return the object that came as JSON, whatever its type is said to be; nothing is {}."""
+def _read_object() -> dict[str, Any]:
+    """Return the JSON object in the body, whatever its content type; an empty body is {}."""
     body = receive(lambda: request.stream.read(_MOST_BYTES + 1), 0, _MOST_BYTES)
     value = load_json(body, _MOST_DEPTH, NOT_JSON) if body.strip() else {}
     if not isinstance(value, dict):
@@ -85,7 +86,7 @@ def _sent() -> dict[str, Any]:
     return value
 
 
-def _told(name: str, change: Change) -> dict[str, Any]:
+def _encode_change(name: str, change: Change) -> dict[str, Any]:
     old, new = change.old, change.new
     return {
         "model_name": name,
@@ -97,11 +98,11 @@ def _told(name: str, change: Change) -> dict[str, Any]:
 
 
 def _who() -> str:
-    """Name the address that called, whom a proxy says that it called for, and the request."""
-    said = request.headers.get("X-Forwarded-For", "")
+    """Return the caller's address, the client that a proxy says it called for, and the request."""
+    forwarded = request.headers.get("X-Forwarded-For", "")
     caller = request.remote_addr or "unknown"
-    if _ADDRESSES.fullmatch(said):
-        caller += f" for {said} as it says"
+    if _ADDRESSES.fullmatch(forwarded):
+        caller += f" for {forwarded} as it says"
     return f"{caller}, request {request.environ['isoserve.request_id']}"
 
 
@@ -110,5 +111,5 @@ def _is_number(value: Any) -> bool:
 
 
 def _digest(text: str) -> bytes:
-    """Return what is compared: of one length, whatever was sent."""
+    """Return a digest of fixed length, so that comparing it reveals nothing of the token."""
     return sha256(text.encode()).digest()

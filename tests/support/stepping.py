@@ -1,4 +1,7 @@
-"""Stop a process at every machine instruction, as a `kill -9` could."""
+"""Stop a process after single machine instructions, as a `kill -9` could.
+
+By default every seventh instruction is observed, and each of them where ISOSERVE_TEST_NIGHTLY=1.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,13 @@ import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
+from zlib import crc32
 
 import pytest
 
 _TRACEME, _KILL, _SINGLESTEP = 0, 8, 9  # requests of ptrace(2)
+
+EVERY = 1 if os.environ.get("ISOSERVE_TEST_NIGHTLY") == "1" else 7
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
@@ -20,12 +26,15 @@ def _ptrace(request: int, pid: int) -> int:
     return int(_libc.ptrace(request, pid, None, None))
 
 
-def steps(action: Callable[[], object], prepare: Callable[[], object]) -> Iterator[int]:
-    """Run `prepare` and then `action` in a child; yield after each instruction of `action`.
+def steps(
+    action: Callable[[], object], prepare: Callable[[], object], every: int = EVERY
+) -> Iterator[int]:
+    """Run `prepare` and then `action` in a child; yield after each `every`th instruction of it.
 
-    Whatever shared memory holds at that moment is what killing the child there would leave.
-    Closing the iterator kills the child.
+    Shared memory then contains what killing the child there would leave. Each test begins at an
+    instruction of its own, always the same one. Closing the iterator kills the child.
     """
+    first = crc32(os.environ.get("PYTEST_CURRENT_TEST", "").encode()) % every
     pid = os.fork()
     if pid == 0:
         status = 1
@@ -47,7 +56,7 @@ def steps(action: Callable[[], object], prepare: Callable[[], object]) -> Iterat
             if not os.WIFSTOPPED(status):
                 alive = False
                 break
-            if number:
+            if number and number % every == first:
                 yield number
             number += 1
             _ptrace(_SINGLESTEP, pid)
@@ -56,5 +65,5 @@ def steps(action: Callable[[], object], prepare: Callable[[], object]) -> Iterat
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
     if os.waitstatus_to_exitcode(status) == 77:
-        pytest.skip("this machine lets no process trace its child")
+        pytest.skip("this machine does not let a process trace its child")
     assert os.waitstatus_to_exitcode(status) == 0

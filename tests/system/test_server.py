@@ -422,12 +422,12 @@ def test_a_worker_that_hangs_is_replaced_and_the_log_says_over_what(folder, serv
 # A service that takes its time to look at a model that is to be loaded.
 SLOW = """
 import runpy, time
-from service.serving.reload import Rules
-look = Rules.open
-def open_slowly(*arguments, strict=False, **more):
+from service.serving.reload import ModelSource
+load = ModelSource.load
+def load_slowly(*arguments, strict=False, **more):
     time.sleep(3.5 * strict)
-    return look(*arguments, strict=strict, **more)
-Rules.open = open_slowly
+    return load(*arguments, strict=strict, **more)
+ModelSource.load = load_slowly
 runpy.run_module("service", run_name="__main__")
 """
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sklearn.ensemble import IsolationForest
 
-from service.serving.reload import mark_of
+from service.serving.reload import fingerprint
 from tests.stress.reloads import TOKEN, Load, Pair, load
 from tests.stress.reloads import served as serve_pair
 from tests.support import hostile
@@ -223,10 +223,10 @@ def test_a_model_of_other_columns_needs_a_restart(admin, pair, folder):
     )
 
 
-def test_the_mark_of_a_model_changes_with_its_file_and_with_its_card(tmp_path):
+def test_the_fingerprint_of_a_model_changes_with_its_file_and_with_its_card(tmp_path):
     path, card = tmp_path / "model.pickle", tmp_path / "model.json"
-    marks = [mark_of(path)]
-    for place, content in ((card, "{}"), (path, "a"), (path, "ab"), (card, "{ }")):
-        place.write_text(content)
-        marks.append(mark_of(path))
-    assert len(set(marks)) == 5
+    seen = [fingerprint(path)]
+    for file, content in ((card, "{}"), (path, "a"), (path, "ab"), (card, "{ }")):
+        file.write_text(content)
+        seen.append(fingerprint(path))
+    assert len(set(seen)) == 5

@@ -47,7 +47,7 @@ def test_a_choice_holds_while_what_it_overrode_is_the_same(tmp_path):
     assert audit.chosen("abd", 0.0) == (None, "it was chosen for the model abc")
     assert audit.chosen("abc", 0.2) == (
         None,
-        "it was chosen over the setting 0.0, which is 0.2 now",
+        "it was chosen instead of the setting 0.0, which is 0.2 now",
     )
     audit.choose(None, "abc", 0.0)
     assert audit.chosen("abc", 0.0) == (None, "")

@@ -12,15 +12,8 @@ import pytest
 
 from service.errors import BadSetting
 from service.rows import Totals, Verdict
-from service.state.counts import (
-    DURATION_BOUNDS,
-    FILE_NAME,
-    SCORE_BOUNDS,
-    SERIES,
-    Counts,
-    Durations,
-    reset_counts,
-)
+from service.state.counts import Counts, Durations, reset_counts
+from service.state.counts_file import DURATION_BOUNDS, FILE_NAME, SCORE_BOUNDS, SERIES
 from service.state.folder import StateFolder
 from service.state.shared import MAX_PROCESSES
 from tests.support.stepping import steps
@@ -171,12 +164,13 @@ def test_threads_lose_no_update(counts):
     assert len({totals.samples for totals in seen}) == 4000  # each saw itself join
 
 
-def test_cells_fill_their_places_and_lie_on_one_page(counts):
-    first, second = counts._samples_cell(0), counts._requests_cell(0, 0)
+def test_cells_do_not_overlap_and_each_lies_on_one_page(counts):
+    file = counts._file
+    first, second = file.samples(0), file.requests(0, 0)
     assert first._copies[1] + first._size + 1 <= second._selector
-    assert second._copies[1] + second._size + 1 <= counts._requests_cell(0, 1)._selector
+    assert second._copies[1] + second._size + 1 <= file.requests(0, 1)._selector
     for slot in range(MAX_PROCESSES):
-        for cell in (counts._samples_cell(slot), counts._requests_cell(slot, SERIES - 1)):
+        for cell in (file.samples(slot), file.requests(slot, SERIES - 1)):
             start, end = cell._selector * 8, (cell._copies[1] + cell._size + 1) * 8
             assert start // 4096 == (end - 1) // 4096
 
@@ -246,14 +240,16 @@ def test_at_every_instruction_a_request_is_counted_whole_or_not_at_all():
 
 
 def kill_at(step):
-    """Trace this thread and kill the process at the given line that it runs of counts.py."""
+    """Trace this thread and kill the process at the given line of counts.py and counts_file.py."""
     passed = 0
 
     def trace(frame, event, _):
         nonlocal passed
         code = frame.f_code
-        if not code.co_filename.endswith("counts.py") or code.co_name == "_read_names":
-            return None  # what only reads leaves nothing half done
+        if not code.co_filename.endswith(("/counts.py", "/counts_file.py")):
+            return None
+        if code.co_name == "_read_names":
+            return None  # it only reads, so it leaves nothing half done
         if event == "line":
             passed += 1
             if passed == step:
@@ -342,7 +338,8 @@ def test_a_fork_of_a_process_that_has_counted_claims_a_slot_of_its_own(counts):
 
 
 def test_one_process_too_many_is_refused(monkeypatch):
-    monkeypatch.setattr("service.state.counts.MAX_PROCESSES", 1)
+    for module in ("counts", "counts_file"):
+        monkeypatch.setattr(f"service.state.{module}.MAX_PROCESSES", 1)
     counts = Counts()
     counts.add(ONE)
 
@@ -380,9 +377,9 @@ def test_a_version_with_more_routes_counts_on(tmp_path):
 
 def test_other_bounds_are_another_layout(tmp_path, caplog, monkeypatch):
     Counts(tmp_path).add(ONE)
-    monkeypatch.setattr("service.state.counts.DURATION_BOUNDS", (0.1,) * len(DURATION_BOUNDS))
+    monkeypatch.setattr("service.state.counts_file.DURATION_BOUNDS", (0.1,) * len(DURATION_BOUNDS))
     assert Counts(tmp_path).read().totals == Totals(0, 0)
-    assert "set aside as counts.bin.1: its layout is another one (duration bounds)" in caplog.text
+    assert "set aside as counts.bin.1: its layout is different (duration bounds)" in caplog.text
 
 
 def test_no_damaged_byte_is_ever_misread(tmp_path, caplog):
@@ -393,12 +390,12 @@ def test_no_damaged_byte_is_ever_misread(tmp_path, caplog):
     counts.observe("/predict", "2xx", 0.002)
     right = counts.read()
     path = tmp_path / FILE_NAME
-    sound, blank = path.read_bytes(), bytes(Counts()._file.memory)
+    sound, blank = path.read_bytes(), bytes(Counts()._file._file.memory)
     random = np.random.default_rng(16)
     used = random.permutation([i for i in range(len(sound)) if sound[i] != blank[i]])
-    for place in [*used[:150], *random.integers(0, len(sound), 20)]:
+    for index in [*used[:150], *random.integers(0, len(sound), 20)]:
         content = bytearray(sound)
-        content[place] ^= random.integers(1, 256)
+        content[index] ^= random.integers(1, 256)
         path.write_bytes(content)
         read = Counts(tmp_path).read()
         assert read == right or (read.totals == Totals(0, 0) and not read.requests)

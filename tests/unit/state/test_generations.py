@@ -1,11 +1,14 @@
-"""Memory that workers share: which generation is current, and who serves it."""
+"""Which generation is current, who serves it, and what a kill or a full disk leaves."""
 
 import os
+import signal
+import stat
 import threading
+import time
 
 import pytest
 
-from service.errors import BadModel
+from service.errors import BadModel, BadSetting, Unavailable
 from service.state.generations import Changes, Generation, Generations
 
 
@@ -25,7 +28,19 @@ def in_child(act):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def test_the_first_edition_is_what_the_service_began_with(generations):
+def publish(generations, generation):
+    """Write and publish a generation as the reloader does; return its number."""
+    with generations.changing():
+        number = generations.write(generation)
+        generations.publish(number)
+    return number
+
+
+def files(folder):
+    return sorted(path.name for path in folder.glob("generation*"))
+
+
+def test_the_first_generation_is_what_the_service_began_with(generations):
     assert (generations.number, generations.read()) == (0, (0, None))
 
 
@@ -38,18 +53,18 @@ def test_the_first_edition_is_what_the_service_began_with(generations):
         Generation(0, b"a", b"b"),
     ],
 )
-def test_an_edition_comes_out_as_it_went_in(generations, generation):
-    assert generations.publish(generation) == 1
+def test_a_generation_is_read_as_it_was_written(generations, generation):
+    assert publish(generations, generation) == 1
     assert generations.read() == (1, generation)
 
 
 def test_another_process_reads_the_latest(generations):
-    generations.publish(Generation(0.1, b"first" * 1000, b"card"))
-    in_child(lambda: generations.publish(Generation(0.2, b"second", None)))
+    publish(generations, Generation(0.1, b"first" * 1000, b"card"))
+    in_child(lambda: publish(generations, Generation(0.2, b"second", None)))
     assert generations.read() == (2, Generation(0.2, b"second", None))
 
 
-def test_readers_only_ever_see_whole_editions(generations):
+def test_readers_only_ever_see_whole_generations(generations):
     stop, torn = threading.Event(), []
 
     def read():
@@ -62,21 +77,21 @@ def test_readers_only_ever_see_whole_editions(generations):
     for reader in readers:
         reader.start()
     for number in range(1, 300):
-        generations.publish(Generation(0.0, bytes([number % 256]) * 10_000))
+        publish(generations, Generation(0.0, bytes([number % 256]) * 10_000))
     stop.set()
     for reader in readers:
         reader.join()
     assert torn == []
 
 
-def test_a_living_worker_with_an_older_edition_is_waited_for(generations):
+def test_a_living_worker_with_an_older_generation_is_waited_for(generations):
     ours, theirs = os.pipe(), os.pipe()
 
     def work():
-        generations.enlist()
+        generations.register()
         os.write(theirs[1], b"1")
         os.read(ours[0], 1)
-        generations.note(generations.number)
+        generations.report(generations.number)
         os.write(theirs[1], b"2")
         os.read(ours[0], 1)
 
@@ -85,28 +100,28 @@ def test_a_living_worker_with_an_older_edition_is_waited_for(generations):
         work()
         os._exit(0)
     os.read(theirs[0], 1)
-    number = generations.publish(Generation(0.1))
-    assert generations.behind(number) == 1
+    number = publish(generations, Generation(0.1))
+    assert generations.count_behind(number) == 1
     os.write(ours[1], b"1")
     os.read(theirs[0], 1)
-    assert generations.behind(number) == 0
-    assert generations.behind(generations.publish(Generation(0.2))) == 1
+    assert generations.count_behind(number) == 0
+    assert generations.count_behind(publish(generations, Generation(0.2))) == 1
     os.write(ours[1], b"2")
     os.waitpid(pid, 0)
-    assert generations.behind(generations.number) == 0  # nobody waits for the dead
+    assert generations.count_behind(generations.number) == 0  # a dead worker is not waited for
 
 
 def test_one_worker_watches_until_it_dies(generations):
     assert not generations.is_watching()  # the parent never does
-    assert in_child(lambda: generations.enlist() or not generations.is_watching()) == 0
-    generations.enlist()
+    assert in_child(lambda: generations.register() or not generations.is_watching()) == 0
+    generations.register()
     assert generations.is_watching()
-    assert in_child(lambda: generations.enlist() or generations.is_watching()) == 0
+    assert in_child(lambda: generations.register() or generations.is_watching()) == 0
 
 
-def test_counts_outlive_the_service_and_editions_do_not(tmp_path):
+def test_counts_outlive_the_service_and_generations_do_not(tmp_path):
     before = Generations(tmp_path)
-    before.publish(Generation(0.1))
+    publish(before, Generation(0.1))
     before.count_swap()
     before.count_failure("forest")
     before.count_threshold()
@@ -114,3 +129,87 @@ def test_counts_outlive_the_service_and_editions_do_not(tmp_path):
     assert after.number == 0
     failures = dict.fromkeys(BadModel.REASONS, 0) | {"forest": 1}
     assert after.changes() == Changes(1, 1, failures)
+
+
+def test_a_generation_is_a_private_file_and_the_former_ones_are_deleted(generations, tmp_path):
+    for number in (1, 2, 3):
+        publish(generations, Generation(0.1, b"file", b"card"))
+        assert files(tmp_path) == [f"generation-{number}"]
+        assert stat.S_IMODE((tmp_path / f"generation-{number}").stat().st_mode) == 0o600
+
+
+def test_files_of_a_former_run_are_removed_at_the_start(tmp_path):
+    publish(Generations(tmp_path), Generation(0.1, b"file"))
+    (tmp_path / "generation-2").write_bytes(b"half")
+    Generations(tmp_path)
+    assert files(tmp_path) == []
+
+
+def test_a_generation_that_is_written_but_not_published_changes_nothing(generations, tmp_path):
+    publish(generations, Generation(0.1, b"old"))
+    with generations.changing():
+        assert generations.write(Generation(0.2, b"new")) == 2
+        assert generations.read() == (1, Generation(0.1, b"old"))
+    assert files(tmp_path) == ["generation-1"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+def test_a_full_disk_is_reported_and_the_old_generation_stays(generations, tmp_path):
+    publish(generations, Generation(0.1, b"old"))
+    (tmp_path / "generation-2").symlink_to("/dev/full")
+    with (
+        generations.changing(),
+        pytest.raises(Unavailable, match=r"No space left on device.*so nothing was changed"),
+    ):
+        generations.write(Generation(0.2, b"new"))
+    assert generations.read() == (1, Generation(0.1, b"old"))
+    assert files(tmp_path) == ["generation-1"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda path: path.unlink(), "No such file"),
+        (lambda path: path.write_bytes(b""), "cut short"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "check sum"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"x"), "check sum"),
+    ],
+)
+def test_a_missing_or_damaged_file_is_reported(generations, tmp_path, damage, reason):
+    publish(generations, Generation(0.1, b"file", b"card"))
+    damage(tmp_path / "generation-1")
+    with pytest.raises(Unavailable, match=f"missing or damaged.*{reason}"):
+        generations.read()
+    publish(generations, Generation(0.2))
+    assert generations.read() == (2, Generation(0.2))
+
+
+def test_a_worker_killed_while_it_publishes_leaves_a_whole_generation(generations, tmp_path):
+    def work():
+        for number in range(generations.number + 1, 10**6):
+            publish(generations, Generation(number, bytes([number % 256]) * 100_000))
+
+    for pause in range(20):
+        pid = os.fork()
+        if pid == 0:
+            work()
+        time.sleep(0.002 * pause)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        number, generation = generations.read()
+        if number:
+            assert generation == Generation(number, bytes([number % 256]) * 100_000)
+    assert number > 0
+    number = publish(generations, Generation(0.5))
+    assert files(tmp_path) == [f"generation-{number}"]
+
+
+def test_more_workers_than_slots_are_refused(generations, monkeypatch):
+    monkeypatch.setattr("service.state.generations.MAX_PROCESSES", 1)
+    generations.register()
+
+    def work():
+        with pytest.raises(BadSetting, match="more than 1 workers"):
+            generations.register()
+
+    assert in_child(work) == 0

@@ -1,10 +1,12 @@
 """The record of scored rows: what is kept, found, wiped, exported; kills, restarts, damage."""
 
+import gzip
 import os
 import signal
 import stat
 import threading
 import time
+from pathlib import Path
 from random import Random
 from zlib import crc32
 
@@ -15,18 +17,14 @@ import pytest
 from service.errors import BadInput, BadSetting
 from service.files.write import write_table
 from service.rows import Verdict
-from service.state.records import (
-    FILE_NAME,
-    MAX_BYTES,
-    as_table,
-    begin_records,
-    open_records,
-)
+from service.state.records import FILE_NAME, as_table, begin_records, open_records
+from service.state.ring import MAX_BYTES
 from service.web.ids import new_id
-from tests.support.stepping import steps
+from tests.support.stepping import EVERY, steps
 
-RECORDS = "service.state.records"
+RING = "service.state.ring"
 VERSION = "0123456789ab"
+SAMPLE = Path(__file__).parents[2] / "data" / "state" / "records.bin.gz"
 
 
 def batch(rows, start=0.0):
@@ -126,7 +124,7 @@ def test_a_slow_worker_keeps_its_recent_rows_while_a_fast_one_laps_it(tmp_path):
 
 def test_the_last_rows_are_kept_whoever_writes_and_dies(tmp_path, monkeypatch):
     writers = 6
-    monkeypatch.setattr(f"{RECORDS}._SPARE_BLOCKS", 2 * writers)
+    monkeypatch.setattr(f"{RING}._SPARE_BLOCKS", 2 * writers)
     random = np.random.default_rng(16)
     shared = begin_records(tmp_path, ["a", "b"], 200)
     crew = [begin_records(tmp_path, ["a", "b"], 200) for _ in range(writers)]
@@ -144,9 +142,10 @@ def test_the_last_rows_are_kept_whoever_writes_and_dies(tmp_path, monkeypatch):
 
 
 def test_small_requests_between_the_pieces_of_a_large_one_are_kept_as_long(tmp_path, monkeypatch):
-    monkeypatch.setattr(f"{RECORDS}._SPARE_BLOCKS", 4)
+    monkeypatch.setattr(f"{RING}._SPARE_BLOCKS", 4)
     records = begin_records(tmp_path, ["a", "b"], 1000)
-    write_piece, lock, written = records._write_piece, records._lock, []
+    ring, written = records._ring, []
+    write_piece, lock = ring._write_piece, ring._lock
 
     class Turns:
         """The lock of the threads: a small request comes in whenever a large one lets go."""
@@ -161,13 +160,13 @@ def test_small_requests_between_the_pieces_of_a_large_one_are_kept_as_long(tmp_p
             append(records, "small", start=-len(written))
             written.append(-len(written))
 
-    def note(rows, key):
+    def remember(rows, key):
         length = write_piece(rows, key)
         written.extend(rows["values"][:length, 0].tolist())
         return length
 
-    monkeypatch.setattr(records, "_write_piece", note)
-    monkeypatch.setattr(records, "_lock", Turns())
+    monkeypatch.setattr(ring, "_write_piece", remember)
+    monkeypatch.setattr(ring, "_lock", Turns())
     for size in (900, 500, 700, 900, 300, 40, 800, 900, 200):
         append(records, "large", size)
         assert records.read()["values"][:, 0].tolist() == written[-1000:]
@@ -193,7 +192,7 @@ def test_of_two_requests_at_one_time_the_one_begun_later_is_found(records, monke
     """Their stamps overlap, and the earlier one has the newest row."""
     now = time.monotonic_ns()
     for later in (0, 5):
-        monkeypatch.setattr(f"{RECORDS}.time.monotonic_ns", lambda later=later: now + later)
+        monkeypatch.setattr(f"{RING}.time.monotonic_ns", lambda later=later: now + later)
         append(records, "p", 20 if not later else 3, start=100 * later)
     assert records.find("p")["values"][:, 0].tolist() == [500, 501, 502]
 
@@ -216,10 +215,12 @@ def test_puids_with_one_check_sum_are_told_apart(records):
 def test_of_a_puid_used_for_every_row_only_the_latest_are_looked_at(records, monkeypatch):
     for i in range(60):
         append(records, "p", 17, start=i)
-    looked_at, whole = [], records._whole
-    monkeypatch.setattr(records, "_whole", lambda *rows: looked_at.append(rows) or whole(*rows))
+    looked_at, whole = [], records._read_whole
+    monkeypatch.setattr(
+        records, "_read_whole", lambda *rows: looked_at.append(rows) or whole(*rows)
+    )
     assert records.find("p")["values"][:, 0].tolist() == list(range(59, 76))
-    assert [len(places) for places, _ in looked_at] == [17]
+    assert [len(indices) for indices, _ in looked_at] == [17]
 
 
 def test_a_later_prediction_by_another_process_is_the_later_one(records):
@@ -246,7 +247,7 @@ def test_long_puids_with_the_same_beginning_are_told_apart(records):
 
 def test_a_clock_set_back_changes_no_order(records, monkeypatch):
     append(records, "p", start=1)
-    monkeypatch.setattr(f"{RECORDS}.time.time", lambda: 1.0)
+    monkeypatch.setattr(f"{RING}.time.time", lambda: 1.0)
     append(records, "p", start=2)
     assert records.read()["values"][:, 0].tolist() == [1, 2]
     assert records.find("p")["values"].tolist() == [[2, -2]]
@@ -284,6 +285,26 @@ def test_a_restart_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert records.read()["puid"].tolist() == [b"p"] * 20 + [b"q"]
 
 
+def test_a_file_that_an_earlier_version_wrote_is_read_and_continued(tmp_path, caplog):
+    """Five requests, of 30, 1, 3, 2 and 12 rows; 40 rows are kept."""
+    (tmp_path / FILE_NAME).write_bytes(gzip.decompress(SAMPLE.read_bytes()))
+    records = begin_records(tmp_path, ["mean", "sd"], 40)
+    assert caplog.text == ""
+    requests = {"first": range(8, 30), "one": [100], "x" * 60: range(200, 203)}
+    requests |= {"a\0b": range(300, 302), "ü" * 24: range(400, 412)}
+    kept = [number for numbers in requests.values() for number in numbers]
+    assert records.read()["values"].tolist() == [[number, -number] for number in kept]
+    for puid, numbers in requests.items():
+        found = records.find(puid)
+        assert found["values"][-len(numbers) :, 0].tolist() == list(numbers)
+        assert found["time"][0] == 1_790_000_000 + list(requests).index(puid)
+        assert found["score"][-1] == (-1.0 if numbers[-1] % 2 else 1.0) / (numbers[-1] + 2)
+        assert set(found["version"].tolist()) == {VERSION.encode()}
+    append(records, "x" * 60)
+    assert records.read()["values"][:, 0].tolist() == [*kept[1:], 0]
+    assert records.delete(puid="a\0b") == 2
+
+
 def test_many_restarts_with_little_traffic_lose_no_row(tmp_path):
     for i in range(300):
         append(begin_records(tmp_path, ["a", "b"], 1000), "p", start=i)
@@ -306,7 +327,7 @@ def test_values_recorded_before_are_deleted_when_none_are_to_be_kept(tmp_path, c
     os.truncate(tmp_path / "records.bin.1", 5000)  # who knows what it holds
     append(begin_records(tmp_path, ["a", "b"], 1000, values=False), "q", 20)
     assert [path.name for path in tmp_path.iterdir()] == ["records.bin"]
-    assert caplog.text.count("it holds values, which are not to be kept") == 2
+    assert caplog.text.count("it contains values, which are not to be kept") == 2
     assert len(begin_records(tmp_path, ["a", "b"], 1000, values=False).read()) == 20
     begin_records(tmp_path, ["a", "b"], 500, values=False)
     assert [len(one.read()) for one in open_records(tmp_path)] == [0, 20]
@@ -316,7 +337,7 @@ def test_rows_half_written_to_the_disk_are_dropped_and_told(tmp_path, caplog):
     """A power cut leaves pages of different times: a row's beginning or end may be another's."""
     records = begin_records(tmp_path, ["a", "b"], 1000)
     append(records, "p", 20)
-    rows = records._row_bytes
+    rows = records._ring._row_bytes
     size = len(rows) // len(records._stamps)
     rows[3 * size : 3 * size + 50] = rows[4 * size : 4 * size + 50]
     rows[6 * size - 50 : 6 * size] = rows[7 * size - 50 : 7 * size]
@@ -386,7 +407,7 @@ def test_a_reader_beside_writers_sees_whole_rows_only(tmp_path):
     assert seen > 10_000
 
 
-@pytest.mark.parametrize(("rows", "every"), [(1, 1), (12, 23)])
+@pytest.mark.parametrize(("rows", "every"), [(1, EVERY), (12, 1 if EVERY == 1 else 23)])
 def test_at_every_instruction_a_row_is_whole_or_not_there(tmp_path, rows, every):
     records = begin_records(tmp_path, ["a", "b"], 20)
     for i in range(200):  # the ring is full: the update writes over old rows
@@ -397,9 +418,7 @@ def test_at_every_instruction_a_row_is_whole_or_not_there(tmp_path, rows, every)
     def work():
         records.append("new", values, verdict)
 
-    for step in steps(work, prepare=lambda: append(records, "warm", rows)):
-        if step % every:
-            continue
+    for _ in steps(work, lambda: append(records, "warm", rows), every):
         found = records.find("new")
         lengths.add(len(found))
         assert np.array_equal(found["values"], values[: len(found)])
@@ -466,7 +485,7 @@ def test_an_export_is_its_owners_only_and_a_bad_place_is_told(tmp_path):
 
 def test_rows_older_than_a_time_are_wiped(records, monkeypatch):
     for clock in (100.0, 200.0, 300.0):
-        monkeypatch.setattr(f"{RECORDS}.time.time", lambda clock=clock: clock)
+        monkeypatch.setattr(f"{RING}.time.time", lambda clock=clock: clock)
         append(records, f"p{clock}", 10)
     assert records.delete(before=300.0) == 20
     assert set(records.read()["time"]) == {300.0}

@@ -31,16 +31,16 @@ def test_the_folder_and_its_files_are_their_owners_only(tmp_path):
 def test_a_second_service_on_the_same_folder_refuses_to_start(tmp_path):
     first = StateFolder(tmp_path)
     with pytest.raises(BadSetting, match=rf"in use by another service \(process {os.getpid()}\)"):
-        StateFolder(tmp_path, patience=0)
+        StateFolder(tmp_path, wait_seconds=0)
     del first
-    StateFolder(tmp_path, patience=0)
+    StateFolder(tmp_path, wait_seconds=0)
 
 
 def test_the_folder_is_held_until_the_last_worker_is_dead(tmp_path):
     script = (
         "import os, sys, time\n"
         "from pathlib import Path\n"
-        "from service.state.shared import StateFolder\n"
+        "from service.state.folder import StateFolder\n"
         "folder = StateFolder(Path(sys.argv[1]))\n"
         "worker = os.fork()\n"
         "if worker: print(worker, flush=True)\n"
@@ -52,9 +52,9 @@ def test_the_folder_is_held_until_the_last_worker_is_dead(tmp_path):
     parent.wait()
     parent.stdout.close()
     with pytest.raises(BadSetting, match="in use"):
-        StateFolder(tmp_path, patience=0)
+        StateFolder(tmp_path, wait_seconds=0)
     os.kill(worker, signal.SIGKILL)
-    StateFolder(tmp_path, patience=5)
+    StateFolder(tmp_path, wait_seconds=5)
 
 
 def test_a_folder_that_cannot_be_made_or_written_is_refused_with_a_sentence(tmp_path):
@@ -111,7 +111,7 @@ def test_a_damaged_file_is_set_aside_and_told(tmp_path, caplog, damage, reason):
 def test_a_file_of_another_layout_is_set_aside_and_keeps_its_content(tmp_path, caplog):
     for numbers in (4, 5, 6):
         MappedFile.open_or_create(tmp_path / "x.bin", LAYOUT | {"numbers": numbers}, 100)
-    assert "its layout is another one (numbers)" in caplog.text
+    assert "its layout is different (numbers)" in caplog.text
     assert MappedFile.open(tmp_path / "x.bin.1").layout["numbers"] == 4
     assert MappedFile.open(tmp_path / "x.bin.2").layout["numbers"] == 5
 
@@ -123,7 +123,7 @@ def test_the_last_three_set_aside_are_kept(tmp_path, caplog):
     kept = quarantined(tmp_path / "x.bin")
     assert [path.name for path in kept] == ["x.bin.12", "x.bin.13", "x.bin.14"]
     assert [MappedFile.open(path).layout["numbers"] for path in kept] == [11, 12, 13]
-    assert "x.bin.11 is deleted: the last 3 set aside are kept" in caplog.text
+    assert "x.bin.11 is deleted: only the last 3 set aside are kept" in caplog.text
 
 
 def test_what_is_no_mapped_file_is_set_aside_for_ever(tmp_path):
@@ -142,36 +142,38 @@ def test_what_lies_beside_a_file_is_set_aside_with_it(tmp_path):
 
 
 def test_a_file_for_which_there_is_no_room_is_refused_and_leaves_nothing(tmp_path):
-    with pytest.raises(BadSetting, match=r"cannot be made .*; it needs 1,152,921,504,606,846,976"):
+    with pytest.raises(
+        BadSetting, match=r"cannot be created .*; it needs 1,152,921,504,606,846,976"
+    ):
         MappedFile.create(tmp_path / "x.bin", LAYOUT, 2**60)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("place", ["file", "memory"])
-def test_a_lock_is_released_when_its_process_is_killed(tmp_path, place):
+@pytest.mark.parametrize("where", ["file", "memory"])
+def test_a_lock_is_released_when_its_process_is_killed(tmp_path, where):
     shared = (
         MappedFile.create(tmp_path / "x.bin", LAYOUT, 100)
-        if place == "file"
+        if where == "file"
         else MappedFile.anonymous(LAYOUT, 100)
     )
     child = os.fork()
     if child == 0:
         theirs = shared.locks()
-        theirs.take(3)
+        theirs.acquire(3)
         shared.memory[shared.start] = 1
         time.sleep(60)
         os._exit(1)
     while not shared.memory[shared.start]:
         time.sleep(0.001)
     ours = shared.locks()
-    assert ours.take(2)
-    assert not ours.take(3)
+    assert ours.acquire(2)
+    assert not ours.acquire(3)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    assert ours.take(3)
-    assert not shared.locks().take(3)
-    ours.give_back(3)
-    assert shared.locks().take(3)
+    assert ours.acquire(3)
+    assert not shared.locks().acquire(3)
+    ours.release(3)
+    assert shared.locks().acquire(3)
 
 
 def test_stamps_go_on_after_the_last_one_whatever_the_clock_says():

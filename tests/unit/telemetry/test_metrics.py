@@ -7,7 +7,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.model.baseline import Drift
 from service.quality import Confusion, FeedbackSummary
 from service.rows import Totals
-from service.state.counts import OTHER, SERIES, Counts, Snapshot
+from service.state.counts import OTHER, Counts, Snapshot
+from service.state.counts_file import SERIES
 from service.telemetry.metrics import MOST_SERIES, Facts, Readings, _Families, render_metrics
 
 FACTS = Facts(0.0, {"name": "clf", "version": "v"}, 0.1, {"model_name": "clf"})

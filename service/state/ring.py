@@ -1,0 +1,249 @@
+"""The file of scored rows: a ring of blocks that all workers write into.
+
+A worker fills one block at a time and holds a lock on it that the kernel releases when the worker
+dies. So no two workers write into the same block, and none waits for another. Its next block is one
+that was left unfinished, else the one whose last row is the oldest. Each process may have one block
+half full, and may have had one half full when the oldest row was written. The file has as many
+spare blocks, so the last `rows` rows are always there, whichever workers wrote them.
+
+Each row has a stamp: the time it was written, in nanoseconds of a clock that all workers share and
+that no change of the system time affects, plus its index among the rows written with it. Stamps
+sort rows in the order they were written, and increase along a block; small requests that are
+written between the pieces of a large one are sorted in between. Another number is the same for all
+rows of a request, and greater for a later request. A stamp of 0 means that there is no row; a
+negative one that the row was deleted: it still counts as one of the last rows, so that no older row
+comes back.
+
+A worker that claims an old block sets its stamps to 0 first. Then it writes each row, and after it
+the row's stamp: one aligned store of 8 bytes. A reader reads the stamps, the rows, and the stamps
+again; a row whose stamp is unchanged is complete. So no half-written row is ever read, at whatever
+instruction a writer is killed.
+
+A row also begins and ends with its stamp. After a power cut some pages of the disk are newer than
+others: a row whose ends do not both equal its stamp is dropped.
+
+After the header the file contains all stamps, then all rows, then all keys (a check sum of the
+puid, to find it quickly).
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..rows import Floats, Verdict
+from .double_buffer import OUT_OF_ORDER, fence
+from .puids import storage_bytes
+from .shared import MAX_PROCESSES, ByteLocks, MappedFile, clock_offset_after, reset_in_children
+
+MAX_BYTES = 256 * 2**20
+"""The largest size of the file."""
+
+PUID_BYTES = 48
+"""A longer puid is stored as its beginning and a digest."""
+
+Recorded = NDArray[np.void]
+"""Rows of the ring, with the fields of `_row_type`."""
+
+_SPARE_BLOCKS = 2 * MAX_PROCESSES
+
+# Claiming a block takes about 10 us, so blocks are large; a short ring consists of blocks, too.
+_LARGEST_BLOCK, _SMALLEST_BLOCK, _BLOCKS = 256, 16, 512
+
+_TAKEN = np.iinfo(np.int64).max  # later than any stamp
+
+# Time, version, puid, the puid's key, threshold: the same for all rows of a request.
+_Request = tuple[float, bytes, bytes, int, float]
+
+# Up to this number, rows are written one by one: numpy's fixed cost equals about ten rows.
+_FEW = 8
+
+
+class Ring:
+    """The ring, shared by the threads and processes of a service."""
+
+    def __init__(self, file: MappedFile) -> None:
+        """Use a file whose layout `plan_ring` has made."""
+        self.file = file
+        layout = file.layout
+        self.rows: int = layout["rows"]
+        """How many of the rows written last are kept."""
+        self.features: tuple[str, ...] = tuple(layout["features"])
+        """Names of the columns of `values`; none if values are not kept."""
+        self.block_rows: int = layout["block rows"]
+        self.blocks: int = layout["blocks"]
+        size = self.block_rows * self.blocks
+        row_type = _row_type(len(self.features))
+        rows_start = file.start + 8 * size
+        keys_start = rows_start + row_type.itemsize * size
+        self.stamps = np.frombuffer(file.memory, np.int64, size, file.start)
+        self.table: Recorded = np.frombuffer(file.memory, row_type, size, rows_start)
+        self.keys = np.frombuffer(file.memory, np.uint32, size, keys_start)
+        # The same memory as plain numbers and bytes: storing one item is ten times faster.
+        memory = memoryview(file.memory)
+        self._stamp_words = memory[file.start : rows_start].cast("q")
+        self._row_bytes = memory[rows_start:keys_start]
+        self._key_words = memory[keys_start:].cast("I")
+        self._row_size, self._values_size = row_type.itemsize, 8 * len(self.features)
+        self._pack_row = struct.Struct(f"=qqddII16s48s{self._values_size}sq").pack_into
+        self.set_clock()
+        self.reset_after_fork()
+        reset_in_children(self)
+
+    def set_clock(self) -> None:
+        """Make new stamps greater than those in the file."""
+        self._ahead = clock_offset_after(int(np.abs(self.stamps).max()))
+
+    def reset_after_fork(self) -> None:
+        """Hold no block; the next row claims one."""
+        self._lock = threading.Lock()
+        self._locks: ByteLocks | None = None
+        self._block = -1
+        self._next = self._end = 0
+
+    def append(self, puid: str, values: Floats, verdict: Verdict) -> None:
+        """Write the rows of one request: `values` (n_rows, n_features) and their verdict.
+
+        If there are more rows than are kept, write the last ones.
+        """
+        name, now, scores = storage_bytes(puid, PUID_BYTES), time.time(), verdict.scores
+        request = now, verdict.version.encode(), name, crc32(name), verdict.threshold
+        if len(scores) > _FEW:
+            self._write_many(values, verdict, request)
+            return
+        self._lock.acquire()  # `with` costs twice as much, and every request pays it
+        try:
+            stamp = time.monotonic_ns() + self._ahead
+            if len(scores) == 1:
+                self._write_row(stamp, 0, scores.item(), values.tobytes(), request)
+            else:
+                self._write_few(stamp, values, verdict, request)
+        finally:
+            self._lock.release()
+
+    def _write_row(
+        self, stamp: int, row: int, score: float, cells: bytes, request: _Request
+    ) -> None:
+        index = self._next
+        if index == self._end:
+            index = self._open_block()
+        now, version, puid, key, threshold = request
+        self._pack_row(
+            self._row_bytes, index * self._row_size,
+            stamp, stamp - row, now, score, row, score < threshold, version, puid, cells, stamp,
+        )  # fmt: skip
+        self._key_words[index] = key
+        if OUT_OF_ORDER:
+            fence()
+        self._stamp_words[index] = stamp
+        self._next = index + 1
+
+    def _write_few(self, stamp: int, values: Floats, verdict: Verdict, request: _Request) -> None:
+        cells, width = values.tobytes(), self._values_size
+        for i, score in enumerate(verdict.scores.tolist()):
+            self._write_row(stamp + i, i, score, cells[i * width : (i + 1) * width], request)
+
+    def _write_many(self, values: Floats, verdict: Verdict, request: _Request) -> None:
+        """Write rows a block at a time, so that other threads can write between two blocks."""
+        numbers = np.arange(max(0, len(verdict) - self.rows), len(verdict))
+        rows = np.empty(len(numbers), self.table.dtype)
+        rows["row"] = numbers
+        rows["time"], rows["version"], rows["puid"], key, _ = request
+        rows["score"], rows["label"] = verdict.scores[numbers], verdict.labels[numbers]
+        if self.features:
+            rows["values"] = values[numbers]
+        rows["request"] = time.monotonic_ns() + self._ahead
+        done = 0
+        while done < len(rows):
+            with self._lock:
+                done += self._write_piece(rows[done:], key)
+
+    def _write_piece(self, rows: Recorded, key: int) -> int:
+        """Write as many of these rows as fit into the current block; return how many."""
+        if self._next == self._end:
+            self._open_block()
+        first, last = self._next, min(self._next + len(rows), self._end)
+        written, size = rows[: last - first], self._row_size
+        stamp = time.monotonic_ns() + self._ahead
+        written["stamp"] = written["end"] = np.arange(stamp, stamp + len(written))
+        self._row_bytes[first * size : last * size] = written.view(np.uint8).data
+        self.keys[first:last] = key
+        fence()
+        self.stamps[first:last] = written["stamp"]
+        self._next = last
+        return last - first
+
+    def _open_block(self) -> int:
+        """Release the block just filled, claim another, and return the index of its first row."""
+        if self._locks is None:
+            self._locks = self.file.locks()
+        elif self._block >= 0:
+            self._locks.release(self._block)
+        self._block, first = self._claim_block(self._locks)
+        self._next = self._block * self.block_rows + first
+        self._end = (self._block + 1) * self.block_rows
+        return self._next
+
+    def _claim_block(self, locks: ByteLocks) -> tuple[int, int]:
+        """Lock an unfinished block or the oldest; return its number and its first free row."""
+        blocks = self.stamps.reshape(self.blocks, self.block_rows)
+        last = np.abs(blocks[:, -1])  # 0 if a block is not full
+        while True:  # there are more blocks than processes, so one is free
+            block = int(last.argmin())
+            found, last[block] = last[block], _TAKEN
+            if found == _TAKEN:
+                last = np.abs(blocks[:, -1])
+                continue
+            if not locks.acquire(block):
+                continue
+            if abs(blocks[block, -1]) != found:  # another worker has filled it meanwhile
+                locks.release(block)
+                continue
+            if found:
+                blocks[block] = 0
+                fence()
+            return block, int(np.flatnonzero(blocks[block]).max(initial=-1)) + 1
+
+
+def plan_ring(features: Sequence[str], rows: int) -> tuple[dict[str, Any], int]:
+    """Return the layout and size of a file for `rows` rows, fewer if they exceed MAX_BYTES."""
+    row_bytes = 8 + _row_type(len(features)).itemsize + 4
+    header = 2**20  # more than the names of the features ever take
+    most = (MAX_BYTES - header) // row_bytes
+    block_rows = min(_LARGEST_BLOCK, max(_SMALLEST_BLOCK, min(rows, most) // _BLOCKS))
+    blocks = min(-(-rows // block_rows) + _SPARE_BLOCKS, most // block_rows)
+    layout = {
+        "kind": "records",
+        "format": 2,
+        "byte order": sys.byteorder,
+        "rows": min(rows, (blocks - _SPARE_BLOCKS) * block_rows),
+        "features": list(features),
+        "block rows": block_rows,
+        "blocks": blocks,
+    }
+    return layout, row_bytes * block_rows * blocks
+
+
+def _row_type(features: int) -> np.dtype[np.void]:
+    return np.dtype(
+        [
+            ("stamp", np.int64),  # see the module's text
+            ("request", np.int64),  # the same for all rows of a request, greater for a later one
+            ("time", np.float64),  # seconds since 1970, UTC; may go backwards
+            ("score", np.float64),
+            ("row", np.uint32),  # number in its request
+            ("label", np.uint32),  # 1 for an outlier
+            ("version", "S16"),  # of the model
+            ("puid", f"S{PUID_BYTES}"),
+            ("values", np.float64, (features,)),
+            ("end", np.int64),  # the stamp once more
+        ]
+    )
