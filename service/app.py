@@ -51,14 +51,16 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     detector = _load_first(source, settings)
     if token or settings.watch:
         compile_walks()  # now, so that no request waits for it
+
     state = StateFolder(settings.state_dir)
     generations, audit = Generations(state.path), AuditLog(state.path)
     generations.seen = seen
     detector = restore_threshold(detector, audit)
-    records = _begin_records(state, detector.model, settings)
-    predictor = Predictor(detector, Counts(state.path), records)
+    counts, records = Counts(state.path), _begin_records(state, detector.model, settings)
+    predictor = Predictor(detector, counts, records)
     reloader = ModelReloader(source, predictor, generations, audit)
     drift = _watch_drift(predictor)
+
     limits = Limits(
         settings.max_rows, settings.max_columns, settings.max_depth, settings.max_body_bytes
     )
@@ -81,12 +83,13 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
         unit={settings.model_name: settings.model_image} if settings.model_image else {},
         show_metrics=settings.answer_metrics,
     )
+
     app = _make_flask(settings.max_body_bytes)
     app.extensions["isoserve state folder"] = state  # locked as long as the application exists
     app.extensions["isoserve admission"] = admission
     app.extensions["isoserve in each worker"] = [
         partial(reloader.start_worker, settings.watch),
-        predictor.counts.begin,
+        counts.begin,
         *([drift.begin] if drift else []),
     ]
     app.register_blueprint(create_routes(handlers, settings, drift, generations.changes))

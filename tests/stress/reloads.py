@@ -1,8 +1,8 @@
-"""Models swapped under load, for `make torture`.
+"""Models replaced under load, for `make nightly`.
 
-Two models of one table, A and B, whose scores for some rows are known. Clients ask without a pause
-and hold every answer to this: it is 200, it says which model made it, and its scores are that
-model's, bit for bit.
+Two models of one table, A and B, whose scores for some rows are known. Clients send requests
+without a pause and check every answer: its status is 200, it names the model, and its scores are
+exactly that model's.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ TOKEN = "a token for nothing but torture"
 CLIENTS = 8
 ROWS = np.random.default_rng(1).lognormal(size=(100, 2)).tolist()
 LATEST = 1.0
-"""Seconds within which every request is answered, whatever is swapped."""
+"""Seconds within which every request is answered while models are replaced."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def make(seed):
 
 
 class Pair:
-    """Models A and B, and the place where one of them is served from."""
+    """Models A and B, and the path that one of them is served from."""
 
     def __init__(self, folder):
         self.path = folder / "model.pickle"
@@ -67,7 +67,7 @@ class Pair:
         self.known = {model.version: model for model in (self.a, self.b)}
 
     def put(self, model):
-        """Put a model and its card in place as training does: the card last, each by renaming."""
+        """Replace the model and its card as training does: the card last, each by renaming."""
         for path, data in (
             (self.path, model.content),
             (self.path.with_suffix(".json"), model.card),
@@ -77,7 +77,7 @@ class Pair:
             part.rename(path)
 
     def put_alone(self, content):
-        """Put a file in place that has no card."""
+        """Replace the model by a file without a card."""
         self.path.with_suffix(".json").unlink(missing_ok=True)
         part = self.path.with_suffix(".part")
         part.write_bytes(content)
@@ -85,11 +85,11 @@ class Pair:
 
 
 class Asker(Caller):
-    """Asks for the scores of one to four rows, again and again."""
+    """A client that requests the scores of one to four rows, again and again."""
 
     def __init__(self, port, pair, seed):
         super().__init__(port)
-        self.pair, self.chance = pair, random.Random(seed)
+        self.pair, self.random = pair, random.Random(seed)
         self.broken = []
         """When a connection broke."""
         self.seen = []
@@ -97,8 +97,8 @@ class Asker(Caller):
         self.faults = []
 
     def call(self):
-        """Ask about some rows; alternates between two ways in."""
-        start, size = self.chance.randrange(96), self.chance.choice((1, 1, 4))
+        """Request scores of some rows, with or without the scores of each row."""
+        start, size = self.random.randrange(96), self.random.choice((1, 1, 4))
         rows = self.pair.rows[start : start + size]
         path = "/predict" if size == 1 else "/predict?scores=1"
         try:
@@ -122,13 +122,13 @@ class Asker(Caller):
 
 
 class Load(Crowd):
-    """Askers at work on a service, in a `with` block."""
+    """Clients that send requests to a service during a `with` block."""
 
     def __init__(self, service, pair, clients=CLIENTS):
         super().__init__(Asker(service.port, pair, seed) for seed in range(clients))
 
     def judge(self, tally, may_break=False):
-        """Note every request into a tally."""
+        """Count every request in a tally."""
         seen, faults, broken = self.all("seen"), self.all("faults"), self.all("broken")
         for fault in faults:
             tally.note("request", fault)
@@ -150,7 +150,7 @@ class Load(Crowd):
 
 @contextlib.contextmanager
 def served(folder, pair, **settings):
-    """Serve model A of a pair; nothing of it is left."""
+    """Serve model A of a pair, and stop at the end."""
     pair.put(pair.a)
     chosen = {"admin_token": TOKEN, "log_level": "WARNING", "workers": 2} | settings
     with serving(pair.path, folder / "service.log", **chosen) as service:
@@ -158,7 +158,7 @@ def served(folder, pair, **settings):
 
 
 def load(service):
-    """Ask for the model to be loaded; return the status and the answer."""
+    """Load the model file; return the status and the answer."""
     headers = {"Authorization": f"Bearer {TOKEN}"}
     path = "/v2/repository/models/isoserve/load"
     status, body = service.request("POST", path, b"", headers)
@@ -172,7 +172,7 @@ def failures(service):
 
 
 def torture_swaps(folder, swaps=20):
-    """A and B by turns under load: each load is answered when all workers have swapped."""
+    """Load A and B in turn under load: each load is answered when all workers serve the model."""
     tally, pair = Tally("swaps under load"), Pair(folder)
     with served(folder, pair, workers=4) as service, Load(service, pair) as crowd:
         for number in range(swaps):
@@ -190,15 +190,15 @@ def torture_swaps(folder, swaps=20):
 
 
 def torture_flips(folder, flips=1000):
-    """The files change while they are loaded, on request and by the watch: all is A or B, whole."""
+    """The files change while they are loaded, by requests and the watch: answers are A's or B's."""
     tally, pair = Tally("file flips while reloading"), Pair(folder)
     done = threading.Event()
 
     def flip():
-        chance = random.Random(1)
+        rng = random.Random(1)
         for number in range(flips):
             pair.put((pair.b, pair.a)[number % 2])
-            time.sleep(chance.uniform(0.0, 0.06))
+            time.sleep(rng.uniform(0.0, 0.06))
         done.set()
 
     with served(folder, pair, watch=1) as service, Load(service, pair, clients=4) as crowd:
@@ -218,7 +218,7 @@ def torture_flips(folder, flips=1000):
 
 
 def torture_kills(folder, rounds=10):
-    """After a swap each worker is killed in turn; the ones that follow begin with the new model."""
+    """Kill each worker in turn after a swap; new workers begin with the new model."""
     tally, pair = Tally("kill -9 of each worker after a swap"), Pair(folder)
     with served(folder, pair, workers=3) as service:
         for number in range(rounds):
@@ -239,15 +239,15 @@ def torture_kills(folder, rounds=10):
 
 
 def torture_refusals(folder, files=100):
-    """Hostile and damaged files are to be loaded; A answers on, bit for bit as before."""
+    """Load hostile and damaged files; A answers exactly as before."""
     tally, pair = Tally("refused loads under load"), Pair(folder)
     (folder / "attacks").mkdir()
     attacks = [content for _, content in hostile.attacks(folder / "attacks" / "sentinel")]
-    chance = random.Random(16)
+    rng = random.Random(16)
     with served(folder, pair) as service, Load(service, pair, clients=2) as crowd:
         for number in range(files):
             damaged = next(hostile.mutations([pair.a.content], 1, seed=number))
-            content = chance.choice((damaged, chance.choice(attacks)))
+            content = rng.choice((damaged, rng.choice(attacks)))
             pair.put_alone(content)
             started = time.perf_counter()
             status, answer = load(service)

@@ -43,13 +43,13 @@ def test_scores_and_labels_equal_scikit_learns(client, forest, samples):
     assert np.array_equal(labels == 1, forest.predict(samples) == -1)
 
 
-def test_a_switch_is_on_or_off(client):
+def test_a_switch_is_1_or_0(client):
     answer = client.post("/predict?scores=maybe", json={"data": {"ndarray": [[1, 2]]}})
     assert answer.status_code == HTTPStatus.BAD_REQUEST
     assert answer.json["status"]["info"] == "scores is 1 or 0, not 'maybe'"
 
 
-def test_a_model_wider_than_the_limit_ends_the_start(make_client):
+def test_the_service_does_not_start_with_a_model_wider_than_the_limit(make_client):
     with pytest.raises(BadSetting, match="ISOSERVE_MAX_COLUMNS=1 would refuse every request"):
         make_client(max_columns=1)
 
@@ -96,7 +96,7 @@ def test_a_request_id_is_kept_when_it_can_forge_nothing(client, sent, kept):
         (b"{", "application/json"),
     ],
 )
-def test_no_json_is_told_in_seldons_words(client, data, content_type):
+def test_a_body_without_json_is_refused_in_seldons_words(client, data, content_type):
     answer = client.post("/predict", data=data, content_type=content_type)
     status = answer.json["status"]
     assert answer.status_code == HTTPStatus.BAD_REQUEST
@@ -116,13 +116,13 @@ def test_a_cell_that_is_no_finite_number_is_named(client, route, number):
     assert answer.json["status"]["info"].startswith("row 1, column 1: ")
 
 
-def test_a_wrong_width_is_told_with_the_columns(client):
+def test_a_wrong_width_is_refused_and_the_columns_are_named(client):
     answer = post(client, [[1, 2, 3]])
     assert answer.status_code == HTTPStatus.BAD_REQUEST
     assert answer.json["status"]["info"] == "rows have 3 columns; this model expects 2: f0, f1"
 
 
-def test_an_unknown_path_and_method_are_themselves(client):
+def test_an_unknown_path_gets_404_and_a_wrong_method_405(client):
     missing = client.post("/predikt")
     assert missing.status_code == HTTPStatus.NOT_FOUND
     assert missing.json["status"]["info"] == "there is no route /predikt (is it '/predict'?)"
@@ -133,7 +133,7 @@ def test_an_unknown_path_and_method_are_themselves(client):
         assert answer.json["status"]["reason"] == "MICROSERVICE_BAD_DATA"
 
 
-def test_limits_are_told_as_such(make_client):
+def test_a_body_over_a_limit_gets_413(make_client):
     client = make_client(max_body_bytes=100, max_rows=2, max_columns=3)
     for rows in ([[1, 2]] * 3, [[1, 2, 3, 4]], [[1.0, 2.0]] * 50):
         answer = post(client, rows)
@@ -163,7 +163,7 @@ def test_named_columns_may_come_in_any_order(write_card, make_client):
     assert post(lenient, there, names=["x", "y"]).status_code == HTTPStatus.OK
 
 
-def test_names_mean_nothing_to_a_model_without_names(client):
+def test_a_model_without_names_ignores_names(client):
     assert post(client, [[1, 2]], names=["x", "y"]).status_code == HTTPStatus.OK
 
 
@@ -235,14 +235,14 @@ def test_metrics_name_the_model_and_keep_seldons_labels(write_card, make_client)
 
 
 def measure_drift(client):
-    """Do once what a worker does every few seconds in a thread of its own."""
+    """Measure drift once, as a worker does every few seconds in a thread."""
     begun = client.application.extensions["isoserve in each worker"]
     owners = [getattr(begin, "__self__", None) for begin in begun]
     next(owner for owner in owners if isinstance(owner, DriftWatch)).measure()
 
 
 @pytest.mark.parametrize(("threshold", "share"), [(0.0, 0.125), (-0.25, 0.25), (0.5, 1.0)])
-def test_trainings_share_is_that_below_the_threshold(write_card, make_client, threshold, share):
+def test_the_training_share_is_below_the_threshold(write_card, make_client, threshold, share):
     write_card(score_quantiles=[i / 100 - 0.5 for i in range(101)])
     client = make_client(threshold=threshold)
     assert value(client, "isoserve_training_outlier_share") == pytest.approx(share)
@@ -260,7 +260,7 @@ def test_every_metric_is_exposed_with_its_help(write_card, make_client):
     assert exposed == {name: kind for name, (kind, _) in METRICS.items()}
 
 
-def test_series_do_not_grow_with_odd_urls(client):
+def test_series_do_not_grow_with_unknown_urls(client):
     client.get("/metrics")
     before = len(client.get("/metrics").text.splitlines())
     for n in range(200):
@@ -270,7 +270,7 @@ def test_series_do_not_grow_with_odd_urls(client):
     assert after - before < 30
 
 
-def test_series_stay_few_whatever_is_asked(write_card, make_client):
+def test_series_stay_few_whatever_is_requested(write_card, make_client):
     write_card()
     client = make_client()
     post(client, [[1, 1]] * 1000)
@@ -282,7 +282,7 @@ def test_series_stay_few_whatever_is_asked(write_card, make_client):
     assert len(metrics(client)) < 500
 
 
-def test_a_prediction_is_named_by_its_sender_or_by_us(client):
+def test_a_puid_comes_from_the_client_or_is_made(client):
     sent = client.post("/predict", json={"meta": {"puid": "p1"}, "data": {"ndarray": [[1, 2]]}})
     assert sent.json["meta"]["puid"] == "p1"
     named = [post(client, [[1, 2]], route).json["meta"]["puid"] for route in ROUTES * 2]
@@ -290,13 +290,13 @@ def test_a_prediction_is_named_by_its_sender_or_by_us(client):
     assert len(set(named)) == 4
 
 
-def test_the_names_that_we_give_can_be_chosen(folder):
+def test_the_function_that_makes_puids_can_be_chosen(folder):
     settings = Settings(model=folder / "model.pickle", state_dir=folder / "state")
     client = create_app(settings, make_puid=iter(["one", "two"]).__next__).test_client()
     assert [post(client, [[1, 2]]).json["meta"]["puid"] for _ in "ab"] == ["one", "two"]
 
 
-def test_each_scored_row_is_recorded_as_it_was_judged(write_card, make_client, folder, forest):
+def test_each_scored_row_is_recorded_with_its_label(write_card, make_client, folder, forest):
     write_card()
     client = make_client(state_dir=folder / "state")
     body = {"meta": {"puid": "p"}, "data": {"names": ["sd", "mean"], "ndarray": [[40, 60], [1, 2]]}}
@@ -357,7 +357,7 @@ def test_metadata_names_the_columns(client):
     assert answer["versions"] == [client.get("/live").headers["X-Model-Version"]]
 
 
-def test_a_fault_of_ours_is_logged_and_answered_briefly(make_client, monkeypatch, caplog):
+def test_an_internal_error_is_logged_and_answered_briefly(make_client, monkeypatch, caplog):
     client = make_client()
 
     def fail(*_):
@@ -371,7 +371,7 @@ def test_a_fault_of_ours_is_logged_and_answered_briefly(make_client, monkeypatch
     assert client.get("/ready").status_code == HTTPStatus.INTERNAL_SERVER_ERROR
 
 
-def test_a_model_that_cannot_be_read_ends_the_start(tmp_path):
+def test_the_service_does_not_start_with_an_unreadable_model(tmp_path):
     with pytest.raises(BadModel):
         create_app(Settings(model=tmp_path / "model.pickle"))
 
@@ -390,14 +390,14 @@ json_values = st.recursive(
     body=json_values
     | st.fixed_dictionaries({"data": st.fixed_dictionaries({"ndarray": json_values})})
 )
-def test_no_json_whatever_is_answered_with_a_fault_of_ours(client, body):
+def test_no_json_body_causes_an_internal_error(client, body):
     for route in ROUTES:
         answer = client.post(route, data=json.dumps(body), content_type="application/json")
         assert answer.status_code in (200, 400, 413)
         assert answer.json
 
 
-def test_metrics_tell_the_space_on_the_state_folders_disk(make_client, folder):
+def test_metrics_show_the_space_on_the_state_folders_disk(make_client, folder):
     client = make_client()
     usage = shutil.disk_usage(folder)
     assert value(client, "isoserve_state_size_bytes") == usage.total

@@ -1,4 +1,4 @@
-"""Another model, or another threshold, in one process; `make torture` has many, under load."""
+"""Another model, or another threshold, in one process; under load: `tests.stress.reloads`."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ ADMIN = {"Authorization": f"Bearer {TOKEN}"}
 
 @pytest.fixture
 def pair(folder, monkeypatch):
-    """Two models in the place of the fixture's one; what does not fit is given up on soon."""
+    """Two models at the path of the fixture's one; a card of another file is waited for briefly."""
     monkeypatch.setattr("service.serving.reload._SETTLE", 0.1)
     pair = Pair(folder)
     pair.put(pair.a)
@@ -32,7 +32,7 @@ def pair(folder, monkeypatch):
 
 @pytest.fixture
 def admin(make_client, pair):
-    """Return what calls an admin route: (status, answer)."""
+    """Return a function that calls an admin route and returns (status, answer)."""
     client = make_client(admin_token=TOKEN)
 
     def call(route, value=None):
@@ -44,7 +44,7 @@ def admin(make_client, pair):
 
 
 def served(client, pair):
-    """Return which model answers, after checking that the scores are its own."""
+    """Return which model answers; check that the scores are its own."""
     answer = client.post("/predict?scores=1", json={"data": {"ndarray": pair.rows}})
     model = pair.known[answer.headers["X-Model-Version"]]
     assert answer.json["meta"]["tags"]["anomaly-scores"] == model.scores
@@ -56,7 +56,7 @@ def metric(client, name):
     return next(float(line.split()[-1]) for line in lines if line.startswith(name))
 
 
-def test_a_new_file_is_served_when_it_is_asked_for(admin, pair):
+def test_a_new_file_is_served_after_load(admin, pair):
     pair.put(pair.b)
     assert served(admin.client, pair) is pair.a
     status, answer = admin("load")
@@ -76,7 +76,7 @@ def test_the_same_file_changes_nothing(admin, pair, folder):
     assert not list(folder.glob("*/audit.jsonl"))
 
 
-def test_another_card_of_the_same_file_is_taken(admin, pair):
+def test_another_card_of_the_same_file_is_loaded(admin, pair):
     pair.path.with_suffix(".json").write_bytes(
         pair.a.card.replace(b'"training_outlier_share": 0.125', b'"training_outlier_share": 0.5')
     )
@@ -111,8 +111,8 @@ def test_a_refused_file_leaves_the_old_model_and_says_why(admin, pair, caplog, s
     assert metric(admin.client, name) == 1
 
 
-def test_golden_rows_tell_a_model_that_scores_otherwise(admin, pair):
-    """The card of B, but for its digest, beside A's twin: one threshold of a tree is another."""
+def test_golden_rows_reveal_a_model_with_other_scores(admin, pair):
+    """A's card with the digest of a changed A: one threshold in one tree differs."""
     forest = pickle.loads(pair.a.content)
     forest.estimators_[0].tree_.threshold[0] += 1.0
     content = pickle.dumps(forest, protocol=5)
@@ -124,7 +124,7 @@ def test_golden_rows_tell_a_model_that_scores_otherwise(admin, pair):
     assert "does not score as in training: golden row" in answer["error"]
 
 
-def test_a_threshold_is_set_and_taken_back(admin, pair, folder):
+def test_a_threshold_is_set_and_reset(admin, pair, folder):
     status, answer = admin("threshold", {"threshold": 0.05})
     assert (status, answer["threshold"], answer["former"]["threshold"]) == (200, 0.05, 0.0)
     assert metric(admin.client, "isoserve_threshold ") == 0.05
@@ -145,7 +145,7 @@ def test_a_chosen_threshold_outlives_a_restart_and_not_its_model(make_client, pa
     state = folder / "kept"
     client = make_client(admin_token=TOKEN, state_dir=state)
     client.post(f"{URL}/threshold", json={"threshold": -0.1}, headers=ADMIN)
-    client.application.extensions.clear()  # lets go of the folder
+    client.application.extensions.clear()  # releases the folder
     del client
     again = make_client(state_dir=state)
     assert metric(again, "isoserve_threshold ") == -0.1
@@ -163,7 +163,7 @@ def test_a_chosen_threshold_outlives_a_restart_and_not_its_model(make_client, pa
     assert not (state / "threshold.json").exists()
 
 
-def test_nothing_changes_that_cannot_be_written_down(admin, pair, folder):
+def test_nothing_changes_when_the_audit_log_cannot_be_written(admin, pair, folder):
     state = next(path for path in folder.iterdir() if path.is_dir())
     (state / "audit.jsonl").mkdir()
     pair.put(pair.b)
@@ -172,6 +172,21 @@ def test_nothing_changes_that_cannot_be_written_down(admin, pair, folder):
         assert (status, "so nothing was changed" in answer["error"]) == (503, True)
     assert served(admin.client, pair) is pair.a
     assert metric(admin.client, "isoserve_threshold ") == 0.0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+def test_nothing_changes_when_the_disk_is_full(admin, pair, folder):
+    state = next(path for path in folder.iterdir() if path.is_dir())
+    pair.put(pair.b)
+    for route, value in (("load", None), ("threshold", {"threshold": 0.1})):
+        (state / "generation-1").symlink_to("/dev/full")
+        status, answer = admin(route, value)
+        assert (status, "so nothing was changed" in answer["error"]) == (503, True)
+    assert served(admin.client, pair) is pair.a
+    assert metric(admin.client, "isoserve_threshold ") == 0.0
+    assert metric(admin.client, "isoserve_model_swaps_total") == 0
+    assert not list(state.glob("audit*")) + list(state.glob("generation*"))
+    assert admin("load")[1]["changed"]
 
 
 def test_a_pinned_service_loads_nothing_else(make_client, pair):
@@ -183,7 +198,7 @@ def test_a_pinned_service_loads_nothing_else(make_client, pair):
     assert "ISOSERVE_MODEL_SHA256" in answer.json["error"]
 
 
-def test_every_worker_follows_and_so_do_the_ones_after_them(pair, tmp_path):
+def test_every_worker_follows_and_so_do_new_workers(pair, tmp_path):
     with serve_pair(tmp_path, pair, watch=1, log_level="INFO") as service:
         pair.put(pair.b)
         wait_for(service, pair.b)

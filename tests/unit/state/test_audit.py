@@ -1,4 +1,4 @@
-"""What was changed, on disk."""
+"""The audit log and the chosen threshold, on disk."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from service.errors import Unavailable
 from service.state.audit import AuditLog
 
 
-def test_each_change_is_a_line_that_only_the_owner_reads(tmp_path):
+def test_each_change_is_a_line_that_only_the_owner_may_read(tmp_path):
     audit = AuditLog(tmp_path)
     audit.write("me", "model", "a", "b")
     audit.write("you\n", "threshold", 0.0, -0.1)
@@ -23,7 +23,7 @@ def test_each_change_is_a_line_that_only_the_owner_reads(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_what_cannot_be_written_down_is_not_done(tmp_path):
+def test_a_change_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "audit.jsonl").mkdir()
     with pytest.raises(Unavailable, match="so nothing was changed"):
         AuditLog(tmp_path).write("me", "model", "a", "b")
@@ -33,13 +33,13 @@ def test_what_cannot_be_written_down_is_not_done(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
-def test_a_full_disk_is_told(tmp_path):
+def test_a_full_disk_is_reported(tmp_path):
     (tmp_path / "audit.jsonl").symlink_to("/dev/full")
     with pytest.raises(Unavailable, match="No space left"):
         AuditLog(tmp_path).write("me", "model", "a", "b")
 
 
-def test_a_choice_holds_while_what_it_overrode_is_the_same(tmp_path):
+def test_a_choice_is_valid_while_model_and_setting_are_the_same(tmp_path):
     audit = AuditLog(tmp_path)
     assert audit.chosen("abc", 0.0) == (None, "")
     audit.choose(-0.1, "abc", 0.0)
@@ -54,8 +54,8 @@ def test_a_choice_holds_while_what_it_overrode_is_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"threshold": "x"}', "\x00"])
-def test_a_damaged_choice_is_void(tmp_path, text):
+def test_a_damaged_choice_is_not_valid(tmp_path, text):
     (tmp_path / "threshold.json").write_text(text)
-    threshold, void = AuditLog(tmp_path).chosen("abc", 0.0)
+    threshold, invalid = AuditLog(tmp_path).chosen("abc", 0.0)
     assert threshold is None
-    assert "is damaged" in void
+    assert "is damaged" in invalid

@@ -83,7 +83,7 @@ def test_one_row_is_counted_as_it_is_in_a_batch(score):
     assert numbers(alone.read()) == numbers(together.read())
 
 
-def test_a_score_on_a_bound_falls_below_it():
+def test_a_score_on_a_bound_belongs_to_the_interval_below():
     counts = Counts()
     counts.add(verdict(*SCORE_BOUNDS, 0.9))
     assert counts.read().score_buckets == (1,) * (len(SCORE_BOUNDS) + 1)
@@ -129,7 +129,7 @@ def test_a_route_seen_first_by_one_process_is_the_same_in_all(counts):
     }
 
 
-def test_beyond_so_many_routes_all_are_other(counts):
+def test_routes_beyond_the_limit_are_counted_as_other(counts):
     for i in range(1000):
         counts.observe(f"/route-{i}", "4xx", 0.001)
     requests = counts.read().requests
@@ -161,7 +161,7 @@ def test_threads_lose_no_update(counts):
         sys.setswitchinterval(interval)
     assert counts.read().totals == Totals(8000, 4000)
     assert sum(counts.read().score_buckets) == 8000
-    assert len({totals.samples for totals in seen}) == 4000  # each saw itself join
+    assert len({totals.samples for totals in seen}) == 4000  # each sees its own rows
 
 
 def test_cells_do_not_overlap_and_each_lies_on_one_page(counts):
@@ -188,7 +188,7 @@ def test_processes_lose_no_update(counts):
     assert snapshot.requests["/predict", "2xx"].buckets[2] == 8000
 
 
-def test_totals_include_all_that_was_answered_before_by_any_process(counts):
+def test_totals_include_what_any_process_answered_before(counts):
     for i in range(1, 20):
         wait_for(in_child(lambda: counts.add(ONE)))
         assert counts.add(ONE) == Totals(2 * i, 2 * i)
@@ -281,7 +281,7 @@ def test_a_writer_killed_at_any_line_leaves_a_slot_that_counts_on(tmp_path, rows
         pytest.fail("the update never ended")
     assert step > 20
     assert after.totals == whole
-    assert counts.add(ONE).samples == whole.samples + 1  # in the slot they all died in
+    assert counts.add(ONE).samples == whole.samples + 1  # in the slot that all of them used
     assert Counts(tmp_path).read().totals.samples == whole.samples + 1
 
 
@@ -315,7 +315,7 @@ def test_dead_workers_leave_their_slot_to_the_next(tmp_path):
     assert counts.add(ONE) == Totals(MAX_PROCESSES + 11, MAX_PROCESSES + 11)
 
 
-def test_living_processes_are_told_and_dead_ones_are_not(counts):
+def test_living_processes_are_counted_and_dead_ones_are_not(counts):
     assert counts.processes() == 0
     counts.begin()
     counts.begin()
@@ -383,7 +383,7 @@ def test_other_bounds_are_another_layout(tmp_path, caplog, monkeypatch):
 
 
 def test_no_damaged_byte_is_ever_misread(tmp_path, caplog):
-    """A damaged byte is noticed, or it has no meaning."""
+    """A damaged byte is noticed, or it was not in use."""
     counts = Counts(tmp_path)
     counts.add(THREE)
     counts.add(ONE)
@@ -403,7 +403,7 @@ def test_no_damaged_byte_is_ever_misread(tmp_path, caplog):
 
 
 def test_a_lost_page_of_the_disk_is_noticed(tmp_path, caplog):
-    """It reads as zeros, wherever it lies; those of slots never used, too."""
+    """It reads as zeros. Pages of slots that were never used are checked, too."""
     counts = Counts(tmp_path)
     counts.add(THREE)
     for i in range(60):
@@ -424,7 +424,7 @@ def test_a_lost_page_of_the_disk_is_noticed(tmp_path, caplog):
     assert unnoticed == nothing_there
 
 
-def test_reset_begins_anew_and_refuses_while_the_service_runs(tmp_path):
+def test_reset_deletes_the_counts_and_refuses_while_the_service_runs(tmp_path):
     running = StateFolder(tmp_path)
     Counts(tmp_path).add(ONE)
     with pytest.raises(
@@ -437,8 +437,8 @@ def test_reset_begins_anew_and_refuses_while_the_service_runs(tmp_path):
     reset_counts(tmp_path)
 
 
-def test_a_stopped_writer_holds_up_nobody(counts):
-    """Stopped with SIGSTOP while it writes as fast as it can: the others count on."""
+def test_a_stopped_writer_does_not_block_the_others(counts):
+    """It is stopped with SIGSTOP while it writes as fast as it can."""
 
     def work():
         while True:

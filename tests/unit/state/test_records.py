@@ -1,4 +1,4 @@
-"""The record of scored rows: what is kept, found, wiped, exported; kills, restarts, damage."""
+"""The record of scored rows: what is kept, found, deleted, exported; kills, restarts, damage."""
 
 import gzip
 import os
@@ -122,7 +122,7 @@ def test_a_slow_worker_keeps_its_recent_rows_while_a_fast_one_laps_it(tmp_path):
     ]
 
 
-def test_the_last_rows_are_kept_whoever_writes_and_dies(tmp_path, monkeypatch):
+def test_the_last_rows_are_kept_whichever_worker_writes_or_dies(tmp_path, monkeypatch):
     writers = 6
     monkeypatch.setattr(f"{RING}._SPARE_BLOCKS", 2 * writers)
     random = np.random.default_rng(16)
@@ -130,7 +130,7 @@ def test_the_last_rows_are_kept_whoever_writes_and_dies(tmp_path, monkeypatch):
     crew = [begin_records(tmp_path, ["a", "b"], 200) for _ in range(writers)]
     written = 0
     for _ in range(1500):
-        slow = random.integers(1, writers + 1)  # the first writes most, the last one seldom
+        slow = random.integers(1, writers + 1)  # the first writes most, the last one rarely
         writer = random.integers(slow)
         if random.random() < 0.02:  # it dies and another takes its place
             crew[writer] = begin_records(tmp_path, ["a", "b"], 200)
@@ -148,7 +148,7 @@ def test_small_requests_between_the_pieces_of_a_large_one_are_kept_as_long(tmp_p
     write_piece, lock = ring._write_piece, ring._lock
 
     class Turns:
-        """The lock of the threads: a small request comes in whenever a large one lets go."""
+        """The threads' lock: a small request is written whenever a large one releases it."""
 
         acquire, release = lock.acquire, lock.release
 
@@ -189,7 +189,7 @@ def test_of_a_puid_used_twice_the_later_prediction_is_found(records):
 
 
 def test_of_two_requests_at_one_time_the_one_begun_later_is_found(records, monkeypatch):
-    """Their stamps overlap, and the earlier one has the newest row."""
+    """Their stamps overlap, and the earlier one wrote the newest row."""
     now = time.monotonic_ns()
     for later in (0, 5):
         monkeypatch.setattr(f"{RING}.time.monotonic_ns", lambda later=later: now + later)
@@ -197,7 +197,7 @@ def test_of_two_requests_at_one_time_the_one_begun_later_is_found(records, monke
     assert records.find("p")["values"][:, 0].tolist() == [500, 501, 502]
 
 
-def test_puids_with_one_check_sum_are_told_apart(records):
+def test_puids_with_the_same_check_sum_are_distinguished(records):
     random, known = Random(16), {}
     for _ in range(10**6):
         puid = random.randbytes(8).hex()
@@ -212,15 +212,15 @@ def test_puids_with_one_check_sum_are_told_apart(records):
     assert records.find(puid)["values"].tolist() == [[2, -2]]
 
 
-def test_of_a_puid_used_for_every_row_only_the_latest_are_looked_at(records, monkeypatch):
+def test_of_a_puid_used_for_every_row_only_the_latest_rows_are_read(records, monkeypatch):
     for i in range(60):
         append(records, "p", 17, start=i)
-    looked_at, whole = [], records._read_whole
+    indices_read, whole = [], records._read_whole
     monkeypatch.setattr(
-        records, "_read_whole", lambda *rows: looked_at.append(rows) or whole(*rows)
+        records, "_read_whole", lambda *rows: indices_read.append(rows) or whole(*rows)
     )
     assert records.find("p")["values"][:, 0].tolist() == list(range(59, 76))
-    assert [len(indices) for indices, _ in looked_at] == [17]
+    assert [len(indices) for indices, _ in indices_read] == [17]
 
 
 def test_a_later_prediction_by_another_process_is_the_later_one(records):
@@ -239,7 +239,7 @@ def test_any_text_is_a_puid(records, puid):
     assert records.find(puid)["values"].tolist() == [[3, -3]]
 
 
-def test_long_puids_with_the_same_beginning_are_told_apart(records):
+def test_long_puids_with_the_same_beginning_are_distinguished(records):
     append(records, "x" * 100 + "1", start=1)
     append(records, "x" * 100 + "2", start=2)
     assert records.find("x" * 100 + "1")["values"].tolist() == [[1, -1]]
@@ -267,7 +267,7 @@ def test_a_wide_record_has_fewer_rows_and_says_so(tmp_path, caplog):
     assert 5000 < records.rows < 8200
     assert (tmp_path / FILE_NAME).stat().st_size <= MAX_BYTES
     assert f"the last {records.rows} rows are recorded, not 100000" in caplog.text
-    os.truncate(tmp_path / FILE_NAME, 0)  # a quarter of a gigabyte, gone before the test ends
+    os.truncate(tmp_path / FILE_NAME, 0)  # free 256 MB before the test ends
 
 
 def test_rows_too_wide_to_keep_are_recorded_without_values(tmp_path, caplog):
@@ -276,7 +276,7 @@ def test_rows_too_wide_to_keep_are_recorded_without_values(tmp_path, caplog):
     assert "too wide to record their values" in caplog.text
 
 
-def test_a_restart_goes_on_where_it_stopped(tmp_path, monkeypatch):
+def test_a_restart_continues_the_record(tmp_path, monkeypatch):
     append(begin_records(tmp_path, ["a", "b"], 1000), "p", 20)
     clock, boot = time.monotonic_ns, time.monotonic_ns()
     monkeypatch.setattr("time.monotonic_ns", lambda: clock() - boot)  # a machine just booted
@@ -312,7 +312,7 @@ def test_many_restarts_with_little_traffic_lose_no_row(tmp_path):
     assert read["values"][:, 0].tolist() == list(range(300))
 
 
-def test_another_layout_is_set_aside_with_its_rows(tmp_path, caplog):
+def test_another_layout_is_quarantined_with_its_rows(tmp_path, caplog):
     append(begin_records(tmp_path, ["a", "b"], 1000), "p", 20)
     begin_records(tmp_path, ["a", "c"], 1000)
     assert "records.bin is set aside as records.bin.1" in caplog.text
@@ -324,7 +324,7 @@ def test_another_layout_is_set_aside_with_its_rows(tmp_path, caplog):
 def test_values_recorded_before_are_deleted_when_none_are_to_be_kept(tmp_path, caplog):
     append(begin_records(tmp_path, ["SECRET", "b"], 1000), "p", 20)
     append(begin_records(tmp_path, ["a", "c"], 1000), "p", 20)
-    os.truncate(tmp_path / "records.bin.1", 5000)  # who knows what it holds
+    os.truncate(tmp_path / "records.bin.1", 5000)  # what it contains is unknown
     append(begin_records(tmp_path, ["a", "b"], 1000, values=False), "q", 20)
     assert [path.name for path in tmp_path.iterdir()] == ["records.bin"]
     assert caplog.text.count("it contains values, which are not to be kept") == 2
@@ -333,8 +333,8 @@ def test_values_recorded_before_are_deleted_when_none_are_to_be_kept(tmp_path, c
     assert [len(one.read()) for one in open_records(tmp_path)] == [0, 20]
 
 
-def test_rows_half_written_to_the_disk_are_dropped_and_told(tmp_path, caplog):
-    """A power cut leaves pages of different times: a row's beginning or end may be another's."""
+def test_rows_half_written_to_the_disk_are_dropped_and_logged(tmp_path, caplog):
+    """A power cut leaves pages of different times, so a row may begin or end as another one."""
     records = begin_records(tmp_path, ["a", "b"], 1000)
     append(records, "p", 20)
     rows = records._ring._row_bytes
@@ -347,7 +347,7 @@ def test_rows_half_written_to_the_disk_are_dropped_and_told(tmp_path, caplog):
     assert "5 damaged rows are dropped" in caplog.text
 
 
-def test_a_damaged_stamp_does_not_lead_the_clock_astray(tmp_path):
+def test_a_damaged_stamp_does_not_set_the_clock(tmp_path):
     records = begin_records(tmp_path, ["a", "b"], 1000)
     append(records, "p", 3)
     records._stamps[1] = 2**63 - 1
@@ -379,7 +379,7 @@ def test_threads_and_processes_lose_no_row(records):
 
 
 def test_a_reader_beside_writers_sees_whole_rows_only(tmp_path):
-    """Values, score and row of a record belong together; the ring is lapped many times."""
+    """Values, score and row belong together; the ring is overwritten many times."""
     records = begin_records(tmp_path, ["a", "b"], 100)
 
     def work(start):
@@ -427,7 +427,7 @@ def test_at_every_instruction_a_row_is_whole_or_not_there(tmp_path, rows, every)
     assert len(records.find("new")) == rows
 
 
-def test_killed_writers_leave_a_record_that_goes_on(tmp_path):
+def test_the_record_continues_after_writers_were_killed(tmp_path):
     records = begin_records(tmp_path, ["a", "b"], 200)
     random = np.random.default_rng(16)
 
@@ -447,7 +447,7 @@ def test_killed_writers_leave_a_record_that_goes_on(tmp_path):
     assert begin_records(tmp_path, ["a", "b"], 200).drop_damaged() == 0
 
 
-def test_the_rows_of_a_puid_are_wiped(records, tmp_path):
+def test_the_rows_of_a_puid_are_deleted(records, tmp_path):
     append(records, "keep", 20)
     append(records, "SECRET-PUID", 40, start=1000)
     append(records, "keep", 3)
@@ -461,7 +461,7 @@ def test_the_rows_of_a_puid_are_wiped(records, tmp_path):
     assert len(records.read()) == 123
 
 
-def test_wiping_brings_no_older_row_back_and_costs_no_later_one(tmp_path):
+def test_deleting_brings_no_older_row_back_and_loses_no_later_one(tmp_path):
     records = begin_records(tmp_path, ["a", "b"], 1000)
     for i in range(3000):
         append(records, "secret" if i % 2 else "public", 1, start=i)
@@ -473,7 +473,7 @@ def test_wiping_brings_no_older_row_back_and_costs_no_later_one(tmp_path):
     assert records.read()["values"][:, 0].tolist() == kept
 
 
-def test_an_export_is_its_owners_only_and_a_bad_place_is_told(tmp_path):
+def test_an_export_is_private_and_a_bad_path_is_refused(tmp_path):
     records = begin_records(tmp_path, ["a", "b"], 100)
     append(records, "p", 1)
     (tmp_path / "out.csv").touch(mode=0o644)
@@ -483,7 +483,7 @@ def test_an_export_is_its_owners_only_and_a_bad_place_is_told(tmp_path):
         write_table(as_table(records), tmp_path / "nowhere" / "out.csv")
 
 
-def test_rows_older_than_a_time_are_wiped(records, monkeypatch):
+def test_rows_older_than_a_time_are_deleted(records, monkeypatch):
     for clock in (100.0, 200.0, 300.0):
         monkeypatch.setattr(f"{RING}.time.time", lambda clock=clock: clock)
         append(records, f"p{clock}", 10)
@@ -491,17 +491,17 @@ def test_rows_older_than_a_time_are_wiped(records, monkeypatch):
     assert set(records.read()["time"]) == {300.0}
 
 
-def test_rows_are_wiped_while_a_service_records(records):
+def test_rows_are_deleted_while_a_service_records(records):
     def work():
         for i in range(400):
             append(records, "secret" if i % 2 else "public", 3, start=i)
 
     child = in_child(work)
-    wiped = 0
+    deleted = 0
     while os.waitpid(child, os.WNOHANG) == (0, 0):
-        wiped += records.delete(puid="secret")
-    wiped += records.delete(puid="secret")
-    assert wiped > 0
+        deleted += records.delete(puid="secret")
+    deleted += records.delete(puid="secret")
+    assert deleted > 0
     rows = records.read()
     assert set(rows["puid"].tolist()) == {b"public"}
     assert np.array_equal(rows["values"][:, 1], -rows["values"][:, 0])
@@ -527,6 +527,6 @@ def test_an_export_to_another_kind_of_file_is_refused(records, tmp_path):
         write_table(as_table(records), tmp_path / "out.xls")
 
 
-def test_a_missing_record_is_told(tmp_path):
+def test_a_missing_record_is_refused(tmp_path):
     with pytest.raises(BadSetting, match=r"records\.bin cannot be read"):
         open_records(tmp_path)

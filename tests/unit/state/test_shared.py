@@ -1,4 +1,4 @@
-"""The state folder: one holder, files whole or quarantined, locks that die with a process."""
+"""The state folder: one service, complete or quarantined files, locks that end with a process."""
 
 import os
 import re
@@ -21,7 +21,7 @@ def mode(path):
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_the_folder_and_its_files_are_their_owners_only(tmp_path):
+def test_only_the_owner_may_read_the_folder_and_its_files(tmp_path):
     folder = StateFolder(tmp_path / "a" / "state")
     MappedFile.create(folder.path / "x.bin", LAYOUT, 100)
     assert mode(folder.path) == 0o700
@@ -36,7 +36,7 @@ def test_a_second_service_on_the_same_folder_refuses_to_start(tmp_path):
     StateFolder(tmp_path, wait_seconds=0)
 
 
-def test_the_folder_is_held_until_the_last_worker_is_dead(tmp_path):
+def test_the_folder_is_locked_until_the_last_worker_has_ended(tmp_path):
     script = (
         "import os, sys, time\n"
         "from pathlib import Path\n"
@@ -57,7 +57,7 @@ def test_the_folder_is_held_until_the_last_worker_is_dead(tmp_path):
     StateFolder(tmp_path, wait_seconds=5)
 
 
-def test_a_folder_that_cannot_be_made_or_written_is_refused_with_a_sentence(tmp_path):
+def test_a_folder_that_cannot_be_created_or_written_is_refused_with_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BadSetting, match=r"ISOSERVE_STATE_DIR: .* cannot be written"):
         StateFolder(tmp_path / "file" / "state")
@@ -70,9 +70,9 @@ def test_a_read_only_folder_is_refused(tmp_path):
         StateFolder(tmp_path)
 
 
-def test_what_was_stored_is_there_again(tmp_path):
-    made = MappedFile.open_or_create(tmp_path / "x.bin", LAYOUT, 100)
-    made.memory[made.start : made.start + 5] = b"hello"
+def test_an_existing_file_is_mapped_with_its_content(tmp_path):
+    created = MappedFile.open_or_create(tmp_path / "x.bin", LAYOUT, 100)
+    created.memory[created.start : created.start + 5] = b"hello"
     found = MappedFile.open_or_create(tmp_path / "x.bin", LAYOUT, 100)
     assert found.memory[found.start : found.start + 5] == b"hello"
     assert [path.name for path in tmp_path.iterdir()] == ["x.bin"]
@@ -95,7 +95,7 @@ def test_a_new_file_has_no_holes(tmp_path):
         (lambda content: content[:12] + b"\xff\xff\xff\xff" + content[16:], "header is damaged"),
     ],
 )
-def test_a_damaged_file_is_set_aside_and_told(tmp_path, caplog, damage, reason):
+def test_a_damaged_file_is_quarantined_and_logged(tmp_path, caplog, damage, reason):
     path = tmp_path / "x.bin"
     MappedFile.create(path, LAYOUT, 100)
     damaged = damage(path.read_bytes())
@@ -108,7 +108,7 @@ def test_a_damaged_file_is_set_aside_and_told(tmp_path, caplog, damage, reason):
     assert re.search(reason, record.getMessage())
 
 
-def test_a_file_of_another_layout_is_set_aside_and_keeps_its_content(tmp_path, caplog):
+def test_a_file_of_another_layout_is_quarantined_with_its_content(tmp_path, caplog):
     for numbers in (4, 5, 6):
         MappedFile.open_or_create(tmp_path / "x.bin", LAYOUT | {"numbers": numbers}, 100)
     assert "its layout is different (numbers)" in caplog.text
@@ -116,7 +116,7 @@ def test_a_file_of_another_layout_is_set_aside_and_keeps_its_content(tmp_path, c
     assert MappedFile.open(tmp_path / "x.bin.2").layout["numbers"] == 5
 
 
-def test_the_last_three_set_aside_are_kept(tmp_path, caplog):
+def test_the_last_three_quarantined_files_are_kept(tmp_path, caplog):
     for numbers in range(15):
         MappedFile.open_or_create(tmp_path / "x.bin", LAYOUT | {"numbers": numbers}, 100)
     (tmp_path / "x.bin.new").touch()
@@ -126,14 +126,14 @@ def test_the_last_three_set_aside_are_kept(tmp_path, caplog):
     assert "x.bin.11 is deleted: only the last 3 set aside are kept" in caplog.text
 
 
-def test_what_is_no_mapped_file_is_set_aside_for_ever(tmp_path):
+def test_by_default_all_quarantined_files_are_kept(tmp_path):
     for i in range(12):
         (tmp_path / "x.db").write_text(str(i))
         quarantine(tmp_path / "x.db", "it is damaged")
     assert [path.read_text() for path in quarantined(tmp_path / "x.db")] == [*map(str, range(12))]
 
 
-def test_what_lies_beside_a_file_is_set_aside_with_it(tmp_path):
+def test_files_beside_a_file_are_quarantined_with_it(tmp_path):
     for ending in ("", "-wal", "-shm"):
         (tmp_path / f"x.db{ending}").write_text(f"0{ending}")
     quarantine(tmp_path / "x.db", "it is damaged", beside=("-wal", "-shm"))
@@ -141,7 +141,7 @@ def test_what_lies_beside_a_file_is_set_aside_with_it(tmp_path):
     assert left == {f"x.db.1{ending}": f"0{ending}" for ending in ("", "-wal", "-shm")}
 
 
-def test_a_file_for_which_there_is_no_room_is_refused_and_leaves_nothing(tmp_path):
+def test_a_file_that_does_not_fit_on_the_disk_is_refused_and_leaves_nothing(tmp_path):
     with pytest.raises(
         BadSetting, match=r"cannot be created .*; it needs 1,152,921,504,606,846,976"
     ):
@@ -158,25 +158,25 @@ def test_a_lock_is_released_when_its_process_is_killed(tmp_path, where):
     )
     child = os.fork()
     if child == 0:
-        theirs = shared.locks()
-        theirs.acquire(3)
+        child_locks = shared.locks()
+        child_locks.acquire(3)
         shared.memory[shared.start] = 1
         time.sleep(60)
         os._exit(1)
     while not shared.memory[shared.start]:
         time.sleep(0.001)
-    ours = shared.locks()
-    assert ours.acquire(2)
-    assert not ours.acquire(3)
+    locks = shared.locks()
+    assert locks.acquire(2)
+    assert not locks.acquire(3)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    assert ours.acquire(3)
+    assert locks.acquire(3)
     assert not shared.locks().acquire(3)
-    ours.release(3)
+    locks.release(3)
     assert shared.locks().acquire(3)
 
 
-def test_stamps_go_on_after_the_last_one_whatever_the_clock_says():
+def test_new_stamps_are_greater_than_the_last_one_whatever_the_clock_says():
     last = time.monotonic_ns() + 10**18
     ahead = clock_offset_after(last)
     assert time.monotonic_ns() + ahead > last

@@ -1,4 +1,4 @@
-"""Who may change what is served, and how it is told."""
+"""Who may change what is served, and what the routes answer."""
 
 import json
 
@@ -25,7 +25,7 @@ def test_without_a_token_in_the_settings_there_is_no_such_route(client, route):
     [None, "", TOKEN, f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", "Bearer \xff", "Basic x"],
 )
 @pytest.mark.parametrize("route", ROUTES)
-def test_who_has_no_token_is_turned_away(admin, route, header):
+def test_a_request_without_the_token_gets_401(admin, route, header):
     headers = {} if header is None else {"Authorization": header}
     answer = admin.post(f"{URL}/{route}", headers=headers)
     assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
@@ -33,7 +33,7 @@ def test_who_has_no_token_is_turned_away(admin, route, header):
     assert TOKEN not in answer.text
 
 
-def test_the_token_may_lie_in_a_file(make_client, tmp_path):
+def test_the_token_may_be_in_a_file(make_client, tmp_path):
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     client = make_client(admin_token_file=tmp_path / "token")
     assert client.post(f"{URL}/load", headers=ADMIN).status_code == 200
@@ -54,13 +54,13 @@ def test_the_token_may_lie_in_a_file(make_client, tmp_path):
         ("threshold", b'{"threshold": 1e999}', 400, "JSON"),
     ],
 )
-def test_what_cannot_be_done_is_told(admin, route, body, status, words):
+def test_a_request_that_cannot_be_done_is_refused(admin, route, body, status, words):
     answer = admin.post(f"{URL}/{route}", data=body, headers=ADMIN)
     assert (answer.status_code, list(answer.json)) == (status, ["error"])
     assert words in answer.json["error"]
 
 
-def test_another_model_is_not_here(admin):
+def test_another_model_does_not_exist(admin):
     answer = admin.post("/v2/repository/models/other/load", headers=ADMIN)
     assert answer.status_code == 404
     assert answer.json["error"] == "there is no model 'other'; this one is 'isoserve'"
@@ -73,7 +73,7 @@ def test_load_takes_what_tritonclient_sends(admin):
 
 
 @pytest.mark.parametrize(
-    ("said", "caller"),
+    ("forwarded", "caller"),
     [
         ("203.0.113.9", "127.0.0.1 for 203.0.113.9 as it says"),
         ("2001:db8::1, 10.0.0.1", "127.0.0.1 for 2001:db8::1, 10.0.0.1 as it says"),
@@ -82,10 +82,10 @@ def test_load_takes_what_tritonclient_sends(admin):
         ("", "127.0.0.1"),
     ],
 )
-def test_who_made_a_change_is_written_down_and_what_a_proxy_says_beside_it(
-    admin, folder, said, caller
+def test_the_audit_log_names_the_caller_and_the_client_that_a_proxy_names(
+    admin, folder, forwarded, caller
 ):
-    headers = ADMIN | {"X-Forwarded-For": said, "X-Request-ID": "mine"}
+    headers = ADMIN | {"X-Forwarded-For": forwarded, "X-Request-ID": "mine"}
     assert (
         admin.post(f"{URL}/threshold", json={"threshold": 0.1}, headers=headers).status_code == 200
     )
