@@ -46,21 +46,8 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
         BadSetting: the state folder cannot be written, or another service uses it.
     """
     token = settings.read_admin_token()
-    source = _model_source(settings)
-    seen = fingerprint(source.path)  # before the file is read, so that the watch sees any change
-    detector = _load_first(source, settings)
-    if token or settings.watch:
-        compile_walks()  # now, so that no request waits for it
-
-    state = StateFolder(settings.state_dir)
-    generations, audit = Generations(state.path), AuditLog(state.path)
-    generations.seen = seen
-    detector = restore_threshold(detector, audit)
-    counts, records = Counts(state.path), _begin_records(state, detector.model, settings)
-    predictor = Predictor(detector, counts, records)
-    reloader = ModelReloader(source, predictor, generations, audit)
+    state, predictor, reloader = _load_model(settings, reloads=bool(token) or settings.watch)
     drift = _watch_drift(predictor)
-
     limits = Limits(
         settings.max_rows, settings.max_columns, settings.max_depth, settings.max_body_bytes
     )
@@ -89,25 +76,37 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     app.extensions["isoserve admission"] = admission
     app.extensions["isoserve in each worker"] = [
         partial(reloader.start_worker, settings.watch),
-        counts.begin,
+        predictor.counts.begin,
         *([drift.begin] if drift else []),
     ]
-    app.register_blueprint(create_routes(handlers, settings, drift, generations.changes))
+    app.register_blueprint(create_routes(handlers, settings, drift, reloader.changes))
     if token:
         app.register_blueprint(create_admin(reloader, settings.model_name, token))
     app.wsgi_app = Middleware(app.wsgi_app, handlers, admission, _refuse, settings.access_log)  # type: ignore[method-assign]
-    _log_model(detector, settings)
+    _log_model(predictor.detector, settings)
     return app
 
 
-def _model_source(settings: Settings) -> ModelSource:
-    return ModelSource(
+def _load_model(settings: Settings, reloads: bool) -> tuple[StateFolder, Predictor, ModelReloader]:
+    """Load the model, lock the state folder and continue with what it contains."""
+    source = ModelSource(
         settings.model,
         settings.require_card,
         settings.model_sha256,
         settings.threshold,
         by_name=settings.names == "match",
     )
+    seen = fingerprint(source.path)  # before the file is read, so that the watch sees any change
+    detector = _load_first(source, settings)
+    if reloads:
+        compile_walks()  # now, so that no request waits for it
+    state = StateFolder(settings.state_dir)
+    generations, audit = Generations(state.path), AuditLog(state.path)
+    generations.seen = seen
+    detector = restore_threshold(detector, audit)
+    counts, records = Counts(state.path), _begin_records(state, detector.model, settings)
+    predictor = Predictor(detector, counts, records)
+    return state, predictor, ModelReloader(source, predictor, generations, audit)
 
 
 def _load_first(source: ModelSource, settings: Settings) -> Detector:

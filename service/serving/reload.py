@@ -25,7 +25,7 @@ from ..model.card import Card, card_path
 from ..model.file import ModelFile, open_model, read_model_file
 from ..rows import Rows
 from ..state.audit import AuditLog
-from ..state.generations import Generation, Generations
+from ..state.generations import Changes, Generation, Generations
 from .detector import Detector
 from .predictor import Predictor
 
@@ -108,6 +108,10 @@ class ModelReloader:
         """What this process serves now."""
         return self._predictor.detector
 
+    def changes(self) -> Changes:
+        """Return how often models and thresholds were changed, in all workers."""
+        return self._generations.changes()
+
     def start_worker(self, watch: bool) -> None:
         """Serve the current generation, and follow every later one in a thread."""
         self._generations.register()
@@ -154,7 +158,7 @@ class ModelReloader:
             except BadModel as error:
                 self._generations.count_failure(error.reason)
                 version = old.model.version
-                logger.error("%s (asked by %s; version %s is served on)", error, who, version)
+                logger.error("%s (asked by %s; version %s is still served)", error, who, version)
                 raise
             generation = Generation(new.threshold, file.content, file.card)
             number = self._generations.write(generation)

@@ -207,7 +207,7 @@ class Counts:
     def _claim(self) -> None:
         slot, locks = self._file.claim_slot()
         if slot < 0:
-            raise BadSetting(f"more than {MAX_PROCESSES} processes count in one place")
+            raise BadSetting(f"more than {MAX_PROCESSES} processes share these counts")
         self._locks, self._slot = locks, slot
 
     def _find_requests(self, key: Key) -> DoubleBuffer:

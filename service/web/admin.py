@@ -52,7 +52,7 @@ def create_admin(reloader: ModelReloader, model_name: str, token: str) -> Bluepr
     @routes.errorhandler(BadModel)
     def refuse_model(error: BadModel) -> Response:
         refusal = Conflict if error.reason == "features" else BadInput
-        return refuse(refusal(f"{error}; version {reloader.serving.model.version} is served on"))
+        return refuse(refusal(f"{error}; version {reloader.serving.model.version} is still served"))
 
     @routes.post(f"{MODEL}/load")
     def load(name: str) -> Response:

@@ -104,7 +104,7 @@ def test_a_refused_file_leaves_the_old_model_and_says_why(admin, pair, caplog, s
     code, answer = admin("load")
     assert (code, list(answer)) == (status, ["error"])
     assert words in answer["error"]
-    assert f"version {pair.a.version} is served on" in answer["error"]
+    assert f"version {pair.a.version} is still served" in answer["error"]
     assert words in caplog.text
     assert served(admin.client, pair) is pair.a
     name = f'isoserve_model_load_failures_total{{reason="{reason}"}}'
