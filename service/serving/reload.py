@@ -64,7 +64,7 @@ class ModelSource:
         require_card = self.require_card or (strict and file.card is not None)
         model = open_model(file, require_card, self.pinned, passed)
         detector = Detector(model, self.threshold, self.by_name)
-        detector.detect(Rows(np.zeros((1, len(model.features)))))
+        detector.score(Rows(np.zeros((1, len(model.features)))))
         return detector
 
 
