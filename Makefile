@@ -124,7 +124,7 @@ exactness: $(VENV)/all.stamp ## search for minutes for a score that differs from
 api: $(VENV)/all.stamp ## hold the OpenAPI document against the service: 2,000 requests a route (CASES=100)
 	$(RUN) -m tests.stress.api $(or $(CASES),2000)
 
-interop: $(VENV)/all.stamp .venv-seldon/stamp .venv-mlserver/stamp .venv-clients/stamp ## let the real clients use the service; writes docs/conformance.md
+interop: $(VENV)/all.stamp .venv-seldon/stamp .venv-mlserver/stamp .venv-clients/stamp ## let the real clients use the service; writes docs/internals/conformance.md
 	$(RUN) -m tests.interop
 
 bench: $(BENCH)/stamp ## measure against scikit-learn, shap and treelite; writes benchmarks/results.md

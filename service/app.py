@@ -198,7 +198,7 @@ def _answer_errors(app: Flask) -> None:
     @app.errorhandler(404)
     def not_found(error: HTTPException) -> Response:
         if request.path.startswith("/v2/repository/models/") and "admin" not in app.blueprints:
-            hint = " without an admin token (ISOSERVE_ADMIN_TOKEN); docs/model.md tells more"
+            hint = " without an admin token (ISOSERVE_ADMIN_TOKEN): see docs/operate/model.md"
             return refuse(NotFound(f"there is no route {request.path[:100]}{hint}"))
         hint = nearest(request.path, [rule.rule for rule in app.url_map.iter_rules()])
         return refuse(NotFound(f"there is no route {request.path[:100]}{hint}"))

@@ -1,4 +1,4 @@
-"""Let real clients use a running service, and write down what worked: docs/conformance.md.
+"""Let real clients use a running service and write what worked to docs/internals/conformance.md.
 
     python -m tests.interop              all clients
     python -m tests.interop triton       this client alone; nothing is written
@@ -24,7 +24,7 @@ from .report import Case
 ROOT = Path(__file__).parents[2]
 TOKEN = "a token for nothing but tests"
 HERE = Path(__file__).parent
-PAGE = ROOT / "docs/conformance.md"
+PAGE = ROOT / "docs/internals/conformance.md"
 
 # script -> the environment that it runs in; "" is this one.
 SCRIPTS = {

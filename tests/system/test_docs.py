@@ -16,12 +16,12 @@ from training.train import main as train
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-PROTOCOLS = (ROOT / "docs/protocols.md").read_text()
+PROTOCOLS = (ROOT / "docs/guide/protocols.md").read_text()
 PAGES = [
     ROOT / "README.md",
     ROOT / "CHANGELOG.md",
     ROOT / "SECURITY.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 
 
@@ -160,7 +160,7 @@ def test_each_curl_gets_the_answer_that_is_printed_there(sample_model, serve, pa
 
 def test_the_model_page_prints_what_its_commands_print(sample_model, serve, tmp_path, monkeypatch):
     shutil.copytree(sample_model.parent, tmp_path / "models")
-    page = (ROOT / "docs/model.md").read_text()
+    page = (ROOT / "docs/operate/model.md").read_text()
     page = page.replace("training.train", f"training.train --save_path {tmp_path}/models")
     monkeypatch.setenv("ISOSERVE_ADMIN_TOKEN", "0123456789abcdef")
     service = serve(tmp_path / "models" / "model.pickle")
@@ -178,7 +178,7 @@ def test_the_model_page_prints_what_its_commands_print(sample_model, serve, tmp_
 
 
 def test_the_feedback_page_prints_what_its_commands_print(sample_model, serve, tmp_path):
-    page = (ROOT / "docs/feedback.md").read_text()
+    page = (ROOT / "docs/guide/feedback.md").read_text()
     page = page.replace("feedback.csv", str(tmp_path / "feedback.csv"))
     service = serve(sample_model)
     printed = [paste(command, service) for command in blocks("sh", page)]
@@ -192,7 +192,7 @@ def test_the_feedback_page_prints_what_its_commands_print(sample_model, serve, t
 
 
 def test_every_threat_has_a_test():
-    page = (ROOT / "docs/threat-model.md").read_text()
+    page = (ROOT / "docs/operate/threat-model.md").read_text()
     threats = [row for row in page.splitlines() if row.startswith("| ")][2:]
     for threat in threats:
         proofs = re.findall(r"`(?:[\w/]+/)?(\w+\.py)::(\w+)`", threat.split("|")[3])

@@ -37,7 +37,7 @@ ALERTS = {rule["alert"] for rule in RULES if "alert" in rule}
 RECORDED = {rule["record"] for rule in RULES if "record" in rule}
 RULE_TESTS = sorted((ROOT / "monitoring").glob("rules*_test.yml"))
 CASES = [case for path in RULE_TESTS for case in yaml.safe_load(path.read_text())["tests"]]
-PAGES = [ROOT / "docs/runbook.md", ROOT / "docs/monitoring.md"]
+PAGES = [ROOT / "docs/operate/runbook.md", ROOT / "docs/operate/monitoring.md"]
 
 needs_prometheus = pytest.mark.skipif(
     not (shutil.which("prometheus") and shutil.which("promtool")),
@@ -129,7 +129,7 @@ def test_every_alert_says_what_it_is_and_where_to_read_on():
     assert set(headings) == ALERTS
     for rule in RULES:
         if "alert" in rule:
-            anchor = f"docs/runbook.md#{rule['alert'].lower()}"
+            anchor = f"docs/operate/runbook.md#{rule['alert'].lower()}"
             assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
             assert rule["annotations"]["runbook_url"] == anchor
             assert rule["labels"]["severity"] in ("warning", "critical")

@@ -413,7 +413,7 @@ def test_the_repository_lists_the_one_model(client, body):
          400, "rows have 1 column; this model expects 2: f0, f1; the shape [2] is one column, one"),
         ("GET /v2/models/none/ready", None, 404, "there is no model 'none'"),
         ("POST /v2/repository/models/isoserve/load", {}, 404, "there is no route /v2/repository/"
-         "models/isoserve/load without an admin token (ISOSERVE_ADMIN_TOKEN); docs/model.md tells"),
+         "models/isoserve/load without an admin token (ISOSERVE_ADMIN_TOKEN): see docs/operate"),
     ],
 )  # fmt: skip
 def test_faults_under_v2_have_its_shape(client, asked, body, status, text):
