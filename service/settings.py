@@ -58,72 +58,86 @@ class Settings(BaseSettings):
     )
 
     host: str = Field(
-        "127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 is every interface"
+        "127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 means every interface"
     )
     port: int = Field(8000, ge=1, le=65535, description="port to listen on")
     # State files have room for 64 processes: all workers twice, while gunicorn reloads them.
     workers: int = Field(2, ge=1, le=32, description="worker processes")
-    threads: int = Field(4, ge=1, le=256, description="threads of each worker")
+    threads: int = Field(4, ge=1, le=256, description="threads per worker")
     timeout: int = Field(
-        30, ge=1, description="seconds without a sign of life after which a worker is replaced"
+        30, ge=1, description="seconds after which a worker that hangs is replaced"
     )
-    keepalive: int = Field(5, ge=0, description="seconds an idle connection is kept open")
-    model: Path = Field(Path("models/model.pickle"), description="the pickled IsolationForest")
+    keepalive: int = Field(5, ge=0, description="seconds an idle connection stays open")
+    model: Path = Field(
+        Path("models/model.pickle"), description="path of the pickled IsolationForest"
+    )
     model_name: str = Field(
-        "isoserve", pattern=r"^[^/?#%\s]+$", description="name in paths, metadata and metrics"
+        "isoserve",
+        pattern=r"^[^/?#%\s]+$",
+        description="name of the model in paths, metadata and metrics",
     )
     model_sha256: Annotated[str, LowerCase] = Field(
         "",
         pattern="^([0-9a-f]{64})?$",
-        description="refuse a model file with another SHA-256 than this",
+        description="refuse a model file with any other SHA-256",
     )
     require_card: bool = Field(False, description="refuse a model file without a matching card")
     threshold: float = Field(
-        0.0, allow_inf_nan=False, description="a row is an outlier when its score is below this"
+        0.0, allow_inf_nan=False, description="a row with a score below this is an outlier"
     )
     names: Literal["match", "position"] = Field(
-        "match", description="match: columns in any order, by name; position: names are ignored"
+        "match", description="match: find columns by name, in any order; position: ignore names"
     )
     max_body_bytes: int = Field(16 * 2**20, ge=1, description="largest request body, in bytes")
     max_rows: int = Field(200_000, ge=1, description="most rows in one request")
     max_columns: int = Field(4_096, ge=1, description="most columns in one request")
     max_depth: int = Field(8, ge=4, le=1000, description="deepest nesting of JSON in a request")
     rows_in_flight: int = Field(
-        200_000, ge=1, description="about the most rows a worker has in work; over it, 503"
+        200_000,
+        ge=1,
+        description="approximate limit of rows in flight per worker; beyond it requests get 503",
     )
     drain_seconds: float = Field(
-        5, ge=0, le=3600, description="seconds to answer on, but not be ready, before a stop"
+        5, ge=0, le=3600, description="seconds to keep answering, but not be ready, before a stop"
     )
     api_key: SecretStr = Field(
-        SecretStr(""), description="a key that all routes but health ask for; none without it"
+        SecretStr(""), description="key that all routes but health checks require; empty: no key"
     )
-    api_key_file: Path | None = Field(None, description="a file that holds that key")
-    state_dir: Path = Field(Path("state"), description="folder for what outlives a restart")
+    api_key_file: Path | None = Field(None, description="file that holds the API key")
+    state_dir: Path = Field(Path("state"), description="folder for counts, records and feedback")
     records: int = Field(
-        100_000, ge=0, le=100_000_000, description="scored rows to keep a record of; 0 keeps none"
+        100_000,
+        ge=0,
+        le=100_000_000,
+        description="number of scored rows to keep a record of; 0 keeps none",
     )
-    record_values: bool = Field(True, description="record the values of a row, not only its score")
+    record_values: bool = Field(
+        True, description="record the values of each row, not only its score"
+    )
     window: int = Field(
-        100, ge=1, le=10_000, description="judged rows that the figures of the last rows are over"
+        100,
+        ge=1,
+        le=10_000,
+        description="number of rows with feedback that the rolling figures cover",
     )
     feedback_days: int = Field(
-        0, ge=0, le=100_000, description="days to keep feedback; 0 keeps it for ever"
+        0, ge=0, le=100_000, description="days to keep feedback; 0 keeps it forever"
     )
-    watch: bool = Field(False, description="load a model file by itself when its card changes")
+    watch: bool = Field(False, description="load the model file again when its card changes")
     admin_token: SecretStr = Field(
         SecretStr(""),
-        description="opens the routes that load a model or set the threshold; none without it",
+        description="token for the routes that load a model or set the threshold; empty: no routes",
     )
-    admin_token_file: Path | None = Field(None, description="a file that holds that token")
+    admin_token_file: Path | None = Field(None, description="file that holds the admin token")
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], UpperCase] = Field(
-        "INFO", description="least level of the log lines"
+        "INFO", description="lowest level that is logged"
     )
     access_log: bool = Field(False, description="log a line for each request")
-    answer_metrics: bool = Field(True, description="repeat the gauges in each Seldon answer")
-    model_image: str = Field("", description="name:version of the image, for Seldon's labels")
-    deployment_name: str = Field("", description="for Seldon's labels")
-    predictor_name: str = Field("", description="for Seldon's labels")
-    predictor_version: str = Field("", description="for Seldon's labels")
+    answer_metrics: bool = Field(True, description="include the gauges in each Seldon response")
+    model_image: str = Field("", description="image as name:version, for Seldon's labels")
+    deployment_name: str = Field("", description="name of the deployment, for Seldon's labels")
+    predictor_name: str = Field("", description="name of the predictor, for Seldon's labels")
+    predictor_version: str = Field("", description="version of the predictor, for Seldon's labels")
 
     @classmethod
     def settings_customise_sources(
@@ -173,7 +187,7 @@ def unknown_variables() -> list[str]:
 
 
 def describe_settings() -> list[tuple[str, str, str]]:
-    """Return (variable, default, meaning) of each setting, for help texts and the README."""
+    """Return (variable, default, meaning) of each setting, for help texts and docs/reference.md."""
     return [
         (PREFIX + name.upper(), _shown(field.default), field.description or "")
         for name, field in Settings.model_fields.items()

@@ -27,13 +27,16 @@ _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-# name -> (type, help); the README's table is held against this.
+# name -> (type, help); docs/reference.md is written from this.
 METRICS = {
     "isoserve_samples_total": ("counter", "Samples scored for clients."),
-    "isoserve_outliers_total": ("counter", "Samples among them with a score below the threshold."),
+    "isoserve_outliers_total": (
+        "counter",
+        "Samples scored for clients with a score below the threshold.",
+    ),
     "isoserve_score": (
         "histogram",
-        "Scores (scikit-learn's decision_function): lower is more abnormal.",
+        "Scores (scikit-learn's decision_function); lower is more abnormal.",
     ),
     "isoserve_threshold": ("gauge", "A sample is an outlier when its score is below this."),
     "isoserve_training_outlier_share": (
@@ -43,32 +46,41 @@ METRICS = {
     ),
     "isoserve_drift_psi": (
         "gauge",
-        "Population stability index of a feature, recent rows against training; the largest 50.",
+        "Population stability index of a feature, recent rows against training; the 50 largest.",
     ),
-    "isoserve_score_drift_psi": ("gauge", "The same of the score."),
-    "isoserve_model_swaps_total": ("counter", "Models taken while the service ran."),
+    "isoserve_score_drift_psi": (
+        "gauge",
+        "Population stability index of the score, recent rows against training.",
+    ),
+    "isoserve_model_swaps_total": ("counter", "Models loaded while the service ran."),
     "isoserve_model_load_failures_total": (
         "counter",
-        "Models refused while the service ran, by reason; the former one was served on.",
+        "Model files refused while the service ran, by reason; the previous model stayed.",
     ),
-    "isoserve_threshold_changes_total": ("counter", "Thresholds set while the service ran."),
-    "isoserve_model_info": ("gauge", "The model being served: its labels; the value is 1."),
-    "isoserve_requests_total": ("counter", "Requests answered, by route and class of status."),
+    "isoserve_threshold_changes_total": ("counter", "Threshold changes while the service ran."),
+    "isoserve_model_info": (
+        "gauge",
+        "The model being served, in the labels; the value is always 1.",
+    ),
+    "isoserve_requests_total": ("counter", "Requests answered, by route and status class."),
     "isoserve_request_duration_seconds": (
         "histogram",
-        "Time to answer a request, by route, in seconds.",
+        "Time to answer a request in seconds, by route.",
     ),
     "isoserve_storage_up": (
         "gauge",
-        "1 while feedback can be stored, tried at each scrape; else 0.",
+        "1 if feedback can be stored, tested at each scrape; otherwise 0.",
     ),
     "isoserve_feedback_unmatched_total": (
         "counter",
-        "Feedback about no known prediction, answered with 404.",
+        "Feedback messages about an unknown prediction, answered with 404.",
     ),
     "isoserve_workers": ("gauge", "Worker processes that are alive."),
-    "isoserve_state_size_bytes": ("gauge", "Size of the file system that the state folder is on."),
-    "isoserve_state_free_bytes": ("gauge", "What of it is free for the service."),
+    "isoserve_state_size_bytes": ("gauge", "Size of the file system that holds the state folder."),
+    "isoserve_state_free_bytes": (
+        "gauge",
+        "Space on that file system that is free for the service.",
+    ),
     "is_outlier": ("gauge", "Seldon: share of outliers in the latest request."),
     "anomaly_score": ("gauge", "Seldon: mean score of the latest request."),
     "nb_outliers": ("gauge", "Seldon: outliers so far."),
@@ -77,21 +89,21 @@ METRICS = {
     "threshold": ("gauge", "Seldon: a sample is an outlier when its score is below this."),
     "seldon_api_model_feedback_total": ("counter", "Seldon: feedback with a reward other than 0."),
     "seldon_api_model_feedback_reward_total": ("counter", "Seldon: the sum of the rewards."),
-    "true_negative": ("gauge", "Seldon: inliers not flagged, of the rows that feedback judged."),
-    "false_positive": ("gauge", "Seldon: inliers flagged."),
-    "false_negative": ("gauge", "Seldon: outliers not flagged."),
-    "true_positive": ("gauge", "Seldon: outliers flagged."),
+    "true_negative": ("gauge", "Seldon: inliers not flagged, among rows with feedback."),
+    "false_positive": ("gauge", "Seldon: inliers flagged, among rows with feedback."),
+    "false_negative": ("gauge", "Seldon: outliers not flagged, among rows with feedback."),
+    "true_positive": ("gauge", "Seldon: outliers flagged, among rows with feedback."),
     **{
         f"{name}_{suffix}": ("gauge", f"Seldon: {text}, {which}.")
         for suffix, which in (("tot", "so far"), ("roll", "in the window"))
         for name, text in (
-            ("nb_labels", "rows that feedback judged"),
-            ("nb_outliers", "true outliers among them"),
-            ("accuracy", "share of right labels"),
-            ("precision", "share of outliers among the flagged"),
-            ("recall", "share of flagged among the outliers"),
+            ("nb_labels", "rows with feedback"),
+            ("nb_outliers", "true outliers among rows with feedback"),
+            ("accuracy", "share of correct labels"),
+            ("precision", "share of true outliers among flagged rows"),
+            ("recall", "share of true outliers that were flagged"),
             ("f1", "harmonic mean of precision and recall"),
-            ("f2", "the same, recall weighted double"),
+            ("f2", "F-score with recall weighted double"),
         )
     },
 }

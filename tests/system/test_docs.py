@@ -10,17 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import PARAMETERS, SELDON_VARIABLES, describe_settings
+from service.settings import LABELS, PARAMETERS, SELDON_VARIABLES, describe_settings
 from service.telemetry.metrics import METRICS
+from tests.support import reference
 from training.train import main as train
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 PROTOCOLS = (ROOT / "docs/guide/protocols.md").read_text()
+REFERENCE = (ROOT / "docs/reference.md").read_text()
 PAGES = [
     ROOT / "README.md",
     ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
     ROOT / "SECURITY.md",
+    *sorted((ROOT / "benchmarks").glob("*.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 
@@ -32,11 +36,15 @@ def table(heading, page=README):
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
 
 
-def test_the_readme_lists_every_setting():
+def test_the_reference_is_what_its_command_writes():
+    assert reference.render() == REFERENCE, "write it with: python -m tests.support.reference"
+
+
+def test_the_reference_lists_every_setting():
     rows = [[f"`{name}`", f"`{default}`" if default else "", meaning]
             for name, default, meaning in describe_settings()]  # fmt: skip
-    assert table("Settings") == rows
-    assert all(name in README for name in [*SELDON_VARIABLES, PARAMETERS])
+    assert table("Settings", REFERENCE)[: len(rows)] == rows
+    assert all(f"`{name}`" in REFERENCE for name in [*SELDON_VARIABLES, PARAMETERS, LABELS])
 
 
 def test_a_variable_of_seldons_is_honoured_or_it_is_told_why_not():
@@ -44,33 +52,33 @@ def test_a_variable_of_seldons_is_honoured_or_it_is_told_why_not():
     names = [name for row in section.splitlines() if row.startswith("| `")
              for name in re.findall(r"`([A-Z_]+\*?)`", row.split("|")[1])]  # fmt: skip
     assert {"MODEL_METADATA", "SELDON_EXECUTOR_ENABLED", "GUNICORN_MAX_REQUESTS"} <= set(names)
-    assert not set(names) & {*SELDON_VARIABLES, PARAMETERS}
+    assert not set(names) & {*SELDON_VARIABLES, PARAMETERS, LABELS}
 
 
-def test_the_readme_lists_every_metric():
-    assert table("Metrics") == [[f"`{name}`", kind, text] for name, (kind, text) in METRICS.items()]
+def test_the_reference_lists_every_metric():
+    rows = [[f"`{name}`", kind, text] for name, (kind, text) in METRICS.items()]
+    assert table("Metrics", REFERENCE) == rows
 
 
-def test_every_route_is_listed_with_what_it_does(make_client):
+def test_the_reference_lists_every_route_with_what_it_does(make_client):
     client = make_client(admin_token="x" * 16)
-    paths = client.get("/openapi.json").json["paths"].items()
     expected = [
-        [f"`{', '.join(item).upper()} {path}`", next(iter(item.values()))["summary"]]
-        for path, item in paths
+        [f"`{', '.join(methods).upper()} {path}`", next(iter(methods.values()))["summary"]]
+        for path, methods in client.get("/openapi.json").json["paths"].items()
     ]
-    assert table("All routes", PROTOCOLS) == expected
+    assert [row[:2] for row in table("Routes", REFERENCE)] == expected
 
 
-def test_the_readme_names_no_route_that_is_not_there(client):
-    listed = {row[0] for row in table("All routes", PROTOCOLS)}
-    routes = {route for row in listed for route in single(row)}
-    assert {row[0] for row in table("Routes")} <= routes
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_setting_that_is_named_exists(page):
+    names = {name for name, _, _ in describe_settings()}
+    assert set(re.findall(r"`(ISOSERVE_\w+)", page.read_text())) <= names
 
 
-def single(routes):
-    """Return `GET /x` and `POST /x` of `GET, POST /x`."""
-    methods, path = routes.strip("`").rsplit(" ", 1)
-    return [f"`{method} {path}`" for method in methods.split(", ")]
+def test_the_readme_is_short_and_reaches_the_first_curl_soon():
+    lines = README.splitlines()
+    assert len(lines) <= 150
+    assert any(line.startswith("curl ") for line in lines[:25])
 
 
 def test_what_a_client_is_given_is_what_the_real_ones_were_tried_with():
@@ -87,13 +95,13 @@ def test_every_folder_on_the_map_is_there():
     assert all((ROOT / folder).is_dir() for folder in folders)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_leads_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
         assert (page.parent / target).exists() or target.startswith("https://"), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_make_target_that_is_named_exists(page):
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"\bmake ([a-z][a-z-]+)\b", "\n".join(commands(page))):
