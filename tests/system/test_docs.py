@@ -75,6 +75,13 @@ def test_every_setting_that_is_named_exists(page):
     assert set(re.findall(r"`(ISOSERVE_\w+)", page.read_text())) <= names
 
 
+def test_every_module_that_a_developer_is_sent_to_exists():
+    pages = [ROOT / "CONTRIBUTING.md", *(ROOT / "docs/internals").glob("*.md")]
+    named = {path for page in pages for path in re.findall(r"`([\w/]+\.py)`", page.read_text())}
+    folders = (ROOT, ROOT / "service")
+    assert {path for path in named if not any((one / path).exists() for one in folders)} == set()
+
+
 def test_the_readme_is_short_and_reaches_the_first_curl_soon():
     lines = README.splitlines()
     assert len(lines) <= 150
