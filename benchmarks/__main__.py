@@ -28,12 +28,11 @@ APART = {"peers"}
 
 HEADER = """# Benchmarks
 
-`make bench` writes results.md and `make nightly ONLY=bench-peers` writes peers.md. The two sides
-of a row were timed in turns, in several rounds of one run. Times are medians. A ratio says how
-many times faster isoserve ("ours") was: the median of the rounds, with the middle half of them in
-brackets. "Hot" is the median of 200 consecutive calls of ours for one of theirs. "In turns" is one
-call each, so each side finds the caches as the other left them. Times depend on this machine and
-its load at the time; ratios are more portable.
+`make bench` writes this page. The two sides of a row were timed in turns, in several rounds of one
+run. Times are medians. A ratio says how many times faster isoserve ("ours") was: the median of the
+rounds, with the middle half of them in brackets. "Hot" is the median of 200 consecutive calls of
+ours for one of theirs. "In turns" is one call each, so each side finds the caches as the other
+left them. Times depend on this machine and its load at the time; ratios are more portable.
 """
 
 COLUMNS = ["what", "ours", "against", "theirs", "ratio", "target"]

@@ -1,4 +1,4 @@
-"""Seldon's wrapper and MLServer, with the same forest, against ours: `make nightly`.
+"""Seldon's wrapper and MLServer, with the same forest, against ours: `make bench`.
 
 Each peer runs in an environment of its own (requirements/seldon.in and mlserver.in).
 """
@@ -42,7 +42,7 @@ TARGETS = {(1, "Seldon's wrapper"): 25.0, (1000, "Seldon's wrapper"): 12.0, (1, 
 def run(short: bool) -> Iterator[Result]:
     """Load all servers alternately, with 1 row per request and with 1,000."""
     if not (shutil.which("wrk") and SELDON.exists() and MLSERVER.exists()):
-        yield Absent("peers", "`make nightly` installs them; wrk is a package of most systems")
+        yield Absent("peers", "`make bench` installs them; wrk is a package of most systems")
         return
     rounds, span = (2, 1) if short else (7, 2)
     with tempfile.TemporaryDirectory() as path, ExitStack() as stack:

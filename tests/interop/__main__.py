@@ -239,10 +239,11 @@ def render(found: list[dict]) -> str:
     lines = [
         "# Conformance",
         "",
-        "`make nightly ONLY=interop` writes this page. Each client below used a running service",
-        "whose model has named columns and missing values. Labels, and scores if a response has",
-        "them, had to equal scikit-learn's to the last bit. An empty cell was not tried, mostly",
-        f"because the client has no such call. Written with isoserve {version('isoserve')}.",
+        "`make interop` writes this page: it lets each client below use a running service, whose",
+        "model knows its columns and missing values, and notes what worked. Labels must be",
+        "scikit-learn's own, and scores, where an answer has them, too, to the last bit. An empty",
+        "cell was not tried, most often because the client has no such call. Written with",
+        f"isoserve {version('isoserve')}.",
     ]
     for contract, features in FEATURES.items():
         clients = [name for name in versions if any(
