@@ -115,6 +115,13 @@ def test_every_make_target_that_is_named_exists(page):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_part_of_the_nightly_run_that_is_named_exists(page):
+    parts = re.search(r'^all="(.*)"$', (ROOT / ".ci/nightly").read_text(), re.MULTILINE)[1].split()
+    named = re.findall(r"\bmake nightly ONLY=\"?([a-z-][a-z. -]*)", "\n".join(commands(page)))
+    assert {part for some in named for part in some.split()} <= set(parts)
+
+
 def commands(page):
     """Return what stands in shell blocks and in backquotes."""
     text = page.read_text()
