@@ -32,7 +32,7 @@ from .handlers import Answer, Encoder, Handlers, Wanted
 from .openapi.document import describe
 from .query import read_body, read_number, read_plain_body, read_query, read_switch
 
-PAGE = Path(__file__).parent / "page"
+PAGE = Path(__file__).parent / "docs_page"
 PAGE_TYPES = {
     "index.html": "text/html; charset=utf-8",
     "start.js": "text/javascript",

@@ -236,7 +236,7 @@ def _admin_paths(name: str) -> Schema:
     threshold = _object(["threshold"], threshold={"type": ["number", "null"]})
     changes = {
         "load": ("Serve the model file as it is now, in all workers.", _ANY_OBJECT),
-        "threshold": ("FeedbackMatcher by another threshold, in all workers.", threshold),
+        "threshold": ("Judge by another threshold, in all workers.", threshold),
     }
     operations = {
         f"{path}/{change}": {
