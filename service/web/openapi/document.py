@@ -1,14 +1,14 @@
 """The OpenAPI 3.1 document of every route, from the JSON files of this folder.
 
-- `document.json` is the document without its paths and schemas.
-- `operations.json` lists what each route takes and answers, shorter than OpenAPI does: `routes`
-  are all the methods and paths of an operation, `answer` is the content of its 200, and `errors`
-  are other statuses.
-- `schemas.json` has the schemas. They allow whatever the code takes. A fault that needs the whole
-  table or the model to be seen, such as an unknown column, gets status 400.
+- `document.json`: the document without its paths and schemas.
+- `operations.json`: what the routes take and answer, in a shorter form than OpenAPI's. `routes`
+  lists the methods and paths of an operation, `answer` the content of status 200 by type, `errors`
+  other statuses.
+- `schemas.json`: the schemas. They allow whatever the code takes. Faults that a schema cannot
+  express, such as an unknown column, are answered with status 400.
 
-In each file `{"$fill": NAME}` stands for a value: one of the file's `parts`, or one that depends
-on the model or the code (see `describe`).
+`{"$fill": NAME}` stands for a value: one of the `parts` of a file, or one that depends on the
+model, the settings or the code (see `describe`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from ..health import LIVENESS, asks_readiness
 from ..query import MOST
 
 Schema = dict[str, Any]
+
+_SHORT_KEYS = {"routes", "answer", "errors", "responses"}
+"""Keys of an operation in `operations.json` that OpenAPI does not have, or that are extended."""
 
 
 def describe(
@@ -55,7 +58,7 @@ def describe(
         "error codes": sorted(set(ERROR_CODES.values())),
         "largest option": MOST,
         "security": keys if with_key else [{}, *keys],
-        "paths": _paths(operations, with_admin),
+        "paths": _write_paths(operations, with_admin),
         "schemas": schemas["schemas"],
     }
     document: Schema = _fill(_read("document"), values)
@@ -64,12 +67,12 @@ def describe(
 
 @cache
 def _read(name: str) -> Schema:
-    content: Schema = json.loads(Path(__file__).with_name(f"{name}.json").read_text("utf-8"))
+    content: Schema = json.loads(Path(__file__).with_name(f"{name}.json").read_bytes())
     return content
 
 
 def _fill(value: Any, values: Schema) -> Any:
-    """Replace each `{"$fill": NAME}` in a value, also in what it is replaced by."""
+    """Replace each `{"$fill": NAME}` in a value; the replacement may contain more of them."""
     if isinstance(value, list):
         return [_fill(item, values) for item in value]
     if not isinstance(value, dict):
@@ -79,49 +82,59 @@ def _fill(value: Any, values: Schema) -> Any:
     return {key: _fill(item, values) for key, item in value.items()}
 
 
-def _paths(operations: Schema, with_admin: bool) -> Schema:
+def _write_paths(operations: Schema, with_admin: bool) -> Schema:
     paths: Schema = {}
     for short in operations["operations"]:
-        if with_admin or "security" not in short:  # only admin routes have a rule of their own
-            for method, path in map(str.split, short["routes"]):
-                operation = _operation(short, method, path, operations)
-                paths.setdefault(path, {})[method.lower()] = operation
+        if "security" in short and not with_admin:  # only admin routes name their own token
+            continue
+        for method, path in map(str.split, short["routes"]):
+            operation = _write_operation(short, method, path, operations)
+            paths.setdefault(path, {})[method.lower()] = operation
     return paths
 
 
-def _operation(short: Schema, method: str, path: str, operations: Schema) -> Schema:
-    """Write out the operation of one route."""
-    operation = {key: value for key, value in short.items() if key not in _SHORT}
+def _write_operation(short: Schema, method: str, path: str, operations: Schema) -> Schema:
+    """Return the operation of one route as OpenAPI has it."""
     words = re.findall("[A-Za-z0-9]+", re.sub(r"(v[01])\.[01]", r"\1", path))
+    operation = {key: value for key, value in short.items() if key not in _SHORT_KEYS}
     operation["operationId"] = "_".join([method.lower(), *words])
     if method == "GET":
         operation.pop("requestBody", None)
-    statuses = {414, 431, *short.get("errors", ())}  # a request line or header may be too long
-    ready = asks_readiness(path)
-    if ready or method == "POST":  # the service stops, or a body comes too slowly
-        statuses.add(503)
-    if ready or path in LIVENESS:
+    if _is_health(path):
         operation["security"] = []
-    else:
-        statuses.add(401)
-    responses = {str(status): _error(status, short["tags"][0], operations) for status in statuses}
+    responses = {
+        str(status): _write_error(status, short["tags"][0], operations)
+        for status in _errors(method, path) | set(short.get("errors", ()))
+    }
     if "answer" in short:
-        responses["200"] = _success(short)
-    operation["responses"] = dict(sorted((responses | short.get("responses", {})).items()))
+        responses["200"] = _write_answer(short)
+    responses |= short.get("responses", {})
+    operation["responses"] = dict(sorted(responses.items()))
     return operation
 
 
-_SHORT = ("routes", "answer", "errors", "responses")
+def _is_health(path: str) -> bool:
+    return path in LIVENESS or asks_readiness(path)
 
 
-def _success(short: Schema) -> Schema:
+def _errors(method: str, path: str) -> set[int]:
+    """Return the errors that come before the route is called."""
+    errors = {414, 431}
+    if not _is_health(path):
+        errors.add(401)
+    if method == "POST" or asks_readiness(path):  # a slow body; a service that is stopping
+        errors.add(503)
+    return errors
+
+
+def _write_answer(short: Schema) -> Schema:
     content = {kind: {"schema": schema} for kind, schema in short["answer"].items()}
     headers = {"$fill": "answer headers"}
     return {"description": short["summary"], "headers": headers, "content": content}
 
 
-def _error(status: int, tag: str, operations: Schema) -> Schema:
-    """Describe a refusal in the protocol of a tag; of a too long line the path is not read."""
-    name = operations["error schemas"]["Service" if status == 414 else tag]
+def _write_error(status: int, tag: str, operations: Schema) -> Schema:
+    protocol = "Service" if status == 414 else tag  # the path of a too long line is not read
+    name = operations["error schemas"][protocol]
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
     return {**operations["errors"][str(status)], "content": content}
