@@ -1,27 +1,27 @@
-"""The numbers, as Prometheus reads them."""
+"""Render the metrics as text for Prometheus."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from types import MappingProxyType
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from ..model.baseline import Drift
 from ..quality import FeedbackSummary
-from ..settings import Settings
 from ..state.counts import OTHER, Durations, Snapshot
 from ..state.counts_file import DURATION_BOUNDS, SCORE_BOUNDS
 from ..state.generations import Changes
+from .readings import Readings
 
-# A page of metrics stays readable, however wide the rows, whatever is asked and whoever adds to it.
 MOST_SERIES = 500
-_MOST_FEATURES = 50
-_MOST_TIMED = 20
+"""Limit of the series on a page, for any number of features and routes."""
+
+_MOST_FEATURES, _MOST_TIMED = 50, 20
+"""Limits of the features with a drift, and of the routes with a histogram."""
 
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
@@ -109,37 +109,8 @@ METRICS = {
 }
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What is not counted: the model and the names that this service goes by."""
-
-    threshold: float
-    model_info: Mapping[str, str]
-    """Labels of isoserve_model_info."""
-    training_outlier_share: float | None
-    seldon_labels: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Readings:
-    """All that a page of metrics shows."""
-
-    snapshot: Snapshot
-    facts: Facts
-    drift: Drift = field(default_factory=Drift)
-    changes: Changes = field(default_factory=Changes)
-    """Of the model and the threshold."""
-    summary: FeedbackSummary | None = None
-    """From feedback; None where that cannot be read."""
-    storage_up: bool = True
-    workers: int = 0
-    """Processes that are alive."""
-    space: tuple[int, int] | None = None
-    """Bytes of the state folder's file system: in all, and free; None where it cannot be told."""
-
-
 def render_metrics(readings: Readings) -> bytes:
-    """Return the exposition in Prometheus' text format, version 0.0.4."""
+    """Return the readings in Prometheus' text format, version 0.0.4."""
     registry = CollectorRegistry()
     registry.register(_Families(readings))
     return generate_latest(registry)
@@ -152,41 +123,69 @@ class _Families(Collector):
         self._readings = readings
 
     def describe(self) -> list[Metric]:
-        """Name nothing in advance, so that registering collects nothing."""
+        """Return nothing; without this method registering would collect every family."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Yield them; durations, which take the most series, get what the others leave."""
+        """Yield every family; the histograms of durations get the series that the others leave."""
         others = list(self._others())
         left = MOST_SERIES - sum(len(family.samples) for family in others)
         yield from others
-        yield _durations(
-            self._readings.snapshot, min(_MOST_TIMED, left // (len(DURATION_BOUNDS) + 3))
-        )
+        series = len(DURATION_BOUNDS) + 3  # of one histogram: with +Inf, count and sum
+        yield _durations(self._readings.snapshot, min(_MOST_TIMED, left // series))
 
     def _others(self) -> Iterator[Metric]:
-        snapshot, facts = self._readings.snapshot, self._readings.facts
-        yield _counter("isoserve_samples_total", snapshot.totals.samples)
-        yield _counter("isoserve_outliers_total", snapshot.totals.outliers)
-        yield _score(snapshot)
+        readings = self._readings
+        snapshot, facts = readings.snapshot, readings.facts
+        yield _single("isoserve_samples_total", snapshot.totals.samples)
+        yield _single("isoserve_outliers_total", snapshot.totals.outliers)
+        yield _scores(snapshot)
         yield _requests(snapshot)
-        yield _gauge("isoserve_threshold", facts.threshold)
+        yield _single("isoserve_threshold", facts.threshold)
         if facts.training_outlier_share is not None:
-            yield _gauge("isoserve_training_outlier_share", facts.training_outlier_share)
-        yield from _drift(self._readings.drift)
-        yield from _changes(self._readings.changes)
-        yield _gauge("isoserve_model_info", 1, facts.model_info)
+            yield _single("isoserve_training_outlier_share", facts.training_outlier_share)
+        yield from _drift(readings.drift)
+        yield from _changes(readings.changes)
+        yield _single("isoserve_model_info", 1, facts.model_info)
         for name, value in _seldon_gauges(snapshot, facts.threshold).items():
-            yield _gauge(name, value, facts.seldon_labels)
-        yield _gauge("isoserve_storage_up", int(self._readings.storage_up))
-        if self._readings.summary is not None:
-            yield from _feedback_metrics(
-                self._readings.summary, facts.seldon_labels | {"method": "feedback"}
-            )
-        yield _gauge("isoserve_workers", self._readings.workers)
-        if self._readings.space:
-            yield _gauge("isoserve_state_size_bytes", self._readings.space[0])
-            yield _gauge("isoserve_state_free_bytes", self._readings.space[1])
+            yield _single(name, value, facts.seldon_labels)
+        yield _single("isoserve_storage_up", int(readings.storage_up))
+        if readings.summary is not None:
+            yield from _feedback(readings.summary, facts.seldon_labels | {"method": "feedback"})
+        yield _single("isoserve_workers", readings.workers)
+        if readings.space:
+            size, free = readings.space
+            yield _single("isoserve_state_size_bytes", size)
+            yield _single("isoserve_state_free_bytes", free)
+
+
+def _scores(snapshot: Snapshot) -> Metric:
+    family = _family("isoserve_score", [])
+    _add_histogram(family, {}, SCORE_BOUNDS, snapshot.score_buckets, snapshot.score_sum)
+    return family
+
+
+def _requests(snapshot: Snapshot) -> Metric:
+    samples = [
+        ({"route": route, "status": status_class}, durations.count)
+        for (route, status_class), durations in sorted(snapshot.requests.items())
+    ]
+    return _family("isoserve_requests_total", samples)
+
+
+def _drift(drift: Drift) -> Iterator[Metric]:
+    if drift.score is not None:
+        yield _single("isoserve_score_drift_psi", drift.score)
+    if drift.features:
+        largest = drift.largest(_MOST_FEATURES)
+        yield _family("isoserve_drift_psi", [({"feature": name}, psi) for name, psi in largest])
+
+
+def _changes(changes: Changes) -> Iterator[Metric]:
+    yield _single("isoserve_model_swaps_total", changes.swaps)
+    failures = [({"reason": reason}, number) for reason, number in changes.failures.items()]
+    yield _family("isoserve_model_load_failures_total", failures)
+    yield _single("isoserve_threshold_changes_total", changes.thresholds)
 
 
 def _seldon_gauges(snapshot: Snapshot, threshold: float) -> dict[str, float]:
@@ -202,92 +201,39 @@ def _seldon_gauges(snapshot: Snapshot, threshold: float) -> dict[str, float]:
     return gauges
 
 
-def _feedback_metrics(summary: FeedbackSummary, labels: Mapping[str, str]) -> Iterator[Metric]:
-    yield _counter("isoserve_feedback_unmatched_total", summary.unmatched)
-    yield _counter("seldon_api_model_feedback_total", summary.rewarded, labels)
-    yield _counter("seldon_api_model_feedback_reward_total", summary.reward, labels)
+def _feedback(summary: FeedbackSummary, labels: Mapping[str, str]) -> Iterator[Metric]:
+    yield _single("isoserve_feedback_unmatched_total", summary.unmatched)
+    yield _single("seldon_api_model_feedback_total", summary.rewarded, labels)
+    yield _single("seldon_api_model_feedback_reward_total", summary.reward, labels)
     for name, value in summary.gauges().items():
-        yield _gauge(name, value, labels)
-
-
-def seldon_labels(settings: Settings) -> dict[str, str]:
-    """Return the labels that Seldon's wrapper puts on each metric, but for the worker's pid."""
-    image, _, version = settings.model_image.rpartition(":")
-    values = {
-        "deployment_name": settings.deployment_name,
-        "model_name": settings.model_name,
-        "model_image": image,
-        "model_version": version,
-        "predictor_name": settings.predictor_name,
-        "predictor_version": settings.predictor_version,
-        "seldon_deployment_name": settings.deployment_name,
-        "image_name": image,
-        "image_version": version,
-    }
-    known = {name: value or "NOT_IMPLEMENTED" for name, value in values.items()}
-    return known | {"method": "predict"}
-
-
-def _counter(name: str, value: float, labels: Mapping[str, str] = _NO_LABELS) -> Metric:
-    family = CounterMetricFamily(name.removesuffix("_total"), METRICS[name][1], labels=list(labels))
-    family.add_metric(list(labels.values()), value)
-    return family
-
-
-def _gauge(name: str, value: float, labels: Mapping[str, str] = _NO_LABELS) -> Metric:
-    family = GaugeMetricFamily(name, METRICS[name][1], labels=list(labels))
-    family.add_metric(list(labels.values()), value)
-    return family
-
-
-def _changes(changes: Changes) -> Iterator[Metric]:
-    yield _counter("isoserve_model_swaps_total", changes.swaps)
-    name = "isoserve_model_load_failures_total"
-    failures = CounterMetricFamily(name.removesuffix("_total"), METRICS[name][1], labels=["reason"])
-    for reason, number in changes.failures.items():
-        failures.add_metric([reason], number)
-    yield failures
-    yield _counter("isoserve_threshold_changes_total", changes.thresholds)
-
-
-def _drift(drift: Drift) -> Iterator[Metric]:
-    if drift.score is not None:
-        yield _gauge("isoserve_score_drift_psi", drift.score)
-    if drift.features:
-        name = "isoserve_drift_psi"
-        family = GaugeMetricFamily(name, METRICS[name][1], labels=["feature"])
-        for feature, index in drift.largest(_MOST_FEATURES):
-            family.add_metric([feature], index)
-        yield family
-
-
-def _score(snapshot: Snapshot) -> Metric:
-    family = Metric("isoserve_score", METRICS["isoserve_score"][1], "histogram")
-    _add_histogram(family, {}, SCORE_BOUNDS, snapshot.score_buckets, snapshot.score_sum)
-    return family
-
-
-def _requests(snapshot: Snapshot) -> Metric:
-    text = METRICS["isoserve_requests_total"][1]
-    family = CounterMetricFamily("isoserve_requests", text, labels=["route", "status"])
-    for key, durations in sorted(snapshot.requests.items()):
-        family.add_metric(key, durations.count)
-    return family
+        yield _single(name, value, labels)
 
 
 def _durations(snapshot: Snapshot, most: int) -> Metric:
-    """Give the routes that were asked first a histogram each, and all others one together."""
-    name = "isoserve_request_duration_seconds"
-    family = Metric(name, METRICS[name][1], "histogram")
+    """Return a histogram for each of the `most` routes requested first; the last is the rest."""
+    family = _family("isoserve_request_duration_seconds", [])
     routes = dict.fromkeys(route for route, _ in snapshot.requests if route != OTHER)
-    apart = set(list(routes)[: max(most - 1, 0)])
+    shown = set(list(routes)[: max(most - 1, 0)])
     by_route: dict[str, Durations] = {}
     for (route, _), durations in snapshot.requests.items():
-        shown = route if route in apart else OTHER
-        by_route[shown] = by_route.get(shown, Durations()) + durations
-    for route, durations in sorted(by_route.items()):
-        labels = {"route": route}
+        name = route if route in shown else OTHER
+        by_route[name] = by_route.get(name, Durations()) + durations
+    for name, durations in sorted(by_route.items()):
+        labels = {"route": name}
         _add_histogram(family, labels, DURATION_BOUNDS, durations.buckets, durations.seconds)
+    return family
+
+
+def _single(name: str, value: float, labels: Mapping[str, str] = _NO_LABELS) -> Metric:
+    return _family(name, [(labels, value)])
+
+
+def _family(name: str, samples: Iterable[tuple[Mapping[str, str], float]]) -> Metric:
+    """Return the family of a metric, with its type and help, and these labels and values."""
+    kind, text = METRICS[name]
+    family = Metric(name.removesuffix("_total"), text, kind)
+    for labels, value in samples:
+        family.add_sample(name, dict(labels), value)
     return family
 
 
@@ -298,7 +244,7 @@ def _add_histogram(
     buckets: Sequence[int],
     total: float,
 ) -> None:
-    """Add the samples of one histogram by hand.
+    """Add the samples of one histogram.
 
     prometheus_client's own histogram family drops `_count` and `_sum` when a bound is negative.
     """

@@ -1,4 +1,4 @@
-"""Read a Flask request: its body and the options of its query."""
+"""Read options of the query, and the body, of a Flask request."""
 
 from __future__ import annotations
 
@@ -13,44 +13,46 @@ from ..protocols.seldon.envelope import FIELD
 from .handlers import body_too_large, receive
 
 MOST = 999_999
-"""The largest number that an option of the query may be."""
-
+"""Largest number that an option of the query may have."""
 
 _OPTIONS = ("scores", "explain", FIELD)
-"""What the query may hold; whatever else is in it is somebody else's, unless it is nearly one."""
-
+"""Known options; others are ignored, unless one looks like a misspelt option."""
 
 _MISSPELT = 0.85
-"""How like an option its misspelling is: `score` is 0.91, `explian` 0.86; `plain` is 0.83."""
-
+"""Least similarity of a misspelt option: `score` has 0.91, `explian` 0.86; `plain` has 0.83."""
 
 _SWITCH = {"1": True, "true": True, "": False, "0": False, "false": False}
 
 
 def read_plain_body(max_bytes: int) -> bytes:
-    """Return the body of this request, which must not be compressed."""
+    """Return the body of this request; BadInput if it is compressed."""
     if (request.content_encoding or "identity").lower() != "identity":
         raise BadInput(f"{NO_JSON}: a body with Content-Encoding is not read here; send it plain")
     return read_body(max_bytes)
 
 
 def read_body(max_bytes: int) -> bytes:
-    """Return the body of this request as it came."""
+    """Return the body of this request, still compressed if it was sent so."""
     announced = request.content_length
-    if announced is None:  # chunks: Werkzeug stops at its own limit
+    if announced is None:  # a chunked body: Werkzeug stops at its own limit
         return receive(partial(request.get_data, cache=False), 0, max_bytes)
     if announced > max_bytes:
         raise body_too_large(max_bytes)
     return receive(partial(request.environ["wsgi.input"].read, announced), announced, max_bytes)
 
 
+def read_encoding() -> str:
+    """Return the header Content-Encoding, or nothing."""
+    return request.headers.get("Content-Encoding", "")
+
+
 def read_query() -> str:
-    """Return the query of this request as it came."""
+    """Return the query string of this request, undecoded."""
     return request.query_string.decode("latin-1")
 
 
 def read_switch(name: str) -> bool:
-    """Return whether the query has `name=1`; BadInput for what is neither on nor off."""
+    """Return whether the query has `name=1`; BadInput if the value is neither on nor off."""
     text = read_option(name)
     if text.lower() not in _SWITCH:
         raise BadInput(f"{name} is 1 or 0, not {text[:20]!r}")
@@ -58,7 +60,7 @@ def read_switch(name: str) -> bool:
 
 
 def read_number(name: str) -> int:
-    """Return the whole number `name` of the query, 0 where there is none."""
+    """Return the whole number `name` of the query, 0 by default."""
     text = read_option(name)
     if not re.fullmatch("[0-9]+", text):
         raise BadInput(f"{name} is a whole number, not {text[:20]!r}")
@@ -68,7 +70,7 @@ def read_number(name: str) -> int:
 
 
 def read_option(name: str) -> str:
-    """Return an option of the query; BadInput where it is given twice, or misspelt."""
+    """Return an option of the query, "0" by default; BadInput if it is repeated or misspelt."""
     given = request.args.getlist(name)
     if len(given) > 1:
         raise BadInput(f"{name} is given {len(given)} times")

@@ -1,4 +1,4 @@
-"""The page of metrics: what is not exact or not bounded elsewhere is so here."""
+"""The page of metrics: its size is limited, and no request is left out."""
 
 import pytest
 from prometheus_client.core import GaugeMetricFamily
@@ -9,7 +9,8 @@ from service.quality import Confusion, FeedbackSummary
 from service.rows import Totals
 from service.state.counts import OTHER, Counts, Snapshot
 from service.state.counts_file import SERIES
-from service.telemetry.metrics import MOST_SERIES, Facts, Readings, _Families, render_metrics
+from service.telemetry.metrics import MOST_SERIES, _Families, render_metrics
+from service.telemetry.readings import Facts, Readings
 
 FACTS = Facts(0.0, {"name": "clf", "version": "v"}, 0.1, {"model_name": "clf"})
 KNOWN = FeedbackSummary(Confusion(1, 1, 1, 1), Confusion(1, 1, 1, 1))
@@ -26,7 +27,7 @@ def samples(snapshot, drift=WIDE):
 
 @pytest.fixture
 def busy():
-    """Counts of more routes and status classes than are told apart."""
+    """Counts of more routes and status classes than are shown one by one."""
     counts = Counts()
     for i in range(300):
         for status, times in (("2xx", 3), ("4xx", 2), ("5xx", 1)):
@@ -37,12 +38,12 @@ def busy():
     return snapshot
 
 
-def test_series_are_few_whatever_is_asked_of_however_wide_a_model(busy):
+def test_the_number_of_series_is_limited_for_many_routes_and_features(busy):
     assert len(samples(busy)) <= MOST_SERIES
 
 
 @pytest.mark.parametrize("series", [100, 170, 250, 330])
-def test_series_are_few_whatever_metrics_join(busy, monkeypatch, series):
+def test_the_number_of_series_is_limited_when_metrics_are_added(busy, monkeypatch, series):
     others = _Families._others
 
     def more(self):
@@ -60,7 +61,7 @@ def test_series_are_few_whatever_metrics_join(busy, monkeypatch, series):
     assert seen["isoserve_request_duration_seconds_count", OTHER] > 0
 
 
-def test_no_request_is_left_out_where_routes_are_many(busy):
+def test_no_request_is_left_out_if_there_are_many_routes(busy):
     seen = samples(busy)
     for name in ("isoserve_requests_total", "isoserve_request_duration_seconds_count"):
         assert sum(value for (key, *_), value in seen.items() if key == name) == 300 * 6
@@ -69,7 +70,7 @@ def test_no_request_is_left_out_where_routes_are_many(busy):
     assert (f"{name}_count", "/30") not in seen
 
 
-def test_the_routes_asked_first_are_timed_apart_for_ever():
+def test_the_routes_requested_first_keep_their_own_histograms():
     counts = Counts()
     for i in range(40):
         counts.observe(f"/{i}", "2xx", 0.25)

@@ -1,20 +1,24 @@
 import gzip
+import json
 import re
 from http import HTTPStatus
+from pathlib import Path
 from urllib.parse import urljoin
 
 import pytest
 import schemathesis
 
-from service.web.routes import PAGE
+from service.web.openapi import document as document_module
+from service.web.page import FOLDER
 
 PREFIX = "#/components/schemas/"
 PARTS = "multipart/form-data"
+DATA = Path(document_module.__file__).parent
 
 
 @pytest.fixture
 def client(make_client):
-    """A service with all routes there can be."""
+    """A service with every route, also the admin routes."""
     return make_client(admin_token="x" * 16)
 
 
@@ -52,7 +56,7 @@ def operations(client):
     return {(path, method): one for path, item in items for method, one in item.items()}
 
 
-def test_a_key_is_asked_for_where_there_is_one_and_health_is_free(make_client):
+def test_a_key_is_needed_if_one_is_set_except_for_health(make_client):
     locked = make_client(api_key="x" * 16, admin_token="y" * 16)
     found = locked.get("/openapi.json", headers={"X-API-Key": "x" * 16}).json
     assert found["security"] == [{"key": []}, {"bearer": []}]
@@ -67,7 +71,7 @@ def test_a_key_is_asked_for_where_there_is_one_and_health_is_free(make_client):
     assert {} in document(make_client())["security"]
 
 
-def test_whatever_asks_for_readiness_may_hear_that_the_service_stops(client):
+def test_readiness_is_described_with_the_status_of_a_service_that_stops(client):
     client.application.extensions["isoserve admission"].stopping.set()
     for (path, method), operation in operations(client).items():
         where = path.replace("{model}", "isoserve")
@@ -76,7 +80,7 @@ def test_whatever_asks_for_readiness_may_hear_that_the_service_stops(client):
             assert ("503" in operation["responses"]) >= stopping, path
 
 
-def test_the_parts_of_a_body_are_those_that_its_message_has(client):
+def test_multipart_bodies_have_the_parts_of_their_message(client):
     message = {"data": '{"ndarray": [[1, 2]]}', "meta": '{"puid": "p"}'}
     sent = {
         "Message": {**message, "jsonData": "[[1, 2]]"},
@@ -96,7 +100,7 @@ def test_the_parts_of_a_body_are_those_that_its_message_has(client):
     assert seen == sent.keys()
 
 
-def test_headers_of_their_own_are_told_with_the_answers_that_have_them(make_client):
+def test_special_headers_are_described_with_the_answers_that_have_them(make_client):
     client = make_client(api_key="x" * 16)
     key, infer = {"X-API-Key": "x" * 16}, "/v2/models/isoserve/infer"
     found = client.get("/openapi.json", headers=key).json
@@ -128,13 +132,20 @@ def test_the_document_is_valid_and_each_schema_is_used(client):
     assert {ref for ref in references(found) if ref.startswith(PREFIX)} == schemas
 
 
-def test_operations_have_names_of_their_own(client):
+def test_each_part_of_the_data_has_one_name_and_is_used():
+    texts = [(DATA / f"{name}.json").read_text() for name in ("operations", "schemas")]
+    parts = [name for text in texts for name in json.loads(text)["parts"]]
+    assert len(set(parts)) == len(parts)
+    assert set(parts) <= set(re.findall('"\\$fill": "(.*?)"', "".join(texts)))
+
+
+def test_operation_ids_are_unique(client):
     items = document(client)["paths"].values()
     ids = [operation["operationId"] for item in items for operation in item.values()]
     assert len(set(ids)) == len(ids)
 
 
-def test_seldons_name_of_the_document_leads_to_the_same(client):
+def test_seldon_json_is_the_same_document(client):
     assert client.get("/seldon.json").data == client.get("/openapi.json").data
 
 
@@ -144,7 +155,7 @@ def test_a_row_is_as_wide_as_the_model(client):
     assert (row["minItems"], row["maxItems"]) == (2, 2)
 
 
-def test_the_page_needs_nothing_from_elsewhere(client):
+def test_the_page_loads_nothing_from_other_sites(client):
     page = client.get("/docs")
     assert "default-src 'self'" in page.headers["Content-Security-Policy"]
     assert "//" not in page.text
@@ -153,7 +164,7 @@ def test_the_page_needs_nothing_from_elsewhere(client):
     assert client.get("/docs/..%2Froutes.py").status_code == 404
 
 
-def test_a_browser_gets_the_pages_files_packed_and_only_once(client):
+def test_a_browser_gets_the_files_of_the_page_compressed_and_only_once(client):
     packed = client.get("/docs/swagger-ui.css", headers={"Accept-Encoding": "br, gzip"})
     assert packed.headers["Content-Encoding"] == "gzip"
     plain = client.get("/docs/swagger-ui.css", headers={"Accept-Encoding": "gzip;q=0"})
@@ -167,13 +178,13 @@ def test_a_browser_gets_the_pages_files_packed_and_only_once(client):
     assert packed.headers["ETag"] != plain.headers["ETag"]
 
 
-@pytest.mark.parametrize("file", sorted(PAGE.glob("*[LN][IO][CT]*")), ids=lambda file: file.name)
-def test_the_licences_of_the_page_go_with_it(client, file):
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("*[LN][IO][CT]*")), ids=lambda file: file.name)
+def test_the_licences_of_the_page_are_served(client, file):
     answer = client.get(f"/docs/{file.name}")
     assert answer.data == file.read_bytes()
 
 
-def test_the_page_with_a_slash_leads_to_the_page(client):
+def test_the_page_with_a_slash_redirects_to_the_page(client):
     asked = client.get("/docs/")
     assert asked.status_code == HTTPStatus.PERMANENT_REDIRECT
     assert urljoin("/before/docs/", asked.headers["Location"]) == "/before/docs"

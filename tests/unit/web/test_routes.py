@@ -1,4 +1,4 @@
-"""All handlers, from outside: the same rows get the same scores, and a fault gets its own words."""
+"""The same rows get the same scores in every protocol, and each fault has its own text."""
 
 import gzip
 import json
@@ -131,7 +131,7 @@ def csv(table):
     return "a,b\n" + "".join(",".join(line) + "\n" for line in lines)
 
 
-ROADS = {
+FORMS = {
     "predict": seldon("/predict?scores=1", json=message),
     "tensor": seldon("/predict?scores=1", json=tensor),
     "jsonData": seldon("/predict?scores=1", json=lambda table: {"jsonData": table.tolist()}),
@@ -166,7 +166,7 @@ ROADS = {
 }
 
 
-IN_BYTES = ("infer binary", "infer binary both ways")
+BINARY = ("infer binary", "infer binary both ways")
 
 
 def make_tables(allow_nan):
@@ -184,9 +184,9 @@ def score(forest, table):
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(table=make_tables(allow_nan=False))
-def test_any_finite_table_gets_scikit_learns_scores_by_every_road(client, forest, table):
-    for road, send in ROADS.items():
-        assert send(client, table) == score(forest, table), road
+def test_any_finite_table_gets_scikit_learns_scores_in_every_form(client, forest, table):
+    for form, send in FORMS.items():
+        assert send(client, table) == score(forest, table), form
 
 
 @pytest.fixture
@@ -199,16 +199,16 @@ def gaps(write_card, make_client):
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(table=make_tables(allow_nan=True))
-def test_missing_values_come_by_every_road_as_null_nan_or_an_empty_cell(gaps, forest, table):
+def test_missing_values_are_null_nan_or_an_empty_cell_in_every_form(gaps, forest, table):
     nothing = np.where(np.isnan(table), None, table)
-    for road, send in ROADS.items():
-        assert send(gaps, table) == score(forest, table), road
-        if road not in IN_BYTES:
-            assert send(gaps, nothing) == score(forest, table), road
+    for form, send in FORMS.items():
+        assert send(gaps, table) == score(forest, table), form
+        if form not in BINARY:
+            assert send(gaps, nothing) == score(forest, table), form
 
 
-@pytest.mark.parametrize("road", ROADS)
-def test_a_model_that_knows_no_missing_values_refuses_them_by_every_road(client, road):
+@pytest.mark.parametrize("form", FORMS)
+def test_a_model_trained_without_missing_values_refuses_them_in_every_form(client, form):
     sent = []
 
     def post(*args, **kwargs):
@@ -216,26 +216,26 @@ def test_a_model_that_knows_no_missing_values_refuses_them_by_every_road(client,
         return sent[-1]
 
     with pytest.raises((KeyError, TypeError, AssertionError)):
-        ROADS[road](SimpleNamespace(post=post), np.array([[1.0, 2.0], [3.0, np.nan]]))
+        FORMS[form](SimpleNamespace(post=post), np.array([[1.0, 2.0], [3.0, np.nan]]))
     assert sent[0].status_code == HTTPStatus.BAD_REQUEST
     assert "row 1, column 1" in sent[0].text
     assert "a missing value (null, NaN or empty); this model takes none" in sent[0].text
 
 
-@pytest.mark.parametrize("road", ROADS)
-def test_infinities_are_refused_by_every_road(gaps, road):
+@pytest.mark.parametrize("form", FORMS)
+def test_infinities_are_refused_in_every_form(gaps, form):
     with pytest.raises((KeyError, TypeError, AssertionError)):
-        ROADS[road](gaps, np.array([[1.0, 2.0], [np.nan, -np.inf]]))
+        FORMS[form](gaps, np.array([[1.0, 2.0], [np.nan, -np.inf]]))
 
 
-def test_each_road_counts_its_rows_once(client):
-    for road, send in ROADS.items():
+def test_rows_are_counted_once_in_every_form(client):
+    for form, send in FORMS.items():
         before = samples(client)
         send(client, np.array(ROWS))
-        assert samples(client) == before + 2, road
+        assert samples(client) == before + 2, form
 
 
-def test_named_columns_come_in_any_order_by_every_road_that_names_them(named):
+def test_named_columns_may_come_in_any_order_in_every_form_that_names_them(named):
     there = named.post("/predict?scores=1", json=MESSAGE).json["meta"]["tags"]["anomaly-scores"]
     back = np.array(ROWS)[:, ::-1].tolist()
     heads = [{"name": name, "shape": [2], "datatype": "FP64", "data": [row[j] for row in back]}
@@ -250,7 +250,7 @@ def test_named_columns_come_in_any_order_by_every_road_that_names_them(named):
     assert wrong.json["message"].startswith("column 'sd' is missing (is it 'sdd'?)")
 
 
-def test_a_prediction_may_be_asked_for_in_the_query(client):
+def test_a_message_may_be_in_the_query(client):
     for path in ("/predict", "/transform-input"):
         answer = client.get(f"{path}?scores=1&json={quote(json.dumps(MESSAGE))}")
         assert len(answer.json["meta"]["tags"]["anomaly-scores"]) == 2
@@ -286,7 +286,7 @@ def test_no_outlier_needs_no_explanation(client):
     ("query", "meant"),
     [("score=1", "scores"), ("Scores=1", "scores"), ("explian=1&scores=1", "explain")],
 )
-def test_an_option_that_is_misspelt_is_told(client, query, meant):
+def test_a_misspelt_option_is_refused_with_a_hint(client, query, meant):
     answer = client.post(f"/predict?{query}", json=MESSAGE)
     assert answer.status_code == HTTPStatus.BAD_REQUEST
     sent = query.partition("=")[0]
@@ -298,14 +298,14 @@ def test_an_option_that_is_misspelt_is_told(client, query, meant):
     assert samples(client) == 0
 
 
-def test_what_others_put_into_the_query_is_let_be(client):
+def test_unknown_options_of_the_query_are_ignored(client):
     answer = client.post("/predict?source=web&plain=1&timeout=3&_=17&scores=1", json=MESSAGE)
     assert len(answer.json["meta"]["tags"]["anomaly-scores"]) == 2
     assert client.post("/invocations?key=x&explain=1", json={"instances": ROWS}).status_code == 200
 
 
 @pytest.mark.parametrize(("switch", "on"), [("True", True), ("TRUE", True), ("False", False)])
-def test_a_switch_may_be_written_as_python_writes_it(client, switch, on):
+def test_a_switch_may_be_written_as_in_python(client, switch, on):
     asked = {"query_string": {"scores": switch}}
     answer = client.post("/predict", json=MESSAGE, **asked).json
     assert ("tags" in answer["meta"]) == on
@@ -313,7 +313,7 @@ def test_a_switch_may_be_written_as_python_writes_it(client, switch, on):
     assert ("scores" in answer) == on
 
 
-def test_the_longest_numbers_of_the_query_are_those_of_the_document(client):
+def test_the_largest_number_in_the_query_is_that_of_the_document(client):
     found = client.get("/openapi.json").json["paths"]["/predict"]["post"]["parameters"]
     (explain,) = [one["schema"] for one in found if one["name"] == "explain"]
     most = explain["maximum"]
@@ -323,7 +323,7 @@ def test_the_longest_numbers_of_the_query_are_those_of_the_document(client):
     assert refused.status_code == HTTPStatus.BAD_REQUEST
 
 
-def test_a_message_is_passed_on_as_it_came_and_not_counted(client):
+def test_transform_output_passes_data_through_and_counts_nothing(client):
     sent = {"data": {"names": ["s"], "ndarray": [0, 1]}, "meta": {"puid": "p"}}
     answer = client.post("/transform-output", json=sent).json
     assert answer["data"] == sent["data"]
@@ -334,7 +334,7 @@ def test_a_message_is_passed_on_as_it_came_and_not_counted(client):
 @pytest.mark.parametrize(
     ("path", "text"), [("/route", "Route not defined"), ("/aggregate", "Aggregate not defined")]
 )
-def test_what_this_service_is_not_is_told_in_seldons_words(client, path, text):
+def test_route_and_aggregate_are_refused_in_seldons_shape(client, path, text):
     for answer in (client.get(path), client.post(path, json=MESSAGE)):
         assert answer.status_code == HTTPStatus.BAD_REQUEST
         assert answer.json["status"]["info"].startswith(text)
@@ -350,19 +350,19 @@ def test_the_unit_of_a_graph_is_in_the_request_path(make_client):
         assert answer["meta"]["requestPath"] == {"clf": "reg/if:0.1", "up": "img:1"}, path
 
 
-def test_every_answer_to_a_message_names_it(make_client):
+def test_every_answer_to_a_message_has_a_puid(make_client):
     client = make_client(lambda: "new")
     for path in ("/predict", "/transform-input", "/transform-output"):
         assert client.post(path, json=MESSAGE).json["meta"]["puid"] == "new"
 
 
-def test_answers_can_do_without_the_gauges(make_client):
+def test_answers_have_no_gauges_if_they_are_turned_off(make_client):
     client = make_client(answer_metrics=False)
     for path in ("/predict", "/transform-input", "/transform-output"):
         assert "metrics" not in client.post(path, json=MESSAGE).json["meta"]
 
 
-def test_every_answer_may_be_read_by_every_page(client):
+def test_pages_of_every_origin_may_read_every_answer(client):
     page = {"Origin": "https://example.org"}
     for answer in (
         client.get("/live", headers=page),
@@ -416,7 +416,7 @@ def test_the_repository_lists_the_one_model(client, body):
          "models/isoserve/load without an admin token (ISOSERVE_ADMIN_TOKEN): see docs/operate"),
     ],
 )  # fmt: skip
-def test_faults_under_v2_have_its_shape(client, asked, body, status, text):
+def test_errors_under_v2_have_its_shape(client, asked, body, status, text):
     method, path = asked.split()
     answer = client.open(path, method=method, json=body)
     assert answer.status_code == status
@@ -424,7 +424,7 @@ def test_faults_under_v2_have_its_shape(client, asked, body, status, text):
     assert answer.json["error"].startswith(text)
 
 
-def test_a_path_with_two_slashes_is_the_protocols_all_the_same(client):
+def test_a_path_with_two_slashes_belongs_to_its_protocol(client):
     for path, shape in (("//v2/nope", {"error"}), ("//invocations", {"error_code", "message"})):
         answer = client.get("/", environ_overrides={"PATH_INFO": path})
         assert answer.status_code in (404, 405)
@@ -455,7 +455,7 @@ TEXT = b"a,b\n60,40\n"
 @pytest.mark.parametrize(
     ("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)]
 )
-def test_mlflows_road_takes_packed_bodies_within_the_bound(make_client, encoding, pack):
+def test_mlflow_takes_compressed_bodies_up_to_the_limit(make_client, encoding, pack):
     client = make_client(max_body_bytes=1000)
     headers = {"Content-Encoding": encoding, "Content-Type": "text/csv"}
     for body, status in ((pack(TEXT), 200), (pack(b"1," * 1000), 413), (TEXT, 400)):
@@ -465,7 +465,7 @@ def test_mlflows_road_takes_packed_bodies_within_the_bound(make_client, encoding
     assert answer.json["message"].startswith(f"the body is not packed with {encoding}: ")
 
 
-def test_faults_of_mlflows_road_have_its_shape(client):
+def test_errors_of_mlflow_have_its_shape(client):
     assert client.post("/invocations", data=b"x").status_code == HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     wrong = client.get("/invocations"), client.post("/invocations", json={}), client.post("/health")
     for answer in wrong:
@@ -475,18 +475,18 @@ def test_faults_of_mlflows_road_have_its_shape(client):
     assert client.get("/version").text.count(".") == 2
 
 
-def test_another_version_is_not_there_while_the_service_stops_either(client):
+def test_an_unknown_version_is_not_found_while_the_service_stops_too(client):
     client.application.extensions["isoserve admission"].stopping.set()
     for at, status in (("none", 404), (version(client), 503)):
         assert client.get(f"{MODEL}/versions/{at}/ready").status_code == status
 
 
-def test_two_slashes_are_one_while_the_service_stops_too(client):
+def test_two_slashes_count_as_one_while_the_service_stops(client):
     client.application.extensions["isoserve admission"].stopping.set()
     assert client.get("/", environ_overrides={"PATH_INFO": "//ready"}).status_code == 503
 
 
-def test_who_has_no_key_hears_so_in_mlflows_words(make_client):
+def test_a_missing_key_is_refused_in_mlflows_shape(make_client):
     client = make_client(api_key="x" * 16)
     assert client.post("/invocations", json={}).json["error_code"] == "UNAUTHENTICATED"
     client.application.extensions["isoserve admission"].stopping.set()
@@ -494,7 +494,7 @@ def test_who_has_no_key_hears_so_in_mlflows_words(make_client):
 
 
 @pytest.mark.parametrize("path", [f"{MODEL}/infer", "/invocations", "/v2/repository/index"])
-def test_only_seldons_road_says_seldons_phrase_of_broken_json(client, path):
+def test_only_seldon_routes_use_seldons_phrase_for_broken_json(client, path):
     answer = client.post(path, data=b"[1,", content_type="application/json")
     assert answer.status_code == HTTPStatus.BAD_REQUEST
     assert "the body is not JSON: unexpected" in answer.text
@@ -532,7 +532,7 @@ tables = st.dictionaries(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(request=requests, tail=st.binary(max_size=20), table=tables, text=st.text(max_size=30))
-def test_nothing_that_is_sent_is_a_fault_of_ours(client, request, tail, table, text):
+def test_no_request_causes_an_internal_error(client, request, tail, table, text):
     body = json.dumps(request).encode()
     lengths = {"Inference-Header-Content-Length": str(len(body))}
     answers = [
@@ -551,7 +551,7 @@ def test_nothing_that_is_sent_is_a_fault_of_ours(client, request, tail, table, t
         assert answer.json
 
 
-def test_an_answer_names_so_many_features_and_no_more(client):
+def test_an_answer_names_a_limited_number_of_features(client):
     rows = {"data": {"ndarray": [[60, 40]] * 5_001}}
     refused = client.post("/predict?explain=999", json=rows)
     assert refused.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
@@ -561,7 +561,7 @@ def test_an_answer_names_so_many_features_and_no_more(client):
 
 
 @pytest.mark.parametrize("as_bytes", [False, True])
-def test_an_answer_has_so_many_contributions_and_no_more(make_client, as_bytes):
+def test_an_answer_has_a_limited_number_of_contributions(make_client, as_bytes):
     client = make_client(max_rows=600_000)
     table = {"name": "x", "shape": [500_001, 2], "datatype": "FP64", "data": [0] * 1_000_002}
     asked = [{"name": "contributions", "parameters": {"binary_data": as_bytes}}]

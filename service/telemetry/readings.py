@@ -1,0 +1,116 @@
+"""What a page of metrics shows, read at each scrape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .. import __version__
+from ..model.baseline import Drift
+from ..model.card import Card
+from ..model.file import Model
+from ..quality import FeedbackSummary
+from ..settings import Settings
+from ..state.counts import Counts, Snapshot
+from ..state.feedback import FeedbackStore
+from ..state.folder import measure_space
+from ..state.generations import Changes
+from .drift import DriftWatch
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is not counted: the model, its threshold and the names of this service."""
+
+    threshold: float
+    model_info: Mapping[str, str]
+    """Labels of isoserve_model_info."""
+    training_outlier_share: float | None
+    """Share (0 to 1) of the training rows below the threshold; None without a card."""
+    seldon_labels: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Readings:
+    """All that a page of metrics shows."""
+
+    snapshot: Snapshot
+    facts: Facts
+    drift: Drift = field(default_factory=Drift)
+    changes: Changes = field(default_factory=Changes)
+    """Changes of the model and the threshold."""
+    summary: FeedbackSummary | None = None
+    """Summary of the feedback; None if it cannot be read."""
+    storage_up: bool = True
+    workers: int = 0
+    """Worker processes that are alive."""
+    space: tuple[int, int] | None = None
+    """Total and free bytes of the state folder's file system; None if they are unknown."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the readings come from."""
+
+    settings: Settings
+    counts: Counts
+    feedback: FeedbackStore
+    changes: Callable[[], Changes]
+    drift: DriftWatch | None
+
+    def read(self, model: Model, threshold: float) -> Readings:
+        """Return the current readings of a service with this model and threshold."""
+        summary, storage_up = self.feedback.survey()
+        return Readings(
+            snapshot=self.counts.read(),
+            facts=gather_facts(model, threshold, self.settings),
+            drift=self.drift.latest() if self.drift else Drift(),
+            changes=self.changes(),
+            summary=summary,
+            storage_up=storage_up,
+            workers=self.counts.processes(),
+            space=measure_space(self.settings.state_dir),
+        )
+
+
+def gather_facts(model: Model, threshold: float, settings: Settings) -> Facts:
+    """Return the facts about a model, its threshold and a service with these settings."""
+    info = {
+        "name": settings.model_name,
+        "version": model.version,
+        "features": str(len(model.features)),
+        "isoserve": __version__,
+    }
+    share = training_share(model.card, threshold) if model.card else None
+    return Facts(threshold, info, share, seldon_labels(settings))
+
+
+def training_share(card: Card, threshold: float) -> float:
+    """Return the share (0 to 1) of the training rows with a score below a threshold.
+
+    It is exact for the threshold 0, else interpolated between the percentiles of the card.
+    """
+    if threshold == 0:
+        return card.training_outlier_share
+    shares = np.linspace(0, 1, len(card.score_quantiles))
+    return float(np.interp(threshold, card.score_quantiles, shares))
+
+
+def seldon_labels(settings: Settings) -> dict[str, str]:
+    """Return the labels that Seldon's wrapper puts on each metric, without the worker's pid."""
+    image, _, version = settings.model_image.rpartition(":")
+    values = {
+        "deployment_name": settings.deployment_name,
+        "model_name": settings.model_name,
+        "model_image": image,
+        "model_version": version,
+        "predictor_name": settings.predictor_name,
+        "predictor_version": settings.predictor_version,
+        "seldon_deployment_name": settings.deployment_name,
+        "image_name": image,
+        "image_version": version,
+    }
+    known = {name: value or "NOT_IMPLEMENTED" for name, value in values.items()}
+    return known | {"method": "predict"}
