@@ -29,7 +29,7 @@ from .files.write import write_table
 from .server import Server, check_address, warn_of_missing_key
 from .settings import Settings, describe_settings, unknown_variables
 from .state.counts import reset_counts
-from .state.feedback import FeedbackStore, open_feedback
+from .state.feedback.store import FeedbackStore, open_feedback
 from .state.records import as_table, open_records
 from .telemetry.logs import configure_logs
 

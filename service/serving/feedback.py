@@ -8,10 +8,10 @@ from typing import NoReturn
 
 from ..errors import BadInput, NotFound, count
 from ..protocols.seldon.feedback import EXAMPLE, Feedback
-from ..quality import FeedbackSummary
 from ..rows import Rows
-from ..state.feedback import FeedbackStore, ScoredRow
+from ..state.feedback.store import FeedbackStore, ScoredRow
 from ..state.records import Recorded
+from ..truths import FeedbackSummary
 from .predictor import Predictor
 
 

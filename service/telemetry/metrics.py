@@ -12,10 +12,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from ..model.baseline import Drift
-from ..quality import FeedbackSummary
 from ..settings import Settings
 from ..state.counts import DURATION_BOUNDS, OTHER, SCORE_BOUNDS, Durations, Snapshot
 from ..state.generations import Changes
+from ..truths import FeedbackSummary
 
 # A page of metrics stays readable, however wide the rows, whatever is asked and whoever adds to it.
 MOST_SERIES = 500

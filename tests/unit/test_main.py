@@ -14,7 +14,7 @@ from service.model.card import Golden
 from service.model.file import load_model
 from service.rows import Totals, Verdict
 from service.state.counts import Counts
-from service.state.feedback import ScoredRow, begin_feedback
+from service.state.feedback.store import ScoredRow, begin_feedback
 from service.state.folder import StateFolder
 from service.state.records import begin_records, open_records
 

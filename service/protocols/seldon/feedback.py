@@ -13,8 +13,8 @@ from types import MappingProxyType
 from typing import Any
 
 from ...errors import BadInput, TooLarge, count, nearest
-from ...quality import FeedbackSummary
 from ...rows import Limits, Rows, Totals, may_spell_numbers
+from ...truths import FeedbackSummary
 from .messages import decode_message, encode_gauges, gauge
 
 EXAMPLE = '{"response": {"meta": {"puid": "..."}}, "truth": {"data": {"ndarray": [0, 1]}}}'

@@ -303,7 +303,7 @@ def test_metrics_are_there_even_when_feedback_cannot_be_read(make_client, folder
 
 def test_feedback_right_after_its_prediction_finds_it(make_client, monkeypatch):
     """The record of a prediction is there before its answer leaves."""
-    monkeypatch.setattr("service.state.feedback._PATIENCE", 30)  # the disk may be slow
+    monkeypatch.setattr("service.state.feedback.store._PATIENCE", 30)  # the disk may be slow
     app = make_client().application
 
     def both(n):

@@ -5,8 +5,8 @@ import pytest
 
 from service.errors import BadInput, TooLarge
 from service.protocols.seldon.feedback import Feedback, decode_feedback, encode_summary
-from service.quality import Confusion, FeedbackSummary
 from service.rows import Limits, Totals
+from service.truths import Confusion, FeedbackSummary
 
 
 def decode(body, **limits):

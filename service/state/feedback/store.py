@@ -29,10 +29,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import BadSetting, Unavailable
-from ..quality import Confusion, FeedbackSummary
-from .folder import quarantine
-from .shared import reset_in_children
+from ...errors import BadSetting, Unavailable
+from ...truths import Confusion, FeedbackSummary
+from ..folder import quarantine
+from ..shared import reset_in_children
 
 logger = logging.getLogger(__name__)
 

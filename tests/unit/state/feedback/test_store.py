@@ -15,8 +15,7 @@ import pytest
 from sklearn import metrics
 
 from service.errors import BadSetting, Unavailable
-from service.quality import Confusion
-from service.state.feedback import (
+from service.state.feedback.store import (
     DAY,
     FILE_NAME,
     FeedbackStore,
@@ -24,6 +23,7 @@ from service.state.feedback import (
     begin_feedback,
     open_feedback,
 )
+from service.truths import Confusion
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_every_figure_equals_scikit_learns_on_the_stored_rows(tmp_path, seed):
 
 def test_threads_and_processes_count_every_row_once(tmp_path, store, monkeypatch):
     """Two processes of four threads each say the same 200 things, and revise half of them."""
-    monkeypatch.setattr("service.state.feedback._PATIENCE", 30)  # the disk may be slow
+    monkeypatch.setattr("service.state.feedback.store._PATIENCE", 30)  # the disk may be slow
 
     def work():
         with ThreadPoolExecutor(4) as pool:
@@ -189,7 +189,7 @@ def test_threads_and_processes_count_every_row_once(tmp_path, store, monkeypatch
 
 def test_a_process_killed_in_a_transaction_leaves_no_trace(tmp_path, store):
     code = (
-        "import os, sys; from pathlib import Path; from service.state.feedback import *\n"
+        "import os, sys; from pathlib import Path; from service.state.feedback.store import *\n"
         "store = FeedbackStore(Path(sys.argv[1]))\n"
         "with store._writing() as connection:\n"
         "    connection.execute('UPDATE confusion SET rows = 7')\n"
@@ -341,7 +341,9 @@ def test_old_feedback_is_forgotten_when_it_should_be(tmp_path, monkeypatch):
     store = begin_feedback(tmp_path, keep_days=30)
     for days in (40, 31, 29):
         with monkeypatch.context() as patch:
-            patch.setattr("service.state.feedback.time.time", lambda days=days: now - days * DAY)
+            patch.setattr(
+                "service.state.feedback.store.time.time", lambda days=days: now - days * DAY
+            )
             store.add(f"p{days}", [row(1)], [1], reward=0.5)
     assert store.read().total.rows == 3  # at its own time, none was too old
     summary = say(store, "new", 0, 0)

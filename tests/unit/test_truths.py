@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from service.quality import Confusion, RunningConfusion
+from service.truths import Confusion, RunningConfusion
 
 
 def test_nothing_is_defined_before_the_first_feedback():
