@@ -129,13 +129,12 @@ class Handlers:
     def seldon_feedback(self, body: bytes, content_type: str, query: str) -> Answer:
         """Answer a Feedback of Seldon's, whichever way it came."""
         with self.admit(body or query.encode()):
-            decode = partial(decode_feedback, limits=self.limits)
+            decode = partial(decode_feedback, limits=self.limits, new_puid=self.new_puid)
             depth = self.limits.depth + 1  # there are whole messages in it
             feedback = read_json(content_type, query, body, decode, depth)
-            feedback = feedback.named(self.new_puid, self.unit)
-            summary = self.judge.take(feedback)
+            summary = self.judge.record(feedback.statement)
         totals, threshold = self.predictor.counts.totals(), self.predictor.detector.threshold
-        return self._seldon_answer(encode_summary(feedback, totals, threshold, summary))
+        return self._seldon_answer(encode_summary(feedback, totals, threshold, summary, self.unit))
 
     def open_inference(self, body: bytes, encoding: str, json_length: str | None) -> Answer:
         """Answer an inference request; the two texts are headers of it."""

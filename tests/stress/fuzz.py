@@ -34,7 +34,7 @@ PATH = Path(tempfile.mkdtemp()) / "model.pickle"
 
 ROADS = (
     lambda data: decode_json(data, lambda value: decode_message(value, LIMITS), LIMITS.depth),
-    lambda data: decode_json(data, lambda value: decode_feedback(value, LIMITS), LIMITS.depth),
+    lambda data: decode_json(data, lambda value: decode_feedback(value, LIMITS, str), LIMITS.depth),
     lambda data: read_json("multipart/form-data; boundary=-", "", data, decode_echo),
     lambda data: read_json("application/x-www-form-urlencoded", "", data, decode_echo),
     lambda data: read_json("", data.decode("latin-1"), b"", decode_echo),

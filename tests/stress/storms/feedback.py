@@ -96,7 +96,7 @@ def storm_feedback_repeats(model, start, messages=10_000):
     check_feedback(report, service, heard)
     report.check(report.acknowledged == messages, "a feedback failed")
     report.check(report.counted == first, "a row is missing, or counted twice")
-    kept = ask(service, "SELECT count(*) FROM revisions WHERE truth IS NOT NULL")[0][0]
+    kept = ask(service, "SELECT count(*) FROM truth_revisions")[0][0]
     report.check(kept == otherwise, f"{kept} revisions are kept of {otherwise}")
     service.stop()
     check_log(report, service)
@@ -177,7 +177,7 @@ def check_mended(report, service):
     report.check(service.scrape()["isoserve_storage_up", ()] == 1, "the storage is not up again")
     report.acknowledged += sum(status == 200 for status, _ in first + said)
     report.sent += len(first + said)
-    pairs = ask(service, "SELECT label, truth FROM truths ORDER BY place")
+    pairs = ask(service, "SELECT label, truth FROM truths ORDER BY id")
     report.counted = len(pairs)
     check_figures(report, service, pairs)
     report.check(report.counted == report.acknowledged, "a row is missing, or was stored halfway")

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import random
 import sqlite3
 from itertools import chain
@@ -94,7 +93,7 @@ def ask(service, query):
 def check_feedback(report, service, heard):
     """Compare the table with what was acknowledged, and /metrics with the table."""
     table = {(puid, row): (label, truth) for puid, row, label, truth in ask(
-        service, "SELECT puid, row, label, truth FROM truths ORDER BY place")}  # fmt: skip
+        service, "SELECT puid, row_index, label, truth FROM truths ORDER BY id")}  # fmt: skip
     possible = dict(chain.from_iterable(voice.possible.items() for voice in heard))
     labels = dict(chain.from_iterable(voice.labels.items() for voice in heard))
     found = {key: table[key][1] if key in table else None for key in possible}
@@ -135,7 +134,7 @@ def check_figures(report, service, pairs):
             expected |= dict(zip(names, matrix, strict=True))
     rewards = [reward for (reward,) in ask(service, "SELECT reward FROM rewards")]
     expected["seldon_api_model_feedback_total"] = sum(reward != 0 for reward in rewards)
-    expected["seldon_api_model_feedback_reward_total"] = math.fsum(rewards)
+    expected["seldon_api_model_feedback_reward_total"] = sum(rewards) / 1_000_000
     wrong = [name for name, value in expected.items() if samples.get(name) != value]
     report.check(not wrong, f"{wrong} differ from a recount")
     return samples

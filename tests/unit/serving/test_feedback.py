@@ -194,6 +194,16 @@ def test_a_reward_alone_counts_and_changes_nothing_else(client, predict):
     assert samples(client)["seldon_api_model_feedback_reward_total"] == 1.5
 
 
+def test_a_reward_that_is_too_large_or_too_fine_is_refused_in_words(client, predict):
+    predict([ODD], "p")
+    for reward in (1_000_001, 1e-7):
+        status, words = say(client, [1], "p", reward=reward)
+        assert (status, words.startswith(f"reward is {reward}; it")) == (BAD, True)
+    assert samples(client)["nb_labels_tot"] == 0
+    assert say(client, [1], "p", reward=0.3)[0] == OK
+    assert samples(client)["seldon_api_model_feedback_reward_total"] == 0.3
+
+
 def test_a_truth_for_each_row_or_none(client, predict):
     answer = predict([NORMAL, ODD])
     status, words = say(client, [1], response=answer)
@@ -252,7 +262,7 @@ def test_a_restart_changes_no_figure(make_client, write_card, folder):
     client = make_client(**settings)
     assert say(client)[1] == known
     assert known["nb_labels_roll"] == 2
-    assert samples(client)["seldon_api_model_feedback_reward_total"] == pytest.approx(0.3)
+    assert samples(client)["seldon_api_model_feedback_reward_total"] == 0.3
 
 
 def test_figures_are_exact_under_many_threads(make_client):
@@ -303,7 +313,7 @@ def test_metrics_are_there_even_when_feedback_cannot_be_read(make_client, folder
 
 def test_feedback_right_after_its_prediction_finds_it(make_client, monkeypatch):
     """The record of a prediction is there before its answer leaves."""
-    monkeypatch.setattr("service.state.feedback.store._PATIENCE", 30)  # the disk may be slow
+    monkeypatch.setattr("service.state.feedback.sqlite._TIMEOUT", 30)  # the disk may be slow
     app = make_client().application
 
     def both(n):
