@@ -24,27 +24,42 @@ def find_truths(
 def add_truths(
     connection: Connection, about: Values, rows: Sequence[ScoredRow], truths: Sequence[int]
 ) -> Counter[str]:
-    """Store a truth for each row, which ascend; return by how much the totals change."""
+    """Store a truth for each row; return by how much the totals change.
+
+    `rows` are in ascending order. A truth that changes nothing is not stored again.
+    """
     stored = find_truths(connection, about["puid"], rows[0].row_index, rows[-1].row_index)
     new: list[Values] = []
     revised: list[Values] = []
     changes: Counter[str] = Counter()
     for row, truth in zip(rows, truths, strict=True):
-        counted = row
-        if row.row_index in stored:
-            before, old_truth = stored[row.row_index]
-            # The label that was answered is better than one that is scored again later.
-            counted = row if row.recorded >= before.recorded else before
-            if (counted.label, truth) == (before.label, old_truth):
-                continue
+        if row.row_index not in stored:
+            new.append(_truth_values(about, row, truth))
+            changes[tables.CELLS[row.label, truth]] += 1
+            continue
+        before, old_truth = stored[row.row_index]
+        # The label that was answered is better than one that is scored again later.
+        after = row if row.recorded >= before.recorded else before
+        if (after.label, truth) != (before.label, old_truth):
+            revised.append(_truth_values(about, after, truth))
             changes[tables.CELLS[before.label, old_truth]] -= 1
-        changes[tables.CELLS[counted.label, truth]] += 1
-        values = {**about, **counted._asdict(), "recorded": int(counted.recorded), "truth": truth}
-        (revised if row.row_index in stored else new).append(values)
+            changes[tables.CELLS[after.label, truth]] += 1
     connection.executemany(tables.INSERT_TRUTH, new)
     connection.executemany(tables.KEEP_TRUTH, revised)
     connection.executemany(tables.UPDATE_TRUTH, revised)
     return changes
+
+
+def _truth_values(about: Values, row: ScoredRow, truth: int) -> Values:
+    return {
+        **about,
+        "row_index": row.row_index,
+        "label": row.label,
+        "truth": truth,
+        "score": row.score,
+        "version": row.version,
+        "recorded": int(row.recorded),
+    }
 
 
 def add_reward(connection: Connection, values: Values) -> Counter[str]:
