@@ -29,7 +29,7 @@ from .files.write import write_table
 from .server import Server, check_address, warn_of_missing_key
 from .settings import Settings, describe_settings, unknown_variables
 from .state.counts import reset_counts
-from .state.feedback import FeedbackStore, open_feedback
+from .state.feedback.store import FeedbackStore, open_feedback
 from .state.records import as_table, open_records
 from .telemetry.logs import configure_logs
 
@@ -42,7 +42,7 @@ cli = typer.Typer(
 
 counts_cli = typer.Typer(help="The running counts.", no_args_is_help=True)
 records_cli = typer.Typer(help="The record of the rows scored last.", no_args_is_help=True)
-feedback_cli = typer.Typer(help="What clients said of predictions.", no_args_is_help=True)
+feedback_cli = typer.Typer(help="The feedback of clients.", no_args_is_help=True)
 cli.add_typer(counts_cli, name="counts")
 cli.add_typer(records_cli, name="records")
 cli.add_typer(feedback_cli, name="feedback")
@@ -164,7 +164,7 @@ def drift() -> None:
 
 @feedback_cli.command("summary")
 def summarize() -> None:
-    """Print how good the labels were, as far as feedback tells."""
+    """Print confusion counts, precision, recall and rewards."""
     with _sentences():
         summary = _feedback().read()
     table = Table("", "so far", f"last {summary.recent.rows:,}", box=None)
@@ -175,20 +175,19 @@ def summarize() -> None:
     for name, figure in total.items():
         table.add_row(name, f"{figure:.4f}", f"{recent[name]:.4f}" if name in recent else "")
     _print(table)
-    rewards, misses = count(summary.rewarded, "reward"), count(summary.unmatched, "message")
-    typer.echo(f"{rewards} other than 0, in sum {summary.reward:,}.")
-    typer.echo(f"{misses} about no known prediction.")
+    typer.echo(f"{count(summary.rewarded, 'reward')} other than 0, in sum {summary.reward:,}.")
+    typer.echo(f"{count(summary.unmatched, 'message')} about no known prediction.")
 
 
 @feedback_cli.command("export")
 def export_feedback(
     file: Annotated[Path, typer.Argument(help="A .csv or .parquet file to write.")],
 ) -> None:
-    """Write all that was said as a table, what was revised later included."""
+    """Write all feedback as a table, with what was revised later."""
     with _sentences():
-        statements = _feedback().statements()
-        write_table(statements, file)
-    typer.echo(f"{len(statements['time']):,} lines are in {file.absolute()}")
+        history = _feedback().history()
+        write_table(history, file)
+    typer.echo(f"{len(history['time']):,} lines are in {file.absolute()}")
 
 
 @feedback_cli.command("delete")
@@ -198,7 +197,7 @@ def delete_feedback(
         str | None, typer.Option(help="What first came before this time, as in 2026-01-31T12:00Z.")
     ] = None,
 ) -> None:
-    """Delete feedback, its history included; the service may be running."""
+    """Delete feedback and its revisions; the service may be running."""
     with _sentences():
         until = _check_choice(puid, before)
         deleted = _feedback().delete(puid, until)

@@ -22,7 +22,7 @@ from .serving.reload import ModelReloader, ModelSource, fingerprint, restore_thr
 from .settings import Settings
 from .state.audit import AuditLog
 from .state.counts import Counts
-from .state.feedback import begin_feedback
+from .state.feedback.store import begin_feedback
 from .state.folder import StateFolder
 from .state.generations import Generations
 from .state.records import Records, begin_records, delete_records

@@ -18,10 +18,10 @@ from sklearn.ensemble import IsolationForest
 from .errors import BadInput, count
 from .model.file import load_model
 from .protocols.seldon.gauges import encode_gauges, gauge
-from .quality import RunningConfusion
 from .rows import RawTable, Totals, Verdict
 from .serving.detector import Detector
 from .state.counts import Counts
+from .truths import RunningConfusion
 
 
 @dataclass(frozen=True)

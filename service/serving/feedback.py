@@ -1,4 +1,4 @@
-"""Which rows feedback is about, and what was answered for them."""
+"""Find the rows that feedback is about, and what the model answered for them."""
 
 from __future__ import annotations
 
@@ -6,132 +6,144 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ..errors import BadInput, NotFound, count
-from ..protocols.seldon.feedback import EXAMPLE, Feedback
-from ..quality import FeedbackSummary
 from ..rows import RawTable, Rows
-from ..state.feedback import FeedbackStore, ScoredRow
+from ..state.feedback.store import FeedbackStore
 from ..state.ring import Recorded
+from ..truths import FeedbackSummary, ScoredRow, Statement
 from .predictor import Predictor
 
 
 class FeedbackMatcher:
-    """Where feedback is paired with the rows that it is about, and stored.
+    """Pairs feedback with the rows that it is about, and stores it.
 
-    What the model said of a row is, in this order: what the record of predictions has under the
-    puid; what feedback that came before was paired with; what the model says now of the request
-    that the feedback carries. It is never what a client says that was answered.
+    The label of a row comes from the first of these that has it: the record of predictions; earlier
+    feedback about the same row; the model, which scores the request that the feedback carries. A
+    label that the client sends is never used.
     """
 
     def __init__(self, predictor: Predictor, store: FeedbackStore) -> None:
         self.predictor, self.store = predictor, store
 
-    def take(self, feedback: Feedback) -> FeedbackSummary:
-        """Store what a message says; return what is known then.
+    def record(self, statement: Statement) -> FeedbackSummary:
+        """Store what a message says; return the figures that include it.
 
         Raises:
             BadInput: the truths do not fit the rows.
-            NotFound: nobody knows the prediction, or not all its rows; this is counted apart.
+            NotFound: the prediction, or one of its rows, is unknown; this is counted apart.
             Unavailable: the storage fails; nothing of the message is stored.
         """
-        recorded = self._recorded(feedback)
-        if feedback.truths:
-            rows = self._pair(feedback, recorded)
-        elif self._is_known(feedback, recorded):
-            _check_row(feedback, recorded)
-            rows = []
+        recorded = self._find_recorded(statement)
+        rows: list[ScoredRow] = []
+        if statement.truths:
+            rows = self._pair(statement, recorded)
+        elif self._is_known(statement, recorded):
+            _check_row(statement, recorded)
         else:
-            self._miss(feedback)
-        return self.store.add(feedback.puid, rows, feedback.truths, feedback.reward, feedback.row)
+            self._refuse_unknown(statement)
+        return self.store.add(statement, rows)
 
-    def _recorded(self, feedback: Feedback) -> Recorded | None:
+    def _find_recorded(self, statement: Statement) -> Recorded | None:
         """Return the rows of the prediction that are on record; None if there are none."""
-        if feedback.is_new or self.predictor.records is None:
+        if statement.is_new or self.predictor.records is None:
             return None
-        recorded = self.predictor.records.find(feedback.puid)
+        recorded = self.predictor.records.find(statement.puid)
         return recorded if len(recorded) else None
 
-    def _is_known(self, feedback: Feedback, recorded: Recorded | None) -> bool:
+    def _is_known(self, statement: Statement, recorded: Recorded | None) -> bool:
         return (
-            feedback.is_new
+            statement.is_new
             or recorded is not None
-            or feedback.rows is not None
-            or self.store.knows(feedback.puid)
+            or statement.rows is not None
+            or self.store.knows(statement.puid)
         )
 
-    def _pair(self, feedback: Feedback, recorded: Recorded | None) -> list[ScoredRow]:
-        """Return what the model said of each row that the feedback tells the truth about."""
-        carried = feedback.rows
+    def _pair(self, statement: Statement, recorded: Recorded | None) -> list[ScoredRow]:
+        """Return the row that each truth is about, with the label that the truth is held against.
+
+        Rows are looked up in the record, then in earlier feedback, and scored again at last.
+        """
+        indexes, carried = _indexes(statement), statement.rows
         if recorded is not None:
-            size = int(recorded["row"][-1]) + 1
-            _check_size(feedback, size)
+            size = _size(recorded)
+            _check_size(statement, size)
             if carried is not None and len(carried) != size:
-                carried = None  # those of another prediction
+                carried = None  # it belongs to another prediction
         elif carried is not None:
-            _check_size(feedback, len(carried))
-        elif feedback.is_new:
-            raise BadInput(f"truth about no prediction: send its puid, as in {EXAMPLE}")
-        wanted = _wanted(feedback)
-        found = {} if recorded is None else _read(recorded, wanted)
-        if len(found) < len(wanted):
-            known = self.store.find(feedback.puid, wanted[0], wanted[-1])
-            if carried is not None:  # what was scored for a feedback is scored again
-                known = {row: said for row, said in known.items() if said.recorded}
+            _check_size(statement, len(carried))
+        found = {} if recorded is None else _read_rows(recorded, indexes)
+        if len(found) < len(indexes):
+            known = self.store.find(statement.puid, indexes[0], indexes[-1])
+            if carried is not None:  # rows that were scored for earlier feedback are scored again
+                known = {index: row for index, row in known.items() if row.recorded}
             found = known | found
-        missing = [row for row in wanted if row not in found]
+        missing = [index for index in indexes if index not in found]
         if missing and carried is not None:
             found |= self._score(carried, missing)
         elif missing:
-            self._miss(feedback, "" if len(missing) == len(wanted) else f"row {missing[0]} of ")
-        return [found[row] for row in wanted]
+            part = "" if len(missing) == len(indexes) else f"row {missing[0]} of "
+            self._refuse_unknown(statement, part)
+        return [found[index] for index in indexes]
 
-    def _score(self, carried: Rows, numbers: Sequence[int]) -> dict[int, ScoredRow]:
+    def _score(self, carried: Rows, indexes: Sequence[int]) -> dict[int, ScoredRow]:
+        """Score some rows of the request that the feedback carries."""
         detector = self.predictor.detector
         rows = detector.columns.encode(RawTable(carried.values, carried.names))
-        verdict = detector.score(rows.at(list(numbers)))
+        verdict = detector.score(rows.at(list(indexes)))
         labels, scores = verdict.labels.tolist(), verdict.scores.tolist()
         return {
-            number: ScoredRow(number, label, score, verdict.version, recorded=False)
-            for number, label, score in zip(numbers, labels, scores, strict=True)
+            index: ScoredRow(index, label, score, verdict.version, recorded=False)
+            for index, label, score in zip(indexes, labels, scores, strict=True)
         }
 
-    def _miss(self, feedback: Feedback, part: str = "") -> NoReturn:
+    def _refuse_unknown(self, statement: Statement, part: str = "") -> NoReturn:
         self.store.count_unmatched()
         raise NotFound(
-            f"{part}prediction {feedback.puid[:50]!r} is not on record (any more), and the "
+            f"{part}prediction {statement.puid[:50]!r} is not on record (any more), and the "
             "feedback carries no request to score again; send it along"
         )
 
 
-def _wanted(feedback: Feedback) -> range:
-    if feedback.row is None:
-        return range(len(feedback.truths))
-    return range(feedback.row, feedback.row + 1)
+def _indexes(statement: Statement) -> range:
+    """Return the indexes of the rows that the truths are about."""
+    if statement.row is None:
+        return range(len(statement.truths))
+    return range(statement.row, statement.row + 1)
 
 
-def _check_row(feedback: Feedback, recorded: Recorded | None) -> None:
-    """Check that the one row that a reward is for is there, as far as the rows are known."""
-    if feedback.row is not None and (recorded is not None or feedback.rows is not None):
-        size = len(feedback.rows or ()) if recorded is None else int(recorded["row"][-1]) + 1
-        _check_size(feedback, size)
+def _size(recorded: Recorded) -> int:
+    """Return how many rows the prediction had; the first ones may have left the record."""
+    return int(recorded["row"][-1]) + 1
 
 
-def _check_size(feedback: Feedback, size: int) -> None:
-    if feedback.row is None and len(feedback.truths) != size:
+def _check_row(statement: Statement, recorded: Recorded | None) -> None:
+    """Check that the row of a reward exists, where the number of rows is known."""
+    if statement.row is None:
+        return
+    if recorded is not None:
+        _check_size(statement, _size(recorded))
+    elif statement.rows is not None:
+        _check_size(statement, len(statement.rows))
+
+
+def _check_size(statement: Statement, size: int) -> None:
+    """Check that the statement fits a prediction with `size` rows."""
+    if statement.row is None and len(statement.truths) != size:
         raise BadInput(
-            f"{count(len(feedback.truths), 'truth')} for {count(size, 'row')}; send one for each, "
-            "or name a single row in request.meta.tags.row"
+            f"{count(len(statement.truths), 'truth')} for {count(size, 'row')}; send one for each, "
+            f"or name a single row in {statement.row_field}"
         )
-    if feedback.row is not None and feedback.row >= size:
+    if statement.row is not None and statement.row >= size:
         raise BadInput(
-            f"request.meta.tags.row is {feedback.row}, and the prediction has "
+            f"{statement.row_field} is {statement.row}, and the prediction has "
             f"{count(size, 'row')}, counted from 0"
         )
 
 
-def _read(recorded: Recorded, wanted: range) -> dict[int, ScoredRow]:
-    rows = recorded[(recorded["row"] >= wanted.start) & (recorded["row"] < wanted.stop)]
+def _read_rows(recorded: Recorded, indexes: range) -> dict[int, ScoredRow]:
+    """Return those of the recorded rows that have one of the indexes."""
+    rows = recorded[(recorded["row"] >= indexes.start) & (recorded["row"] < indexes.stop)]
     columns = (rows[name].tolist() for name in ("row", "label", "score", "version"))
     return {
-        row: ScoredRow(row, label, score, version.decode(), recorded=True)
-        for row, label, score, version in zip(*columns, strict=True)
+        index: ScoredRow(index, label, score, version.decode(), recorded=True)
+        for index, label, score, version in zip(*columns, strict=True)
     }

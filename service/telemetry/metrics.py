@@ -11,10 +11,10 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from ..model.baseline import Drift
-from ..quality import FeedbackSummary
 from ..state.counts import OTHER, Durations, Snapshot
 from ..state.counts_file import DURATION_BOUNDS, SCORE_BOUNDS
 from ..state.generations import Changes
+from ..truths import FeedbackSummary
 from .readings import Readings
 
 MOST_SERIES = 500

@@ -11,12 +11,12 @@ from .. import __version__
 from ..model.baseline import Drift
 from ..model.card import Card
 from ..model.file import Model
-from ..quality import FeedbackSummary
 from ..settings import Settings
 from ..state.counts import Counts, Snapshot
-from ..state.feedback import FeedbackStore
+from ..state.feedback.store import FeedbackStore
 from ..state.folder import measure_space
 from ..state.generations import Changes
+from ..truths import FeedbackSummary
 from .drift import DriftWatch
 
 

@@ -125,11 +125,10 @@ class Handlers:
     def seldon_feedback(self, body: bytes, content_type: str, query: str) -> Answer:
         """Answer a Feedback of Seldon's, whichever way it came."""
         with self.admit(body or query.encode()):
-            feedback = decode_feedback(body, content_type, query, self.limits)
-            feedback = feedback.named(self.new_puid, self.unit)
-            summary = self.matcher.take(feedback)
+            feedback = decode_feedback(body, content_type, query, self.limits, self.new_puid)
+            summary = self.matcher.record(feedback.statement)
         totals, threshold = self.predictor.counts.totals(), self.predictor.detector.threshold
-        return self._seldon(encode_summary(feedback, totals, threshold, summary))
+        return self._seldon(encode_summary(feedback, totals, threshold, summary, self.unit))
 
     def open_inference(self, body: bytes, encoding: str, json_length: str | None) -> Answer:
         """Answer an inference request; the two texts are headers of it."""

@@ -34,7 +34,7 @@ PATH = Path(tempfile.mkdtemp()) / "model.pickle"
 
 READERS = (
     lambda data: decode_message(data, JSON, "", LIMITS).table.numbers(),
-    lambda data: decode_feedback(data, JSON, "", LIMITS),
+    lambda data: decode_feedback(data, JSON, "", LIMITS, str),
     lambda data: decode_echo(data, "multipart/form-data; boundary=-", "", LIMITS),
     lambda data: decode_echo(data, "application/x-www-form-urlencoded", "", LIMITS),
     lambda data: decode_echo(b"", "", data.decode("latin-1"), LIMITS),

@@ -19,7 +19,7 @@ FLOORS = {
     "components": 3,
     **dict.fromkeys(("serving", "telemetry"), 2),
     **dict.fromkeys(("model", "state", "protocols", "files"), 1),
-    **dict.fromkeys(("rows", "errors", "settings", "quality", "cells"), 0),
+    **dict.fromkeys(("rows", "errors", "settings", "truths", "cells"), 0),
 }
 
 # Who may import a library: packages, or modules where only some of a package need it.

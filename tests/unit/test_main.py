@@ -14,9 +14,10 @@ from service.model.card import Golden
 from service.model.file import load_model
 from service.rows import Totals, Verdict
 from service.state.counts import Counts
-from service.state.feedback import ScoredRow, begin_feedback
+from service.state.feedback.store import FILE_NAME, begin_feedback
 from service.state.folder import StateFolder
 from service.state.records import begin_records, open_records
+from service.truths import ScoredRow, Statement
 
 
 @pytest.fixture
@@ -132,11 +133,12 @@ def test_without_a_record_there_is_a_sentence(run, tmp_path):
 
 @pytest.fixture
 def feedback(tmp_path):
-    """Three judged rows, one of them revised, and a reward."""
+    """Three labelled rows, one of them revised, and a reward."""
     store = begin_feedback(StateFolder(tmp_path / "state").path)
-    for puid, truths in (("p0", [0]), ("p1", [1, 0]), ("p0", [1])):
-        store.add(puid, [ScoredRow(n, 1, -0.1, "abc", True) for n in range(len(truths))], truths)
-    store.add("p1", reward=0.5)
+    for puid, truths in (("p0", (0,)), ("p1", (1, 0)), ("p0", (1,))):
+        rows = [ScoredRow(n, 1, -0.1, "abc", True) for n in range(len(truths))]
+        store.add(Statement(puid, truths=truths), rows)
+    store.add(Statement("p1", reward=500_000))
     return store
 
 
@@ -167,13 +169,14 @@ def test_feedback_is_deleted(run, feedback, arguments, deleted):
 
 
 def test_feedback_commands_that_cannot_be_done_are_told(run, feedback, tmp_path):
+    path = tmp_path / "state" / FILE_NAME
     assert "say which rows: either --puid or --before" in run("feedback", "delete")[1]
     assert "neither a .csv" in run("feedback", "export", "out.txt")[1]
     feedback.close()
-    feedback.path.write_bytes(b"no database " * 100)
+    path.write_bytes(b"no database " * 100)
     code, said = run("feedback", "summary")
     assert (code, "file is not a database" in said) == (1, True)
-    feedback.path.unlink()
+    path.unlink()
     code, said = run("feedback", "summary")
     assert (code, "no service has run with this state folder" in said) == (1, True)
 

@@ -1,21 +1,22 @@
 """Seldon Core v1's Feedback message: pure functions from a JSON value and back.
 
-A Feedback has `request`, `response`, `reward` and `truth`; the first two and the last are Seldon
-messages. As in Seldon, `[]` is an empty message, and whatever is no field of a Feedback is refused.
+A Feedback has `request`, `response`, `reward` and `truth`; all but the reward are Seldon messages.
+As in Seldon, `[]` is an empty message, and a field that Seldon does not have is refused.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
 
 from ...cells import may_spell_numbers
 from ...errors import BadInput, TooLarge, count, nearest
-from ...quality import FeedbackSummary
 from ...rows import Limits, Rows, Totals
+from ...truths import MILLIONTHS, MOST_REWARD, FeedbackSummary, Statement
 from .envelope import read_json
 from .gauges import encode_gauges, gauge
 from .messages import decode_message
@@ -29,55 +30,39 @@ _META_FIELDS = ("puid", "tags", "routing", "requestPath", "metrics")
 _METRIC_FIELDS = ("key", "type", "value", "tags")
 _METRIC_TYPES = ("COUNTER", "GAUGE", "TIMER")  # Seldon's messages know them by number, too
 
-# Rewards and metrics are 32-bit floats in Seldon's own messages; a larger number does not fit.
+# Metrics are 32-bit floats in Seldon's own messages, and so are rewards; larger ones do not fit.
 _LARGEST = 3.4028234e38
+
+_ROW_FIELD = "request.meta.tags.row"
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """What one message says of a prediction."""
+    """A message: what it says about a prediction, and what its answer repeats."""
 
-    puid: str
-    """The prediction's id; empty when none was sent."""
-    is_new: bool = False
-    """Whether the id is one that has just been made up."""
-    row: int | None = None
-    """The one row that the message is about; without it the whole prediction."""
-    truths: tuple[int, ...] = ()
-    """0 or 1 for each row; empty when the message tells no truth."""
-    reward: float | None = None
-    rows: Rows | None = None
-    """The rows of the request that the message carries."""
+    statement: Statement
     is_array: bool = False
     """Whether the request came as `data.ndarray`; so does the answer then."""
     metrics: tuple[Any, ...] = ()
-    """Custom metrics of the request, which the answer repeats."""
-    path: dict[str, Any] | None = None
-    """Its `requestPath`, likewise."""
-
-    def named(
-        self, new_puid: Callable[[], str], unit: Mapping[str, str] = MappingProxyType({})
-    ) -> Feedback:
-        """Return the feedback with the id that it came with, else a new one.
-
-        `unit`, this service's name and image, joins the units that the request came by.
-        """
-        named = self if self.puid else replace(self, puid=new_puid(), is_new=True)
-        return replace(named, path={**unit, **(self.path or {})}) if unit else named
+    """Custom metrics of the request."""
+    path: Mapping[str, Any] = field(default_factory=dict)
+    """Its `requestPath`."""
 
 
-def decode_feedback(body: bytes, content_type: str, query: str, limits: Limits) -> Feedback:
+def decode_feedback(
+    body: bytes, content_type: str, query: str, limits: Limits, new_puid: Callable[[], str]
+) -> Feedback:
     """Read the Feedback of a request, wherever in it that is; raise as `parse_feedback`."""
     depth = limits.depth + 1  # there are whole messages in it
     value, refusal = read_json(content_type, query, body, depth)
-    feedback = parse_feedback(value, limits)
+    feedback = parse_feedback(value, limits, new_puid)
     if refusal:
         raise refusal
     return feedback
 
 
-def parse_feedback(body: Any, limits: Limits) -> Feedback:
-    """Read a Feedback.
+def parse_feedback(body: Any, limits: Limits, new_puid: Callable[[], str]) -> Feedback:
+    """Read a Feedback; `new_puid` makes an id for one that came without.
 
     Raises:
         BadInput: not such a message; the text says what to send instead.
@@ -94,33 +79,40 @@ def parse_feedback(body: Any, limits: Limits) -> Feedback:
         _decode_fields(part.get("meta"), f"{name}.meta", _META_FIELDS)
         for part, name in ((request, "request"), (response, "response"))
     )
-    data = request.get("data")
-    carries = bool(data) or request.get("jsonData") is not None
     row, truths = _decode_row(meta, limits), _decode_truths(truth, limits)
     if row is not None and len(truths) > 1:
-        raise BadInput(f"{len(truths):,} truths for the one row that request.meta.tags.row names")
+        raise BadInput(f"{len(truths):,} truths for the one row that {_ROW_FIELD} names")
+    puid, reward = _decode_puid(meta, answered), _decode_reward(message.get("reward"))
+    rows, metrics = _decode_rows(request, limits), _decode_metrics(meta)
+    path = _decode_meta(meta, "requestPath", dict)
+    if truths and not puid and rows is None:
+        raise BadInput(f"truth about no prediction: send its puid, as in {EXAMPLE}")
+    data = request.get("data")
     return Feedback(
-        puid=_decode_puid(meta, answered),
-        row=row,
-        truths=truths,
-        reward=_decode_number("reward", message.get("reward")),
-        rows=_decode_rows(request, limits) if carries else None,
+        Statement(puid or new_puid(), not puid, row, truths, reward, rows, _ROW_FIELD),
         is_array=isinstance(data, dict) and "tensor" not in data and "ndarray" in data,
-        metrics=_decode_metrics(meta),
-        path=_decode_meta(meta, "requestPath", dict),
+        metrics=metrics,
+        path=path,
     )
 
 
 def encode_summary(
-    feedback: Feedback, totals: Totals, threshold: float, summary: FeedbackSummary
+    feedback: Feedback,
+    totals: Totals,
+    threshold: float,
+    summary: FeedbackSummary,
+    unit: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Answer feedback: no data, and among the metrics what feedback has told so far."""
+    """Answer feedback: no data, and the figures of all feedback among the metrics.
+
+    `unit`, this service's name and image, joins the units that the request came by.
+    """
     payload: dict[str, Any] = {"ndarray": []} if feedback.is_array else {"tensor": {"shape": [0]}}
     known = [gauge(key, value) for key, value in summary.gauges().items()]
     gauges = [*feedback.metrics, *encode_gauges(totals, threshold), *known]
-    meta: dict[str, Any] = {"metrics": gauges, "puid": feedback.puid}
-    if feedback.path:
-        meta["requestPath"] = feedback.path
+    meta: dict[str, Any] = {"metrics": gauges, "puid": feedback.statement.puid}
+    if path := {**unit, **feedback.path}:
+        meta["requestPath"] = path
     return {"data": payload, "meta": meta}
 
 
@@ -129,10 +121,10 @@ def _decode_fields(value: Any, name: str, fields: tuple[str, ...]) -> dict[str, 
         return {}
     if not isinstance(value, dict):
         raise BadInput(f"Invalid JSON: {name} is not an object, as in {EXAMPLE}")
-    for field in value:
-        if field not in fields:
-            hint = nearest(field, fields) or f"; it has {', '.join(fields)}"
-            raise BadInput(f"Invalid JSON: {name} has no field {field[:40]!r}{hint}")
+    for key in value:
+        if key not in fields:
+            hint = nearest(key, fields) or f"; it has {', '.join(fields)}"
+            raise BadInput(f"Invalid JSON: {name} has no field {key[:40]!r}{hint}")
     return value
 
 
@@ -156,12 +148,10 @@ def _decode_row(meta: dict[str, Any], limits: Limits) -> int | None:
     if row is None:
         return None
     if isinstance(row, bool) or not isinstance(row, (int, float)) or row != row // 1 or row < 0:
-        raise BadInput(
-            f"request.meta.tags.row is {str(row)[:40]!r}; it is the number of a row, from 0"
-        )
+        raise BadInput(f"{_ROW_FIELD} is {str(row)[:40]!r}; it is the number of a row, from 0")
     if row >= limits.rows:
         raise BadInput(
-            f"request.meta.tags.row is {str(row)[:40]}; a prediction has at most "
+            f"{_ROW_FIELD} is {str(row)[:40]}; a prediction has at most "
             f"{limits.rows:,} rows, counted from 0"
         )
     return int(row)
@@ -181,8 +171,28 @@ def _decode_number(name: str, value: Any) -> float | None:
     return number
 
 
+def _decode_reward(value: Any) -> int | None:
+    """Read a reward in millionths, exactly as the digits of the number say.
+
+    >>> _decode_reward(0.3)
+    300000
+    """
+    number = _decode_number("reward", value)
+    if number is None:
+        return None
+    if abs(number) > MOST_REWARD:
+        raise BadInput(
+            f"reward is {str(value)[:40]}; it is a number from -{MOST_REWARD:,} to {MOST_REWARD:,}"
+        )
+    # A float's repr has the fewest digits that name it: 0.3 for 0.299999999999999988897769753748.
+    millionths = Decimal(repr(number)) * MILLIONTHS
+    if millionths % 1:
+        raise BadInput(f"reward is {str(value)[:40]}; it has at most six digits after the point")
+    return int(millionths)
+
+
 def _decode_metrics(meta: dict[str, Any]) -> tuple[Any, ...]:
-    """Return the request's metrics, sound ones: the answer, a message of Seldon's, repeats them."""
+    """Read the request's metrics, which must be Seldon's because the answer repeats them."""
     metrics = _decode_meta(meta, "metrics", list)
     for i, metric in enumerate(metrics):
         name = f"request.meta.metrics[{i}]"
@@ -202,7 +212,9 @@ def _decode_metrics(meta: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(metrics)
 
 
-def _decode_rows(request: dict[str, Any], limits: Limits) -> Rows:
+def _decode_rows(request: dict[str, Any], limits: Limits) -> Rows | None:
+    if not request.get("data") and request.get("jsonData") is None:
+        return None
     try:
         return decode_message(request, limits).table.numbers()
     except (BadInput, TooLarge) as error:
@@ -219,9 +231,9 @@ def _decode_meta(meta: dict[str, Any], name: str, kind: type) -> Any:
 
 def _decode_truths(truth: dict[str, Any], limits: Limits) -> tuple[int, ...]:
     """Read `data.ndarray`, (n,) or (n, 1), or a tensor of such a shape."""
-    for field in ("binData", "strData", "jsonData"):
-        if truth.get(field) is not None:
-            raise BadInput(f"truth.{field} is not read here; send {EXAMPLE}")
+    for name in ("binData", "strData", "jsonData"):
+        if truth.get(name) is not None:
+            raise BadInput(f"truth.{name} is not read here; send {EXAMPLE}")
     data = _decode_fields(truth.get("data"), "truth.data", _DATA_FIELDS)
     values = _decode_tensor(data["tensor"]) if "tensor" in data else data.get("ndarray")
     if values is None and data.keys() <= {"names", "ndarray"}:
@@ -260,6 +272,6 @@ def _decode_truth(i: int, value: Any) -> int:
     if number not in (0, 1):
         raise BadInput(
             f"truth {i} is {str(value)[:40]}; send 1 for an outlier and 0 for an inlier; "
-            "to judge one row only, name it in request.meta.tags.row"
+            f"to judge one row only, name it in {_ROW_FIELD}"
         )
     return int(number)

@@ -1,4 +1,4 @@
-"""Feedback over HTTP: about which row it is, and what is counted."""
+"""Feedback over HTTP: which rows it is about, and what is counted."""
 
 import json
 import sqlite3
@@ -31,8 +31,8 @@ def predict(client):
     return post
 
 
-def say(client, truth=None, puid=None, *, row=None, rows=None, route=ROUTES[0], **message):
-    """Send feedback; return the status and what it is told."""
+def send(client, truth=None, puid=None, *, row=None, rows=None, route=ROUTES[0], **message):
+    """Send feedback; return the status, and the figures or the error of the answer."""
     meta = {"puid": puid} if puid else {}
     if row is not None:
         meta["tags"] = {"row": row}
@@ -40,10 +40,10 @@ def say(client, truth=None, puid=None, *, row=None, rows=None, route=ROUTES[0], 
     if truth is not None:
         message["truth"] = {"data": {"ndarray": truth}}
     answer = client.post(route, json={"request": request, **message})
-    return answer.status_code, told(answer.json)
+    return answer.status_code, figures(answer.json)
 
 
-def told(answer):
+def figures(answer):
     if "status" in answer:
         return answer["status"]["info"]
     return {gauge["key"]: gauge["value"] for gauge in answer["meta"]["metrics"]}
@@ -63,14 +63,14 @@ def samples(client):
 
 
 def stop(client):
-    """Let go of the state folder, as a process does when it ends; its log must hold no errors."""
+    """Release the state folder, as a process does when it ends."""
     client.application.extensions.clear()
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_an_answer_sent_back_with_the_truth_is_judged_row_by_row(client, predict, route):
+def test_an_answer_sent_back_with_the_truth_is_counted_row_by_row(client, predict, route):
     answer = predict([NORMAL, ODD, NORMAL])
-    status, known = say(client, [0, 1, 1], route=route, response=answer, reward=1.0)
+    status, known = send(client, [0, 1, 1], route=route, response=answer, reward=1.0)
     assert (status, counts(known)) == (OK, (1, 0, 1, 1))
     assert known["observation"] == 3  # feedback counts no samples
     seen = samples(client)
@@ -83,7 +83,7 @@ def test_an_answer_sent_back_with_the_truth_is_judged_row_by_row(client, predict
 def test_a_form_field_is_read_as_seldons_clients_send_it(client, predict):
     message = {"response": predict([ODD]), "truth": {"data": {"ndarray": [1]}}}
     answer = client.post("/send-feedback", data={"json": json.dumps(message)})
-    assert counts(told(answer.json)) == (0, 0, 0, 1)
+    assert counts(figures(answer.json)) == (0, 0, 0, 1)
     assert client.post("/send-feedback", data={"jsn": "{}"}).status_code == BAD
 
 
@@ -92,10 +92,10 @@ def test_what_was_predicted_can_be_sent_along_however_deep_it_is(client):
     answer = client.post("/predict", json=message)
     truth = {"data": {"ndarray": [1]}}
     body = {"request": message, "response": answer.json, "truth": truth}
-    assert counts(told(client.post("/send-feedback", json=body).json)) == (0, 0, 0, 1)
+    assert counts(figures(client.post("/send-feedback", json=body).json)) == (0, 0, 0, 1)
 
 
-def test_a_number_that_is_none_is_named(client):
+def test_a_number_that_cannot_be_read_is_named(client):
     for body, words in (
         ('{"reward": NaN}', "reward is nan"),
         ('{"truth": {"data": {"ndarray": [0, Infinity]}}}', "truth 1 is inf"),
@@ -110,38 +110,38 @@ def test_feedback_is_never_paired_with_the_last_prediction(client, predict):
     first = predict([ODD])
     predict([NORMAL])
     predict([NORMAL])
-    assert counts(say(client, [1], response=first)[1]) == (0, 0, 0, 1)
+    assert counts(send(client, [1], response=first)[1]) == (0, 0, 0, 1)
 
 
-def test_one_row_of_a_prediction_can_be_judged(client, predict):
+def test_one_row_of_a_prediction_can_have_a_truth(client, predict):
     predict([NORMAL, ODD], "p")
-    assert counts(say(client, [1], "p", row=1)[1]) == (0, 0, 0, 1)
-    status, words = say(client, [1], "p", row=2)
+    assert counts(send(client, [1], "p", row=1)[1]) == (0, 0, 0, 1)
+    status, words = send(client, [1], "p", row=2)
     assert (status, words.startswith("request.meta.tags.row is 2")) == (BAD, True)
-    assert counts(say(client, [0, 1], "p")[1]) == (1, 0, 0, 1)
+    assert counts(send(client, [0, 1], "p")[1]) == (1, 0, 0, 1)
 
 
 def test_a_label_that_the_client_carries_is_never_trusted(client, predict):
     answer = predict([ODD])
     answer["data"]["ndarray"] = [0]
-    assert counts(say(client, [1], response=answer)[1]) == (0, 0, 0, 1)
+    assert counts(send(client, [1], response=answer)[1]) == (0, 0, 0, 1)
 
 
 def test_without_a_record_the_carried_request_is_scored_again(client):
-    status, known = say(client, [0, 0], "elsewhere", rows=[NORMAL, ODD])
+    status, known = send(client, [0, 0], "elsewhere", rows=[NORMAL, ODD])
     assert (status, counts(known)) == (OK, (1, 1, 0, 0))
     assert known["observation"] == 0
-    assert counts(say(client, [1], "elsewhere", row=1)[1]) == (1, 0, 0, 1)  # a revision
-    assert counts(say(client, [1], "elsewhere", row=0, rows=[NORMAL, ODD])[1]) == (0, 0, 1, 1)
+    assert counts(send(client, [1], "elsewhere", row=1)[1]) == (1, 0, 0, 1)  # a revision
+    assert counts(send(client, [1], "elsewhere", row=0, rows=[NORMAL, ODD])[1]) == (0, 0, 1, 1)
 
 
 def test_a_missing_value_is_scored_again_only_where_the_model_takes_it(make_client, write_card):
     rows = [NORMAL, [60.0, None]]
-    status, words = say(make_client(), [1], "p", row=0, rows=rows)
+    status, words = send(make_client(), [1], "p", row=0, rows=rows)
     assert status == BAD
     assert words.startswith("row 1, column 1: a missing value")
     write_card(allow_missing=True)
-    status, known = say(make_client(), [1], "p", row=1, rows=rows)
+    status, known = send(make_client(), [1], "p", row=1, rows=rows)
     assert (status, known["nb_labels_tot"]) == (OK, 1)
 
 
@@ -151,26 +151,26 @@ def test_without_any_puid_two_messages_are_two(client):
             "/send-feedback",
             json={"request": {"data": {"ndarray": [ODD]}}, "truth": {"data": {"ndarray": [1]}}},
         )
-        assert counts(told(answer.json)) == (0, 0, 0, n)
+        assert counts(figures(answer.json)) == (0, 0, 0, n)
         assert len(answer.json["meta"]["puid"]) == 32
-    status, words = say(client, [1])
+    status, words = send(client, [1])
     assert (status, words.startswith("truth about no prediction")) == (BAD, True)
 
 
-def test_sent_twice_is_counted_once_and_sent_otherwise_is_a_revision(client, predict):
+def test_a_repeated_message_counts_once_and_another_truth_is_a_revision(client, predict):
     predict([ODD], "p")
     for _ in range(3):
-        known = say(client, [1], "p", reward=2.0)[1]
+        known = send(client, [1], "p", reward=2.0)[1]
     assert counts(known) == (0, 0, 0, 1)
-    assert counts(say(client, [0], "p")[1]) == (0, 1, 0, 0)
+    assert counts(send(client, [0], "p")[1]) == (0, 1, 0, 0)
     assert samples(client)["seldon_api_model_feedback_reward_total"] == 2.0
-    say(client, None, "p", reward=0)
+    send(client, None, "p", reward=0)
     assert samples(client)["seldon_api_model_feedback_total"] == 0
 
 
-def test_a_prediction_that_nobody_knows_is_404_and_counted_apart(client):
+def test_an_unknown_prediction_is_404_and_counted_apart(client):
     for message in ({"truth": [1]}, {"reward": 1.0}, {}):
-        status, words = say(client, puid="unheard-of", **message)
+        status, words = send(client, puid="unheard-of", **message)
         assert status == MISSING
         assert words.startswith("prediction 'unheard-of' is not on record (any more)")
     assert samples(client)["isoserve_feedback_unmatched_total"] == 3
@@ -181,52 +181,62 @@ def test_a_prediction_that_nobody_knows_is_404_and_counted_apart(client):
 def test_an_empty_message_changes_nothing(client, body):
     answer = client.post("/send-feedback", json=body)
     assert answer.json["data"] == {"tensor": {"shape": [0]}}
-    assert counts(told(answer.json)) == (0, 0, 0, 0)
-    assert "accuracy_tot" not in told(answer.json)
+    assert counts(figures(answer.json)) == (0, 0, 0, 0)
+    assert "accuracy_tot" not in figures(answer.json)
     assert "accuracy_tot" not in samples(client)
 
 
 def test_a_reward_alone_counts_and_changes_nothing_else(client, predict):
-    known = say(client, response=predict([ODD]), reward=-0.5)[1]
+    known = send(client, response=predict([ODD]), reward=-0.5)[1]
     assert known["nb_labels_tot"] == 0
-    assert say(client, reward=2)[0] == OK
+    assert send(client, reward=2)[0] == OK
     assert samples(client)["seldon_api_model_feedback_total"] == 2
     assert samples(client)["seldon_api_model_feedback_reward_total"] == 1.5
 
 
+def test_a_reward_that_is_too_large_or_too_fine_is_refused_in_words(client, predict):
+    predict([ODD], "p")
+    for reward in (1_000_001, 1e-7):
+        status, words = send(client, [1], "p", reward=reward)
+        assert (status, words.startswith(f"reward is {reward}; it")) == (BAD, True)
+    assert samples(client)["nb_labels_tot"] == 0
+    assert send(client, [1], "p", reward=0.3)[0] == OK
+    assert samples(client)["seldon_api_model_feedback_reward_total"] == 0.3
+
+
 def test_a_truth_for_each_row_or_none(client, predict):
     answer = predict([NORMAL, ODD])
-    status, words = say(client, [1], response=answer)
+    status, words = send(client, [1], response=answer)
     assert status == BAD
     assert words.startswith("1 truth for 2 rows; send one for each, or name a single row")
-    assert say(client, [1, 0], rows=[NORMAL])[0] == BAD
+    assert send(client, [1, 0], rows=[NORMAL])[0] == BAD
     assert samples(client)["nb_labels_tot"] == 0
 
 
 def test_a_puid_used_twice_means_the_later_prediction(client, predict):
     predict([ODD], "p")
-    say(client, [1], "p")
+    send(client, [1], "p")
     predict([NORMAL], "p")
-    assert counts(say(client, [1], "p")[1]) == (0, 0, 1, 0)
+    assert counts(send(client, [1], "p")[1]) == (0, 0, 1, 0)
 
 
 def test_rows_that_left_the_record_need_the_request(make_client):
     client = make_client(records=10)
     body = {"meta": {"puid": "p"}, "data": {"ndarray": [NORMAL, ODD] * 10}}
     client.post("/predict", json=body)
-    status, words = say(client, [0, 1] * 10, "p")
+    status, words = send(client, [0, 1] * 10, "p")
     assert (status, words.startswith("row 0 of prediction 'p'")) == (MISSING, True)
-    assert say(client, [0, 1] * 10, "p", rows=[NORMAL])[0] == MISSING  # another request's rows
-    assert counts(say(client, [1], "p", row=19)[1]) == (0, 0, 0, 1)
-    assert counts(say(client, [0, 1] * 10, "p", rows=[NORMAL, ODD] * 10)[1]) == (10, 0, 0, 10)
-    assert say(client, [0, 1] * 10, "p")[0] == OK  # all are known from before
+    assert send(client, [0, 1] * 10, "p", rows=[NORMAL])[0] == MISSING  # another request's rows
+    assert counts(send(client, [1], "p", row=19)[1]) == (0, 0, 0, 1)
+    assert counts(send(client, [0, 1] * 10, "p", rows=[NORMAL, ODD] * 10)[1]) == (10, 0, 0, 10)
+    assert send(client, [0, 1] * 10, "p")[0] == OK  # all are known from before
 
 
 def test_without_any_record_the_request_decides(make_client):
     client = make_client(records=0)
     answer = client.post("/predict", json={"data": {"ndarray": [ODD]}}).json
-    assert say(client, [1], response=answer)[0] == MISSING
-    assert counts(say(client, [1], rows=[ODD], response=answer)[1]) == (0, 0, 0, 1)
+    assert send(client, [1], response=answer)[0] == MISSING
+    assert counts(send(client, [1], rows=[ODD], response=answer)[1]) == (0, 0, 0, 1)
 
 
 def test_the_label_is_the_one_that_was_answered_whatever_is_served_now(
@@ -238,8 +248,8 @@ def test_the_label_is_the_one_that_was_answered_whatever_is_served_now(
     answer = client.post("/predict", json={"data": {"ndarray": [ODD]}}).json
     stop(client)
     lenient = make_client(threshold=-0.5, **settings)
-    assert counts(say(lenient, [1], rows=[ODD], response=answer)[1]) == (0, 0, 0, 1)
-    assert counts(say(lenient, [1], rows=[ODD])[1]) == (0, 0, 1, 1)
+    assert counts(send(lenient, [1], rows=[ODD], response=answer)[1]) == (0, 0, 0, 1)
+    assert counts(send(lenient, [1], rows=[ODD])[1]) == (0, 0, 1, 1)
 
 
 def test_a_restart_changes_no_figure(make_client, write_card, folder):
@@ -247,12 +257,12 @@ def test_a_restart_changes_no_figure(make_client, write_card, folder):
     settings = {"state_dir": folder / "state", "window": 2}
     client = make_client(**settings)
     for truth in (0, 1, 1):
-        known = say(client, [truth], rows=[ODD], reward=0.1)[1]
+        known = send(client, [truth], rows=[ODD], reward=0.1)[1]
     stop(client)
     client = make_client(**settings)
-    assert say(client)[1] == known
+    assert send(client)[1] == known
     assert known["nb_labels_roll"] == 2
-    assert samples(client)["seldon_api_model_feedback_reward_total"] == pytest.approx(0.3)
+    assert samples(client)["seldon_api_model_feedback_reward_total"] == 0.3
 
 
 def test_figures_are_exact_under_many_threads(make_client):
@@ -262,8 +272,8 @@ def test_figures_are_exact_under_many_threads(make_client):
     )
 
     def insist(n):
-        """Say it until it is stored: on a slow disk some are told to come again."""
-        while (status := say(app.test_client(), [n % 4 // 2], "p", row=n // 2)[0]) == BUSY:
+        """Send it until it is stored: on a slow disk some are answered with 503."""
+        while (status := send(app.test_client(), [n % 4 // 2], "p", row=n // 2)[0]) == BUSY:
             time.sleep(0.1)
         assert status == OK
 
@@ -277,7 +287,7 @@ def test_figures_are_exact_under_many_threads(make_client):
 
 def test_a_locked_storage_stops_feedback_only(make_client, folder):
     client = make_client(state_dir=folder / "state")
-    say(client, [1], rows=[ODD])
+    send(client, [1], rows=[ODD])
     with closing(sqlite3.connect(folder / "state/feedback.db", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         answer = client.post("/send-feedback", json={"reward": 1})
@@ -303,17 +313,17 @@ def test_metrics_are_there_even_when_feedback_cannot_be_read(make_client, folder
 
 def test_feedback_right_after_its_prediction_finds_it(make_client, monkeypatch):
     """The record of a prediction is there before its answer leaves."""
-    monkeypatch.setattr("service.state.feedback._PATIENCE", 30)  # the disk may be slow
+    monkeypatch.setattr("service.state.feedback.sqlite._TIMEOUT", 30)  # the disk may be slow
     app = make_client().application
 
     def both(n):
         client = app.test_client()
         answer = client.post("/predict", json={"data": {"ndarray": [ODD]}}).json
-        return say(client, [1], response=answer)
+        return send(client, [1], response=answer)
 
     with ThreadPoolExecutor(8) as pool:
-        said = list(pool.map(both, range(200)))
-    assert [answer for answer in said if answer[0] != OK] == []
+        answers = list(pool.map(both, range(200)))
+    assert [answer for answer in answers if answer[0] != OK] == []
     assert counts(samples(app.test_client())) == (0, 0, 0, 200)
 
 
@@ -330,7 +340,7 @@ parts = st.fixed_dictionaries(
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(body=json_values | parts)
-def test_no_json_whatever_is_answered_with_a_fault_of_ours(client, body):
+def test_no_json_is_answered_with_a_server_error(client, body):
     answer = client.post("/send-feedback", data=json.dumps(body), content_type="application/json")
     assert answer.status_code in (200, 400, 404, 413)
     assert answer.json
@@ -359,14 +369,14 @@ def test_a_truth_that_cannot_be_read_is_never_acknowledged(client, predict, trut
 
 def test_a_reward_for_a_row_that_is_not_there_is_refused(client, predict):
     predict([ODD, NORMAL], "p")
-    assert say(client, puid="p", row=2, reward=1)[0] == BAD
-    assert say(client, puid="p", row=1, reward=1)[0] == OK
+    assert send(client, puid="p", row=2, reward=1)[0] == BAD
+    assert send(client, puid="p", row=1, reward=1)[0] == OK
 
 
-def test_without_a_record_a_puid_used_again_is_judged_by_what_is_carried(make_client):
+def test_without_a_record_a_puid_used_again_is_scored_from_the_carried_request(make_client):
     client = make_client(records=0)
-    say(client, [0], "sensor", rows=[NORMAL])
-    _, known = say(client, [1], "sensor", rows=[ODD])
+    send(client, [0], "sensor", rows=[NORMAL])
+    _, known = send(client, [1], "sensor", rows=[ODD])
     assert (known["true_positive"], known["false_negative"], known["nb_labels_tot"]) == (1, 0, 1)
 
 

@@ -5,12 +5,12 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.model.baseline import Drift
-from service.quality import Confusion, FeedbackSummary
 from service.rows import Totals
 from service.state.counts import OTHER, Counts, Snapshot
 from service.state.counts_file import SERIES
 from service.telemetry.metrics import MOST_SERIES, _Families, render_metrics
 from service.telemetry.readings import Facts, Readings
+from service.truths import Confusion, FeedbackSummary
 
 FACTS = Facts(0.0, {"name": "clf", "version": "v"}, 0.1, {"model_name": "clf"})
 KNOWN = FeedbackSummary(Confusion(1, 1, 1, 1), Confusion(1, 1, 1, 1))

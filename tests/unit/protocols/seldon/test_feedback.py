@@ -1,16 +1,23 @@
+import json
 import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.errors import BadInput, TooLarge
 from service.protocols.seldon.feedback import Feedback, encode_summary, parse_feedback
-from service.quality import Confusion, FeedbackSummary
 from service.rows import Limits, Totals
+from service.truths import Confusion, FeedbackSummary, Statement
 
 
 def decode(body, **limits):
-    return parse_feedback(body, Limits(**limits))
+    return parse_feedback(body, Limits(**limits), lambda: "new")
+
+
+def decode_statement(body):
+    return decode(body).statement
 
 
 def metrics(*sent):
@@ -35,7 +42,8 @@ def truth(values):
     ],
 )
 def test_an_empty_message_says_nothing(body):
-    assert decode(body) == Feedback(puid="", metrics=(), path={})
+    statement = Statement("new", is_new=True, row_field="request.meta.tags.row")
+    assert decode(body) == Feedback(statement)
 
 
 @pytest.mark.parametrize(
@@ -51,34 +59,47 @@ def test_an_empty_message_says_nothing(body):
     ],
 )
 def test_truth_comes_in_several_shapes(data):
-    assert decode({"truth": {"data": data}}).truths == (0, 1)
+    body = {"response": {"meta": {"puid": "p"}}, "truth": {"data": data}}
+    assert decode_statement(body).truths == (0, 1)
 
 
 @pytest.mark.parametrize(
-    ("reward", "read"), [(1, 1.0), ("0.5", 0.5), (-2.5, -2.5), (None, None), (0, 0.0)]
+    ("reward", "millionths"),
+    [
+        *(("1", 1_000_000), ('"0.5"', 500_000), ("-2.5", -2_500_000), ("null", None), ("0", 0)),
+        *(("0.1", 100_000), ("0.3", 300_000), ("0.000001", 1), ("1e-6", 1), ("-0.0", 0)),
+        *(("1000000", 10**12), ("-1e6", -(10**12)), ("999999.999999", 999_999_999_999)),
+        *(("0.10", 100_000), ('"0.7000000000"', 700_000), ("123456.654321", 123_456_654_321)),
+    ],
 )
-def test_a_reward_is_a_number_or_one_in_words(reward, read):
-    assert decode({"reward": reward}).reward == read
+def test_a_reward_is_a_number_of_whole_millionths_or_a_string_of_one(reward, millionths):
+    assert decode_statement(json.loads(f'{{"reward": {reward}}}')).reward == millionths
+
+
+@given(millionths=st.integers(-(10**12), 10**12))
+def test_every_reward_of_whole_millionths_is_read_exactly(millionths):
+    assert decode_statement({"reward": millionths / 1_000_000}).reward == millionths
+    assert decode_statement({"reward": f"{millionths}e-6"}).reward == millionths
 
 
 def test_the_prediction_is_named_by_the_answer_or_by_the_request():
     meta = {"meta": {"puid": "p"}}
     for body in ({"response": meta}, {"request": meta}, {"request": meta, "response": meta}):
-        assert decode(body).puid == "p"
-        assert not decode(body).named(lambda: "new").is_new
-    assert decode({"request": {"meta": {"puid": ""}}}).named(lambda: "new").puid == "new"
+        assert decode_statement(body) == Statement("p", row_field="request.meta.tags.row")
+    empty = decode_statement({"request": {"meta": {"puid": ""}}})
+    assert (empty.puid, empty.is_new) == ("new", True)
 
 
 def test_the_request_comes_along_as_it_was_sent():
     body = {"request": {"meta": {"tags": {"row": 1.0}}, "data": {"ndarray": [[1, 2], [3, 4]]}}}
     feedback = decode(body)
-    assert feedback.row == 1
-    assert np.array_equal(feedback.rows.values, [[1, 2], [3, 4]])
+    assert feedback.statement.row == 1
+    assert np.array_equal(feedback.statement.rows.values, [[1, 2], [3, 4]])
     assert feedback.is_array
 
 
 def test_a_request_without_rows_is_no_hindrance():
-    assert decode({"request": {"strData": "hello"}, "reward": 1}).rows is None
+    assert decode_statement({"request": {"strData": "hello"}, "reward": 1}).rows is None
 
 
 @pytest.mark.parametrize(
@@ -98,6 +119,12 @@ def test_a_request_without_rows_is_no_hindrance():
         ({"reward": "nan"}, "Invalid JSON: reward is nan, not a finite"),
         ({"reward": 1e39}, "Invalid JSON: reward is 1e+39, not a finite 32-bit number"),
         ({"reward": 10**400}, "Invalid JSON: reward is '1000"),
+        ({"reward": 1_000_001}, "reward is 1000001; it is a number from -1,000,000 to 1,000,000"),
+        ({"reward": "-1000000.000001"}, "reward is -1000000.000001; it is a number from"),
+        ({"reward": 1e-7}, "reward is 1e-07; it has at most six digits after the point"),
+        ({"reward": 0.1 + 0.2}, "reward is 0.30000000000000004; it has at most six digits after"),
+        ({"reward": "0.0000001"}, "reward is 0.0000001; it has at most six digits after the point"),
+        (truth([0]), "truth about no prediction: send its puid, as in {"),
         ({"request": {"meta": {"puid": 7}}}, "Invalid JSON: request.meta.puid is not a string"),
         ({"request": {"meta": {"tags": [1]}}}, "request.meta.tags is not an object"),
         ({"request": {"meta": {"metrics": {}}}}, "request.meta.metrics is not a list"),
@@ -132,7 +159,7 @@ def test_a_request_without_rows_is_no_hindrance():
         ({"truth": {"data": {"tensor": [1]}}}, "truth.data.tensor is an object"),
     ],
 )  # fmt: skip
-def test_what_is_no_feedback_is_told(body, words):
+def test_a_message_that_is_no_feedback_is_refused_in_words(body, words):
     with pytest.raises(BadInput) as refusal:
         decode(body)
     assert words in str(refusal.value)
@@ -150,17 +177,18 @@ def test_limits_hold_for_truths_and_for_the_request():
         decode({"request": {"data": {"ndarray": [[1]] * 3}}}, rows=2)
 
 
-def test_the_answer_has_no_data_and_tells_what_is_known():
+def test_the_answer_has_no_data_and_the_figures_among_its_metrics():
     summary = FeedbackSummary(total=Confusion(true_positive=2), recent=Confusion(true_positive=1))
-    feedback = Feedback("p", is_array=True, metrics=({"key": "mine"},), path={"a": "b:1"})
-    answer = encode_summary(feedback, Totals(4, 1), 0.0, summary)
+    about = Statement("p")
+    feedback = Feedback(about, is_array=True, metrics=({"key": "mine"},), path={"a": "b:1"})
+    answer = encode_summary(feedback, Totals(4, 1), 0.0, summary, {"unit": "c:2"})
     assert answer["data"] == {"ndarray": []}
     assert answer["meta"]["puid"] == "p"
-    assert answer["meta"]["requestPath"] == {"a": "b:1"}
+    assert answer["meta"]["requestPath"] == {"unit": "c:2", "a": "b:1"}
     assert answer["meta"]["metrics"][0] == {"key": "mine"}
     told = {gauge["key"]: gauge["value"] for gauge in answer["meta"]["metrics"][1:]}
     assert (told["observation"], told["recall_tot"], told["nb_labels_roll"]) == (4, 1.0, 1)
     assert "is_outlier" not in told
-    assert encode_summary(Feedback("p"), Totals(0, 0), 0.0, FeedbackSummary())["data"] == {
-        "tensor": {"shape": [0]}
-    }
+    empty = encode_summary(Feedback(about), Totals(0, 0), 0.0, FeedbackSummary())
+    assert empty["data"] == {"tensor": {"shape": [0]}}
+    assert "requestPath" not in empty["meta"]

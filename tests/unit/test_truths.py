@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from service.quality import Confusion, RunningConfusion
+from service.truths import Confusion, RunningConfusion
 
 
 def test_nothing_is_defined_before_the_first_feedback():
@@ -15,10 +15,10 @@ def test_nothing_is_defined_before_the_first_feedback():
 def test_figures_equal_scikit_learns_in_total_and_over_the_window(seed):
     rng = np.random.default_rng(seed)
     labels, truths = rng.integers(0, 2, (2, 250))
-    quality = RunningConfusion(window=100)
+    running = RunningConfusion(window=100)
     for label, truth in zip(labels.tolist(), truths.tolist(), strict=True):
-        quality.add(label, truth)
-    gauges = quality.summary().gauges()
+        running.add(label, truth)
+    gauges = running.summary().gauges()
     for suffix, part in (("tot", slice(None)), ("roll", slice(-100, None))):
         y, p = truths[part], labels[part]
         assert gauges[f"accuracy_{suffix}"] == pytest.approx(metrics.accuracy_score(y, p))

@@ -1,12 +1,55 @@
-"""How good the labels were, from feedback: confusion counts and what follows from them."""
+"""What clients tell about predictions, and how good the labels were: confusion counts and rates."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+from .rows import Rows
+
+MILLIONTHS = 1_000_000
+"""Rewards are whole numbers of a millionth, so that their sum is exact."""
+
+MOST_REWARD = 1_000_000
+"""The largest reward and, with a minus sign, the smallest."""
 
 # F-beta weighs recall beta times as much as precision (van Rijsbergen, 1979).
 _BETAS = {"f1": 1.0, "f2": 2.0}
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What one message of feedback says about a prediction."""
+
+    puid: str
+    """The prediction's id."""
+    is_new: bool = False
+    """Whether the message came without an id, so that a new one was made."""
+    row: int | None = None
+    """The only row that the message is about; without it the whole prediction."""
+    truths: tuple[int, ...] = ()
+    """0 or 1 for each row; empty when the message states no truth."""
+    reward: int | None = None
+    """In millionths."""
+    rows: Rows | None = None
+    """The rows of the request that the message carries."""
+    row_field: str = "row"
+    """The field of the message that names `row`, for error sentences."""
+
+
+class ScoredRow(NamedTuple):
+    """A row of a prediction and what the model answered for it."""
+
+    row_index: int
+    """In the prediction, from 0."""
+    label: int
+    """1 for an outlier."""
+    score: float
+    version: str
+    """Of the model."""
+    recorded: bool
+    """Whether this was answered; otherwise the row was scored again for the feedback."""
 
 
 @dataclass(frozen=True)
@@ -25,49 +68,55 @@ class Confusion:
 
     @property
     def rows(self) -> int:
-        """All rows."""
+        """Return the number of all rows."""
         return self.true_negative + self.false_positive + self.outliers
 
     @property
     def outliers(self) -> int:
-        """Rows that truly are outliers."""
+        """Return the number of rows that are outliers by their truth."""
         return self.true_positive + self.false_negative
 
     def figures(self) -> dict[str, float]:
-        """Return accuracy, precision, recall, f1 and f2; what is not defined yet is left out.
+        """Return accuracy, precision, recall, f1 and f2, without those not defined yet.
 
         >>> Confusion(true_negative=3, false_negative=1).figures()
         {'accuracy': 0.75, 'recall': 0.0, 'f1': 0.0, 'f2': 0.0}
         """
-        hits, alarms = self.true_positive, self.true_positive + self.false_positive
+        flagged = self.true_positive + self.false_positive
         parts: dict[str, tuple[float, float]] = {
-            "accuracy": (hits + self.true_negative, self.rows),
-            "precision": (hits, alarms),
-            "recall": (hits, self.outliers),
+            "accuracy": (self.true_positive + self.true_negative, self.rows),
+            "precision": (self.true_positive, flagged),
+            "recall": (self.true_positive, self.outliers),
         }
         for name, beta in _BETAS.items():
-            parts[name] = ((1 + beta**2) * hits, beta**2 * self.outliers + alarms)
+            above = (1 + beta**2) * self.true_positive
+            parts[name] = (above, beta**2 * self.outliers + flagged)
         return {name: above / below for name, (above, below) in parts.items() if below}
 
 
 @dataclass(frozen=True)
 class FeedbackSummary:
-    """What feedback has told so far."""
+    """The figures of all feedback stored so far."""
 
     total: Confusion = Confusion()
+    """Over all labelled rows."""
     recent: Confusion = Confusion()
-    """Of the window: the rows that were judged last, in the order of their first feedback."""
+    """Over the window: the last labelled rows in the order of their first feedback."""
     rewarded: int = 0
     """Rewards other than 0."""
     reward: float = 0.0
     """Their sum."""
     unmatched: int = 0
-    """Feedback about no known prediction."""
+    """Messages about no known prediction."""
+    accepted: int = 0
+    """Messages stored, repeated ones too; unlike the figures above it never falls."""
+    accepted_reward: float = 0.0
+    """Sum of the positive rewards in these messages; it never falls."""
 
     def gauges(self) -> dict[str, float]:
-        """Return Seldon's names for the figures: `_tot` over all rows, `_roll` over the window.
+        """Return the figures by Seldon's names: `_tot` over all rows, `_roll` over the window.
 
-        What is not defined yet is left out.
+        A figure that is not defined yet is left out.
         """
         total, recent = self.total, self.recent
         gauges = {f"{name}_tot": value for name, value in total.figures().items()}
@@ -89,7 +138,7 @@ class RunningConfusion:
         self._window = window
 
     def add(self, label: int, truth: int) -> None:
-        """Count one row whose truth is now known."""
+        """Count one row whose truth has become known."""
         pair = (label, truth)
         self._total[pair] += 1
         self._recent[pair] += 1
@@ -98,5 +147,5 @@ class RunningConfusion:
             self._recent[self._order.popleft()] -= 1
 
     def summary(self) -> FeedbackSummary:
-        """Return what is known now."""
+        """Return the figures so far."""
         return FeedbackSummary(Confusion.count(self._total), Confusion.count(self._recent))

@@ -1,8 +1,7 @@
-"""Clients that give feedback, and whether the table holds what they said."""
+"""Clients that send feedback, and the check that the database holds what they sent."""
 
 import contextlib
 import json
-import math
 import random
 import sqlite3
 from itertools import chain
@@ -14,10 +13,10 @@ from tests.support.callers import Caller, Crowd, Unanswered
 from .clients import CLIENTS
 
 
-class Voice(Caller):
-    """Predicts rows and tells the truth about them: for the first time, again, and otherwise.
+class FeedbackClient(Caller):
+    """Predicts rows and sends their truths: new ones, repeated ones and revised ones.
 
-    It keeps book of what each row's truth may be by now: None stands for nothing.
+    `possible` has the truths that each row may have by now; None stands for no truth.
     """
 
     def __init__(self, port, name, model, again=True):
@@ -31,12 +30,12 @@ class Voice(Caller):
     def work(self):
         while not self.stop.is_set() and (self._again or not self.broken):
             if self.keys and self._chance.random() < 0.3:
-                self.say(*self._chance.choice(self.keys), [self._chance.randrange(2)])
+                self.send_truths(*self._chance.choice(self.keys), [self._chance.randrange(2)])
             else:
-                self.begin(self._chance.choice((1, 1, 1, 3)))
+                self.label_new_rows(self._chance.choice((1, 1, 1, 3)))
 
-    def begin(self, rows):
-        """Predict rows and judge all of them."""
+    def label_new_rows(self, rows):
+        """Predict rows and send the truth of each."""
         start = self._chance.randrange(len(self._model.values) - rows)
         puid = f"{self._name}-{len(self.times)}-{start}"
         values = self._model.values[start : start + rows].tolist()
@@ -46,10 +45,10 @@ class Voice(Caller):
             self.labels[puid, row] = int(score < 0)
             self.possible[puid, row] = {None}
             self.keys.append((puid, row))
-        self.say(puid, None, [self._chance.randrange(2) for _ in range(rows)])
+        self.send_truths(puid, None, [self._chance.randrange(2) for _ in range(rows)])
 
-    def say(self, puid, row, truths):
-        """Tell the truth about one row of a prediction, or about all of them."""
+    def send_truths(self, puid, row, truths):
+        """Send the truth of one row of a prediction, or of all its rows."""
         meta = {"puid": puid} | ({} if row is None else {"tags": {"row": row}})
         body = {"request": {"meta": meta}, "truth": {"data": {"ndarray": truths}}}
         body["reward"] = self._chance.choice((0.1, 0.7, -1, 0))
@@ -64,7 +63,7 @@ class Voice(Caller):
             self.possible[key] = {truth}
 
     def predict(self, puid, values):
-        """Predict rows under a name; return whether they were answered."""
+        """Predict rows under a puid; return whether they were answered."""
         body = {"meta": {"puid": puid}, "data": {"ndarray": values}}
         return self._well_answered("/predict", body)
 
@@ -80,35 +79,35 @@ class Voice(Caller):
         return reply.status == 200
 
 
-def voices(service, name, model, again=True):
-    """Return eight voices that are to be heard."""
-    return Crowd(Voice(service.port, f"{name}-{n}", model, again) for n in range(CLIENTS))
+def feedback_clients(service, name, model, again=True):
+    """Return a crowd of clients that send feedback until it ends."""
+    return Crowd(FeedbackClient(service.port, f"{name}-{n}", model, again) for n in range(CLIENTS))
 
 
-def ask(service, query):
-    """Ask the database of a service, as a stranger would."""
+def query(service, statement):
+    """Ask the database of a service by a connection of our own."""
     with contextlib.closing(sqlite3.connect(service.state / "feedback.db", timeout=10)) as database:
-        return database.execute(query).fetchall()
+        return database.execute(statement).fetchall()
 
 
-def check_feedback(report, service, heard):
+def check_feedback(report, service, clients):
     """Compare the table with what was acknowledged, and /metrics with the table."""
-    table = {(puid, row): (label, truth) for puid, row, label, truth in ask(
-        service, "SELECT puid, row, label, truth FROM truths ORDER BY place")}  # fmt: skip
-    possible = dict(chain.from_iterable(voice.possible.items() for voice in heard))
-    labels = dict(chain.from_iterable(voice.labels.items() for voice in heard))
+    table = {(puid, row): (label, truth) for puid, row, label, truth in query(
+        service, "SELECT puid, row_index, label, truth FROM truths ORDER BY id")}  # fmt: skip
+    possible = dict(chain.from_iterable(client.possible.items() for client in clients))
+    labels = dict(chain.from_iterable(client.labels.items() for client in clients))
     found = {key: table[key][1] if key in table else None for key in possible}
     lost = sum(found[key] not in possible[key] for key in possible)
     report.check(not lost, f"{lost} rows do not have the truth that was acknowledged last")
     wrong = sum(label != labels.get(key) for key, (label, _) in table.items())
-    report.check(not wrong, f"{wrong} rows are judged by another label than was answered")
-    report.sent = sum(voice.sent for voice in heard)
-    report.acknowledged = sum(voice.acknowledged for voice in heard)
-    report.broken = sum(voice.broken for voice in heard)
+    report.check(not wrong, f"{wrong} rows are stored with another label than was answered")
+    report.sent = sum(client.sent for client in clients)
+    report.acknowledged = sum(client.acknowledged for client in clients)
+    report.broken = sum(client.broken for client in clients)
     report.counted = len(table)
     unsure = {key for key, truths in possible.items() if len(truths) > 1}
     report.broken_counted = sum(key in table for key in unsure)
-    report.faults += list(chain.from_iterable(voice.faults for voice in heard))[:3]
+    report.faults += list(chain.from_iterable(client.faults for client in clients))[:3]
     check_figures(report, service, list(table.values()))
 
 
@@ -133,9 +132,9 @@ def check_figures(report, service, pairs):
             matrix = metrics.confusion_matrix(truths, labels, labels=[0, 1]).ravel().tolist()
             names = ("true_negative", "false_positive", "false_negative", "true_positive")
             expected |= dict(zip(names, matrix, strict=True))
-    rewards = [reward for (reward,) in ask(service, "SELECT reward FROM rewards")]
+    rewards = [reward for (reward,) in query(service, "SELECT reward FROM rewards")]
     expected["seldon_api_model_feedback_total"] = sum(reward != 0 for reward in rewards)
-    expected["seldon_api_model_feedback_reward_total"] = math.fsum(rewards)
+    expected["seldon_api_model_feedback_reward_total"] = sum(rewards) / 1_000_000
     wrong = [name for name, value in expected.items() if samples.get(name) != value]
     report.check(not wrong, f"{wrong} differ from a recount")
     return samples

@@ -1,0 +1,103 @@
+"""Change the tables for one message or one deletion, and the totals by the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from ...truths import ScoredRow
+from . import tables
+from .database import Connection, Values
+
+
+def find_truths(
+    connection: Connection, key: str, first: int, last: int
+) -> dict[int, tuple[ScoredRow, int]]:
+    """Return the rows of a prediction that have a truth, and the truth, by their index."""
+    found = connection.execute(tables.FIND_TRUTHS, {"puid": key, "first": first, "last": last})
+    return {
+        index: (ScoredRow(index, label, score, version, bool(recorded)), truth)
+        for index, label, score, version, recorded, truth in found
+    }
+
+
+def add_truths(
+    connection: Connection, about: Values, rows: Sequence[ScoredRow], truths: Sequence[int]
+) -> Counter[str]:
+    """Store a truth for each row; return by how much the totals change.
+
+    `rows` are in ascending order. A truth that changes nothing is not stored again.
+    """
+    stored = find_truths(connection, about["puid"], rows[0].row_index, rows[-1].row_index)
+    new: list[Values] = []
+    revised: list[Values] = []
+    changes: Counter[str] = Counter()
+    for row, truth in zip(rows, truths, strict=True):
+        if row.row_index not in stored:
+            new.append(_truth_values(about, row, truth))
+            changes[tables.CELLS[row.label, truth]] += 1
+            continue
+        before, old_truth = stored[row.row_index]
+        # The label that was answered is better than one that is scored again later.
+        after = row if row.recorded >= before.recorded else before
+        if (after.label, truth) != (before.label, old_truth):
+            revised.append(_truth_values(about, after, truth))
+            changes[tables.CELLS[before.label, old_truth]] -= 1
+            changes[tables.CELLS[after.label, truth]] += 1
+    connection.executemany(tables.INSERT_TRUTH, new)
+    connection.executemany(tables.KEEP_TRUTH, revised)
+    connection.executemany(tables.UPDATE_TRUTH, revised)
+    return changes
+
+
+def _truth_values(about: Values, row: ScoredRow, truth: int) -> Values:
+    return {
+        **about,
+        "row_index": row.row_index,
+        "label": row.label,
+        "truth": truth,
+        "score": row.score,
+        "version": row.version,
+        "recorded": int(row.recorded),
+    }
+
+
+def add_reward(connection: Connection, values: Values) -> Counter[str]:
+    """Store a reward; return by how much the totals change."""
+    new, stored = values["reward"], connection.execute(tables.FIND_REWARD, values).fetchone()
+    old = stored[0] if stored else 0
+    if stored is None:
+        connection.execute(tables.INSERT_REWARD, values)
+    elif new != old:
+        connection.execute(tables.KEEP_REWARD, values)
+        connection.execute(tables.UPDATE_REWARD, values)
+    rewarded = (new != 0) - (old != 0)
+    return Counter(rewarded=rewarded, reward=new - old, accepted_reward=max(new, 0))
+
+
+def delete_chosen(connection: Connection, chosen: str, values: Values) -> int:
+    """Delete the truths and rewards that a condition chooses, and their revisions; count them."""
+    truths, rewards = (chosen.format(table=table) for table in tables.REVISIONS)
+    cells = count_cells(connection.execute(tables.COUNT_TRUTHS.format(chosen=truths), values))
+    sums = connection.execute(tables.SUM_REWARDS.format(chosen=rewards), values).fetchone()
+    n_rewards, rewarded, reward = (number or 0 for number in sums)
+    deleted = sum(cells.values()) + n_rewards
+    if deleted:
+        for table, revisions in tables.REVISIONS.items():
+            names = {"table": table, "revisions": revisions, "chosen": chosen.format(table=table)}
+            connection.execute(tables.DELETE_REVISIONS.format(**names), values)
+            connection.execute(tables.DELETE.format(**names), values)
+        changes = Counter({name: -rows for name, rows in cells.items()})
+        changes.update(rewarded=-rewarded, reward=-reward)
+        add_to_totals(connection, changes)
+    return deleted
+
+
+def add_to_totals(connection: Connection, changes: Counter[str]) -> None:
+    """Add to each total what `changes` has under its name."""
+    connection.execute(tables.ADD_TO_TOTALS, {name: changes[name] for name in tables.TOTALS})
+
+
+def count_cells(lines: Iterable[tuple[int, int, int]]) -> dict[str, int]:
+    """Name the counts of (label, truth, rows) lines as the totals do."""
+    return {tables.CELLS[label, truth]: rows for label, truth, rows in lines}

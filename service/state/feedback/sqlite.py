@@ -1,0 +1,285 @@
+"""The SQLite database that holds feedback.
+
+The file is in WAL mode with full synchronisation: a commit that has returned is on the disk, and
+readers never wait for a writer in any process. Each process opens it after the fork, once to write
+and once to read; its threads take turns. An older format is migrated when the file is opened.
+
+When the storage fails (a full disk, a lock that another program holds) the caller gets Unavailable:
+the first time after a short wait and from then on at once, so that feedback keeps no threads from
+other work. The next transaction that succeeds ends this; nothing has to be restarted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from ...errors import Unavailable
+from ..folder import quarantine
+from ..shared import reset_in_children
+from . import migration
+from .database import Connection
+from .tables import VERSION, create_tables
+
+logger = logging.getLogger(__name__)
+
+# Seconds that one transaction may wait for others to finish: an answer is due within two.
+_TIMEOUT = 0.6
+_TIMEOUT_FAILING = 0.05  # while the storage fails
+
+# About what one feedback writes; if this fits on the disk, so does the next feedback.
+_PROBE_BYTES = 32 * 1024
+
+_APPLICATION = 0x69736F66  # marks the file as isoserve's
+
+_ENDINGS = ("-wal", "-shm")  # of the files that SQLite keeps beside the database
+
+_PRAGMAS = (
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "secure_delete = ON",
+    "temp_store = MEMORY",
+)
+
+_KEY = "INTEGER PRIMARY KEY"  # SQLite numbers the rows of such a column by itself
+
+
+class SQLiteDatabase:
+    """A `Database` in one file, shared by the threads and processes of a service."""
+
+    def __init__(self, path: Path) -> None:
+        """Use the file at `path`; nothing is opened or created before the first transaction."""
+        self.path = path
+        self.reset_after_fork()
+        reset_in_children(self)
+
+    def reset_after_fork(self) -> None:
+        """Start with no connection open."""
+        opening = threading.Lock()
+        self._writer, self._reader = _Session(self.path, opening), _Session(self.path, opening)
+
+    def close(self) -> None:
+        """Close both connections; the next transaction opens them again."""
+        self._writer.close()
+        self._reader.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Give a transaction that sees one state of the tables and waits for no writer.
+
+        Raises:
+            Unavailable: the storage fails.
+        """
+        with self._reader.use() as connection, _transaction(connection, "BEGIN"):
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Give a transaction that is committed at the end, or undone; one at a time.
+
+        Raises:
+            Unavailable: the storage fails; nothing is changed.
+        """
+        with self._writer.use() as connection, _transaction(connection, "BEGIN IMMEDIATE"):
+            yield connection
+
+    def probe(self, connection: Connection) -> None:
+        """Write about as many bytes as one feedback does."""
+        connection.execute(
+            "REPLACE INTO trial VALUES (1, zeroblob(:bytes))", {"bytes": _PROBE_BYTES}
+        )
+
+    def erase_deleted(self) -> None:
+        """Empty the write-ahead log, which may still hold deleted rows.
+
+        Raises:
+            Unavailable: the storage fails.
+        """
+        with self._writer.use() as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def quarantine_if_unusable(self) -> None:
+        """Rename a file that is damaged or of an unknown format; a new one takes its place."""
+        reason = self._fault()
+        self.close()
+        if reason is not None:
+            quarantine(self.path, reason, beside=_ENDINGS)
+
+    def _fault(self) -> str | None:
+        """Say why the file can never be used; None if it can, or if that cannot be told now."""
+        try:
+            with self.reading() as connection:
+                found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+                return None if found == "ok" else f"it is damaged ({found})"
+        except Unavailable as error:
+            cause = error.__cause__
+            if isinstance(cause, _UnknownFormat):
+                return str(cause)
+            code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+            damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+            return f"it is damaged ({cause})" if damaged else None
+
+    def needs_migration(self) -> bool:
+        """Tell whether the file has an older format; it is not changed."""
+        with suppress(sqlite3.Error), closing(sqlite3.connect(self.path)) as connection:
+            return _identify(connection) == (_APPLICATION, migration.VERSION)
+        return False
+
+
+class _UnknownFormat(sqlite3.DatabaseError):
+    """A database that this version of isoserve does not know."""
+
+
+class _Session:
+    """A connection that the threads of one process use in turn, opened when it is needed."""
+
+    def __init__(self, path: Path, opening: threading.Lock) -> None:
+        self._path, self._opening = path, opening
+        self._turn = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._file = (0, 0)
+        self._failing = False
+
+    @contextmanager
+    def use(self) -> Iterator[sqlite3.Connection]:
+        """Give the connection; wait for it, and for other processes, but not for long.
+
+        A transaction still open at an error is undone.
+
+        Raises:
+            Unavailable: the storage fails, and how.
+        """
+        timeout = _TIMEOUT_FAILING if self._failing else _TIMEOUT
+        end = time.monotonic() + timeout
+        if not self._turn.acquire(timeout=timeout):
+            raise Unavailable("the storage of feedback is busy; try again")
+        try:
+            yield self._open(max(end - time.monotonic(), _TIMEOUT_FAILING))
+            self._note(failing=False)
+        except (sqlite3.Error, OSError) as error:
+            self._drop()
+            self._note(failing=True, reason=str(error))
+            raise Unavailable(f"the storage of feedback fails ({error}); try again") from error
+        except BaseException:
+            self._drop()
+            raise
+        finally:
+            self._turn.release()
+
+    def _note(self, failing: bool, reason: str = "") -> None:
+        """Log when the storage starts to fail, and when it works again."""
+        if failing and not self._failing:
+            logger.warning("the storage of feedback fails: %s", reason)
+        if self._failing and not failing:
+            logger.warning("the storage of feedback works again")
+        self._failing = failing
+
+    def close(self) -> None:
+        """Close the connection when no thread uses it any more."""
+        with self._turn:
+            self._drop()
+
+    def __del__(self) -> None:
+        self._drop()
+
+    def _open(self, timeout: float) -> sqlite3.Connection:
+        if self._connection is not None and _file_identity(self._path) != self._file:
+            self._drop()  # the file was deleted or replaced; nobody would read what we write
+        if self._connection is None:
+            with self._opening:
+                self._connection = _connect(self._path, timeout)
+            self._file = _file_identity(self._path)
+        self._connection.execute(f"PRAGMA busy_timeout = {round(1000 * timeout)}")
+        return self._connection
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            with suppress(sqlite3.Error):
+                self._connection.close()
+        self._connection = None
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+    """Commit at the end. After an error the caller closes the connection, which undoes all."""
+    connection.execute(begin)
+    yield
+    connection.execute("COMMIT")
+
+
+def _connect(path: Path, timeout: float) -> sqlite3.Connection:
+    """Open the database, create or migrate it if need be; one thread at a time.
+
+    While another connection of this process is open, closing a file of our own on the same database
+    would release SQLite's locks; so only a file that is new is ever opened here.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        for ending in _ENDINGS:  # left by a database that somebody deleted
+            Path(f"{path}{ending}").unlink(missing_ok=True)
+    connection = sqlite3.connect(
+        path, timeout=timeout, isolation_level=None, check_same_thread=False
+    )
+    try:
+        for pragma in _PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+        _prepare(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Create the tables in an empty file, or migrate an older format, in one transaction."""
+    if _identify(connection) == (_APPLICATION, VERSION):
+        return
+    changed = None
+    with _transaction(connection, "BEGIN IMMEDIATE"):
+        found = _identify(connection)
+        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+            connection.execute("CREATE TABLE trial (id INTEGER PRIMARY KEY, content BLOB)")
+            create_tables(connection, _KEY)
+        elif found == (_APPLICATION, migration.VERSION):
+            changed = migration.migrate(connection, _KEY)
+        elif found != (_APPLICATION, VERSION):
+            raise _UnknownFormat(_refusal(*found))
+        connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+    if changed is not None:
+        logger.warning(
+            "feedback is migrated from format %d to format %d; %d rewards were rounded to a "
+            "millionth or reduced to a million",
+            migration.VERSION,
+            VERSION,
+            changed,
+        )
+
+
+def _refusal(application: int, version: int) -> str:
+    if application != _APPLICATION:
+        return "it is not a feedback database of isoserve"
+    return f"it has format {version}; this version of isoserve knows formats up to {VERSION}"
+
+
+def _identify(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Return the application and the format that the file's header names."""
+    return (
+        connection.execute("PRAGMA application_id").fetchone()[0],
+        connection.execute("PRAGMA user_version").fetchone()[0],
+    )
+
+
+def _file_identity(path: Path) -> tuple[int, int]:
+    """Return numbers that differ for two files of one name; zeros when there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return status.st_dev, status.st_ino

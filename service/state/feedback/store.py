@@ -1,0 +1,216 @@
+"""What clients tell about predictions, stored for good: the truths of rows, and rewards.
+
+A row is known by its prediction's puid and its index there. A later statement about a row replaces
+the earlier one, which moves to a table of revisions; a repeated statement changes nothing. The
+totals are updated in the same transaction, so they equal a recount of the tables at every moment,
+also after a process was killed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ...errors import BadSetting, Unavailable
+from ...truths import MILLIONTHS, Confusion, FeedbackSummary, ScoredRow, Statement
+from ..folder import InUse, StateFolder
+from ..puids import storage_key
+from . import tables
+from .changes import (
+    add_reward,
+    add_to_totals,
+    add_truths,
+    count_cells,
+    delete_chosen,
+    find_truths,
+)
+from .database import Connection, Database
+from .sqlite import SQLiteDatabase
+
+FILE_NAME = "feedback.db"
+
+DAY = 86_400.0
+"""Seconds."""
+
+# How many expired truths, and rewards, each feedback deletes: more than one message brings.
+_EXPIRED_AT_ONCE = 100
+
+# A longer puid is stored as its beginning and a hash of the whole.
+_PUID_CHARACTERS = 200
+
+
+class FeedbackStore:
+    """The feedback of a service, shared by its threads and processes.
+
+    Each method raises Unavailable when the storage fails; nothing is changed then.
+    """
+
+    def __init__(self, database: Database, window: int = 100, keep_days: int = 0) -> None:
+        """Use the feedback in `database`.
+
+        `FeedbackSummary.recent` covers the last `window` rows. Feedback is deleted `keep_days` days
+        after it first came; 0 keeps it for ever.
+        """
+        self._database, self._window, self._keep_days = database, window, keep_days
+
+    def close(self) -> None:
+        """Close what this process has open; the next use opens it again."""
+        self._database.close()
+
+    def find(self, puid: str, first: int, last: int) -> dict[int, ScoredRow]:
+        """Return the rows `first` to `last` of a prediction that have a truth, by their index."""
+        with self._database.reading() as connection:
+            found = find_truths(connection, _key(puid), first, last)
+        return {index: row for index, (row, _) in found.items()}
+
+    def knows(self, puid: str) -> bool:
+        """Tell whether there is any feedback about a prediction."""
+        with self._database.reading() as connection:
+            return connection.execute(tables.FIND_PUID, {"puid": _key(puid)}).fetchone() is not None
+
+    def add(self, statement: Statement, rows: Sequence[ScoredRow] = ()) -> FeedbackSummary:
+        """Store what a message says, whole or not at all; return the figures that include it.
+
+        `rows` has a row for each of the truths. A message without truths and reward is not counted.
+        """
+        if not rows and statement.reward is None:
+            return self.read()
+        about = {"puid": _key(statement.puid), "now": time.time()}
+        with self._database.writing() as connection:
+            self._delete_expired(connection)
+            changes = Counter(accepted=1)
+            if rows:
+                changes.update(add_truths(connection, about, rows, statement.truths))
+            if statement.reward is not None:
+                row_index = tables.WHOLE if statement.row is None else statement.row
+                values = {**about, "row_index": row_index, "reward": statement.reward}
+                changes.update(add_reward(connection, values))
+            add_to_totals(connection, changes)
+            return self._read(connection)
+
+    def count_unmatched(self) -> None:
+        """Count one message about an unknown prediction."""
+        with self._database.writing() as connection:
+            add_to_totals(connection, Counter(unmatched=1))
+
+    def read(self) -> FeedbackSummary:
+        """Return the figures of all feedback."""
+        with self._database.reading() as connection:
+            return self._read(connection)
+
+    def survey(self) -> tuple[FeedbackSummary | None, bool]:
+        """Return the figures, None if they cannot be read, and whether the storage is up."""
+        try:
+            summary = self.read()
+        except Unavailable:
+            summary = None
+        return summary, self.is_up()
+
+    def is_up(self) -> bool:
+        """Try whether the next feedback could be stored."""
+        with suppress(Unavailable), self._database.writing() as connection:
+            self._delete_expired(connection)
+            self._database.probe(connection)
+            return True
+        return False
+
+    def history(self) -> dict[str, tuple[Any, ...]]:
+        """Return all feedback as columns, the oldest first.
+
+        `current` is 1 for what counts and 0 for what was revised later. A reward of a whole
+        prediction has no `row`.
+        """
+        with self._database.reading() as connection:
+            found = connection.execute(tables.READ_HISTORY)
+            names = [column[0] for column in found.description]
+            columns = list(zip(*found, strict=True)) or [()] * len(names)
+        table = dict(zip(names, columns, strict=True))
+        table["reward"] = tuple(
+            None if reward is None else reward / MILLIONTHS for reward in table["reward"]
+        )
+        return table
+
+    def delete(self, puid: str | None = None, before: float | None = None) -> int:
+        """Delete the feedback about a puid, or what first came before a time (seconds since 1970).
+
+        Return how many truths and rewards. What was deleted is overwritten in the file.
+        """
+        chosen = tables.BEFORE if puid is None else tables.OF_PUID
+        values = {"before": before} if puid is None else {"puid": _key(puid)}
+        with self._database.writing() as connection:
+            deleted = delete_chosen(connection, chosen, values)
+        with suppress(Unavailable):
+            self._database.erase_deleted()
+        return deleted
+
+    def delete_expired(self) -> None:
+        """Delete all feedback that is older than the retention keeps."""
+        with self._database.writing() as connection:
+            self._delete_expired(connection, tables.BEFORE)
+
+    def _delete_expired(self, connection: Connection, chosen: str = tables.FIRST_BEFORE) -> None:
+        if self._keep_days:
+            before = time.time() - self._keep_days * DAY
+            delete_chosen(connection, chosen, {"before": before, "most": _EXPIRED_AT_ONCE})
+
+    def _read(self, connection: Connection) -> FeedbackSummary:
+        totals = dict(
+            zip(tables.TOTALS, connection.execute(tables.READ_TOTALS).fetchone(), strict=True)
+        )
+        recent = count_cells(connection.execute(tables.COUNT_RECENT, {"window": self._window}))
+        return FeedbackSummary(
+            total=Confusion(**{name: totals[name] for name in tables.CELLS.values()}),
+            recent=Confusion(**recent),
+            rewarded=totals["rewarded"],
+            reward=totals["reward"] / MILLIONTHS,
+            unmatched=totals["unmatched"],
+            accepted=totals["accepted"],
+            accepted_reward=totals["accepted_reward"] / MILLIONTHS,
+        )
+
+
+def begin_feedback(folder: Path, window: int = 100, keep_days: int = 0) -> FeedbackStore:
+    """Open the feedback of a service in `folder`, or create it; quarantine an unusable file.
+
+    Nothing stays open, for the workers are forked later. A storage that fails, as on a full disk,
+    does not end the start: predictions need none.
+    """
+    database = SQLiteDatabase(folder / FILE_NAME)
+    database.quarantine_if_unusable()
+    store = FeedbackStore(database, window, keep_days)
+    with suppress(Unavailable):  # which is logged
+        store.delete_expired()
+    store.close()
+    return store
+
+
+def open_feedback(folder: Path, window: int = 100) -> FeedbackStore:
+    """Open the feedback in `folder`; a service may be running.
+
+    Raises:
+        BadSetting: there is none, or a running service holds one of an older format.
+    """
+    path = folder / FILE_NAME
+    if not path.exists():
+        raise BadSetting(f"{path} does not exist: no service has run with this state folder")
+    database = SQLiteDatabase(path)
+    store = FeedbackStore(database, window)
+    if database.needs_migration():
+        try:
+            held = StateFolder(folder, wait_seconds=0)
+        except InUse as error:
+            raise BadSetting(
+                f"{path} has an older format and is used by a running service of an older version "
+                f"(process {error.owner}); stop that first"
+            ) from error
+        store.read()  # which migrates
+        del held
+    return store
+
+
+def _key(puid: str) -> str:
+    return storage_key(puid, _PUID_CHARACTERS)

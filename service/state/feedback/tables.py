@@ -1,0 +1,179 @@
+"""The tables of feedback and the statements that use them, in SQL that databases have in common.
+
+`truths` and `rewards` hold what counts now, one row for each row of a prediction. What was
+replaced is in the two tables of revisions. `totals` is one row; the store updates it in the
+transaction that changes the others, so it always equals a recount of them.
+"""
+
+from __future__ import annotations
+
+from .database import Connection
+
+VERSION = 2
+"""The format of these tables. Format 1 had triggers, and rewards that were floats."""
+
+WHOLE = -1
+"""The row index of a reward for a whole prediction."""
+
+CELLS = {
+    (0, 0): "true_negative",
+    (1, 0): "false_positive",
+    (0, 1): "false_negative",
+    (1, 1): "true_positive",
+}
+"""The column of `totals` that counts the rows with a (label, truth)."""
+
+TOTALS = (*CELLS.values(), "rewarded", "reward", "unmatched", "accepted", "accepted_reward")
+"""The columns of `totals`."""
+
+REVISIONS = {"truths": "truth_revisions", "rewards": "reward_revisions"}
+"""Each table, and the table of what was replaced in it."""
+
+_SCHEMA = (
+    """CREATE TABLE truths (
+        id {key},                           -- ascending in the order of the first feedback
+        puid TEXT NOT NULL,                 -- of the prediction, or the key of a long one
+        row_index INTEGER NOT NULL,         -- in the prediction, from 0
+        label SMALLINT NOT NULL,            -- the service's answer: 1 for an outlier
+        truth SMALLINT NOT NULL,            -- 1 for an outlier
+        score DOUBLE PRECISION NOT NULL,
+        version TEXT NOT NULL,              -- of the model
+        recorded SMALLINT NOT NULL,         -- 1: label as answered; 0: scored again for feedback
+        created_at DOUBLE PRECISION NOT NULL,  -- first feedback, seconds since 1970, UTC
+        updated_at DOUBLE PRECISION NOT NULL,  -- last change
+        UNIQUE (puid, row_index)
+    )""",
+    """CREATE TABLE rewards (
+        id {key},
+        puid TEXT NOT NULL,
+        row_index INTEGER NOT NULL,         -- -1: the whole prediction
+        reward BIGINT NOT NULL,             -- in millionths
+        created_at DOUBLE PRECISION NOT NULL,
+        updated_at DOUBLE PRECISION NOT NULL,
+        UNIQUE (puid, row_index)
+    )""",
+    """CREATE TABLE truth_revisions (
+        id {key},
+        puid TEXT NOT NULL,
+        row_index INTEGER NOT NULL,
+        label SMALLINT NOT NULL,
+        truth SMALLINT NOT NULL,
+        score DOUBLE PRECISION NOT NULL,
+        version TEXT NOT NULL,
+        recorded SMALLINT NOT NULL,
+        updated_at DOUBLE PRECISION NOT NULL
+    )""",
+    """CREATE TABLE reward_revisions (
+        id {key},
+        puid TEXT NOT NULL,
+        row_index INTEGER NOT NULL,
+        reward BIGINT NOT NULL,
+        updated_at DOUBLE PRECISION NOT NULL
+    )""",
+    "CREATE INDEX truth_revisions_of_row ON truth_revisions (puid, row_index)",
+    "CREATE INDEX reward_revisions_of_row ON reward_revisions (puid, row_index)",
+    """CREATE TABLE totals (
+        true_negative BIGINT NOT NULL,
+        false_positive BIGINT NOT NULL,
+        false_negative BIGINT NOT NULL,
+        true_positive BIGINT NOT NULL,
+        rewarded BIGINT NOT NULL,           -- rewards other than 0
+        reward BIGINT NOT NULL,             -- their sum, in millionths
+        unmatched BIGINT NOT NULL,          -- messages about no known prediction
+        accepted BIGINT NOT NULL,           -- messages stored; never falls
+        accepted_reward BIGINT NOT NULL     -- sum of their positive rewards; never falls
+    )""",
+    "INSERT INTO totals VALUES (0, 0, 0, 0, 0, 0, 0, 0, 0)",
+    "CREATE TABLE schema_version (version INTEGER NOT NULL)",
+    f"INSERT INTO schema_version VALUES ({VERSION})",  # noqa: S608 - a number of ours
+)
+
+
+def create_tables(connection: Connection, key: str) -> None:
+    """Create the tables; `key` is the type of a primary key that numbers new rows by itself."""
+    for statement in _SCHEMA:
+        connection.execute(statement.format(key=key))
+
+
+FIND_TRUTHS = """
+    SELECT row_index, label, score, version, recorded, truth FROM truths
+    WHERE puid = :puid AND row_index BETWEEN :first AND :last"""
+
+INSERT_TRUTH = """
+    INSERT INTO truths
+        (puid, row_index, label, truth, score, version, recorded, created_at, updated_at)
+    VALUES (:puid, :row_index, :label, :truth, :score, :version, :recorded, :now, :now)"""
+
+KEEP_TRUTH = """
+    INSERT INTO truth_revisions
+        (puid, row_index, label, truth, score, version, recorded, updated_at)
+    SELECT puid, row_index, label, truth, score, version, recorded, updated_at FROM truths
+    WHERE puid = :puid AND row_index = :row_index"""
+
+UPDATE_TRUTH = """
+    UPDATE truths SET label = :label, truth = :truth, score = :score, version = :version,
+        recorded = :recorded, updated_at = :now
+    WHERE puid = :puid AND row_index = :row_index"""
+
+FIND_REWARD = "SELECT reward FROM rewards WHERE puid = :puid AND row_index = :row_index"
+
+INSERT_REWARD = """
+    INSERT INTO rewards (puid, row_index, reward, created_at, updated_at)
+    VALUES (:puid, :row_index, :reward, :now, :now)"""
+
+KEEP_REWARD = """
+    INSERT INTO reward_revisions (puid, row_index, reward, updated_at)
+    SELECT puid, row_index, reward, updated_at FROM rewards
+    WHERE puid = :puid AND row_index = :row_index"""
+
+UPDATE_REWARD = """
+    UPDATE rewards SET reward = :reward, updated_at = :now
+    WHERE puid = :puid AND row_index = :row_index"""
+
+FIND_PUID = """
+    SELECT 1 FROM truths WHERE puid = :puid UNION ALL
+    SELECT 1 FROM rewards WHERE puid = :puid LIMIT 1"""
+
+READ_TOTALS = f"SELECT {', '.join(TOTALS)} FROM totals"  # noqa: S608 - names of ours
+
+_SUMS = ", ".join(f"{name} = {name} + :{name}" for name in TOTALS)
+
+ADD_TO_TOTALS = f"UPDATE totals SET {_SUMS}"  # noqa: S608 - names of ours
+
+COUNT_RECENT = """
+    SELECT label, truth, count(*) FROM
+        (SELECT label, truth FROM truths ORDER BY id DESC LIMIT :window) AS recent
+    GROUP BY label, truth"""
+
+# The conditions that choose rows of `truths` or `rewards` for deletion.
+OF_PUID = "puid = :puid"
+BEFORE = "created_at < :before"
+FIRST_BEFORE = "created_at < :before AND id IN (SELECT id FROM {table} ORDER BY id LIMIT :most)"
+
+COUNT_TRUTHS = "SELECT label, truth, count(*) FROM truths WHERE {chosen} GROUP BY label, truth"
+
+SUM_REWARDS = """
+    SELECT count(*), sum(CASE WHEN reward = 0 THEN 0 ELSE 1 END), sum(reward) FROM rewards
+    WHERE {chosen}"""
+
+DELETE_REVISIONS = """
+    DELETE FROM {revisions} WHERE (puid, row_index) IN
+        (SELECT puid, row_index FROM {table} WHERE {chosen})"""
+
+DELETE = "DELETE FROM {table} WHERE {chosen}"
+
+# The first two parts have a value in every column between them, which gives each column its type.
+READ_HISTORY = """
+    SELECT time, puid, row_index AS row, label, truth, reward, score, model_version, recorded,
+        current
+    FROM (
+        SELECT updated_at AS time, puid, row_index, label, truth, NULL AS reward, score,
+            version AS model_version, recorded, 1 AS current, id FROM truths
+        UNION ALL SELECT updated_at, puid, NULLIF(row_index, -1), NULL, NULL, reward, NULL,
+            NULL, NULL, 1, id FROM rewards
+        UNION ALL SELECT updated_at, puid, row_index, label, truth, NULL, score, version,
+            recorded, 0, id FROM truth_revisions
+        UNION ALL SELECT updated_at, puid, NULLIF(row_index, -1), NULL, NULL, reward, NULL,
+            NULL, NULL, 0, id FROM reward_revisions
+    ) AS history
+    ORDER BY time, id, current"""

@@ -1,0 +1,244 @@
+import os
+import resource
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+
+import pytest
+
+from service.errors import Unavailable
+from service.state.feedback import sqlite
+from service.state.feedback.store import FILE_NAME, begin_feedback
+from service.truths import Confusion, Statement
+from tests.support.feedback import add_truth, query, recount, row
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / FILE_NAME
+
+
+@pytest.fixture
+def store(tmp_path):
+    with closing(begin_feedback(tmp_path)) as store:
+        yield store
+
+
+@contextmanager
+def locked(path):
+    """Hold the lock that every writer needs."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+        other.execute("ROLLBACK")
+
+
+@contextmanager
+def full_disk(path):
+    """Let no file of this process grow."""
+    size = max(file.stat().st_size for file in path.parent.glob(f"{FILE_NAME}*"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 4096 * 4096, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_the_file_is_in_wal_mode_and_its_owners_alone(store, path):
+    add_truth(store, "p", 1, 1)
+    assert query(path, "PRAGMA journal_mode") == [("wal",)]
+    assert (path.stat().st_mode & 0o777) == 0o600
+
+
+def test_a_commit_waits_for_the_disk(store):
+    with store._database.writing() as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+def test_threads_and_processes_count_every_row_once(store, path, monkeypatch):
+    """Two processes of four threads each send the same 200 truths, and revise a quarter."""
+    monkeypatch.setattr(sqlite, "_TIMEOUT", 30)  # the disk may be slow
+
+    def work():
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda n: add_truth(store, f"p{n}", n % 2, 0), range(200)))
+            list(pool.map(lambda n: add_truth(store, f"p{n}", n % 2, 1), range(0, 200, 4)))
+
+    child = os.fork()
+    if child == 0:
+        work()
+        os._exit(0)
+    work()
+    assert os.waitpid(child, 0)[1] == 0
+    # One process may have sent the first truth again after the other had revised it.
+    for n in range(0, 200, 4):
+        add_truth(store, f"p{n}", n % 2, 1)
+    assert store.read().total == recount(path) == Confusion(50, 100, 50, 0)
+    assert store.read().recent == recount(path, 100)
+
+
+def test_a_process_killed_in_a_transaction_leaves_no_trace(tmp_path, store):
+    code = (
+        "import os, sys; from pathlib import Path; from service.state.feedback.store import *\n"
+        "store = open_feedback(Path(sys.argv[1]))\n"
+        "with store._database.writing() as connection:\n"
+        "    connection.execute('UPDATE totals SET true_positive = 7')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    add_truth(store, "p", 1, 1)
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert killed.returncode == -9
+    assert add_truth(store, "q", 1, 1).total == Confusion(true_positive=2)
+
+
+def test_a_locked_storage_is_reported_within_two_seconds_and_then_at_once(store, path, caplog):
+    add_truth(store, "p", 1, 1)
+    with locked(path):
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match="database is locked"):
+            add_truth(store, "q", 1, 1)
+        assert time.monotonic() - began < 2
+        began = time.monotonic()
+        for _ in range(5):
+            assert not store.is_up()
+        assert time.monotonic() - began < 1
+        assert store.read().total.rows == 1  # a reader never waits
+    assert add_truth(store, "q", 1, 1).total.rows == 2
+    assert store.is_up()
+    logged = [record.message for record in caplog.records]
+    assert logged == [
+        "the storage of feedback fails: database is locked",
+        "the storage of feedback works again",
+    ]
+
+
+def test_a_storage_that_cannot_even_be_read_is_reported_in_time(store, path):
+    add_truth(store, "p", 1, 1)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        store.close()
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        for seconds in (2, 0.2):
+            began = time.monotonic()
+            assert store.survey() == (None, False)
+            with pytest.raises(Unavailable, match="database is locked"):
+                store.find("p", 0, 0)
+            assert time.monotonic() - began < 2 * seconds
+        other.execute("ROLLBACK")
+    assert store.survey()[1]
+    assert store.find("p", 0, 0) == {0: row(1)}
+
+
+def test_many_threads_at_a_locked_storage_wait_for_one_timeout_only(store, path):
+    add_truth(store, "p", 1, 1)
+    with locked(path), ThreadPoolExecutor(8) as pool:
+        began = time.monotonic()
+        failed = list(pool.map(lambda n: not store.is_up(), range(8)))
+        assert time.monotonic() - began < 2
+    assert all(failed)
+
+
+def test_a_full_disk_is_reported_until_there_is_room_again(store, path):
+    add_truth(store, "p", 1, 1)
+    with full_disk(path):
+        assert not store.is_up()
+        with pytest.raises(Unavailable):
+            store.add(Statement("q", truths=(0,) * 5000), [row(0, n) for n in range(5000)])
+        assert store.read().total.rows == 1
+    assert store.is_up()
+    assert add_truth(store, "q", 1, 1).total == recount(path) == Confusion(true_positive=2)
+
+
+def test_a_deleted_file_is_created_again(store, path):
+    for suffixes in (("", "-wal", "-shm"), ("",)):
+        add_truth(store, "p", 1, 1)
+        store.read()
+        for suffix in suffixes:
+            path.with_name(path.name + suffix).unlink()
+        assert add_truth(store, "q", 1, 0).total == Confusion(false_positive=1)
+        assert store.read().total == recount(path)
+
+
+def test_a_missing_folder_is_reported(store, tmp_path):
+    add_truth(store, "p", 1, 1)
+    tmp_path.rename(tmp_path.with_name("elsewhere"))
+    with pytest.raises(Unavailable, match="the storage of feedback fails"):
+        add_truth(store, "q", 1, 1)
+    assert not store.is_up()
+    tmp_path.with_name("elsewhere").rename(tmp_path)
+    assert add_truth(store, "q", 1, 1).total.rows == 2
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ("words", "it is damaged (file is not a database)"),
+        ("middle", "it is damaged"),
+        ("newer", "it has format 99; this version of isoserve knows formats up to 2"),
+        ("foreign", "it is not a feedback database of isoserve"),
+    ],
+)
+def test_an_unusable_file_is_quarantined_at_the_start(tmp_path, path, damage, reason, caplog):
+    store = begin_feedback(tmp_path)
+    store.add(Statement("p", truths=(1,) * 1000), [row(1, n) for n in range(1000)])
+    store.close()
+    if damage == "words":
+        path.write_bytes(b"no database at all " * 500)
+    elif damage == "middle":
+        content = bytearray(path.read_bytes())
+        content[8192:24576] = os.urandom(16384)
+        path.write_bytes(content)
+    else:
+        query(path, f"PRAGMA {'user_version' if damage == 'newer' else 'application_id'} = 99")
+    begun = begin_feedback(tmp_path)
+    assert f"is set aside as feedback.db.1: {reason}" in caplog.text
+    assert (tmp_path / "feedback.db.1").exists()
+    assert add_truth(begun, "p", 1, 1).total.rows == 1
+
+
+def test_a_quarantined_file_is_never_deleted(tmp_path):
+    for number in range(5):
+        (tmp_path / "feedback.db").write_text(f"no database at all {number}")
+        begin_feedback(tmp_path)
+    kept = sorted(tmp_path.glob("feedback.db.*"))
+    assert [path.read_text()[-1] for path in kept] == ["0", "1", "2", "3", "4"]
+
+
+def test_a_start_goes_on_when_the_storage_fails(tmp_path, path, caplog):
+    begin_feedback(tmp_path)
+    with locked(path):
+        store = begin_feedback(tmp_path)
+        assert "the storage of feedback fails" in caplog.text
+    assert add_truth(store, "p", 1, 1).total.rows == 1
+    assert not (tmp_path / "feedback.db.1").exists()
+
+
+def test_what_is_deleted_is_overwritten(store, path):
+    add_truth(store, "a-secret-name", 1, 1)
+    store.delete(puid="a-secret-name")
+    content = b"".join(file.read_bytes() for file in path.parent.glob(f"{FILE_NAME}*"))
+    assert b"a-secret-name" not in content
+
+
+def test_a_reader_sees_one_state_while_others_write(store):
+    """All truths come in pairs, so at no moment may there be an odd number."""
+    end = threading.Event()
+
+    def write():
+        for number in range(300):
+            store.add(Statement(f"p{number}", truths=(1, 0)), [row(1), row(0, 1)])
+        end.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(write)
+        while not end.is_set():
+            total = store.read().total
+            assert total.true_positive == total.true_negative
+
+
+def test_the_file_names_its_format_in_two_ways(store, path):
+    store.read()
+    assert query(path, "PRAGMA user_version") == query(path, "SELECT version FROM schema_version")
