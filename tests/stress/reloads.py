@@ -233,6 +233,9 @@ def torture_kills(folder, rounds=10):
             tally.found["workers killed"] += 3
             crowd.judge_versions(tally, moment, model.version)
             crowd.judge(tally, may_break=True)
+            end = time.monotonic() + 10
+            while len(service.workers()) != 3 and time.monotonic() < end:
+                time.sleep(0.1)
             alive = len(crowd.all("seen")) > 0 and len(service.workers()) == 3
             tally.note(f"round {number}", "" if alive else "the service did not come back")
     return tally
