@@ -12,7 +12,6 @@ other work. The next transaction that succeeds ends this; nothing has to be rest
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 import threading
 import time
@@ -23,9 +22,8 @@ from pathlib import Path
 from ...errors import Unavailable
 from ..folder import quarantine
 from ..shared import reset_in_children
-from . import migration
 from .database import Connection
-from .tables import VERSION, create_tables
+from .sqlite_file import ENDINGS, UnknownFormat, connect, is_of_older_format, transaction
 
 logger = logging.getLogger(__name__)
 
@@ -35,19 +33,6 @@ _TIMEOUT_FAILING = 0.05  # while the storage fails
 
 # About what one feedback writes; if this fits on the disk, so does the next feedback.
 _PROBE_BYTES = 32 * 1024
-
-_APPLICATION = 0x69736F66  # marks the file as isoserve's
-
-_ENDINGS = ("-wal", "-shm")  # of the files that SQLite keeps beside the database
-
-_PRAGMAS = (
-    "journal_mode = WAL",
-    "synchronous = FULL",
-    "secure_delete = ON",
-    "temp_store = MEMORY",
-)
-
-_KEY = "INTEGER PRIMARY KEY"  # SQLite numbers the rows of such a column by itself
 
 
 class SQLiteDatabase:
@@ -76,7 +61,7 @@ class SQLiteDatabase:
         Raises:
             Unavailable: the storage fails.
         """
-        with self._reader.use() as connection, _transaction(connection, "BEGIN"):
+        with self._reader.use() as connection, transaction(connection, "BEGIN"):
             yield connection
 
     @contextmanager
@@ -86,7 +71,7 @@ class SQLiteDatabase:
         Raises:
             Unavailable: the storage fails; nothing is changed.
         """
-        with self._writer.use() as connection, _transaction(connection, "BEGIN IMMEDIATE"):
+        with self._writer.use() as connection, transaction(connection, "BEGIN IMMEDIATE"):
             yield connection
 
     def probe(self, connection: Connection) -> None:
@@ -109,7 +94,7 @@ class SQLiteDatabase:
         reason = self._fault()
         self.close()
         if reason is not None:
-            quarantine(self.path, reason, beside=_ENDINGS)
+            quarantine(self.path, reason, beside=ENDINGS)
 
     def _fault(self) -> str | None:
         """Say why the file can never be used; None if it can, or if that cannot be told now."""
@@ -119,7 +104,7 @@ class SQLiteDatabase:
                 return None if found == "ok" else f"it is damaged ({found})"
         except Unavailable as error:
             cause = error.__cause__
-            if isinstance(cause, _UnknownFormat):
+            if isinstance(cause, UnknownFormat):
                 return str(cause)
             code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
             damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -128,12 +113,8 @@ class SQLiteDatabase:
     def needs_migration(self) -> bool:
         """Tell whether the file has an older format; it is not changed."""
         with suppress(sqlite3.Error), closing(sqlite3.connect(self.path)) as connection:
-            return _identify(connection) == (_APPLICATION, migration.VERSION)
+            return is_of_older_format(connection)
         return False
-
-
-class _UnknownFormat(sqlite3.DatabaseError):
-    """A database that this version of isoserve does not know."""
 
 
 class _Session:
@@ -193,7 +174,7 @@ class _Session:
             self._drop()  # the file was deleted or replaced; nobody would read what we write
         if self._connection is None:
             with self._opening:
-                self._connection = _connect(self._path, timeout)
+                self._connection = connect(self._path, timeout)
             self._file = _file_identity(self._path)
         self._connection.execute(f"PRAGMA busy_timeout = {round(1000 * timeout)}")
         return self._connection
@@ -203,77 +184,6 @@ class _Session:
             with suppress(sqlite3.Error):
                 self._connection.close()
         self._connection = None
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
-    """Commit at the end. After an error the caller closes the connection, which undoes all."""
-    connection.execute(begin)
-    yield
-    connection.execute("COMMIT")
-
-
-def _connect(path: Path, timeout: float) -> sqlite3.Connection:
-    """Open the database, create or migrate it if need be; one thread at a time.
-
-    While another connection of this process is open, closing a file of our own on the same database
-    would release SQLite's locks; so only a file that is new is ever opened here.
-    """
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        for ending in _ENDINGS:  # left by a database that somebody deleted
-            Path(f"{path}{ending}").unlink(missing_ok=True)
-    connection = sqlite3.connect(
-        path, timeout=timeout, isolation_level=None, check_same_thread=False
-    )
-    try:
-        for pragma in _PRAGMAS:
-            connection.execute(f"PRAGMA {pragma}")
-        _prepare(connection)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _prepare(connection: sqlite3.Connection) -> None:
-    """Create the tables in an empty file, or migrate an older format, in one transaction."""
-    if _identify(connection) == (_APPLICATION, VERSION):
-        return
-    changed = None
-    with _transaction(connection, "BEGIN IMMEDIATE"):
-        found = _identify(connection)
-        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-            connection.execute("CREATE TABLE trial (id INTEGER PRIMARY KEY, content BLOB)")
-            create_tables(connection, _KEY)
-        elif found == (_APPLICATION, migration.VERSION):
-            changed = migration.migrate(connection, _KEY)
-        elif found != (_APPLICATION, VERSION):
-            raise _UnknownFormat(_refusal(*found))
-        connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-        connection.execute(f"PRAGMA user_version = {VERSION}")
-    if changed is not None:
-        logger.warning(
-            "feedback is migrated from format %d to format %d; %d rewards were rounded to a "
-            "millionth or reduced to a million",
-            migration.VERSION,
-            VERSION,
-            changed,
-        )
-
-
-def _refusal(application: int, version: int) -> str:
-    if application != _APPLICATION:
-        return "it is not a feedback database of isoserve"
-    return f"it has format {version}; this version of isoserve knows formats up to {VERSION}"
-
-
-def _identify(connection: sqlite3.Connection) -> tuple[int, int]:
-    """Return the application and the format that the file's header names."""
-    return (
-        connection.execute("PRAGMA application_id").fetchone()[0],
-        connection.execute("PRAGMA user_version").fetchone()[0],
-    )
 
 
 def _file_identity(path: Path) -> tuple[int, int]:
