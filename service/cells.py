@@ -1,6 +1,7 @@
-"""What a cell of a table is: a number, a truth value, missing or a fault; and what a name is.
+"""Rules for the cells of a table: numbers, truth values, missing cells and columns' names.
 
-Plain Python. The protocols, training and the readers of files share these rules.
+The protocols, training and the reader of files share them. Where CSV in a request and a CSV file
+differ, `REQUESTS` and `FILES` name both rules side by side.
 """
 
 from __future__ import annotations
@@ -13,28 +14,28 @@ from dataclasses import dataclass
 from typing import Any
 
 LABELS = (0, 1)
-"""What a label or a truth may be: an inlier, an outlier."""
+"""The values of a label, or of the truth in feedback: an inlier, an outlier."""
 
 _POSITIONAL = re.compile(r"|t:\d+")
 
 
 @dataclass(frozen=True)
 class TextRules:
-    """How the text of a CSV table is read."""
+    """How the text in CSV is read."""
 
     missing: frozenset[str]
-    """Texts that stand for a missing value."""
+    """Texts that mean a missing cell."""
     strip_missing: bool
-    """Whether such a text may have blanks around it."""
+    """Whether blanks around such a text are ignored."""
     truths: Mapping[str, int]
-    """What a truth value counts as, by its text in lower case."""
+    """Texts that mean a truth value, in lower case, with their numbers."""
     strip_names: bool
     """Whether blanks around a column's name are removed."""
     largest: float
-    """The largest number, whatever its sign."""
+    """The largest absolute value of a number."""
 
     def is_missing(self, text: str) -> bool:
-        """Return whether a cell is missing; every spelling of NaN that is a number is, too.
+        """Return whether a text means a missing cell. A number that is NaN means that, too.
 
         >>> REQUESTS.is_missing(" NA "), FILES.is_missing(" NA ")
         (True, False)
@@ -42,7 +43,7 @@ class TextRules:
         return (text.strip() if self.strip_missing else text) in self.missing
 
     def name(self, text: str) -> str:
-        """Return a column's name as it is meant.
+        """Return the name of a column from the text of its header.
 
         >>> REQUESTS.name(" mean"), FILES.name(" mean")
         (' mean', 'mean')
@@ -64,15 +65,15 @@ FILES = TextRules(
     | {"NaN", "nan", "-NaN", "-nan", "#N/A", "#N/A N/A", "#NA"}
     | {"1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"},
     strip_missing=False,
-    truths={"true": 1, "false": 0},  # in a column that holds nothing else
+    truths={"true": 1, "false": 0},  # only where all cells of a column are truth values
     strip_names=True,
     largest=(2 - 2**-23) * 2.0**127,  # a forest is fitted on 32-bit floats
 )
-"""A CSV file. Its reader, pandas, reads truth values by itself and never strips a cell of text."""
+"""A CSV file. pandas has the rules for truth values and for blanks built in."""
 
 
 def may_spell_numbers(text: str) -> bool:
-    """Return whether a text is free of the characters that only Python reads as part of a number.
+    """Return False for a text with `_` or non-ASCII characters: only Python reads it as a number.
 
     >>> may_spell_numbers("1.5e3"), may_spell_numbers("1_000"), may_spell_numbers("\u0663")
     (True, False, False)
@@ -81,9 +82,10 @@ def may_spell_numbers(text: str) -> bool:
 
 
 def parse_number(cell: Any) -> float:
-    """Return a number, a numeric string or a boolean as a float, which may be infinite or NaN.
+    """Return a number, a numeric string or a boolean as a float, perhaps infinite or NaN.
 
-    Raises ValueError, TypeError or OverflowError for anything else.
+    Raises:
+        ValueError, TypeError, OverflowError: `cell` is something else.
 
     >>> parse_number(" 2.5"), parse_number(True)
     (2.5, 1.0)
@@ -94,7 +96,7 @@ def parse_number(cell: Any) -> float:
 
 
 def fault(cell: Any) -> str | None:
-    """Say why a cell of a request is neither a finite number nor missing (None or NaN).
+    """Return why a cell of a request is neither a finite number nor missing (None or NaN).
 
     >>> fault("abc"), fault(None)
     ("'abc' is not a number", None)
@@ -115,7 +117,7 @@ def fault(cell: Any) -> str | None:
 
 
 def short(cell: Any) -> str:
-    """Return a cell for a sentence: at most 40 characters on one line, text in quotes.
+    """Return a cell as it is shown in a sentence: at most 40 characters, and text in quotes.
 
     >>> short("a" * 50)
     "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...'"
@@ -135,7 +137,7 @@ def kind(value: Any) -> str:
 
 
 def are_positional(names: tuple[str, ...]) -> bool:
-    """Return whether no column has a real name: all are empty or Seldon's `t:0`, `t:1`, ...
+    """Return whether all names are empty or Seldon's `t:0`, `t:1`, ..., so that position counts.
 
     >>> are_positional(("t:0", "t:1")), are_positional(("", "sd")), are_positional(())
     (True, False, True)
@@ -144,7 +146,7 @@ def are_positional(names: tuple[str, ...]) -> bool:
 
 
 def name_column(j: int) -> str:
-    """Return the name that stands for none in column `j`: pandas' own.
+    """Return the name for column `j` when it has none, as pandas does.
 
     >>> name_column(0)
     'Unnamed: 0'
@@ -153,7 +155,7 @@ def name_column(j: int) -> str:
 
 
 def is_unnamed(name: str) -> bool:
-    """Return whether a column has no name, as has an index that was saved with its table.
+    """Return whether a name is one of `name_column`: often an index that was saved with its table.
 
     >>> is_unnamed("Unnamed: 0"), is_unnamed("mean")
     (True, False)

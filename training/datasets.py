@@ -144,7 +144,7 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:8])) + more
 
 
-def doubts(dataset: Dataset, held_out: Dataset | None = None) -> list[str]:
+def oddities(dataset: Dataset, held_out: Dataset | None = None) -> list[str]:
     """Return a warning for each oddity in the training rows, and in the labels for evaluation.
 
     Raises:

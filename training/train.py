@@ -29,7 +29,7 @@ if not __package__:  # run as a file: perhaps not installed, so imports need the
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from service.errors import CannotTrain, IsoserveError, count
-from training.datasets import Dataset, doubts, listed
+from training.datasets import Dataset, listed, oddities
 
 if TYPE_CHECKING:
     from sklearn.ensemble import IsolationForest
@@ -191,8 +191,8 @@ def _fit_and_describe(
 
     with _step(f"reading {source.name}"):
         training, held_out = source.read()
-    for doubt in doubts(training, held_out):
-        _say(f"warning: {doubt}")
+    for oddity in oddities(training, held_out):
+        _say(f"warning: {oddity}")
     with _step(f"fitting {trees} on {_size(training)}"):
         forest = fit(training.X)
     with _step("scoring"):

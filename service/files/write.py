@@ -1,4 +1,4 @@
-"""Tables as files, for their owner's eyes only."""
+"""Write tables to CSV and Parquet files that only their owner can read."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from numpy.typing import NDArray
 from ..errors import BadInput
 
 TIMES = ("time",)
-"""Columns in seconds since 1970, which become dates."""
+"""Columns in seconds since 1970, which are written as dates."""
 
-_AT_ONCE = 1000  # lines of CSV made at a time
+_AT_ONCE = 1000  # lines of CSV in memory at a time
 
 Column = Sequence[Any] | NDArray[Any]
 
 
 def write_table(columns: Mapping[str, Column], path: Path) -> None:
-    """Write columns of one length as a .csv or .parquet file, readable by its owner only.
+    """Write columns of the same length to a .csv or .parquet file that only its owner can read.
 
-    None is a cell left empty, and in a .csv file NaN is, too. Floats are exact. Lines of CSV end as
-    RFC 4180 says, so that no cell can begin a line of its own.
+    None becomes an empty cell, and so does NaN in a .csv file. Floats are exact. Lines of CSV end
+    with CR LF (RFC 4180), and cells with a line break are quoted.
 
     Raises:
-        BadInput: another kind of file, it cannot be written, or pyarrow is not installed.
+        BadInput: the file is of another kind or cannot be written, or pyarrow is not installed.
     """
     if path.suffix not in _WRITERS:
         raise BadInput(f"{path} is neither a .csv nor a .parquet file")
@@ -50,7 +50,7 @@ def _write_csv(columns: Mapping[str, Column], path: Path) -> None:
 
 def _write_parquet(columns: Mapping[str, Column], path: Path) -> None:
     try:
-        import pyarrow  # noqa: PLC0415 - only this needs it, and a server goes without
+        import pyarrow  # noqa: PLC0415 -- a server does without it
         from pyarrow import parquet  # noqa: PLC0415
     except ImportError as error:
         raise BadInput(
@@ -82,7 +82,7 @@ def _dates(column: Column) -> list[datetime]:
 def _create_private(path: Path) -> BinaryIO:
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.fchmod(file, 0o600)  # of a file that was there before
+        os.fchmod(file, 0o600)  # the file may have existed
     except OSError as error:
         raise BadInput(f"{path} cannot be written ({error.strerror})") from error
     return os.fdopen(file, "wb")

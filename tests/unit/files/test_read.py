@@ -123,7 +123,7 @@ def test_a_file_that_is_no_table_is_refused_in_one_sentence(write, content, sent
     assert refusal(write(content)) == sentence
 
 
-def test_what_is_no_file_of_a_known_kind_is_refused(write, tmp_path):
+def test_a_missing_file_or_one_of_another_kind_is_refused(write, tmp_path):
     path = write("a\n1\n", "train.csv")
     assert refusal(path.with_name("tarin.csv")) == "there is no file tarin.csv (is it 'train.csv'?)"
     assert refusal(write("a\n1\n", "my.xlsx")) == "my.xlsx is neither a .csv nor a .parquet file"

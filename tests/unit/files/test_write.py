@@ -34,7 +34,7 @@ def test_a_table_without_lines_has_its_columns(tmp_path):
     assert (tmp_path / "out.csv").read_text() == "time,puid\n"
 
 
-def test_no_cell_begins_a_line_of_its_own(tmp_path):
+def test_a_line_break_in_a_cell_does_not_begin_a_row(tmp_path):
     cells = ["a\rb", "a\nb", 'a",b', "a\r\n1970-01-01,x"]
     write_table({"time": (0,) * 4, "puid": cells}, tmp_path / "out.csv")
     assert pd.read_csv(tmp_path / "out.csv")["puid"].tolist() == cells
@@ -68,6 +68,6 @@ def test_a_server_without_pandas_and_pyarrow_writes_csv_and_says_what_parquet_ne
 @pytest.mark.parametrize(
     ("name", "words"), [("out.txt", "neither a .csv nor a .parquet"), ("no/out.csv", "cannot be")]
 )
-def test_what_cannot_be_written_is_told(tmp_path, name, words):
+def test_a_file_that_cannot_be_written_is_refused(tmp_path, name, words):
     with pytest.raises(BadInput, match=words):
         write_table(COLUMNS, tmp_path / name)

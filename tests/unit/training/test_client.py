@@ -4,7 +4,7 @@ import pytest
 from training.client import DEFAULT_URL, Client
 
 
-def test_the_url_is_given_or_set_or_that_of_make_serve(monkeypatch):
+def test_the_url_is_an_argument_or_a_variable_or_a_default(monkeypatch):
     assert Client().url == DEFAULT_URL
     monkeypatch.setenv("ISOSERVE_URL", "http://service:8000/")
     assert Client().url == "http://service:8000"
@@ -30,12 +30,12 @@ def test_scores_come_back_in_a_table_and_refusals_as_sentences(folder, write_car
     assert metrics["isoserve_requests_total", "route=/predict, status=4xx"] == 2
 
 
-def test_a_service_that_is_not_there_is_told_with_what_to_do():
+def test_a_missing_service_is_reported_with_what_to_do():
     with pytest.raises(ConnectionError, match=r"no service at http://127.0.0.1:1 .*`make serve`"):
         Client("http://127.0.0.1:1").get("/live")
 
 
-def test_the_key_is_sent_where_there_is_one(folder, serve, monkeypatch):
+def test_the_api_key_is_sent(folder, serve, monkeypatch):
     service = serve(folder / "model.pickle", api_key="a-key-of-24-characters-ok")
     url = f"http://127.0.0.1:{service.port}"
     assert Client(url).post("/predict", {"data": {"ndarray": [[1, 1]]}})[0] == 401

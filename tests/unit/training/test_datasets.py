@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from service.errors import CannotTrain
-from training.datasets import Dataset, doubts, held_out_spending, pick, spending, write_spending
+from training.datasets import Dataset, held_out_spending, oddities, pick, spending, write_spending
 from training.export import describe
 from training.forest import fit_forest
 
@@ -102,7 +102,7 @@ def test_a_wrong_column_is_named(wanted, sentence):
 )
 def test_a_constant_column_is_one_that_no_tree_can_split(column, constant):
     X = np.tile(np.column_stack([column, [1.0, 2.0, 3.0]]), (50, 1))
-    said = any("'c0'" in doubt for doubt in doubts(table(X)))
+    said = any("'c0'" in oddity for oddity in oddities(table(X)))
     assert said == constant
     alone = fit_forest(X[:, :1], n_estimators=20)
     assert all(tree.tree_.node_count == 1 for tree in alone.estimators_) == constant
@@ -110,19 +110,21 @@ def test_a_constant_column_is_one_that_no_tree_can_split(column, constant):
 
 def test_nothing_but_constant_columns_is_refused():
     with pytest.raises(CannotTrain, match="is constant; a forest needs one that varies"):
-        doubts(table([[1, 2], [1, 2]]))
+        oddities(table([[1, 2], [1, 2]]))
 
 
 @pytest.mark.parametrize(
-    ("names", "doubted"),
+    ("names", "reported"),
     [(("1.5", "2"), True), (("0", "1"), False), (("a", "2"), False)],
 )
-def test_a_header_of_numbers_is_doubted(names, doubted):
-    assert any("header" in doubt for doubt in doubts(table([[1, 2], [3, 4]], names))) == doubted
+def test_a_header_of_numbers_is_reported(names, reported):
+    assert (
+        any("header" in oddity for oddity in oddities(table([[1, 2], [3, 4]], names))) == reported
+    )
 
 
-def test_labels_are_doubted_when_trained_on_or_all_alike():
+def test_labels_are_reported_when_trained_on_or_all_alike():
     X = [[1, 0], [3, 1]]
-    assert "name it with --label" in doubts(table(X, ("a", "label")))[0]
-    assert "every label is 0" in doubts(table(X, labels=np.zeros(2, dtype=int)))[0]
-    assert doubts(table(X, labels=np.array([0, 1]))) == []
+    assert "name it with --label" in oddities(table(X, ("a", "label")))[0]
+    assert "every label is 0" in oddities(table(X, labels=np.zeros(2, dtype=int)))[0]
+    assert oddities(table(X, labels=np.array([0, 1]))) == []

@@ -91,7 +91,7 @@ def test_golden_rows_span_the_scores_exactly(card, fitted, dataset):
     assert (card.golden.scores[0], card.golden.scores[-1]) == (scores.min(), scores.max())
 
 
-def test_a_table_of_fewer_rows_has_fewer_golden_ones(samples):
+def test_a_table_of_fewer_rows_has_fewer_golden_rows(samples):
     small = Dataset("small", samples[:5], ("a", "b"), ("float", "float"))
     card = describe(fit_forest(small.X, n_estimators=3), small)
     assert sorted(card.golden.rows) == sorted(small.X.tolist())
@@ -131,7 +131,7 @@ def test_the_forest_is_evaluated_by_labels(card, fitted, dataset):
     assert 0.4 < quality.average_precision < quality.roc_auc < 1
 
 
-def test_recall_is_told_by_kind_where_kinds_are_known(fitted, dataset):
+def test_recall_is_given_by_kind_where_kinds_are_known(fitted, dataset):
     far = fitted.decision_function(dataset.X) < -0.02
     kinds = np.where(dataset.labels == 0, "normal", np.where(far, "glaring", "mild"))
     recalls = describe(fitted, replace(dataset, kinds=kinds)).quality.recall_by_kind
@@ -145,7 +145,7 @@ def test_without_both_labels_there_is_no_quality(fitted, dataset, labels):
 
 
 @pytest.mark.filterwarnings("ignore:X does not have valid feature names")
-def test_a_forest_fitted_in_a_notebook_is_saved_alike(tmp_path):
+def test_a_forest_fitted_in_a_notebook_can_be_saved(tmp_path):
     train = spending()
     forest = IsolationForest(n_estimators=5, contamination=0.001, random_state=16)
     forest.fit(pd.DataFrame(train.X, columns=train.features))
@@ -178,7 +178,7 @@ def test_the_pickle_comes_first_and_the_card_last(tmp_path, fitted, card, monkey
     assert order == ["model.pickle", "model.json"]
 
 
-def test_a_failed_save_leaves_the_former_model(tmp_path, fitted, card, monkeypatch):
+def test_a_failed_save_leaves_the_old_model(tmp_path, fitted, card, monkeypatch):
     path = save_model(tmp_path, fitted, card)
     before = path.read_bytes(), (tmp_path / "model.json").read_bytes()
     calls = []
@@ -195,14 +195,14 @@ def test_a_failed_save_leaves_the_former_model(tmp_path, fitted, card, monkeypat
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_what_a_killed_training_left_is_no_obstacle(tmp_path, fitted, card):
+def test_files_left_by_a_killed_training_are_replaced(tmp_path, fitted, card):
     (tmp_path / ".model.pickle.part").write_bytes(b"half")
     path = save_model(tmp_path, fitted, card)
     assert load_model(path, require_card=True)
     assert not (tmp_path / ".model.pickle.part").exists()
 
 
-def test_trainings_at_once_leave_one_matching_pair(tmp_path):
+def test_concurrent_trainings_leave_one_matching_pair(tmp_path):
     code = """
 import sys
 from training.datasets import spending
@@ -225,18 +225,18 @@ for _ in range(10):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_folder_is_tried_without_a_trace(tmp_path):
+def test_checking_a_folder_leaves_no_trace(tmp_path):
     check_folder(tmp_path / "not" / "yet")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(CannotTrain, match=r"no model can be saved in .*file: Not a directory"):
         check_folder(tmp_path / "file" / "models")
 
 
-def test_a_folder_of_another_user_is_told(tmp_path):
+def test_a_folder_of_another_user_is_refused(tmp_path):
     if os.geteuid() != 0:
         tmp_path.chmod(0o555)
         with pytest.raises(CannotTrain, match="Permission denied"):

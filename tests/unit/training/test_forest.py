@@ -18,7 +18,7 @@ def test_the_forest_is_scikit_learns_own_to_the_last_byte(samples, contamination
     assert pickle.dumps(ours, protocol=5) == pickle.dumps(theirs, protocol=5)
 
 
-def test_missing_cells_change_nothing_of_that(samples):
+def test_the_forest_is_scikit_learns_own_with_missing_cells_too(samples):
     X = samples.copy()
     X[::7, 0] = np.nan
     ours = fit_forest(X, contamination=0.05, n_estimators=20, seed=3)

@@ -50,7 +50,7 @@ def test_attacks_are_mapped_by_name(attack, kind):
     assert attack_kinds(others).tolist() == ["dos", kind, "r2l"]
 
 
-def test_an_attack_that_is_not_known_is_told():
+def test_an_unknown_attack_is_refused():
     with pytest.raises(CannotTrain, match="not known here: 'mailbomb'"):
         attack_kinds(np.array([b"mailbomb."], dtype=object))
 
@@ -114,12 +114,12 @@ def test_columns_are_kept_by_either_name_and_the_target_is_no_feature(connection
         (["target"], "--keep_cols keeps the label only"),
     ],
 )
-def test_wrong_columns_are_told(connections, keep_cols, sentence):
+def test_wrong_columns_are_refused(connections, keep_cols, sentence):
     with pytest.raises(CannotTrain, match=sentence):
         draw(connections, 100, 0.1, keep_cols)
 
 
-def test_without_a_network_it_is_said_how_to_lay_the_file(tmp_path, monkeypatch):
+def test_without_a_network_the_error_says_where_to_save_the_file(tmp_path, monkeypatch):
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
     with pytest.raises(CannotTrain) as caught:
         kddcup99.load(tmp_path)
@@ -130,7 +130,7 @@ def test_without_a_network_it_is_said_how_to_lay_the_file(tmp_path, monkeypatch)
 
 @pytest.mark.slow
 @pytest.mark.skipif(not ARCHIVE.exists(), reason="the KDD Cup 99 archive is not here")
-def test_the_real_file_is_laid_by_hand_trained_on_and_served(tmp_path, monkeypatch, capsys, serve):
+def test_the_real_file_is_saved_by_hand_trained_on_and_served(tmp_path, monkeypatch, capsys, serve):
     folder = tmp_path / "kddcup99_10-py3"
     folder.mkdir()
     shutil.copyfile(ARCHIVE, folder / "kddcup99_10_data")

@@ -21,7 +21,7 @@ def close_figures():
     plots.plt.close("all")
 
 
-def test_the_scatter_shows_each_distinct_row_once_and_how_many_it_stands_for(table):
+def test_the_scatter_shows_each_distinct_row_once_and_how_often_it_occurs(table):
     dots = plots.scatter(table).data[0]
     assert len(dots.x) == 101
     assert (dots.x[-1], dots.y[-1], dots.customdata[-1]) == (0, 0, 900)  # on top of the others
@@ -53,7 +53,7 @@ def test_the_grid_holds_the_scores_of_its_points(forest):
     assert grid.scores[3, 50] == forest.decision_function(point)[0]
 
 
-def test_the_boundary_is_drawn_whole_and_near_the_crowd(forest, samples):
+def test_the_boundary_is_drawn_over_the_grid_and_near_most_rows(forest, samples):
     plots.draw_boundary(forest, samples, ["mean", "sd"], "title")
     whole, corner = plots.plt.gcf().axes[:2]
     assert whole.get_xlim() == whole.get_ylim() == (-2, 70)
@@ -62,7 +62,7 @@ def test_the_boundary_is_drawn_whole_and_near_the_crowd(forest, samples):
     assert len(plots.plt.gcf().axes) == 2  # the grid and its scale of colours
 
 
-def test_a_forest_that_lets_nothing_in_is_drawn_all_the_same(forest, samples):
+def test_a_forest_without_inliers_on_the_grid_is_drawn(forest, samples):
     strict = plots.boundary_grid(forest)
     forest_of_none = _Shifted(forest, -strict.scores.max() - 1)
     plots.draw_boundary(forest_of_none, samples, ["mean", "sd"], "title")

@@ -103,7 +103,7 @@ def test_outside_a_repository_it_saves_where_it_is_called(tmp_path):
     assert re.search(rf"serve it +ISOSERVE_MODEL={path} python -m service\n", done.stdout)
 
 
-def test_a_save_path_is_the_callers(tmp_path, monkeypatch, capsys):
+def test_a_relative_save_path_is_the_callers(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["--save_path", "./my models/"]) == 0
     path = tmp_path / "my models" / "model.pickle"
@@ -117,7 +117,7 @@ def test_no_save_writes_nothing(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dash_does_for_an_underscore(capsys):
+def test_options_may_be_written_with_dashes(capsys):
     assert main(["--no-save", "--max-samples", "64"]) == 0
     assert "trees of 64 rows" in capsys.readouterr().out
 
@@ -160,7 +160,9 @@ print(main(["--no_save"]), main(["--no_save", "--dataset", "my.csv"]))
          "model.pickle is written into it"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_in_one_sentence(options, sentence, monkeypatch, tmp_path, capsys):
+def test_a_wrong_option_is_refused_in_one_sentence(
+    options, sentence, monkeypatch, tmp_path, capsys
+):
     monkeypatch.chdir(tmp_path)
     assert main([*options.split(), "--no_save"] if "save" not in options else options.split()) == 1
     last = capsys.readouterr().err.splitlines()[-1]
@@ -184,14 +186,14 @@ def test_a_wrong_usage_ends_with_2(options, words, capsys):
     assert captured.out == ""
 
 
-def test_the_folder_is_tried_before_the_long_work(tmp_path, monkeypatch, capsys):
+def test_the_folder_is_checked_before_the_long_work(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
     monkeypatch.setattr("training.sources.Source.read", lambda source: pytest.fail("it reads"))
     assert main(["--save_path", str(tmp_path / "file" / "models")]) == 1
     assert "file: Not a directory" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_told_and_costs_nothing(tmp_path, monkeypatch, capsys):
+def test_a_full_disk_is_reported_and_the_old_model_stays(tmp_path, monkeypatch, capsys):
     assert main(["--save_path", str(tmp_path)]) == 0
     before = (tmp_path / "model.pickle").read_bytes()
 
@@ -223,7 +225,7 @@ def test_ctrl_c_leaves_no_traceback_and_no_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_odd_names_are_printed_as_they_can_be(tmp_path, monkeypatch):
+def test_file_names_that_are_not_text_are_printed_escaped(tmp_path, monkeypatch):
     path = tmp_path / os.fsdecode(b"\xff[bold].csv")
     path.write_text('"[red]a\x1b[31m",größe\n1,2\n3,4\n', encoding="utf-8")
     printed = io.BytesIO()
@@ -233,7 +235,7 @@ def test_odd_names_are_printed_as_they_can_be(tmp_path, monkeypatch):
     assert expected in printed.getvalue()
 
 
-def test_doubts_are_warnings(tmp_path, capsys):
+def test_oddities_are_warnings(tmp_path, capsys):
     path = tmp_path / "my.csv"
     path.write_text("a,b\n1,2\n1,3\n")
     assert main(["--dataset", str(path), "--no_save"]) == 0
