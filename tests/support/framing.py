@@ -58,9 +58,9 @@ for coding in (b"xchunked", b"gzip"):
         )  # fmt: skip
 
 
-def send(port, request):
-    """Send a request and return all that comes until the connection ends or is silent."""
-    with socket.create_connection(("127.0.0.1", port), timeout=3) as connection:
+def send(port, request, silence=3):
+    """Send a request; return what comes until the connection ends or is silent for seconds."""
+    with socket.create_connection(("127.0.0.1", port), timeout=silence) as connection:
         connection.sendall(request)
         answer, limit = b"", time.monotonic() + 10
         try:
