@@ -1,4 +1,4 @@
-"""Requests whose framing is a lie, and what must come of each: one refusal, or one answer.
+"""Requests with contradictory framing; each must get exactly one refusal or one answer.
 
 A second answer would mean that a part of one request was taken for another: smuggling.
 """
