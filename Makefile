@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV ?= .venv
 BENCH := .venv-bench
-TESTS ?= not slow
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 LOCK := $(VENV)/bin/uv pip compile --universal --python-version 3.11 --generate-hashes \
@@ -15,9 +14,8 @@ define ADDRESSES
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install train serve test test-slow lint fmt lock wheel clean notebooks up demo down logs jupyter \
-	containers reset-counts check-model storms torture audit sbom alerts-a-day exactness api interop \
-	bench bench-peers bench-short
+.PHONY: help install train serve test lint fmt lock wheel up demo down logs jupyter notebooks check-model \
+	bench nightly clean
 
 help: ## list the chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,11 +28,13 @@ train: $(if $(DATASET),$(VENV)/train.stamp,$(VENV)/serve.stamp) ## train a model
 serve: $(VENV)/serve.stamp $(if $(ISOSERVE_MODEL),,models/model.pickle) ## serve models/model.pickle on port 8000, training the sample first if it is missing
 	@exec $(RUN) -m service
 
+# What a run compiles, the next need not, whatever the shell says.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/all.stamp ## run the tests, but for the slow ones
-	$(RUN) -m pytest -n 2 -m "$(TESTS)"
+	$(RUN) -m pytest -n 2 -m "not slow"
 
-test-slow: $(VENV)/all.stamp ## run the tests that take tens of seconds each: notebooks, KDD Cup 99
-	$(RUN) -m pytest -m slow
+nightly: $(VENV)/all.stamp ## run everything in full, for an hour and a half (ONLY="storms interop": these parts)
+	.ci/nightly $(ONLY)
 
 lint: $(VENV)/all.stamp ## check style (ruff) and types (mypy)
 	$(RUN) -m ruff check .
@@ -92,49 +92,12 @@ jupyter: ## start Jupyter in a container, beside the service, and print the addr
 	@echo "http://$$(docker compose --profile notebook port jupyter 8888)/lab?$$( \
 		docker compose --profile notebook logs jupyter | grep -o 'token=[0-9a-f]*' | tail -n 1)"
 
-containers: ## try the containers from a fresh clone, as a new user would
-	.ci/containers
-
-reset-counts: $(VENV)/serve.stamp ## let all counts begin at 0; stop the service first
-	@$(RUN) -m service counts reset
-
 check-model: $(VENV)/serve.stamp ## check models/model.pickle, or FILE=other.pickle, before it is served
 	@$(RUN) -m service check $(FILE)
 
-storms: $(VENV)/all.stamp ## kill, fill the disk and turn back the clock under load, and count (ARGS=--tenth)
-	$(RUN) -m tests.stress.storms $(ARGS)
-
-alerts-a-day: $(VENV)/all.stamp ## count the alerts that the rules give on NAB's time series (ARGS=folder)
-	$(RUN) -m tests.stress.alerts_on_nab $(ARGS)
-
-audit: .venv-audit/stamp ## ask for known faults of the libraries that serving needs
-	.venv-audit/bin/python -m tests.stress.audit
-
-sbom: .venv-audit/stamp ## list the components of the service, in CycloneDX, as dist/sbom.json
-	@mkdir -p dist
-	.venv-audit/bin/cyclonedx-py requirements --output-reproducible --of JSON \
-		--output-file dist/sbom.json requirements/serve.txt
-
-torture: $(VENV)/all.stamp ## hostile and damaged model files, swaps, strange requests, floods, slow clients, stops (ARGS=--tenth)
-	$(RUN) -m tests.stress $(ARGS)
-
-exactness: $(VENV)/all.stamp ## search for minutes for a score that differs from scikit-learn's
-	$(RUN) -m tests.stress.exactness
-
-api: $(VENV)/all.stamp ## hold the OpenAPI document against the service: 2,000 requests a route (CASES=100)
-	$(RUN) -m tests.stress.api $(or $(CASES),2000)
-
-interop: $(VENV)/all.stamp .venv-seldon/stamp .venv-mlserver/stamp .venv-clients/stamp ## let the real clients use the service; writes docs/internals/conformance.md
-	$(RUN) -m tests.interop
-
-bench: $(BENCH)/stamp ## measure against scikit-learn, shap and treelite; writes benchmarks/results.md
+bench: $(BENCH)/stamp .venv-seldon/stamp .venv-mlserver/stamp ## measure, also against other libraries and servers; writes benchmarks/*.md
 	$(BENCH)/bin/python -m benchmarks --output benchmarks/results.md
-
-bench-peers: $(BENCH)/stamp .venv-seldon/stamp .venv-mlserver/stamp ## measure against Seldon's wrapper and MLServer; writes benchmarks/peers.md
 	$(BENCH)/bin/python -m benchmarks peers --output benchmarks/peers.md
-
-bench-short: $(VENV)/all.stamp ## a minute and a half of it, to see that it runs
-	$(RUN) -m benchmarks --short
 
 models/model.pickle: | $(VENV)/serve.stamp
 	$(RUN) -m training.train
@@ -144,25 +107,20 @@ $(VENV)/bin/python:
 	"isoserve needs Python 3.11, 3.12 or 3.13; name one, as in: make $(MAKECMDGOALS) PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/serve.stamp: requirements/serve.txt | $(VENV)/bin/python
-	@echo "Installing what serving needs into $(VENV), which takes a minute or two ..."
-	@$(PIP) install --require-hashes -r $<
+$(VENV)/%.stamp: requirements/%.txt | $(VENV)/bin/python
+	@echo "Installing $< into $(VENV), which takes a minute or so ..."
+	@.ci/install $(VENV) $<
 	@touch $@
 
-$(VENV)/train.stamp: requirements/train.txt | $(VENV)/bin/python
-	@echo "Installing what training on a table of your own needs into $(VENV), which takes a minute or two ..."
-	@$(PIP) install --require-hashes -r $<
-	@touch $(VENV)/serve.stamp $@
-
 $(VENV)/all.stamp: requirements/all.txt pyproject.toml | $(VENV)/bin/python
-	@echo "Installing what development needs into $(VENV), which takes a minute or two ..."
-	@$(PIP) install --require-hashes -r $<
+	@echo "Installing what development needs into $(VENV), which takes a minute or so ..."
+	@.ci/install $(VENV) $<
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $(VENV)/serve.stamp $(VENV)/train.stamp $@
 
 # Environments beside ours: to measure in, and those of others.
-.venv-%/stamp: requirements/%.txt | $(VENV)/all.stamp
-	$(PYTHON) -m venv $(@D)
+.venv-%/stamp: requirements/%.txt
+	@$(PYTHON) -m venv $(@D)
 	@echo "Installing $< into $(@D), which takes a minute or so ..."
-	@$(VENV)/bin/uv pip install --quiet --require-hashes -r $< --python $(@D)/bin/python
+	@.ci/install $(@D) $<
 	@touch $@

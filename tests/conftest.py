@@ -1,23 +1,24 @@
-"""Shared fixtures: a forest whose answers can be worked out by hand, and a service around it."""
+"""Shared fixtures: a forest whose answers can be worked out by hand, and a service around it.
 
+Fixtures import what they need: the process that hands tests out to others needs none of it.
+"""
+
+import importlib
 import os
 import pickle
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import pytest
-from sklearn.ensemble import IsolationForest
 
-from service.app import create_app
-from service.settings import LABELS, PARAMETERS, PREFIX, SELDON_VARIABLES, Settings
-from service.web.ids import new_id
-from tests.support.cards import make_card
-from tests.support.running import Service
+
+def pytest_collectstart():
+    """Choose how many examples hypothesis tries, wherever tests are collected."""
+    importlib.import_module("tests.support.examples")
 
 
 def pytest_collection_modifyitems(items):
-    """Mark the tests that start real services, each of which takes seconds."""
+    """Mark the tests that start real services."""
     for item in items:
         if {"serve", "shared"} & set(item.fixturenames):
             item.add_marker(pytest.mark.server)
@@ -26,6 +27,8 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch):
     """Keep the variables of the shell that runs the tests out of them."""
+    from service.settings import LABELS, PARAMETERS, PREFIX, SELDON_VARIABLES
+
     for name in list(os.environ):
         if name.startswith(PREFIX) or name in {*SELDON_VARIABLES, PARAMETERS, LABELS}:
             monkeypatch.delenv(name)
@@ -34,12 +37,16 @@ def clean_environment(monkeypatch):
 @pytest.fixture(scope="session")
 def samples():
     """5,000 samples of two right-skewed features."""
+    import numpy as np
+
     return np.random.default_rng(16).lognormal(size=(5000, 2))
 
 
 @pytest.fixture(scope="session")
 def forest(samples):
     """Five trees, fitted once."""
+    from sklearn.ensemble import IsolationForest
+
     return IsolationForest(n_estimators=5, random_state=16).fit(samples)
 
 
@@ -53,6 +60,7 @@ def folder(tmp_path, forest):
 @pytest.fixture
 def write_card(folder, forest, samples):
     """Write a card for the model in `folder`: columns mean and sd, and what a test asks for."""
+    from tests.support.cards import make_card
 
     def write(**changes):
         content = (folder / "model.pickle").read_bytes()
@@ -66,6 +74,9 @@ def write_card(folder, forest, samples):
 @pytest.fixture
 def make_client(folder):
     """Build the service with some settings, in a state folder of its own; return a test client."""
+    from service.app import create_app
+    from service.settings import Settings
+    from service.web.ids import new_id
 
     def make(make_puid=new_id, **settings):
         chosen = {"model": folder / "model.pickle", "state_dir": Path(tempfile.mkdtemp(dir=folder))}
@@ -82,6 +93,8 @@ def client(make_client):
 @pytest.fixture
 def serve(tmp_path):
     """Start real services; what still runs at the end of the test is killed."""
+    from tests.support.running import Service
+
     started = []
 
     def start(model, **settings):

@@ -3,9 +3,12 @@
     python -m tests.interop              all clients
     python -m tests.interop triton       this client alone; nothing is written
 
-Each client's script runs in an environment beside ours; `make interop` makes them.
+    python -m tests.interop --current    exit code 0 if the page was written for this code
+
+Each client's script runs in an environment beside ours; `make nightly ONLY=interop` makes them.
 """
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -137,8 +140,24 @@ FEATURES = {
 }
 
 
+WATCHED = ["service/protocols", "service/web", "requirements"]
+"""What a client could notice a change of."""
+
+
+def digest() -> str:
+    """Return 16 hexadecimal digits that differ when a file in WATCHED does."""
+    files = [path for folder in WATCHED for path in (ROOT / folder).rglob("*.*")]
+    found = hashlib.sha256()
+    for path in sorted(path for path in files if path.is_file() and path.suffix != ".pyc"):
+        found.update(f"{path.relative_to(ROOT)} {path.stat().st_size}\n".encode())
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]
+
+
 def main(names: list[str]) -> int:
     """Run the scripts and return how many features failed."""
+    if names == ["--current"]:
+        return digest() not in PAGE.read_text()
     found = []
     with tempfile.TemporaryDirectory() as folder:
         train(Path(folder))
@@ -239,11 +258,11 @@ def render(found: list[dict]) -> str:
     lines = [
         "# Conformance",
         "",
-        "`make interop` writes this page: it lets each client below use a running service, whose",
-        "model knows its columns and missing values, and notes what worked. Labels must be",
-        "scikit-learn's own, and scores, where an answer has them, too, to the last bit. An empty",
-        "cell was not tried, most often because the client has no such call. Written with",
-        f"isoserve {version('isoserve')}.",
+        "`make nightly ONLY=interop` writes this page: each client below uses a running service,",
+        "whose model knows its columns and missing values. Labels, and scores where an answer has",
+        "them, must equal scikit-learn's to the last bit. An empty cell was not tried, most often",
+        f"because the client has no such call. Written with isoserve {version('isoserve')};",
+        f"{', '.join(f'`{folder}`' for folder in WATCHED)} had the digest {digest()}.",
     ]
     for contract, features in FEATURES.items():
         clients = [name for name in versions if any(

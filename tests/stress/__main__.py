@@ -1,6 +1,6 @@
-"""Do to isoserve what nobody should, and count what held.
+"""Send isoserve hostile files, strange requests and too much load, and count what it withstood.
 
-    python -m tests.stress            an hour or two
+    python -m tests.stress            half an hour
     python -m tests.stress --tenth    a tenth of it
     python -m tests.stress slow       the section of that name alone
 
@@ -19,38 +19,36 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.stress.files import torture_attacks, torture_crafted, torture_mutations, torture_torn
+from tests.stress.files import stress_attacks, stress_crafted, stress_mutations, stress_torn
 from tests.stress.http import (
-    torture_api,
-    torture_bodies,
-    torture_edge,
-    torture_framing,
-    torture_fuzz,
-    torture_labels,
-    torture_overload,
-    torture_slow,
-    torture_stops,
+    stress_bodies,
+    stress_edge,
+    stress_framing,
+    stress_fuzz,
+    stress_labels,
+    stress_overload,
+    stress_slow,
+    stress_stops,
 )
-from tests.stress.reloads import torture_flips, torture_kills, torture_refusals, torture_swaps
+from tests.stress.reloads import stress_flips, stress_kills, stress_refusals, stress_swaps
 
 SECTIONS = {
-    torture_attacks: {},
-    torture_crafted: {"files": 10_000},
-    torture_torn: {"files": 200},
-    torture_mutations: {"files": 4000},
-    torture_swaps: {"swaps": 20},
-    torture_flips: {"flips": 1000},
-    torture_kills: {"rounds": 10},
-    torture_refusals: {"files": 100},
-    torture_bodies: {"bodies": 10_000},
-    torture_framing: {},
-    torture_edge: {},
-    torture_labels: {"requests": 10_000},
-    torture_fuzz: {"seconds": 600},
-    torture_overload: {"seconds": 30},
-    torture_stops: {"stops": 20},
-    torture_slow: {"clients": 200},
-    torture_api: {"cases": 2000},
+    stress_attacks: {},
+    stress_crafted: {"files": 10_000},
+    stress_torn: {"files": 200},
+    stress_mutations: {"files": 4000},
+    stress_swaps: {"swaps": 20},
+    stress_flips: {"flips": 1000},
+    stress_kills: {"rounds": 10},
+    stress_refusals: {"files": 100},
+    stress_bodies: {"bodies": 10_000},
+    stress_framing: {},
+    stress_edge: {},
+    stress_labels: {"requests": 10_000},
+    stress_fuzz: {"seconds": 600},
+    stress_overload: {"seconds": 30},
+    stress_stops: {"stops": 20},
+    stress_slow: {"clients": 200},
 }
 """Each section, and what it does in full; a section without amounts is always done in full."""
 
@@ -59,7 +57,7 @@ def run(section, share=1.0):
     """Run a section, or a share of it, and return its tally."""
     amounts = {name: max(1, round(n * share)) for name, n in SECTIONS[section].items()}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what hostile files make numpy say
+        warnings.simplefilter("ignore")  # hostile files make numpy warn
         logging.getLogger("service").setLevel(logging.ERROR)
         return section(Path(folder), **amounts)
 
@@ -67,13 +65,15 @@ def run(section, share=1.0):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--tenth", action="store_true", help="a tenth of everything")
-    parser.add_argument("section", nargs="*", help="only these")
+    names = {section.__name__.removeprefix("stress_"): section for section in SECTIONS}
+    parser.add_argument("section", nargs="*", help=f"only these: {', '.join(names)}")
     options = parser.parse_args()
     share = 0.1 if options.tenth else 1.0
-    chosen = [one for one in SECTIONS if one.__name__.split("_", 1)[1] in options.section]
+    if unknown := set(options.section) - names.keys():
+        parser.error(f"no section {', '.join(unknown)}; there are {', '.join(names)}")
     table = Table("section", "tried", "held", "longest", "found", "verdict", box=None)
     failed = False
-    for section in chosen or SECTIONS:
+    for section in map(names.get, options.section or names):
         started = time.monotonic()
         tally = run(section, share)
         failed |= bool(tally.faults)

@@ -1,4 +1,4 @@
-"""How many alerts a day do the rules give on real series? `make alerts-a-day` counts them.
+"""Count how many alerts a day the rules give on real series.
 
 The series are those of the Numenta Anomaly Benchmark (github.com/numenta/NAB), in folders with
 `timestamp,value` files. Each stands for a service of its own: a forest is trained on the first 15 %

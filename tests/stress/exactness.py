@@ -1,4 +1,4 @@
-"""Search at length for a difference between the scorer and scikit-learn: `make exactness`.
+"""Search at length for a score that differs from scikit-learn: `make nightly ONLY=exactness`.
 
 Prints a report of one screen and ends with exit code 1 if any row differs in any bit.
 """
@@ -21,7 +21,7 @@ BATCHES = [1, 2, 7, 15, 16, 17, 31, 33, 100, 777]
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="make exactness", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--forests", type=int, default=600)
     parser.add_argument("--rows", type=int, default=2000, help="rows for each forest")
     parser.add_argument("--seed", type=int, default=16)

@@ -1,4 +1,4 @@
-"""Hostile, crafted and damaged model files, for `make torture`."""
+"""Hostile, crafted and damaged model files."""
 
 import pickle
 import time
@@ -29,7 +29,7 @@ def every(amount, things):
     return things[:: max(1, len(things) // amount)] if amount < len(things) else things
 
 
-def torture_attacks(folder, files=10_000):
+def stress_attacks(folder, files=10_000):
     """Pickles that name more than a forest's parts: refused, without any effect."""
     sentinel, path = folder / "sentinel", folder / "model.pickle"
     tally = Tally("attack pickles refused")
@@ -46,7 +46,7 @@ def torture_attacks(folder, files=10_000):
     return tally
 
 
-def torture_crafted(folder, files=10_000):
+def stress_crafted(folder, files=10_000):
     """Forests that cannot be scored safely, and bombs: refused before they are scored."""
     path = folder / "model.pickle"
     tally = Tally("crafted trees and bombs refused")
@@ -59,7 +59,7 @@ def torture_crafted(folder, files=10_000):
     return tally
 
 
-def torture_torn(folder, files=200):
+def stress_torn(folder, files=200):
     """A real file, cut at many lengths: refused."""
     path, content = folder / "model.pickle", pickle.dumps(small_forest(), 5)
     tally = Tally("truncated and empty files refused")
@@ -71,7 +71,7 @@ def torture_torn(folder, files=200):
     return tally
 
 
-def torture_mutations(folder, files=4000):
+def stress_mutations(folder, files=4000):
     """Damaged real files: refused, or scored with finite scores; with a pin, always refused."""
     path = folder / "model.pickle"
     originals = [file.read_bytes() for file in sorted(FORESTS.glob("*.pickle"))]

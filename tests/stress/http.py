@@ -1,4 +1,4 @@
-"""Strange bodies, framing attacks, floods, slow clients and stops, for `make torture`."""
+"""Strange bodies, framing attacks, floods, slow clients and stops."""
 
 import contextlib
 import http.client
@@ -107,7 +107,7 @@ def quiet():
     logging.getLogger().setLevel(logging.CRITICAL)
 
 
-def torture_bodies(folder, bodies=10_000):
+def stress_bodies(folder, bodies=10_000):
     """Strange bodies on every route that takes one: answered or refused in its words."""
     quiet()
     app = create_app(Settings(model=save_model(folder), state_dir=folder / "state"))
@@ -159,7 +159,7 @@ def _refuse_constant(text):
     raise ValueError(f"{text} is no number")
 
 
-def torture_framing(folder):
+def stress_framing(folder):
     """Requests whose framing is a lie: one refusal each, and no log line but JSON."""
     tally = Tally("framing attacks refused")
     with served(folder, access_log=1) as service:
@@ -191,7 +191,7 @@ AT_THE_EDGE = {
 """What nginx answers by itself, or passes on, and with which status."""
 
 
-def torture_edge(folder):
+def stress_edge(folder):
     """What is no request, before nginx: refused in JSON, never by an error of its own; and TLS."""
     tally = Tally("strange requests refused at the edge")
     if not shutil.which("nginx"):
@@ -330,21 +330,6 @@ def call(port, path, body=None, context=None):
         return answer.status, answer.headers, answer.read()
 
 
-def torture_api(folder, cases=2000):
-    """Requests that schemathesis makes up from the OpenAPI document: answered as that says."""
-    tally = Tally("made-up requests answered as the document says")
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.stress.api", str(cases)],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    for made, passed in re.findall(r"(\d+) generated, (\d+)[^,]* passed", done.stdout):
-        tally.tried += int(made)
-        tally.held += int(passed)
-    if done.returncode or not tally.tried:
-        tally.faults.append(done.stdout[-5000:] + done.stderr[-1000:])
-    return tally
-
-
 ROUTES = (
     "/x{}", "/predict/{}", "/docs/{}", "/v2/{}", "/v2/models/{}", "/v2/models/{}/ready",
     "/v2/models/{}/versions/{}/infer", "/v2/models/isoserve/versions/{}", "/v2/models/isoserve/{}",
@@ -353,7 +338,7 @@ ROUTES = (
 """What is asked for, with something at random in its gaps."""
 
 
-def torture_labels(folder, requests=10_000):
+def stress_labels(folder, requests=10_000):
     """Names at random, wherever a client has a choice: no series has one of them."""
     quiet()
     app = create_app(Settings(model=save_model(folder), state_dir=folder / "state"))
@@ -401,7 +386,7 @@ LEAST_FUZZED = 100
 """Inputs with which atheris has begun to look at more than the files it was given."""
 
 
-def torture_fuzz(folder, seconds=600):
+def stress_fuzz(folder, seconds=600):
     """Bodies and model files made by atheris, which looks at what code they reach: no crash."""
     tally = Tally("inputs of atheris survived")
     model = save_model(folder)
@@ -487,7 +472,7 @@ LONG = 30
 """Seconds of a flood from which on it has a 99th percentile to be judged by in every number."""
 
 
-def torture_overload(folder, seconds=LONG):
+def stress_overload(folder, seconds=LONG):
     """Four times as much as can be done: what is taken is in time, the rest is refused at once."""
     tally, seconds = Tally("requests of a flood answered or refused in time"), max(15, seconds)
     with served(folder) as service:
@@ -542,7 +527,7 @@ def _overload(tally, service, rows, seconds):
     tally.note("broken", "" if not under.broken else f"{under.broken} broken connections")
 
 
-def torture_stops(folder, stops=20):
+def stress_stops(folder, stops=20):
     """Stops under 16 clients that heed readiness, and under 16 that do not."""
     tally = Tally("stops without a lost answer")
     for number in range(stops):
@@ -577,7 +562,7 @@ def torture_stops(folder, stops=20):
     return tally
 
 
-def torture_slow(folder, clients=200):
+def stress_slow(folder, clients=200):
     """Slow and idle clients, all at once, before nginx: every health check is answered at once."""
     tally = Tally("health checks answered beside slow clients")
     if not shutil.which("nginx"):

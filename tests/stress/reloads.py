@@ -26,7 +26,7 @@ from tests.support.cards import make_card
 from tests.support.running import serving
 from tests.support.tally import Tally
 
-TOKEN = "a token for nothing but torture"
+TOKEN = "a token for nothing but tests"
 CLIENTS = 8
 ROWS = np.random.default_rng(1).lognormal(size=(100, 2)).tolist()
 LATEST = 1.0
@@ -171,7 +171,7 @@ def failures(service):
     return sum(value for (sample, _), value in service.scrape().items() if sample == name)
 
 
-def torture_swaps(folder, swaps=20):
+def stress_swaps(folder, swaps=20):
     """Load A and B in turn under load: each load is answered when all workers serve the model."""
     tally, pair = Tally("swaps under load"), Pair(folder)
     with served(folder, pair, workers=4) as service, Load(service, pair) as crowd:
@@ -189,7 +189,7 @@ def torture_swaps(folder, swaps=20):
     return tally
 
 
-def torture_flips(folder, flips=1000):
+def stress_flips(folder, flips=1000):
     """The files change while they are loaded, by requests and the watch: answers are A's or B's."""
     tally, pair = Tally("file flips while reloading"), Pair(folder)
     done = threading.Event()
@@ -217,7 +217,7 @@ def torture_flips(folder, flips=1000):
     return tally
 
 
-def torture_kills(folder, rounds=10):
+def stress_kills(folder, rounds=10):
     """Kill each worker in turn after a swap; new workers begin with the new model."""
     tally, pair = Tally("kill -9 of each worker after a swap"), Pair(folder)
     with served(folder, pair, workers=3) as service:
@@ -241,7 +241,7 @@ def torture_kills(folder, rounds=10):
     return tally
 
 
-def torture_refusals(folder, files=100):
+def stress_refusals(folder, files=100):
     """Load hostile and damaged files; A answers exactly as before."""
     tally, pair = Tally("refused loads under load"), Pair(folder)
     (folder / "attacks").mkdir()

@@ -1,4 +1,4 @@
-"""Clients that call a service without a pause, for storms and torture."""
+"""Clients that call a service without a pause, for storms and stress tests."""
 
 import contextlib
 import http.client
@@ -11,7 +11,7 @@ JSON = {"Content-Type": "application/json"}
 
 @dataclass(frozen=True)
 class Reply:
-    """What came of a request, and when it was sent and answered, by `time.perf_counter`."""
+    """The answer to a request, and when it was sent and answered, by `time.perf_counter`."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -33,7 +33,7 @@ class Unanswered(Exception):
 
 
 class Caller(threading.Thread):
-    """Calls one thing after the other, on a connection that it keeps, until told to stop."""
+    """Sends one request after another, on a connection that it keeps, until it is stopped."""
 
     def __init__(self, port):
         super().__init__(daemon=True)
@@ -45,7 +45,7 @@ class Caller(threading.Thread):
             self.work()
 
     def work(self):
-        """Call until told to stop."""
+        """Call until stopped."""
         while not self.stop.is_set():
             self.call()
 
@@ -69,7 +69,7 @@ class Caller(threading.Thread):
 
 
 class Crowd:
-    """Callers at work: in a `with` block until its end, or until they are done."""
+    """Callers that run until the end of a `with` block, or until they are done."""
 
     def __init__(self, callers):
         self.callers = list(callers)

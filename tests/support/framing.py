@@ -1,4 +1,4 @@
-"""Requests whose framing is a lie, and what must come of each: one refusal, or one answer.
+"""Requests with contradictory framing; each must get exactly one refusal or one answer.
 
 A second answer would mean that a part of one request was taken for another: smuggling.
 """
@@ -58,9 +58,9 @@ for coding in (b"xchunked", b"gzip"):
         )  # fmt: skip
 
 
-def send(port, request):
-    """Send a request and return all that comes until the connection ends or is silent."""
-    with socket.create_connection(("127.0.0.1", port), timeout=3) as connection:
+def send(port, request, silence=3):
+    """Send a request; return what comes until the connection ends or is silent for seconds."""
+    with socket.create_connection(("127.0.0.1", port), timeout=silence) as connection:
         connection.sendall(request)
         answer, limit = b"", time.monotonic() + 10
         try:

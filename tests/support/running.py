@@ -1,39 +1,107 @@
 """A real service, in processes of its own."""
 
+import atexit
 import contextlib
+import functools
 import http.client
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+ROOT = Path(__file__).parents[2]
+
+
+class ForkServer:
+    """The process that forks: see `forkserver`."""
+
+    def __init__(self):
+        command = [sys.executable, "-m", "tests.support.forkserver"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self._process = subprocess.Popen(command, cwd=ROOT, process_group=0, **pipes)
+        self._lock = threading.Lock()
+        atexit.register(self.close)
+
+    def order(self, **order):
+        """Give an order and return its answer, a number."""
+        with self._lock:
+            print(json.dumps(order), file=self._process.stdin, flush=True)
+            return int(self._process.stdout.readline())
+
+    def close(self):
+        """End it, and every process that it has forked."""
+        with self._process:
+            self._process.stdin.close()
+
+
+fork_server = functools.cache(ForkServer)
+
+
+class Python:
+    """A process that runs `python *command` from a fork; to be used like `subprocess.Popen`."""
+
+    def __init__(self, command, environment, stdout, stderr):
+        self.args, self.returncode = command, None
+        self.pid = fork_server().order(
+            command=command, environment=environment, stdout=str(stdout), stderr=str(stderr)
+        )
+        self._handle = os.pidfd_open(self.pid)
+
+    def poll(self):
+        """Return the exit code if the process has ended, else None."""
+        if self.returncode is None and select.select([self._handle], [], [], 0)[0]:
+            self.returncode = fork_server().order(wait=self.pid)
+            os.close(self._handle)
+        return self.returncode
+
+    def wait(self, timeout=None):
+        """Return the exit code once the process has ended."""
+        if self.returncode is None and not select.select([self._handle], [], [], timeout)[0]:
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        return self.poll()
+
+    def send_signal(self, number):
+        """Send a signal, unless the process has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+def run_python(command, folder, **variables):
+    """Run `python *command` from a fork until it ends, and return what it wrote and its code."""
+    outputs = folder / "stdout", folder / "stderr"
+    for path in outputs:
+        path.write_text("")
+    process = Python(command, os.environ | variables, *outputs)
+    try:
+        code = process.wait(timeout=60)
+    finally:
+        process.send_signal(signal.SIGKILL)
+    return subprocess.CompletedProcess(command, code, *(path.read_text() for path in outputs))
+
 
 class Service:
-    """A real service: `python -m service` on a port of its own, in a process group of its own."""
+    """A real service: `python -m service` on a port of its own, in a process group of its own.
 
-    def __init__(self, model, log, command=("-m", "service"), **settings):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = settings.pop("port", probe.getsockname()[1])
+    It is forked from a process that has imported everything, or, if `cold`, started by itself.
+    """
+
+    def __init__(self, model, log, command=("-m", "service"), cold=False, **settings):
+        self.port = settings.pop("port", None) or free_port()
         variables = {f"ISOSERVE_{name.upper()}": str(value) for name, value in settings.items()}
         variables = {"ISOSERVE_DRAIN_SECONDS": "0"} | variables  # nobody looks at its readiness
         variables |= {"ISOSERVE_MODEL": str(model), "ISOSERVE_PORT": str(self.port)}
+        environment = os.environ | {"ISOSERVE_STATE_DIR": str(log.with_suffix(""))} | variables
         self.log = log
-        with log.open("a") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, *command],
-                cwd=Path(__file__).parents[2],
-                process_group=0,
-                env=os.environ | {"ISOSERVE_STATE_DIR": str(log.with_suffix(""))} | variables,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+        start = start_cold if cold else Python
+        self.process = start(command, environment, log, log)
 
     def wait_until_ready(self, seconds=60):
         limit = time.monotonic() + seconds
@@ -42,7 +110,7 @@ class Service:
             with contextlib.suppress(OSError):
                 if self.request("GET", "/ready")[0] == 200:
                     return
-            time.sleep(0.05)
+            time.sleep(0.02)
         raise AssertionError(f"not ready in {seconds} s: {self.log.read_text()}")
 
     def request(self, method, path, body=None, headers=None):
@@ -78,6 +146,26 @@ class Service:
         status, page = self.request("GET", "/metrics")
         assert status == 200
         return read_samples(page.decode())
+
+
+def start_cold(command, environment, log, _):
+    """Start a new Python, whose output goes to one file."""
+    with log.open("a") as output:
+        return subprocess.Popen(
+            [sys.executable, *command],
+            cwd=ROOT,
+            process_group=0,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def free_port():
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def read_samples(page):

@@ -1,4 +1,4 @@
-"""What came of a section of `make torture`."""
+"""What came of a section of the stress tests."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ class Tally:
     """The longest that one try took, in seconds."""
     faults: list = field(default_factory=list)
     missing: str = ""
-    """What this machine has not, so that nothing could be tried."""
+    """What is not installed here, so that nothing could be tried."""
 
     @property
     def verdict(self):
@@ -27,7 +27,7 @@ class Tally:
         return "held" if self.tried else f"not tried: no {self.missing or 'tries'}"
 
     def note(self, name, fault, seconds=0.0, found=None):
-        """Take down one try: `fault` is empty where all held."""
+        """Count one try; `fault` is empty if it held."""
         self.tried += 1
         self.worst = max(self.worst, seconds)
         if found:

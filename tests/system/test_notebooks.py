@@ -1,15 +1,17 @@
-"""Run the notebooks from top to bottom: on the sample, and on a real table if there is one."""
+"""Run the notebooks from top to bottom: on the sample, and on a real table if there is one.
+
+What needs nbconvert imports it in the test, and is slow: the import alone takes six seconds.
+"""
 
 import json
 import re
 import shutil
 from pathlib import Path
 
-import nbformat
 import pytest
 
-from training.render import NOTEBOOKS, STORY, render, run
-
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = ROOT / "notebooks"
 LOVOO = Path(__file__).parents[3] / "shared/data/lovoo"
 
 FIGURES = {
@@ -41,11 +43,14 @@ def pictures(notebook):
     )
 
 
+@pytest.mark.slow
 def test_the_story_has_all_notebooks():
+    from training.render import STORY
+
     assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == set(STORY)
 
 
-@pytest.mark.parametrize("name", STORY)
+@pytest.mark.parametrize("name", sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")))
 def test_notebooks_are_committed_without_outputs(name):
     content = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text())
     assert content["metadata"].keys() == {"kernelspec", "language_info"}
@@ -59,6 +64,8 @@ def test_notebooks_are_committed_without_outputs(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("table", FIGURES)
 def test_the_notebooks_run_from_top_to_bottom(table, tmp_path, serve):
+    from training.render import run
+
     folder = tmp_path / "notebooks"
     folder.mkdir()
     (tmp_path / "models").mkdir()
@@ -82,7 +89,12 @@ def test_the_notebooks_run_from_top_to_bottom(table, tmp_path, serve):
     assert "isoserve_samples_total" in json.dumps(talk.cells)
 
 
+@pytest.mark.slow
 def test_a_page_loads_nothing_and_its_links_lead_to_pages():
+    import nbformat
+
+    from training.render import render
+
     cell = nbformat.v4.new_markdown_cell("on to [train](train.ipynb)")
     page = render(nbformat.v4.new_notebook(cells=[cell]), "a title")
     assert "<title>a title</title>" in page

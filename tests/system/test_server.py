@@ -27,28 +27,17 @@ from service.server import gunicorn_options, warn_of_missing_key
 from service.settings import Settings
 from tests.support import framing
 from tests.support.cards import make_card
-from tests.support.running import serving
+from tests.support.running import free_port, run_python, serving
 
 
 @pytest.fixture
 def start(tmp_path):
     """Run `python -m service` until it ends."""
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    defaults = {"ISOSERVE_STATE_DIR": str(tmp_path / "state"), "ISOSERVE_PORT": str(port)}
+    defaults = {"ISOSERVE_STATE_DIR": str(tmp_path / "state"), "ISOSERVE_PORT": str(free_port())}
 
     def run(**environment):
-        return subprocess.run(
-            [sys.executable, "-m", "service"],
-            cwd=Path(__file__).parents[2],
-            env=os.environ | defaults | environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return run_python(("-m", "service"), tmp_path, **defaults | environment)
 
     return run
 
@@ -67,7 +56,7 @@ def shared(tmp_path_factory, forest, samples):
 
 
 def test_a_service_starts_answers_logs_json_and_stops(folder, serve):
-    service = serve(folder / "model.pickle", access_log=1)
+    service = serve(folder / "model.pickle", cold=True, access_log=1)
     status, answer = service.post("/predict", {"data": {"ndarray": [[1, 1], [60, 40]]}})
     assert (status, answer["data"]["ndarray"]) == (200, [0, 1])
     asked = {"Origin": "http://a.page", "Access-Control-Request-Method": "POST",
@@ -252,7 +241,7 @@ def test_the_document_tells_of_what_is_too_long(shared, path, schema):
 )
 def test_a_lie_about_framing_gets_one_refusal(shared, name):
     request, statuses = framing.ATTACKS[name]
-    assert framing.fault_of(request, framing.send(shared.port, request), statuses) == ""
+    assert framing.fault_of(request, framing.send(shared.port, request, silence=1), statuses) == ""
 
 
 def test_a_wrong_setting_ends_the_start_with_a_sentence(start):
@@ -500,10 +489,8 @@ def heeds(pid, number):
 def test_a_signal_during_the_start_ends_it_cleanly(folder, number, after, wrapped):
     if wrapped and not can_unshare():
         pytest.skip("this user may make no process namespaces")
-    settings = {"MODEL": "model.pickle", "STATE_DIR": "state", "PORT": "0", "DRAIN_SECONDS": "0"}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        settings["PORT"] = str(probe.getsockname()[1])
+    settings = {"MODEL": "model.pickle", "STATE_DIR": "state", "DRAIN_SECONDS": "0"}
+    settings["PORT"] = str(free_port())
     process = subprocess.Popen(
         [*wrapped, sys.executable, "-m", "service"],
         cwd=folder,

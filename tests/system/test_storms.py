@@ -1,4 +1,4 @@
-"""A breath of two storms; `make storms` runs them all, and in full."""
+"""A small part of two storms; `make nightly` runs them all, and in full."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def test_a_small_storm_leaves_every_number_exact(storm, share):
 
 
 @pytest.mark.slow
-def test_a_service_that_goes_by_the_time_of_day_is_caught():
+def test_a_service_that_measures_by_the_time_of_day_is_caught():
     report = run(storm_clock, 0.1, faults=("perf_counter", "monotonic_ns"))
     assert "durations follow the clock" in report.faults
     assert "the order of the record follows the clock" in report.faults
@@ -28,7 +28,7 @@ def answer(began, ended, rows, observation):
     return Answer("p", began, ended, Tally(rows), observation, 0)
 
 
-def test_totals_that_miss_an_answered_row_or_know_an_unasked_one_are_seen():
+def test_totals_that_miss_an_answered_row_or_count_an_unsent_one_are_found():
     first, second = answer(0.0, 1.0, 5, 5), answer(2.0, 3.0, 1, 6)
     assert misled([first, second], "observation") == 0
     assert misled([first, answer(2.0, 3.0, 1, 5)], "observation") == 1

@@ -16,6 +16,7 @@ from service.settings import Settings
 from service.state.records import begin_records, open_records
 from service.telemetry.drift import DriftWatch
 from service.telemetry.metrics import METRICS
+from tests.support.examples import examples
 from tests.support.running import read_samples
 
 ROUTES = ["/predict", "/transform-input"]
@@ -385,7 +386,7 @@ json_values = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     body=json_values
     | st.fixed_dictionaries({"data": st.fixed_dictionaries({"ndarray": json_values})})

@@ -1,1 +1,1 @@
-"""Storms: a real service under load and faults, and what it counted (`make storms`)."""
+"""Storms: a real service under load and faults, and what it counted."""

@@ -1,11 +1,11 @@
-"""Kill, fill and confuse a real service under load, and count what it counted.
+"""Put faults on a real service under load, and compare its counts with what clients were told.
 
-    python -m tests.storms            some minutes
-    python -m tests.storms --tenth    a tenth of it
+    python -m tests.stress.storms            some minutes
+    python -m tests.stress.storms --tenth    a tenth of it
 
 Each storm prints what was sent, what was acknowledged with a 200, and what the service counted.
 A request whose connection broke may have been counted or not. The clients' batches have 1, 2, 4,
-8, ... rows and the counts are looked at after every kill, so their sum tells which ones were.
+8, ... rows, and the counts are read after every kill, so the sum shows which of them were counted.
 """
 
 import argparse

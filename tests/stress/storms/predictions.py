@@ -108,7 +108,8 @@ def storm_clock(model, start, seconds=10.0, faults=()):
     the checks would see a service that goes by the former for something is proved by `faults`.
     """
     report = Report(f"{seconds:.0f} s of a clock that jumps by a day")
-    service = start(workers=2, command=("-c", ODD_CLOCK, *faults))
+    # Cold, so that the clocks are replaced before the service imports them.
+    service = start(workers=2, cold=True, command=("-c", ODD_CLOCK, *faults))
     with crowd_of(service, "c", powers_of_two(model)) as crowd:
         time.sleep(seconds)
     reconcile(report, Tally(), crowd, service)

@@ -1,4 +1,4 @@
-"""What a pickle may hold; the whole corpus goes through `make torture`."""
+"""What a pickle may hold; the whole corpus goes through `make nightly`."""
 
 import pickle
 import pickletools

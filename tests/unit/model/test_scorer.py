@@ -16,6 +16,7 @@ from service.model import kernels
 from service.model.file import load_model
 from service.model.scorer import compile_forest
 from tests.support.adversary import CHOICES, TABLES, Case, answers
+from tests.support.examples import examples
 
 ROOT = Path(__file__).parents[3]
 OLD = sorted((ROOT / "tests/data/forests").glob("*.pickle"))
@@ -46,7 +47,7 @@ def test_a_forest_worked_out_by_hand():
     assert (len(forest.nodes), forest.depth, forest.mean_depth) == (3, 1, 1.0)
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=examples(80), deadline=None, derandomize=True)
 @given(case=cases, n=st.sampled_from([1, 7, 9, 16, 33, 500]), order=st.sampled_from("CF"))
 def test_scores_equal_scikit_learns_bit_for_bit(case, n, order):
     forest = case.fit()

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.examples import examples
 from tests.unit.test_app import json_values
 
 ROUTES = ["/send-feedback", "/api/v1.0/feedback", "/api/v0.1/feedback"]
@@ -338,7 +339,7 @@ parts = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=list(HealthCheck))
 @given(body=json_values | parts)
 def test_no_json_is_answered_with_a_server_error(client, body):
     answer = client.post("/send-feedback", data=json.dumps(body), content_type="application/json")

@@ -8,6 +8,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
+from tests.support.examples import examples
+
 PLAIN = {
     "CONTENT_TYPE": "application/json",
     "HTTP_X_REQUEST_ID": "mine",
@@ -71,8 +73,8 @@ def send(app, body, **changes):
 
 
 def test_both_ways_give_the_same_answers(both, request):
-    examples = 1000 if "no checks" in request.node.name else 50
-    check_same(both, examples, may_be_late="too much" in request.node.name)
+    number = 1000 if "no checks" in request.node.name else 50
+    check_same(both, number, may_be_late="too much" in request.node.name)
 
 
 @pytest.mark.slow
@@ -80,8 +82,8 @@ def test_both_ways_give_the_same_answers_to_thousands(both, request):
     check_same(both, 2000, may_be_late="too much" in request.node.name)
 
 
-def check_same(both, examples, may_be_late):
-    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+def check_same(both, number, may_be_late):
+    @settings(max_examples=examples(number), deadline=None, suppress_health_check=list(HealthCheck))
     @given(bodies)
     @example(b"")
     @example(b"[" * 100_000)

@@ -6,7 +6,6 @@ from pathlib import Path
 from urllib.parse import urljoin
 
 import pytest
-import schemathesis
 
 from service.web.openapi import document as document_module
 from service.web.page import FOLDER
@@ -125,6 +124,8 @@ def test_special_headers_are_described_with_the_answers_that_have_them(make_clie
 
 
 def test_the_document_is_valid_and_each_schema_is_used(client):
+    import schemathesis  # takes seconds
+
     found = document(client)
     assert found["openapi"] == "3.1.0"
     schemathesis.openapi.from_dict(found).validate()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from service.model.card import Feature
+from tests.support.examples import examples
 
 ROWS = [[1.0, 2.0], [60.0, 40.0]]
 MESSAGE = {"data": {"ndarray": ROWS}}
@@ -182,7 +183,7 @@ def score(forest, table):
     return forest.decision_function(in_range).tolist()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
 @given(table=make_tables(allow_nan=False))
 def test_any_finite_table_gets_scikit_learns_scores_in_every_form(client, forest, table):
     for form, send in FORMS.items():
@@ -197,7 +198,7 @@ def gaps(write_card, make_client):
     return make_client(names="position")
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(15), deadline=None, suppress_health_check=list(HealthCheck))
 @given(table=make_tables(allow_nan=True))
 def test_missing_values_are_null_nan_or_an_empty_cell_in_every_form(gaps, forest, table):
     nothing = np.where(np.isnan(table), None, table)
@@ -530,7 +531,7 @@ tables = st.dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck))
 @given(request=requests, tail=st.binary(max_size=20), table=tables, text=st.text(max_size=30))
 def test_no_request_causes_an_internal_error(client, request, tail, table, text):
     body = json.dumps(request).encode()

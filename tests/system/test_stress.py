@@ -1,13 +1,13 @@
-"""A breath of the torture; `make torture` does all of it, and in full."""
+"""A small part of the stress tests; `make nightly` runs them all, and in full."""
 
 import pytest
 
-from tests.stress.__main__ import run, torture_crafted, torture_torn
+from tests.stress.__main__ import run, stress_crafted, stress_torn
 from tests.support.tally import Tally
 
 
-@pytest.mark.parametrize(("section", "share"), [(torture_crafted, 0.0005), (torture_torn, 0.05)])
-def test_a_little_torture_is_borne(section, share):
+@pytest.mark.parametrize(("section", "share"), [(stress_crafted, 0.0005), (stress_torn, 0.05)])
+def test_a_few_hostile_files_are_refused(section, share):
     tally = run(section, share)
     assert tally.faults == []
     assert tally.held == tally.tried > 0

@@ -1,0 +1,43 @@
+# What .ci/run and .ci/nightly share; read by both with `source`.
+
+# Starts a Docker engine and makes base images, on machines that cannot pull them.
+docker_tools=../shared/docker
+
+times=()
+took() { # NAME SECONDS [VERDICT]: a line of the table at the end
+    times+=("$(printf '%6d s  %-44s %s' "$2" "$1" "${3:-}")")
+}
+
+print_times() { printf '\n'; printf '%s\n' "${times[@]}"; }
+
+find_python() { # VERSION: one that runs, from the path or from pyenv, or nothing
+    local python
+    for python in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$1".*/bin/python"$1"; do
+        if "$python" --version >/dev/null 2>&1; then
+            echo "$python"
+            return
+        fi
+    done
+}
+
+install_tools() { # the tools of the system that tests use, where apt-get can install them
+    local missing=() pair
+    for pair in promtool=prometheus nginx=nginx wrk=wrk; do # a command, and the package that has it
+        command -v "${pair%=*}" >/dev/null || missing+=("${pair#*=}")
+    done
+    if [ "${#missing[@]}" -gt 0 ] && command -v apt-get >/dev/null; then
+        apt-get -qq update
+        apt-get -qq install --yes --no-install-recommends "${missing[@]}" >/dev/null
+    fi
+}
+
+test_with() { # VERSION MARKERS: run the tests with another Python; 77 where there is none
+    local python
+    python=$(find_python "$1")
+    if [ -z "$python" ]; then
+        echo "no Python $1 here: NOT tested with it"
+        return 77
+    fi
+    make ".venv-$1/all.stamp" PYTHON="$python" VENV=".venv-$1" &&
+        ".venv-$1/bin/python" -m pytest -n 2 -m "$2"
+}
