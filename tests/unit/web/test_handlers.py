@@ -12,7 +12,7 @@ from service.serving.detector import Detector
 from service.serving.feedback import FeedbackMatcher
 from service.serving.predictor import Predictor
 from service.state.counts import Counts
-from service.state.feedback import FeedbackStore
+from service.state.feedback.store import begin_feedback
 from service.state.records import begin_records
 from service.web.admission import RowLimit
 from service.web.handlers import Handlers, Wanted, encode_error, receive
@@ -27,7 +27,7 @@ def handlers(folder, write_card):
     state = folder / "state"
     state.mkdir()
     predictor = Predictor(detector, Counts(), begin_records(state, ("mean", "sd"), 100))
-    matcher = FeedbackMatcher(predictor, FeedbackStore(state))
+    matcher = FeedbackMatcher(predictor, begin_feedback(state))
     return Handlers(predictor, Limits(rows=1000), lambda: "new", matcher, RowLimit(1000, 4))
 
 
