@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ def create_routes(
     _add_open_inference_server(routes, handlers)
     _add_mlflow(routes, handlers)
     _add_health(routes, predictor)
+    _add_seldon_health(routes, predictor)
     _add_metrics(routes, predictor, Sources(settings, predictor.counts, feedback, changes, drift))
     _add_document(routes, handlers)
     add_page(routes)
@@ -99,13 +101,7 @@ def _add_seldon_metadata(routes: Blueprint, handlers: Handlers) -> None:
 
 
 def _add_open_inference(routes: Blueprint, handlers: Handlers) -> None:
-    name = handlers.model_name
-
-    def check(sent: str, sent_version: str | None) -> Model:
-        """Return the model; NotFound if the path names another model or version."""
-        model = handlers.predictor.detector.model
-        open_inference.check_model(sent, name, sent_version, model.version)
-        return model
+    name, check = handlers.model_name, partial(_check_model, handlers)
 
     @routes.get("/v2/models/<model>")
     @routes.get("/v2/models/<model>/versions/<version>")
@@ -129,6 +125,13 @@ def _add_open_inference(routes: Blueprint, handlers: Handlers) -> None:
         json_length = request.headers.get(open_inference.JSON_LENGTH)
         body = read_body(handlers.limits.body_bytes)
         return reply(handlers.open_inference(body, read_encoding(), json_length))
+
+
+def _check_model(handlers: Handlers, sent: str, sent_version: str | None) -> Model:
+    """Return the model; NotFound if the path names another model or version."""
+    model = handlers.predictor.detector.model
+    open_inference.check_model(sent, handlers.model_name, sent_version, model.version)
+    return model
 
 
 def _add_open_inference_server(routes: Blueprint, handlers: Handlers) -> None:
@@ -180,6 +183,8 @@ def _add_health(routes: Blueprint, predictor: Predictor) -> None:
         score_a_row(predictor.detector)
         return text_response("pong")
 
+
+def _add_seldon_health(routes: Blueprint, predictor: Predictor) -> None:
     @routes.get("/health/ping")
     def seldon_ping() -> str:
         return "pong"

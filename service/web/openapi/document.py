@@ -47,6 +47,18 @@ def describe(
     values = {
         **schemas["parts"],
         **operations["parts"],
+        **_describe_model(name, version, columns),
+        "security": keys if with_key else [{}, *keys],
+        "paths": _write_paths(operations, with_admin),
+        "schemas": schemas["schemas"],
+    }
+    document: Schema = _fill(_read("document"), values)
+    return document
+
+
+def _describe_model(name: str, version: str, columns: list[str]) -> Schema:
+    """Return the values that depend on the model or the code, by their names in the data."""
+    return {
         "isoserve": __version__,
         "model name": name,
         "model version": version,
@@ -57,12 +69,7 @@ def describe(
         "outputs": list(OUTPUTS),
         "error codes": sorted(set(ERROR_CODES.values())),
         "largest option": MOST,
-        "security": keys if with_key else [{}, *keys],
-        "paths": _write_paths(operations, with_admin),
-        "schemas": schemas["schemas"],
     }
-    document: Schema = _fill(_read("document"), values)
-    return document
 
 
 @cache
