@@ -360,15 +360,15 @@ def test_workers_whose_first_process_is_killed_leave_soon(folder, serve):
 # Rows of 666 never get an answer, and rows of 667 block the whole worker.
 HANGS = """
 import ctypes, runpy, time
-from service.components import Detector
-judge = Detector.judge
+from service.serving.detector import Detector
+score = Detector.score
 def hang(self, rows, *more):
     if rows.values[0, 0] == 666:
         time.sleep(600)
     if rows.values[0, 0] == 667:
         ctypes.PyDLL(None).sleep(600)
-    return judge(self, rows, *more)
-Detector.judge = hang
+    return score(self, rows, *more)
+Detector.score = hang
 runpy.run_module("service", run_name="__main__")
 """
 
@@ -408,7 +408,7 @@ def test_a_worker_that_hangs_is_replaced_and_the_log_says_over_what(folder, serv
             assert any("in hang" in stack for stack in stacks)
 
 
-# A service that takes its time to look at a model that is to be loaded.
+# Loading another model takes 3.5 s longer.
 SLOW = """
 import runpy, time
 from service.serving.reload import ModelSource
@@ -469,7 +469,7 @@ def can_unshare():
 
 
 def heeds(pid, number):
-    """Tell whether a process has a handler for a signal."""
+    """Return whether a process has a handler for a signal."""
     caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())[1]
     return int(caught, 16) >> (number - 1) & 1
 
@@ -625,15 +625,15 @@ def test_clients_that_keep_everything_waiting_hold_nobody_up(serve, folder):
         assert time.monotonic() - began < 10  # gunicorn itself waits for 5 s for each of them
 
 
-# A service that takes its time for each row.
+# Each prediction takes 10 ms longer.
 TIRED = """
 import runpy, time
-from service.components import Detector
-judge = Detector.judge
-def judge_slowly(*arguments):
+from service.serving.detector import Detector
+score = Detector.score
+def score_slowly(*arguments):
     time.sleep(0.01)
-    return judge(*arguments)
-Detector.judge = judge_slowly
+    return score(*arguments)
+Detector.score = score_slowly
 runpy.run_module("service", run_name="__main__")
 """
 
