@@ -1,6 +1,6 @@
-"""What a cell of a table is: a number, a truth value, missing or a fault; and what a name is.
+"""The rules for cells and names: what is a number, a truth value, a missing value, a name.
 
-Plain Python. The protocols, training and the readers of files share these rules.
+Plain Python, shared by the protocols, training and the readers of files.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 LABELS = (0, 1)
-"""What a label or a truth may be: an inlier, an outlier."""
+"""The values of a label or truth: inlier, outlier."""
 
 _POSITIONAL = re.compile(r"|t:\d+")
 
@@ -25,16 +25,16 @@ class TextRules:
     missing: frozenset[str]
     """Texts that stand for a missing value."""
     strip_missing: bool
-    """Whether such a text may have blanks around it."""
+    """Whether blanks around such a text are ignored."""
     truths: Mapping[str, int]
-    """What a truth value counts as, by its text in lower case."""
+    """Truth values: text in lower case -> number."""
     strip_names: bool
     """Whether blanks around a column's name are removed."""
     largest: float
-    """The largest number, whatever its sign."""
+    """The largest magnitude of a number."""
 
     def is_missing(self, text: str) -> bool:
-        """Return whether a cell is missing; every spelling of NaN that is a number is, too.
+        """Return whether a text is a missing value; NaN is one too, but is read as a number.
 
         >>> REQUESTS.is_missing(" NA "), FILES.is_missing(" NA ")
         (True, False)
@@ -42,7 +42,7 @@ class TextRules:
         return (text.strip() if self.strip_missing else text) in self.missing
 
     def name(self, text: str) -> str:
-        """Return a column's name as it is meant.
+        """Return a column's name, without blanks around it where they are removed.
 
         >>> REQUESTS.name(" mean"), FILES.name(" mean")
         (' mean', 'mean')
@@ -68,11 +68,11 @@ FILES = TextRules(
     strip_names=True,
     largest=(2 - 2**-23) * 2.0**127,  # a forest is fitted on 32-bit floats
 )
-"""A CSV file. Its reader, pandas, reads truth values by itself and never strips a cell of text."""
+"""A CSV file. Its reader, pandas, reads truth values itself and keeps blanks around texts."""
 
 
 def may_spell_numbers(text: str) -> bool:
-    """Return whether a text is free of the characters that only Python reads as part of a number.
+    """Return whether a text has no character that only Python accepts in a number.
 
     >>> may_spell_numbers("1.5e3"), may_spell_numbers("1_000"), may_spell_numbers("\u0663")
     (True, False, False)
@@ -94,7 +94,7 @@ def parse_number(cell: Any) -> float:
 
 
 def fault(cell: Any) -> str | None:
-    """Say why a cell of a request is neither a finite number nor missing (None or NaN).
+    """Return why a cell of a request is neither a finite number nor missing (None or NaN).
 
     >>> fault("abc"), fault(None)
     ("'abc' is not a number", None)
@@ -125,7 +125,7 @@ def short(cell: Any) -> str:
 
 
 def kind(value: Any) -> str:
-    """Name the type of a JSON value, with its article.
+    """Return the type of a JSON value, with its article.
 
     >>> kind({}), kind(None), kind(2.5)
     ('an object', 'null', 'a number')
@@ -135,7 +135,7 @@ def kind(value: Any) -> str:
 
 
 def are_positional(names: tuple[str, ...]) -> bool:
-    """Return whether no column has a real name: all are empty or Seldon's `t:0`, `t:1`, ...
+    """Return whether all names are placeholders: empty, or Seldon's `t:0`, `t:1`, ...
 
     >>> are_positional(("t:0", "t:1")), are_positional(("", "sd")), are_positional(())
     (True, False, True)
@@ -144,7 +144,7 @@ def are_positional(names: tuple[str, ...]) -> bool:
 
 
 def name_column(j: int) -> str:
-    """Return the name that stands for none in column `j`: pandas' own.
+    """Return the name that pandas gives column `j` if it has none.
 
     >>> name_column(0)
     'Unnamed: 0'
@@ -153,7 +153,7 @@ def name_column(j: int) -> str:
 
 
 def is_unnamed(name: str) -> bool:
-    """Return whether a column has no name, as has an index that was saved with its table.
+    """Return whether pandas named a column, such as an index that was saved with its table.
 
     >>> is_unnamed("Unnamed: 0"), is_unnamed("mean")
     (True, False)
