@@ -93,11 +93,19 @@ class RawTable:
         return Rows(values, self.names, missing)
 
     def _fault(self) -> str:
+        """Return why this is not a table of numbers: the first fault, row by row."""
         cells = self.cells.tolist() if isinstance(self.cells, np.ndarray) else self.cells
         if self.shape:
             width = self.shape[1] or 1
             cells = [cells[i : i + width] for i in range(0, len(cells), width)]
-        return _fault(cells, self.names)
+        if not isinstance(cells, list):
+            return f"rows are a list of lists, as in [[1, 2]]; {kind(cells)} came"
+        if not cells:
+            return "there are no rows; one row is [[1, 2]]"
+        if not any(isinstance(row, list) for row in cells):
+            return "rows are a list of lists: one row is [[1, 2]], not [1, 2]"
+        faults = (_row_fault(i, row, cells[0], self.names) for i, row in enumerate(cells))
+        return next(filter(None, faults), "the rows are not a table of numbers")
 
 
 @dataclass(slots=True)
@@ -209,18 +217,6 @@ def _check_shape(n_rows: int, n_columns: int, limits: Limits) -> None:
         raise TooLarge(f"{count(n_rows, 'row')} in one request; at most {limits.rows:,}")
     if n_columns > limits.columns:
         raise TooLarge(f"{count(n_columns, 'column')} in a row; at most {limits.columns:,}")
-
-
-def _fault(cells: Any, names: Sequence[str]) -> str:
-    """Return why `cells` are not a table of numbers: the first fault, row by row."""
-    if not isinstance(cells, list):
-        return f"rows are a list of lists, as in [[1, 2]]; {kind(cells)} came"
-    if not cells:
-        return "there are no rows; one row is [[1, 2]]"
-    if not any(isinstance(row, list) for row in cells):
-        return "rows are a list of lists: one row is [[1, 2]], not [1, 2]"
-    faults = (_row_fault(i, row, cells[0], names) for i, row in enumerate(cells))
-    return next(filter(None, faults), "the rows are not a table of numbers")
 
 
 def _row_fault(i: int, row: Any, first: Any, names: Sequence[str]) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from ..errors import BadInput, TooLarge, Unsupported
+from ..errors import BadInput, TooLarge, Unsupported, count
 from ..rows import RawTable
 
 JSON = "application/json"
@@ -94,6 +94,15 @@ def decode_names(names: Any, field: str) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise BadInput(f"{field} is not a list of strings")
     return tuple(names)
+
+
+def decode_shape(shape: Any, field: str, least: int, dimensions: tuple[int, ...]) -> list[int]:
+    """Return the shape of a tensor, each side at least `least`; `dimensions` are allowed."""
+    if not isinstance(shape, list) or not all(type(n) is int and n >= least for n in shape):
+        raise BadInput(f"{field} is not a list of whole numbers")
+    if len(shape) not in dimensions:
+        raise BadInput(f"{field} has {count(len(shape), 'dimension')}; rows have 2, as in [1, 2]")
+    return shape
 
 
 def is_json(media_type: str) -> bool:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import BadInput, NotFound, Refusal, TooLarge, count, nearest
 from ..rows import Floats, Limits, RawTable, Verdict
-from .codec import NOT_JSON, expect, parse_json, render_json, require_finite
+from .codec import NOT_JSON, decode_shape, expect, parse_json, render_json, require_finite
 
 JSON_LENGTH = "Inference-Header-Content-Length"
 """The header with the number of bytes that the JSON of a binary message has."""
@@ -228,20 +228,16 @@ def _decode_length(text: str, most: int) -> int:
 
 def _decode(value: Any, raw: bytes, limits: Limits) -> Request:
     expect(value, dict, f"an inference request is a JSON object, as in {EXAMPLE}")
-    id = expect(value.get("id"), str | None, "id is not a string")
+    id = expect(value.get("id"), str | None, "id is not a string") or ""
     parameters = _parameters(value, "the request")
     inputs = value.get("inputs")
     if not isinstance(inputs, list) or not inputs:
         raise BadInput(f"there are no inputs; send {EXAMPLE}")
     if len(inputs) > limits.columns:
         raise TooLarge(f"{count(len(inputs), 'input')} in one request; at most {limits.columns:,}")
-    tensors = _decode_inputs(inputs, parameters.get("content_type"), raw)
-    return Request(
-        table=_join(tensors, limits),
-        id=id or "",
-        outputs=_decode_outputs(value.get("outputs"), parameters),
-        is_line=len(inputs) == 1 and len(inputs[0]["shape"]) == 1,
-    )
+    table = _join(_decode_inputs(inputs, parameters.get("content_type"), raw), limits)
+    outputs = _decode_outputs(value.get("outputs"), parameters)
+    return Request(table, id, outputs, len(inputs) == 1 and len(inputs[0]["shape"]) == 1)
 
 
 def _join(tensors: list[_Tensor], limits: Limits) -> RawTable:
@@ -338,12 +334,8 @@ def _decode_shape(shape: Any, label: str) -> tuple[int, int]:
     """Return rows and columns; one dimension is a single column."""
     if shape is None:
         raise BadInput(f"{label} has no shape; it is rows and columns, as in [1, 2]")
-    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
-        raise BadInput(f"{label}: shape is not a list of whole numbers")
-    if not 1 <= len(shape) <= 2:
-        dimensions = count(len(shape), "dimension")
-        raise BadInput(f"{label}: shape has {dimensions}; rows have 2, as in [1, 2]")
-    return shape[0], prod(shape[1:])
+    sides = decode_shape(shape, f"{label}: shape", 0, (1, 2))
+    return sides[0], prod(sides[1:])
 
 
 def _flatten(data: Any, n_rows: int, n_columns: int, label: str) -> list[Any]:

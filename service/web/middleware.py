@@ -83,9 +83,7 @@ class Middleware:
                 return self._pass_on(environ, start_response, started)
         finally:
             in_flight.end(offset)
-        headers = [*answer.headers, *UNLESS_SAID]
-        if not answer.version:
-            headers.append(self._model_version())
+        headers = answer.headers
         self._complete(environ, headers, answer.status, perf_counter() - started)
         start_response(_STATUS[answer.status], headers)
         return [answer.body if environ["REQUEST_METHOD"] != "HEAD" else b""]
@@ -94,17 +92,11 @@ class Middleware:
         """Let Flask answer, and complete its answer."""
 
         def start(status: str, headers: Headers, exc_info: Any = None) -> Any:
-            code, present = int(status[:3]), dict(headers)
-            headers += [header for header in UNLESS_SAID if header[0] not in present]
-            if MODEL_VERSION not in present:
-                headers.append(self._model_version())
+            code = int(status[:3])
             self._complete(environ, headers, code, perf_counter() - started)
             return start_response(_STATUS.get(code, status), headers, exc_info)
 
         return self.inner(environ, start)
-
-    def _model_version(self) -> tuple[str, str]:
-        return MODEL_VERSION, self.handlers.predictor.detector.model.version
 
     def _refusal(self, environ: Environ) -> Refusal | None:
         """Return why a request is refused before its body is read, or None."""
@@ -140,8 +132,12 @@ class Middleware:
             return self.refuse(error, environ)
 
     def _complete(self, environ: Environ, headers: Headers, status: int, seconds: float) -> None:
-        """Count and log a request, and add the headers of every answer."""
-        self.handlers.predictor.counts.observe(environ[ROUTE], _CLASS[status // 100], seconds)
+        """Count and log a request, and add the headers that every answer has."""
+        predictor, present = self.handlers.predictor, dict(headers)
+        predictor.counts.observe(environ[ROUTE], _CLASS[status // 100], seconds)
+        headers += [header for header in UNLESS_SAID if header[0] not in present]
+        if MODEL_VERSION not in present:
+            headers.append((MODEL_VERSION, predictor.detector.model.version))
         if "HTTP_ORIGIN" in environ:
             headers.append(EXPOSED)
         headers += ((REQUEST_ID, environ[ID]), *ALWAYS)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...errors import BadInput, count
 from ...rows import Floats, Limits, RawTable, Rows, Totals, Verdict
-from ..codec import decode_names, expect, require_finite
+from ..codec import decode_names, decode_shape, expect, require_finite
 from .envelope import read_json
 from .gauges import encode_gauges
 
@@ -236,12 +236,7 @@ def _decode_tensor(tensor: Any, names: tuple[str, ...], limits: Limits) -> RawTa
         raise BadInput(
             'data.tensor is an object with shape and values: {"shape": [1, 2], "values": [1, 2]}'
         )
-    shape, values = tensor["shape"], tensor["values"]
-    if not isinstance(shape, list) or not all(type(n) is int and n >= -1 for n in shape):
-        raise BadInput("data.tensor.shape is not a list of whole numbers")
-    if len(shape) != 2:
-        dimensions = count(len(shape), "dimension")
-        raise BadInput(f"data.tensor.shape has {dimensions}; rows have 2, as in [1, 2]")
+    values, shape = tensor["values"], decode_shape(tensor["shape"], "data.tensor.shape", -1, (2,))
     expect(values, list, "data.tensor.values is not a list")
     n_rows, n_columns = _open_sides(len(values), *shape)
     if n_rows * n_columns != len(values) or min(n_rows, n_columns) < 0:
