@@ -175,7 +175,7 @@ def unknown_variables() -> list[str]:
 def describe_settings() -> list[tuple[str, str, str]]:
     """Return (variable, default, meaning) of each setting, for help texts and docs/reference.md."""
     return [
-        (PREFIX + name.upper(), _shown(field.default), field.description or "")
+        (PREFIX + name.upper(), _format_default(field.default), field.description or "")
         for name, field in Settings.model_fields.items()
     ]
 
@@ -271,7 +271,7 @@ def _variable(field: str) -> str:
     return f"{PARAMETERS}: {argument}" if argument else ours
 
 
-def _shown(value: Any) -> str:
+def _format_default(value: Any) -> str:
     if value is None:
         return ""
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -73,5 +73,5 @@ class Columns:
             raise BadInput(f"column {short(extra[0])} is unknown{hint}; {self._expected()}")
 
     def _expected(self) -> str:
-        shown = ", ".join(self.names[:8]) + (", ..." if len(self.names) > 8 else "")
-        return f"this model expects {len(self.names)}: {shown}"
+        listed = ", ".join(self.names[:8]) + (", ..." if len(self.names) > 8 else "")
+        return f"this model expects {len(self.names)}: {listed}"

@@ -70,8 +70,9 @@ class Middleware:
         started, in_flight = perf_counter(), self.admission.in_flight
         if environ["PATH_INFO"].startswith("//"):  # Flask routes as if it were one slash
             environ["PATH_INFO"] = f"/{environ['PATH_INFO'].lstrip('/')}"
-        sent = environ.get("HTTP_X_REQUEST_ID")
-        environ[ID] = sent if sent and _GOOD_ID.fullmatch(sent) else new_id()[:16]
+        request_id = environ.get("HTTP_X_REQUEST_ID")
+        is_good = request_id and _GOOD_ID.fullmatch(request_id)
+        environ[ID] = request_id if is_good else new_id()[:16]
         environ[ROUTE] = OTHER
         offset = in_flight.begin(environ[ID], environ["REQUEST_METHOD"], environ["PATH_INFO"])
         try:
