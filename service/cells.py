@@ -1,7 +1,6 @@
-"""Rules for the cells of a table: numbers, truth values, missing cells and columns' names.
+"""The rules for cells and names: what is a number, a truth value, a missing value, a name.
 
-The protocols, training and the reader of files share them. Where CSV in a request and a CSV file
-differ, `REQUESTS` and `FILES` name both rules side by side.
+Plain Python, shared by the protocols, training and the readers of files.
 """
 
 from __future__ import annotations
@@ -14,28 +13,28 @@ from dataclasses import dataclass
 from typing import Any
 
 LABELS = (0, 1)
-"""The values of a label, or of the truth in feedback: an inlier, an outlier."""
+"""The values of a label or truth: inlier, outlier."""
 
 _POSITIONAL = re.compile(r"|t:\d+")
 
 
 @dataclass(frozen=True)
 class TextRules:
-    """How the text in CSV is read."""
+    """How the text of a CSV table is read."""
 
     missing: frozenset[str]
-    """Texts that mean a missing cell."""
+    """Texts that stand for a missing value."""
     strip_missing: bool
     """Whether blanks around such a text are ignored."""
     truths: Mapping[str, int]
-    """Texts that mean a truth value, in lower case, with their numbers."""
+    """Truth values: text in lower case -> number."""
     strip_names: bool
     """Whether blanks around a column's name are removed."""
     largest: float
-    """The largest absolute value of a number."""
+    """The largest magnitude of a number."""
 
     def is_missing(self, text: str) -> bool:
-        """Return whether a text means a missing cell. A number that is NaN means that, too.
+        """Return whether a text is a missing value; NaN is one too, but is read as a number.
 
         >>> REQUESTS.is_missing(" NA "), FILES.is_missing(" NA ")
         (True, False)
@@ -43,7 +42,7 @@ class TextRules:
         return (text.strip() if self.strip_missing else text) in self.missing
 
     def name(self, text: str) -> str:
-        """Return the name of a column from the text of its header.
+        """Return a column's name, without blanks around it where they are removed.
 
         >>> REQUESTS.name(" mean"), FILES.name(" mean")
         (' mean', 'mean')
@@ -65,15 +64,15 @@ FILES = TextRules(
     | {"NaN", "nan", "-NaN", "-nan", "#N/A", "#N/A N/A", "#NA"}
     | {"1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"},
     strip_missing=False,
-    truths={"true": 1, "false": 0},  # only where all cells of a column are truth values
+    truths={"true": 1, "false": 0},  # in a column that holds nothing else
     strip_names=True,
     largest=(2 - 2**-23) * 2.0**127,  # a forest is fitted on 32-bit floats
 )
-"""A CSV file. pandas has the rules for truth values and for blanks built in."""
+"""A CSV file. Its reader, pandas, reads truth values itself and keeps blanks around texts."""
 
 
 def may_spell_numbers(text: str) -> bool:
-    """Return False for a text with `_` or non-ASCII characters: only Python reads it as a number.
+    """Return whether a text has no character that only Python accepts in a number.
 
     >>> may_spell_numbers("1.5e3"), may_spell_numbers("1_000"), may_spell_numbers("\u0663")
     (True, False, False)
@@ -82,10 +81,9 @@ def may_spell_numbers(text: str) -> bool:
 
 
 def parse_number(cell: Any) -> float:
-    """Return a number, a numeric string or a boolean as a float, perhaps infinite or NaN.
+    """Return a number, a numeric string or a boolean as a float, which may be infinite or NaN.
 
-    Raises:
-        ValueError, TypeError, OverflowError: `cell` is something else.
+    Raises ValueError, TypeError or OverflowError for anything else.
 
     >>> parse_number(" 2.5"), parse_number(True)
     (2.5, 1.0)
@@ -117,7 +115,7 @@ def fault(cell: Any) -> str | None:
 
 
 def short(cell: Any) -> str:
-    """Return a cell as it is shown in a sentence: at most 40 characters, and text in quotes.
+    """Return a cell for a sentence: at most 40 characters on one line, text in quotes.
 
     >>> short("a" * 50)
     "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...'"
@@ -127,7 +125,7 @@ def short(cell: Any) -> str:
 
 
 def kind(value: Any) -> str:
-    """Name the type of a JSON value, with its article.
+    """Return the type of a JSON value, with its article.
 
     >>> kind({}), kind(None), kind(2.5)
     ('an object', 'null', 'a number')
@@ -137,7 +135,7 @@ def kind(value: Any) -> str:
 
 
 def are_positional(names: tuple[str, ...]) -> bool:
-    """Return whether all names are empty or Seldon's `t:0`, `t:1`, ..., so that position counts.
+    """Return whether all names are placeholders: empty, or Seldon's `t:0`, `t:1`, ...
 
     >>> are_positional(("t:0", "t:1")), are_positional(("", "sd")), are_positional(())
     (True, False, True)
@@ -146,7 +144,7 @@ def are_positional(names: tuple[str, ...]) -> bool:
 
 
 def name_column(j: int) -> str:
-    """Return the name for column `j` when it has none, as pandas does.
+    """Return the name that pandas gives column `j` if it has none.
 
     >>> name_column(0)
     'Unnamed: 0'
@@ -155,7 +153,7 @@ def name_column(j: int) -> str:
 
 
 def is_unnamed(name: str) -> bool:
-    """Return whether a name is one of `name_column`: often an index that was saved with its table.
+    """Return whether pandas named a column, such as an index that was saved with its table.
 
     >>> is_unnamed("Unnamed: 0"), is_unnamed("mean")
     (True, False)

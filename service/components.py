@@ -1,13 +1,12 @@
-"""Seldon components: the detector in the shape that Seldon's own wrapper expects.
+"""Seldon components: the detector with the methods that Seldon's own wrapper calls.
 
-They import numpy, numba and scikit-learn, but nothing of the web.
+They import numpy, numba and scikit-learn, but no web framework.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,16 @@ from .state.counts import Counts
 from .truths import RunningConfusion
 
 
-@dataclass(frozen=True)
-class _Call:
-    """What a thread's latest call of a component leaves for `metrics` and `tags`."""
+class _LatestCall(threading.local):
+    """What a thread's latest call leaves for `metrics` and `tags`."""
 
-    verdict: Verdict | None = None
-    totals: Totals | None = None
-    tags: dict[str, Any] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.put()
+
+    def put(self, verdict: Verdict | None = None, totals: Totals | None = None) -> None:
+        """Replace what the call before left."""
+        self.verdict, self.totals = verdict, totals
+        self.tags: dict[str, Any] = {}
 
 
 class CoreIsolationForest:
@@ -47,7 +49,7 @@ class CoreIsolationForest:
         model = load_model(Path(load_path) / "model.pickle")
         self._detector = Detector(model, float(threshold), by_name=False)
         self._counts = Counts()
-        self._calls = threading.local()
+        self._latest = _LatestCall()
 
     @property
     def threshold(self) -> float:
@@ -80,7 +82,7 @@ class CoreIsolationForest:
     ) -> ArrayLike:
         """Return X unchanged; its labels become the tag `outlier-predictions`."""
         labels = self._get_preds(X)
-        self._call = replace(self._call, tags={"outlier-predictions": labels.tolist()})
+        self._latest.tags = {"outlier-predictions": labels.tolist()}
         return X
 
     def send_feedback(
@@ -91,63 +93,46 @@ class CoreIsolationForest:
         truth: ArrayLike | None,
         routing: Any = None,
     ) -> None:
-        """Accept feedback; this class ignores it."""
-        self._call = _Call()
+        """Accept feedback: `truth` is 0 or 1 for each row of X. Nothing is counted as scored."""
+        self._latest.put()
+        self._evaluate(X, truth)
 
     def health_status(self) -> str:
-        """Answer a health check; its tags and metrics belong to no prediction."""
-        self._call = _Call()
+        """Answer a health check, which has no tags."""
+        self._latest.put()
         return "healthy"
 
     def tags(self) -> dict[str, Any]:
         """Return the tags of this thread's latest call."""
-        return dict(self._call.tags)
+        return dict(self._latest.tags)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return the gauges of this thread's latest call; what is not defined yet is left out."""
-        call = self._call
-        return encode_gauges(call.totals or self._counts.totals(), self.threshold, call.verdict)
-
-    @property
-    def _call(self) -> _Call:
-        return getattr(self._calls, "latest", _Call())
-
-    @_call.setter
-    def _call(self, call: _Call) -> None:
-        self._calls.latest = call
+        """Return the gauges of this thread's latest call; undefined ones are left out."""
+        totals = self._latest.totals or self._counts.totals()
+        return encode_gauges(totals, self.threshold, self._latest.verdict)
 
     def _get_preds(self, X: ArrayLike) -> NDArray[np.int64]:
         verdict = self._detect(X)
-        self._call = _Call(verdict, self._counts.add(verdict))
+        self._latest.put(verdict, self._counts.add(verdict))
         return verdict.labels
 
     def _detect(self, X: ArrayLike) -> Verdict:
         return self._detector.detect(RawTable(X))
 
+    def _evaluate(self, X: ArrayLike, truth: ArrayLike | None) -> None:
+        """Ignore feedback."""
+
 
 class OutlierIsolationForest(CoreIsolationForest):
-    """A CoreIsolationForest that evaluates itself by feedback."""
+    """A CoreIsolationForest that measures its quality by feedback."""
 
     def __init__(self, threshold: float = 0.0, load_path: str = "./models/") -> None:
         super().__init__(threshold, load_path)
         self._quality = RunningConfusion()
         self._quality_lock = threading.Lock()
 
-    def send_feedback(
-        self,
-        X: ArrayLike,
-        feature_names: Sequence[str],
-        reward: float,
-        truth: ArrayLike | None,
-        routing: Any = None,
-    ) -> None:
-        """Score the rows of X again and compare with `truth`, 0 or 1 for each row.
-
-        Without truth do nothing.
-
-        Nothing is counted as a prediction.
-        """
-        super().send_feedback(X, feature_names, reward, truth, routing)
+    def _evaluate(self, X: ArrayLike, truth: ArrayLike | None) -> None:
+        """Score the rows of X again and compare the labels with `truth`, if there is any."""
         try:
             truths = np.ravel(np.asarray([] if truth is None else truth, dtype=np.float64))
         except (ValueError, TypeError) as error:
@@ -160,8 +145,8 @@ class OutlierIsolationForest(CoreIsolationForest):
         if not np.isin(truths, (0, 1)).all():
             raise BadInput("truth is 0 for an inlier or 1 for an outlier")
         with self._quality_lock:
-            for label, known in zip(labels.tolist(), truths.astype(int).tolist(), strict=True):
-                self._quality.add(label, known)
+            for label, correct in zip(labels.tolist(), truths.astype(int).tolist(), strict=True):
+                self._quality.add(label, correct)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the gauges of the base class and those of the feedback so far."""

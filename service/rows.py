@@ -1,8 +1,7 @@
-"""The values that travel: a raw table, rows of numbers, the verdict on them.
+"""The values that are passed along: a raw table, rows of numbers, the verdict on them.
 
-Nobody changes them; they are not frozen because that would cost a single row more than its score.
-For one row, by far the most common number, numpy's fixed cost would dominate, so plain Python
-reads it.
+They are never changed, but not frozen either: to make a frozen one takes longer than to score a
+row. Most requests have a single row, which plain Python reads faster than numpy.
 """
 
 from __future__ import annotations
@@ -22,27 +21,27 @@ from .errors import BadInput, TooLarge, count
 
 Floats = NDArray[np.float64]
 
-# Rows, or cells, that are read in about a millisecond.
+# How many rows, or cells, are read at a time: about a millisecond's work.
 _PIECE = 4096
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much one request may bring."""
+    """The limits of one request."""
 
     rows: int = 200_000
     columns: int = 4_096
     depth: int = 8
-    """Levels of nesting in JSON."""
+    """Levels of nesting in its JSON."""
     body_bytes: int = 16 * 2**20
 
 
 @dataclass(slots=True)
 class RawTable:
-    """A table as a client sent it: cells that nobody has read yet.
+    """A table as a client sent it, its cells not yet read.
 
-    `cells` are nested lists, a list for each row, or an array. With a `shape` (rows, columns) they
-    are flat: one row after another. `names` has a name for each column, or is empty.
+    `cells` are a list of rows or an array; with a `shape` (rows, columns) they are flat, one row
+    after another. `names` has a name for each column, or is empty.
     """
 
     cells: Any
@@ -61,7 +60,7 @@ class RawTable:
     def flat(
         cls, cells: Any, shape: tuple[int, int], names: Sequence[str], limits: Limits
     ) -> RawTable:
-        """Return a table whose cells follow each other; TooLarge if it is over the limits."""
+        """Return a table whose cells are flat; TooLarge if it is over the limits."""
         _check_shape(*shape, limits)
         return cls(cells, tuple(names), shape)
 
@@ -71,7 +70,7 @@ class RawTable:
     def numbers(self) -> Rows:
         """Read every cell as a number; the columns stay as they were sent.
 
-        Numeric strings and booleans count as numbers; None (null) and NaN are missing values.
+        Numeric strings and booleans are numbers; None (null) and NaN are missing values.
 
         Raises:
             BadInput: not a table of numbers, or one is infinite. The text names row and column,
@@ -84,31 +83,37 @@ class RawTable:
             values = _read_numbers(self.cells)
         except (ValueError, TypeError, OverflowError) as error:
             raise BadInput(self._fault()) from error
-        if self.shape and values.ndim == 1:
+        if not values.size or values.ndim != (1 if self.shape else 2):
+            raise BadInput(self._fault())
+        if self.shape:
             values = values.reshape(self.shape)
-        elif self.shape:
-            raise BadInput(self._fault())
-        if values.ndim != 2 or not values.size:
-            raise BadInput(self._fault())
         missing = not _is_finite(values)
         if missing and np.isinf(values).any():
             raise BadInput(self._fault())
         return Rows(values, self.names, missing)
 
     def _fault(self) -> str:
+        """Return why this is not a table of numbers: the first fault, row by row."""
         cells = self.cells.tolist() if isinstance(self.cells, np.ndarray) else self.cells
         if self.shape:
             width = self.shape[1] or 1
             cells = [cells[i : i + width] for i in range(0, len(cells), width)]
-        return _fault(cells, self.names)
+        if not isinstance(cells, list):
+            return f"rows are a list of lists, as in [[1, 2]]; {kind(cells)} came"
+        if not cells:
+            return "there are no rows; one row is [[1, 2]]"
+        if not any(isinstance(row, list) for row in cells):
+            return "rows are a list of lists: one row is [[1, 2]], not [1, 2]"
+        faults = (_row_fault(i, row, cells[0], self.names) for i, row in enumerate(cells))
+        return next(filter(None, faults), "the rows are not a table of numbers")
 
 
 @dataclass(slots=True)
 class Rows:
     """A checked table of samples.
 
-    `values` is (n_rows, n_columns) float64 and finite, but for NaN where a value is missing.
-    `names` has one name a column, or is empty when the columns are known by their position.
+    `values` is (n_rows, n_columns) float64: finite, or NaN where a value is missing. `names` has a
+    name for each column, or is empty when columns are identified by position.
     """
 
     values: Floats
@@ -119,35 +124,30 @@ class Rows:
     def __len__(self) -> int:
         return len(self.values)
 
-    def at(self, numbers: Sequence[int] | NDArray[np.intp]) -> Rows:
-        """Return the rows with these numbers."""
-        return Rows(self.values[numbers], self.names, self.missing)
+    def at(self, indices: Sequence[int] | NDArray[np.intp]) -> Rows:
+        """Return the rows at these indices."""
+        return Rows(self.values[indices], self.names, self.missing)
 
 
 @dataclass(slots=True)
 class Verdict:
-    """What the model says of some rows.
+    """The scores of some rows, and the threshold below which a row is an outlier.
 
     `scores` is (n_rows,) float64, scikit-learn's `decision_function`: lower is more abnormal.
-    A row is an outlier when its score is below `threshold`.
     """
 
     scores: Floats
     threshold: float
     version: str = ""
-    """That of the model: the first digits of its file's SHA-256."""
-
+    """The model's version: the first digits of its file's SHA-256."""
     samples: Floats | None = None
-    """scikit-learn's `score_samples`, where it was asked for."""
-
+    """scikit-learn's `score_samples`, if requested."""
     outliers: int = field(init=False)
     """How many rows are outliers."""
-
     score_sum: float = field(init=False)
-    """The sum of the scores."""
 
     def __post_init__(self) -> None:
-        """Sum up."""
+        """Count the outliers and add up the scores."""
         scores = self.scores
         if len(scores) == 1:
             self.score_sum = score = scores.item()
@@ -175,9 +175,9 @@ class Verdict:
 
 
 def _read_numbers(cells: Any) -> Floats:
-    """Return the cells as an array of whatever shape they have.
+    """Return the cells as an array of the shape that they have.
 
-    Many are taken a piece at a time, because other threads wait while lists are read.
+    Long lists are read in pieces, because other threads wait while one is read.
     """
     if isinstance(cells, np.ndarray) and cells.dtype.kind in "OU":
         cells = cells.tolist()
@@ -185,20 +185,18 @@ def _read_numbers(cells: Any) -> Floats:
         return np.array(cells, dtype=np.float64)
     if len(cells) <= _PIECE:
         return _read_piece(cells)
-    return np.concatenate(
-        [_read_piece(cells[i : i + _PIECE]) for i in range(0, len(cells), _PIECE)]
-    )
+    starts = range(0, len(cells), _PIECE)
+    return np.concatenate([_read_piece(cells[i : i + _PIECE]) for i in starts])
 
 
 def _read_piece(piece: list[Any]) -> Floats:
-    """Return a few rows, or a few cells, as an array; ValueError where they are none."""
-    is_table = isinstance(piece[0], list) if piece else False
-    cells = piece
+    """Return a few rows, or a few cells, as an array; ValueError if they are not numbers."""
+    cells, is_table = piece, bool(piece) and isinstance(piece[0], list)
     if is_table:
         cells = piece[0] if len(piece) == 1 else list(chain.from_iterable(piece))
     try:
         values = np.frombuffer(array("d", cells))
-    except TypeError:  # texts or None among them
+    except TypeError:  # there are texts or None among them
         texts = "".join(cell for cell in cells if isinstance(cell, str))
         if not may_spell_numbers(texts):
             raise ValueError("a text that is no number") from None
@@ -221,18 +219,6 @@ def _check_shape(n_rows: int, n_columns: int, limits: Limits) -> None:
         raise TooLarge(f"{count(n_columns, 'column')} in a row; at most {limits.columns:,}")
 
 
-def _fault(cells: Any, names: Sequence[str]) -> str:
-    """Say what keeps `cells` from being a table of numbers: the first fault, row by row."""
-    if not isinstance(cells, list):
-        return f"rows are a list of lists, as in [[1, 2]]; {kind(cells)} came"
-    if not cells:
-        return "there are no rows; one row is [[1, 2]]"
-    if not any(isinstance(row, list) for row in cells):
-        return "rows are a list of lists: one row is [[1, 2]], not [1, 2]"
-    faults = (_row_fault(i, row, cells[0], names) for i, row in enumerate(cells))
-    return next(filter(None, faults), "the rows are not a table of numbers")
-
-
 def _row_fault(i: int, row: Any, first: Any, names: Sequence[str]) -> str | None:
     if not isinstance(row, list):
         return f"row {i} is {kind(row)}, not a list of numbers"
@@ -247,7 +233,7 @@ def _row_fault(i: int, row: Any, first: Any, names: Sequence[str]) -> str | None
 
 
 def label_column(j: int, names: Sequence[str]) -> str:
-    """Return a column for a message: its number, and its name where it has one."""
+    """Return a column for a sentence: its index, and its name if it has one."""
     return f"{j} ({short(names[j])})" if j < len(names) else str(j)
 
 

@@ -1,4 +1,4 @@
-"""The settings: read once at the start, from variables that begin with ISOSERVE_."""
+"""The settings, read once at the start from variables that begin with ISOSERVE_."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
-from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
-    EnvSettingsSource,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -23,7 +22,7 @@ PREFIX = "ISOSERVE_"
 
 _SHORTEST_TOKEN = 16
 
-# Seldon's own variables, honoured where ours is not set.
+# Seldon's own variables -> the setting that each one has unless ours is set.
 SELDON_VARIABLES = {
     "PREDICTIVE_UNIT_HTTP_SERVICE_PORT": "port",
     "PREDICTIVE_UNIT_ID": "model_name",
@@ -40,10 +39,10 @@ SELDON_VARIABLES = {
 PARAMETERS = "PREDICTIVE_UNIT_PARAMETERS"
 LABELS = "PREDICTOR_LABELS"
 
-# The constructor's arguments of a component, and which of Seldon's types they may have.
+# The arguments of a component -> the types of Seldon's that each may have.
 PARAMETER_TYPES = {"threshold": ("FLOAT", "DOUBLE", "INT"), "load_path": ("STRING",)}
 
-# A Kubernetes service called "isoserve" puts these into every container, and ISOSERVE_PORT=tcp://...
+# Kubernetes sets these, and ISOSERVE_PORT=tcp://..., for a Kubernetes service named "isoserve".
 _KUBERNETES = re.compile(PREFIX + r"(SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP)\w*)")
 
 LowerCase = BeforeValidator(lambda text: text.lower() if isinstance(text, str) else text)
@@ -51,7 +50,7 @@ UpperCase = BeforeValidator(lambda text: text.upper() if isinstance(text, str) e
 
 
 class Settings(BaseSettings):
-    """What an operator can choose. `Settings.read()` reads the environment."""
+    """The choices of an operator. `Settings.read()` reads the environment."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="forbid", protected_namespaces=()
@@ -61,25 +60,19 @@ class Settings(BaseSettings):
         "127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 means every interface"
     )
     port: int = Field(8000, ge=1, le=65535, description="port to listen on")
-    # State files have room for 64 processes: all workers twice, while gunicorn reloads them.
+    # State files have room for 64 processes: while gunicorn reloads, every worker runs twice.
     workers: int = Field(2, ge=1, le=32, description="worker processes")
     threads: int = Field(4, ge=1, le=256, description="threads per worker")
-    timeout: int = Field(
-        30, ge=1, description="seconds after which a worker that hangs is replaced"
-    )
+    timeout: int = Field(30, ge=1, description="seconds after which a hung worker is replaced")
     keepalive: int = Field(5, ge=0, description="seconds an idle connection stays open")
-    model: Path = Field(
-        Path("models/model.pickle"), description="path of the pickled IsolationForest"
-    )
+    model: Path = Field(Path("models/model.pickle"), description="pickled IsolationForest to serve")
     model_name: str = Field(
         "isoserve",
         pattern=r"^[^/?#%\s]+$",
         description="name of the model in paths, metadata and metrics",
     )
     model_sha256: Annotated[str, LowerCase] = Field(
-        "",
-        pattern="^([0-9a-f]{64})?$",
-        description="refuse a model file with any other SHA-256",
+        "", pattern="^([0-9a-f]{64})?$", description="refuse a model file with any other SHA-256"
     )
     require_card: bool = Field(False, description="refuse a model file without a matching card")
     threshold: float = Field(
@@ -106,19 +99,13 @@ class Settings(BaseSettings):
     api_key_file: Path | None = Field(None, description="file that holds the API key")
     state_dir: Path = Field(Path("state"), description="folder for counts, records and feedback")
     records: int = Field(
-        100_000,
-        ge=0,
-        le=100_000_000,
-        description="number of scored rows to keep a record of; 0 keeps none",
+        100_000, ge=0, le=100_000_000, description="scored rows to keep a record of; 0 keeps none"
     )
     record_values: bool = Field(
         True, description="record the values of each row, not only its score"
     )
     window: int = Field(
-        100,
-        ge=1,
-        le=10_000,
-        description="number of rows with feedback that the rolling figures cover",
+        100, ge=1, le=10_000, description="rows with feedback that the rolling figures cover"
     )
     feedback_days: int = Field(
         0, ge=0, le=100_000, description="days to keep feedback; 0 keeps it forever"
@@ -149,7 +136,10 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Rank the sources: arguments, ISOSERVE_ variables, Seldon's variables."""
-        return init_settings, _OurSource(settings_cls), _SeldonSource(settings_cls)
+        ours = env_settings()
+        if str(ours.get("port", "")).startswith("tcp://"):  # Kubernetes set it
+            del ours["port"]
+        return init_settings, InitSettingsSource(settings_cls, _read_seldon() | ours)
 
     @classmethod
     def read(cls) -> Settings:
@@ -160,43 +150,39 @@ class Settings(BaseSettings):
             raise BadSetting("; ".join(_sentence(fault) for fault in error.errors())) from error
 
     def read_api_key(self) -> str:
-        """Return the key that all routes but health ask for, empty where there is none.
+        """Return the key that all routes but health checks require, empty if there is none.
 
         Raises:
             BadSetting: its file cannot be read, or it is too short to be a secret.
         """
-        return _read_secret(f"{PREFIX}API_KEY", self.api_key, self.api_key_file)
+        return _read_secret("API_KEY", self.api_key, self.api_key_file)
 
     def read_admin_token(self) -> str:
-        """Return the admin token, empty where there is none.
-
-        Raises:
-            BadSetting: its file cannot be read, or it is too short to be a secret.
-        """
-        return _read_secret(f"{PREFIX}ADMIN_TOKEN", self.admin_token, self.admin_token_file)
+        """Return the admin token, empty if there is none; raises as `read_api_key` does."""
+        return _read_secret("ADMIN_TOKEN", self.admin_token, self.admin_token_file)
 
 
 def unknown_variables() -> list[str]:
-    """Return a sentence for each ISOSERVE_ variable in the environment that is no setting."""
-    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    """Return a sentence for each ISOSERVE_ variable in the environment that is not a setting."""
+    variables = [PREFIX + name.upper() for name in Settings.model_fields]
     return [
-        f"{name} is no setting of isoserve{nearest(name, known)}"
+        f"{name} is no setting of isoserve{nearest(name, variables)}"
         for name in sorted(os.environ)
-        if name.startswith(PREFIX) and name not in known and not _KUBERNETES.fullmatch(name)
+        if name.startswith(PREFIX) and name not in variables and not _KUBERNETES.fullmatch(name)
     ]
 
 
 def describe_settings() -> list[tuple[str, str, str]]:
     """Return (variable, default, meaning) of each setting, for help texts and docs/reference.md."""
     return [
-        (PREFIX + name.upper(), _shown(field.default), field.description or "")
+        (PREFIX + name.upper(), _format_default(field.default), field.description or "")
         for name, field in Settings.model_fields.items()
     ]
 
 
 def _read_secret(name: str, value: SecretStr, file: Path | None) -> str:
-    """Return a secret from its variable or its file, empty where there is neither."""
-    secret = value.get_secret_value()
+    """Return a secret from its variable or its file, empty if there is neither."""
+    name, secret = PREFIX + name, value.get_secret_value()
     if file is not None:
         if secret:
             raise BadSetting(f"{name}_FILE={file}: {name} is set as well; choose one of them")
@@ -215,52 +201,32 @@ def _read_secret(name: str, value: SecretStr, file: Path | None) -> str:
     return secret
 
 
-class _OurSource(EnvSettingsSource):
-    """The ISOSERVE_ variables, but for one that Kubernetes makes."""
-
-    def __call__(self) -> dict[str, Any]:
-        values = super().__call__()
-        if str(values.get("port", "")).startswith("tcp://"):
-            del values["port"]
-        return values
-
-
-class _SeldonSource(PydanticBaseSettingsSource):
-    """What Seldon's operator sets in the environment of a microservice."""
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        return self().get(field_name), field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        plain = {
-            field: os.environ[name]
-            for name, field in SELDON_VARIABLES.items()
-            if os.environ.get(name)
-        }
-        return plain | _from_parameters() | _from_labels()
+def _read_seldon() -> dict[str, Any]:
+    """Return the settings that Seldon's operator makes in the environment of a microservice."""
+    fields = {
+        field: os.environ[name] for name, field in SELDON_VARIABLES.items() if os.environ.get(name)
+    }
+    return fields | _from_parameters() | _from_labels()
 
 
 def _from_parameters() -> dict[str, Any]:
     """Read the constructor arguments: [{"name": "threshold", "value": "0.1", "type": "FLOAT"}]."""
     found = {}
     for parameter in _json_variable(PARAMETERS, list):
-        if not isinstance(parameter, dict) or not all(
-            isinstance(parameter.get(key), str) for key in ("name", "value", "type")
-        ):
-            raise BadSetting(
-                f"{PARAMETERS}: each parameter is an object with name, value and type, all strings"
-            )
-        name, value = parameter["name"], parameter["value"]
+        fields = parameter if isinstance(parameter, dict) else {}
+        texts: list[Any] = [fields.get(key) for key in ("name", "value", "type")]
+        if not all(isinstance(text, str) for text in texts):
+            fault = "each parameter is an object with name, value and type, all strings"
+            raise BadSetting(f"{PARAMETERS}: {fault}")
+        name, value, type_ = texts
         if name not in PARAMETER_TYPES:
+            hint, names = nearest(name, list(PARAMETER_TYPES)), " and ".join(PARAMETER_TYPES)
             raise BadSetting(
-                f"{PARAMETERS}: there is no parameter {name!r}"
-                f"{nearest(name, list(PARAMETER_TYPES))}; there are {' and '.join(PARAMETER_TYPES)}"
+                f"{PARAMETERS}: there is no parameter {name!r}{hint}; there are {names}"
             )
-        if parameter["type"] not in PARAMETER_TYPES[name]:
-            raise BadSetting(
-                f"{PARAMETERS}: {name} is of the type {parameter['type']!r}; "
-                f"it is {' or '.join(PARAMETER_TYPES[name])}"
-            )
+        if type_ not in PARAMETER_TYPES[name]:
+            types = " or ".join(PARAMETER_TYPES[name])
+            raise BadSetting(f"{PARAMETERS}: {name} is of the type {type_!r}; it is {types}")
         if name == "threshold":
             found["threshold"] = value
         else:
@@ -305,7 +271,7 @@ def _variable(field: str) -> str:
     return f"{PARAMETERS}: {argument}" if argument else ours
 
 
-def _shown(value: Any) -> str:
+def _format_default(value: Any) -> str:
     if value is None:
         return ""
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -10,30 +10,29 @@ from typing import Any
 import numpy as np
 import orjson
 
-from ..errors import BadInput, TooLarge, Unsupported
+from ..errors import BadInput, TooLarge, Unsupported, count
 from ..rows import RawTable
 
 JSON = "application/json"
 
-# Every page in a browser may read the answers, as Seldon's clients rely on. But they are for
-# programs: no browser shall guess at their type, or run, frame or keep them, if they do not say so.
+# Headers of every answer. Seldon's clients rely on reading answers from any page in a browser.
 ALWAYS = (("Access-Control-Allow-Origin", "*"), ("X-Content-Type-Options", "nosniff"))
+# Headers of answers that do not set their own: browsers must not run, frame or cache them.
 UNLESS_SAID = (
     ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
     ("Cache-Control", "no-store"),
 )
 
-# What Seldon's wrapper says of a body that it cannot read; clients look for it. And what others are
-# told.
+# How the sentence about a body that is not JSON begins. Seldon's clients look for Seldon's words.
 NO_JSON, NOT_JSON = "Can't find JSON in data", "the body is not JSON"
 
-_AS_IT_IS = orjson.OPT_SERIALIZE_NUMPY
-_SORTED = _AS_IT_IS | orjson.OPT_SORT_KEYS
+_UNSORTED = orjson.OPT_SERIALIZE_NUMPY
+_SORTED = _UNSORTED | orjson.OPT_SORT_KEYS
 
-# zlib's window sizes that tell the two packings apart.
-_PACKINGS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+# Content-Encoding -> zlib's window size, which selects the format.
+_ENCODINGS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
-# Possessive, and to the end where the closing quote is missing: in one pass, whatever comes.
+# Possessive, and a missing closing quote is allowed: the search takes one pass over any body.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _STRING_OR_NAN = re.compile(rb"(" + _STRING.pattern + rb")|NaN", re.DOTALL)
 _ODD_NUMBER = re.compile(rb"NaN|Infinity|(?<![0-9])[0-9]{300}|[eE]\+?[0-9]{3}")
@@ -46,9 +45,9 @@ def parse_json(
 ) -> tuple[Any, BadInput | None]:
     """Read one JSON value; `fault` begins the sentence about a body that is not JSON.
 
-    NaN is read, though it is not JSON, because numpy and pandas users send it. A body that holds
-    Infinity is read as well, and the second value is why it is refused: the caller raises it,
-    after a look for the cell that is infinite. Of a doubled key the last one counts.
+    NaN is accepted, though it is not JSON, because numpy and pandas users send it. Infinity is
+    read but refused: the second value is the refusal, for the caller to raise once it has looked
+    for the infinite cell (`require_finite`). Of a repeated key the last one counts.
 
     Raises:
         BadInput: not JSON.
@@ -66,7 +65,7 @@ def parse_json(
 
 
 def load_json(body: bytes, max_depth: int = 8, fault: str = NO_JSON) -> Any:
-    """Read one JSON value, as `parse_json` does; BadInput where it holds Infinity."""
+    """Read one JSON value as `parse_json` does, and raise the refusal of Infinity."""
     value, refusal = parse_json(body, max_depth, fault)
     if refusal:
         raise refusal
@@ -74,45 +73,67 @@ def load_json(body: bytes, max_depth: int = 8, fault: str = NO_JSON) -> Any:
 
 
 def require_finite(table: RawTable, refusal: BadInput | None) -> RawTable:
-    """Return a table; for one that `parse_json` refused, raise a sentence that names the cell."""
+    """Return a table; raise a refusal by `parse_json`, with the infinite cell if it is in here."""
     if refusal:
         table.numbers()
         raise refusal
     return table
 
 
-def is_json(kind: str) -> bool:
+def expect(value: Any, kind: Any, fault: str) -> Any:
+    """Return a value of the type `kind`; raise BadInput(fault) for any other."""
+    if not isinstance(value, kind):
+        raise BadInput(fault)
+    return value
+
+
+def decode_names(names: Any, field: str) -> tuple[str, ...]:
+    """Return the names of columns, none for null; `field` is where they stand in the message."""
+    if names is None:
+        return ()
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise BadInput(f"{field} is not a list of strings")
+    return tuple(names)
+
+
+def decode_shape(shape: Any, field: str, least: int, dimensions: tuple[int, ...]) -> list[int]:
+    """Return the shape of a tensor, each side at least `least`; `dimensions` are allowed."""
+    if not isinstance(shape, list) or not all(type(n) is int and n >= least for n in shape):
+        raise BadInput(f"{field} is not a list of whole numbers")
+    if len(shape) not in dimensions:
+        raise BadInput(f"{field} has {count(len(shape), 'dimension')}; rows have 2, as in [1, 2]")
+    return shape
+
+
+def is_json(media_type: str) -> bool:
     """Return whether a media type is JSON.
 
     >>> is_json("application/json"), is_json("application/vnd.x+json"), is_json("text/plain")
     (True, True, False)
     """
-    return kind == "application/json" or (
-        kind.startswith("application/") and kind.endswith("+json")
-    )
+    return re.fullmatch(r"application/(json|.*\+json)", media_type, re.DOTALL) is not None
 
 
 def render_json(value: Any, in_order: bool = False) -> bytes:
     """Write a value, numpy arrays included, without spaces; keys are sorted unless `in_order`."""
-    return orjson.dumps(value, option=_AS_IT_IS if in_order else _SORTED)
+    return orjson.dumps(value, option=_UNSORTED if in_order else _SORTED)
 
 
 def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """Undo a Content-Encoding: gzip, deflate, or none; never make more than `max_bytes` of it.
+    """Undo a Content-Encoding, gzip, deflate or none; produce at most `max_bytes`.
 
     Raises:
-        BadInput: the body is not packed so, or only in part.
-        TooLarge: there is more in it.
+        BadInput: the body is not in this encoding, is truncated, or has bytes after its end.
+        TooLarge: the unpacked body is larger.
         Unsupported: another encoding.
     """
     encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
         return body
-    if encoding not in _PACKINGS:
-        raise Unsupported(
-            f"Content-Encoding {encoding[:40]!r} is not read here; gzip and deflate are"
-        )
-    unpacker = zlib.decompressobj(_PACKINGS[encoding])
+    if encoding not in _ENCODINGS:
+        name = repr(encoding[:40])
+        raise Unsupported(f"Content-Encoding {name} is not read here; gzip and deflate are")
+    unpacker = zlib.decompressobj(_ENCODINGS[encoding])
     try:
         unpacked = unpacker.decompress(body, max_bytes + 1)
     except zlib.error as error:
@@ -120,20 +141,17 @@ def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
         hint = "; HTTP's deflate has zlib's header" if encoding == "deflate" else ""
         raise BadInput(f"the body is not packed with {encoding}: {reason}{hint}") from error
     if len(unpacked) > max_bytes:
-        raise TooLarge(
-            f"the body unpacks to more than {max_bytes:,} bytes; send fewer rows at a time"
-        )
+        size = f"{max_bytes:,} bytes"
+        raise TooLarge(f"the body unpacks to more than {size}; send fewer rows at a time")
     if not unpacker.eof:
         raise BadInput(f"the body packed with {encoding} ends early")
-    if unpacker.unused_data:
-        raise BadInput(
-            f"{len(unpacker.unused_data):,} bytes follow the body packed with {encoding}"
-        )
+    if extra := len(unpacker.unused_data):
+        raise BadInput(f"{extra:,} bytes follow the body packed with {encoding}")
     return unpacked
 
 
 def _read_loosely(body: bytes, refusal: BadInput) -> Any:
-    """Read JSON as Python's own reader does, where there may be a NaN or an infinity in it."""
+    """Read JSON that may hold NaN or an infinite number, with Python's own, slower reader."""
     try:
         if _ODD_NUMBER.search(body):
             return json.loads(body.decode(), parse_int=_parse_int)
@@ -159,11 +177,12 @@ def _parse_int(text: str) -> int | float:
 
 
 def _is_deeper(body: bytes, limit: int) -> bool:
+    """Return whether lists and objects are nested more than `limit` levels deep."""
     if body.count(b"[") + body.count(b"{") <= limit:
         return False
-    if b"\\" in body:  # leave no quote but those that begin and end a string
+    if b"\\" in body:  # remove escaped quotes: those that are left begin and end a string
         body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    # No pattern: it would hold the interpreter for seconds where there are millions of strings.
+    # numpy, because a pattern would hold the interpreter for seconds on millions of strings.
     marks = np.frombuffer(body.translate(_BRACES_TO_BRACKETS, _NOT_NESTING), dtype=np.int8)
     quotes = marks == ord('"')
     in_string = np.logical_xor.accumulate(quotes) | quotes

@@ -11,15 +11,13 @@ from typing import Any
 from ..cells import REQUESTS
 from ..errors import BadInput, TooLarge, Unsupported, count
 from ..rows import Limits, RawTable, Verdict
-from .codec import NOT_JSON, is_json, parse_json, render_json, require_finite
+from .codec import NOT_JSON, decode_names, expect, is_json, parse_json, render_json, require_finite
 
 PATHS = ("/invocations", "/ping", "/health", "/version")
 
 EXAMPLE = '{"dataframe_split": {"columns": ["a", "b"], "data": [[1, 2]]}}'
 
-CSV = "text/csv"
-
-# MLflow's own words for a status; it has none for 405, 413 and 415.
+# MLflow's codes for a status; it has none for 405, 413 and 415.
 ERROR_CODES = {
     400: "BAD_REQUEST",
     401: "UNAUTHENTICATED",
@@ -36,17 +34,18 @@ def decode_request(body: bytes, content_type: str, limits: Limits) -> RawTable:
         TooLarge: more rows or columns than `limits`, or nested deeper.
         Unsupported: another type of content.
     """
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind == CSV:
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type == "text/csv":
         return _decode_csv(body, limits)
-    if not is_json(kind):
-        raise Unsupported(f"Content-Type {kind[:40]!r} is not read here; send JSON or {CSV}")
+    if not is_json(media_type):
+        name = repr(media_type[:40])
+        raise Unsupported(f"Content-Type {name} is not read here; send JSON or text/csv")
     value, refusal = parse_json(body, limits.depth, NOT_JSON)
     return require_finite(_decode_json(value, limits), refusal)
 
 
 def encode_answer(verdict: Verdict, with_scores: bool = False) -> bytes:
-    """Answer with 1 for each outlier and 0 for each inlier; on request with exact scores, too."""
+    """Answer with 1 for each outlier and 0 for each inlier, and exact scores on request."""
     answer: dict[str, Any] = {"predictions": verdict.labels}
     if with_scores:
         answer |= {"scores": verdict.scores, "threshold": verdict.threshold}
@@ -54,35 +53,26 @@ def encode_answer(verdict: Verdict, with_scores: bool = False) -> bytes:
 
 
 def encode_error(text: str, status: int) -> dict[str, Any]:
-    """Tell a failure in MLflow's shape."""
+    """Return a failure in MLflow's form."""
     return {"error_code": ERROR_CODES.get(status, "BAD_REQUEST"), "message": text}
 
 
 def _decode_json(body: Any, limits: Limits) -> RawTable:
-    if not isinstance(body, dict):
-        raise BadInput(f"a request is a JSON object, as in {EXAMPLE}")
-    sent = [form for form in _FORMS if form in body]
-    if len(sent) != 1:
-        raise BadInput(
-            f"{' and '.join(sent) or 'no rows'} came; a request has one of {', '.join(_FORMS)}, "
-            f"as in {EXAMPLE}"
-        )
-    return _FORMS[sent[0]](sent[0], body[sent[0]], limits)
+    expect(body, dict, f"a request is a JSON object, as in {EXAMPLE}")
+    forms = [form for form in _FORMS if form in body]
+    if len(forms) != 1:
+        found, known = " and ".join(forms) or "no rows", ", ".join(_FORMS)
+        raise BadInput(f"{found} came; a request has one of {known}, as in {EXAMPLE}")
+    return _FORMS[forms[0]](forms[0], body[forms[0]], limits)
 
 
 def _decode_split(form: str, table: Any, limits: Limits) -> RawTable:
     if not isinstance(table, dict) or "data" not in table:
         raise BadInput(f"{form} is not an object with data, as in {EXAMPLE}")
-    return RawTable.nested(table["data"], _decode_names(form, table.get("columns")), limits)
-
-
-def _decode_names(form: str, names: Any) -> tuple[str, ...]:
-    """Return the columns' names; pandas numbers those that have none."""
-    if names is None or (isinstance(names, list) and names == list(range(len(names)))):
-        return ()
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise BadInput(f"{form}.columns is not a list of strings")
-    return tuple(names)
+    names = table.get("columns")
+    if isinstance(names, list) and names == list(range(len(names))):
+        names = None  # pandas numbers columns that have no names
+    return RawTable.nested(table["data"], decode_names(names, f"{form}.columns"), limits)
 
 
 def _decode_instances(form: str, table: Any, limits: Limits) -> RawTable:
@@ -109,13 +99,11 @@ def _decode_records(form: str, records: Any, limits: Limits) -> RawTable:
 def _join_columns(form: str, columns: dict[str, Any], limits: Limits) -> RawTable:
     if not columns or not all(isinstance(column, list) for column in columns.values()):
         raise BadInput(f'{form} is neither rows nor lists by name, as in {{"a": [1], "b": [2]}}')
-    first = next(iter(columns))
+    first, length = next((name, len(column)) for name, column in columns.items())
     for name, column in columns.items():
-        if len(column) != len(columns[first]):
-            raise BadInput(
-                f"column {name!r} has {count(len(column), 'row')}, "
-                f"column {first!r} has {len(columns[first]):,}"
-            )
+        if len(column) != length:
+            n_rows = count(len(column), "row")
+            raise BadInput(f"column {name!r} has {n_rows}, column {first!r} has {length:,}")
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
     return RawTable.nested(rows, tuple(columns), limits)
 
@@ -131,7 +119,7 @@ _FORMS: dict[str, Callable[[str, Any, Limits], RawTable]] = {
 def _decode_csv(body: bytes, limits: Limits) -> RawTable:
     """Read comma-separated values; row 0 is the first line after the names.
 
-    An empty cell is a missing value, and so is what pandas takes for one.
+    A cell is missing where it is empty or where pandas reads it as missing.
     """
     try:
         reader = csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""))
@@ -141,7 +129,7 @@ def _decode_csv(body: bytes, limits: Limits) -> RawTable:
     if not lines:
         raise BadInput("the body is empty; send a line of names and a line for each row")
     names, *rows = lines
-    if len(rows) > limits.rows:  # how many more there are would take seconds to find out
+    if len(rows) > limits.rows:  # counting the others would take seconds
         raise TooLarge(f"more than {limits.rows:,} rows in one request; send fewer at a time")
     cells = [[None if REQUESTS.is_missing(cell) else cell for cell in row] for row in rows]
     if rows and len(rows[0]) != len(names):

@@ -7,7 +7,6 @@ little-endian, row by row, without padding.
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -20,17 +19,13 @@ from numpy.typing import NDArray
 
 from ..errors import BadInput, NotFound, Refusal, TooLarge, count, nearest
 from ..rows import Floats, Limits, RawTable, Verdict
-from .codec import NOT_JSON, parse_json, render_json, require_finite
-
-_COUNT = re.compile(r"[0-9]{1,18}")
+from .codec import NOT_JSON, decode_shape, expect, parse_json, render_json, require_finite
 
 JSON_LENGTH = "Inference-Header-Content-Length"
 """The header with the number of bytes that the JSON of a binary message has."""
 
-EXTENSIONS = ["binary_tensor_data"]
-PLATFORM = "sklearn_pickle"
 TABLE = "rows"
-"""What the one input of a model without column names is called."""
+"""The name of the one input of a model without column names."""
 
 EXAMPLE = '{"inputs": [{"name": "rows", "shape": [1, 2], "datatype": "FP64", "data": [1, 2]}]}'
 
@@ -47,7 +42,7 @@ OUTPUTS = {
 }
 CONTRIBUTIONS = "contributions"
 
-# Datatypes of one size, as they lie in a binary tensor.
+# datatype -> the type of its values in a binary tensor.
 _TYPES = {
     "BOOL": np.dtype("u1"),
     **{f"UINT{8 * size}": np.dtype(f"<u{size}") for size in (1, 2, 4, 8)},
@@ -56,19 +51,18 @@ _TYPES = {
     "BF16": np.dtype("<u2"),
 }
 DATATYPES = [*_TYPES, "BYTES"]
-"""What an input may hold."""
+"""The datatypes that an input may have."""
 
-_CARD_TYPES = {"bool": "BOOL", "int": "INT64"}
-_CONTENT_TYPES = (None, "np", "pd")
-
-_LEAST = -(2.0**63)
-"""As a float, INT64's least number and some thousand that are less."""
-
-# The numbers from which on these datatypes round to an infinity.
-_UNCHECKED = frozenset({"FP64", "BYTES"})
+_UNCHECKED = ("FP64", "BYTES")
 """Datatypes that hold any number; the model reads their cells."""
 
+# The least numbers that these datatypes round to an infinity.
 _INFINITE = {"FP16": 65_520.0, "BF16": 2.0**128 - 2.0**119, "FP32": 2.0**128 - 2.0**103}
+
+_INT64_MIN = -(2.0**63)
+"""INT64's least number as a float, which some thousand smaller numbers are rounded to."""
+
+_CARD_TYPES = {"bool": "BOOL", "int": "INT64"}
 
 
 @dataclass(frozen=True)
@@ -81,14 +75,10 @@ class Request:
     outputs: Mapping[str, bool]
     """The tensors to answer with, and whether each goes as bytes."""
     is_line: bool = False
-    """Whether its one input has a single dimension, which makes it a column."""
-
-    def wants(self, output: str) -> bool:
-        """Return whether an output was asked for."""
-        return output in self.outputs
+    """Whether its one input has a single dimension, and so is a column."""
 
     def explain(self, error: BadInput) -> BadInput:
-        """Return a refusal of the table that says what the shape [n] means, where it has one."""
+        """Return a refusal of the table; for a shape [n], add what that shape means."""
         if not self.is_line:
             return error
         n = len(self.table)
@@ -107,7 +97,7 @@ def decode_request(body: bytes, json_length: str | None, limits: Limits) -> Requ
     """
     raw = b""
     if json_length is not None:
-        length = _json_length(json_length, body)
+        length = _decode_length(json_length, len(body))
         body, raw = body[:length], body[length:]
     value, refusal = parse_json(body, limits.depth, NOT_JSON)
     request = _decode(value, raw, limits)
@@ -120,8 +110,8 @@ def encode_answer(
 ) -> tuple[bytes, int | None]:
     """Return the answer, and how many of its bytes are JSON if some are not.
 
-    `id` is that of the prediction. `verdict` has the samples, if `request` asks for them; `shares`,
-    (n_rows, n_features), are the scorer's contributions.
+    `id` is the prediction's. `verdict` has its `samples` if `request` asks for them. `shares` are
+    the scorer's contributions, (n_rows, n_features).
     """
     values = {
         "predict": verdict.labels,
@@ -132,90 +122,85 @@ def encode_answer(
     }
     outputs, blobs = [], []
     for name, binary in request.outputs.items():
-        value = np.asarray(values[name])
-        datatype = OUTPUTS[name][0]
-        tensor: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(value.shape)}
-        parameters: dict[str, Any] = {"content_type": "np"}
+        value, datatype = np.asarray(values[name]), OUTPUTS[name][0]
+        output = _tensor(name, datatype, list(value.shape))
+        output["parameters"] = {"content_type": "np"}
         if binary:
             blobs.append(value.astype(_TYPES[datatype], copy=False).tobytes())
-            parameters["binary_data_size"] = len(blobs[-1])
+            output["parameters"]["binary_data_size"] = len(blobs[-1])
         else:
-            tensor["data"] = value.ravel()
-        outputs.append({**tensor, "parameters": parameters})
-    answer = {
-        "id": id,
-        "model_name": model,
-        "model_version": verdict.version,
-        "outputs": outputs,
-    }
+            output["data"] = value.ravel()
+        outputs.append(output)
+    answer = {"id": id, "model_name": model, "model_version": verdict.version, "outputs": outputs}
     text = render_json(answer)
     return b"".join([text, *blobs]), len(text) if blobs else None
 
 
 def encode_error(text: str, status: int) -> dict[str, Any]:
-    """Tell a failure in this protocol's shape, the same for every status."""
+    """Return a failure in this protocol's form, the same for every status."""
     return {"error": text}
 
 
 def encode_server(name: str, version: str) -> dict[str, Any]:
     """Describe the server."""
-    return {"name": name, "version": version, "extensions": EXTENSIONS}
+    return {"name": name, "version": version, "extensions": ["binary_tensor_data"]}
 
 
 def encode_model(
     name: str, version: str, features: Mapping[str, str], named: bool
 ) -> dict[str, Any]:
-    """Describe the model: `features` are the columns' names and their types in its card.
+    """Describe the model; `features` are its columns' names and their types in its card.
 
-    A model whose columns have names takes one input a column; else a single table.
+    A model whose columns have names takes one input for each column, else a single table.
     """
     width = len(features)
     columns = [
         _tensor(column, _CARD_TYPES.get(kind, "FP64"), [-1]) for column, kind in features.items()
     ]
     shapes = {"threshold": [1], CONTRIBUTIONS: [-1, width]}
+    outputs = [
+        {**_tensor(output, datatype, shapes.get(output, [-1])), "parameters": {"meaning": meaning}}
+        for output, (datatype, meaning) in OUTPUTS.items()
+    ]
     return {
         "name": name,
         "versions": [version],
-        "platform": PLATFORM,
+        "platform": "sklearn_pickle",
         "inputs": columns if named else [_tensor(TABLE, "FP64", [-1, width])],
-        "outputs": [
-            {**_tensor(output, kind, shapes.get(output, [-1])), "parameters": {"meaning": meaning}}
-            for output, (kind, meaning) in OUTPUTS.items()
-        ],
+        "outputs": outputs,
     }
 
 
 def check_index(value: Any) -> None:
-    """Check what a client may say when it asks for the index; the one model is always ready."""
+    """Check the body of a request for the index: the one model is always ready."""
     if not isinstance(value, dict) or not isinstance(value.get("ready", False), bool):
         raise BadInput('the body is empty or an object, as in {"ready": true}')
 
 
 def encode_index(name: str, version: str) -> list[dict[str, Any]]:
-    """List the one model of the repository."""
+    """Return the index: the one model of the repository."""
     return [{"name": name, "version": version, "state": "READY", "reason": ""}]
 
 
-def check_model(sent: str, name: str, sent_version: str | None, version: str) -> None:
+def check_model(name: str, served: str, version: str | None, served_version: str) -> None:
     """Raise NotFound where a path names another model, or another version of it."""
-    if sent != name:
-        raise NotFound(f"there is no model {sent[:100]!r}; the one served here is {name!r}")
-    if sent_version not in (None, version):
-        raise NotFound(
-            f"model {name!r} has no version {sent_version[:100]!r}; the one served is {version!r}"
-        )
+    if name != served:
+        raise NotFound(f"there is no model {name[:100]!r}; the one served here is {served!r}")
+    if version not in (None, served_version):
+        fault = f"has no version {version[:100]!r}; the one served is {served_version!r}"
+        raise NotFound(f"model {served!r} {fault}")
 
 
 @dataclass(frozen=True)
 class _Tensor:
-    """An input: its cells, row by row, as JSON has them or as an array."""
+    """An input."""
 
     name: str
     datatype: str
-    n_rows: int
-    n_columns: int
+    shape: tuple[int, int]
+    """Rows and columns."""
     cells: Sequence[Any] | NDArray[Any]
+    """The values, row by row."""
     is_column: bool
     """Whether its content type says that it is a column of a data frame."""
 
@@ -223,7 +208,7 @@ class _Tensor:
         """Return the table; its column has a name where it is a data frame's."""
         names = (self.name,) if self.is_column else ()
         try:
-            table = RawTable.flat(self.cells, (self.n_rows, self.n_columns), names, limits)
+            table = RawTable.flat(self.cells, self.shape, names, limits)
             if self.datatype not in _UNCHECKED:
                 values = table.numbers().values
                 _check_type(values, self.cells, self.datatype)
@@ -233,50 +218,42 @@ class _Tensor:
         return table
 
 
-def _json_length(json_length: str, body: bytes) -> int:
-    if not _COUNT.fullmatch(json_length) or int(json_length) > len(body):
+def _decode_length(text: str, most: int) -> int:
+    if not re.fullmatch("[0-9]{1,18}", text) or int(text) > most:
         raise BadInput(
-            f"{JSON_LENGTH} is a number of bytes up to the body's {len(body):,}, "
-            f"not {json_length[:20]!r}"
+            f"{JSON_LENGTH} is a number of bytes up to the body's {most:,}, not {text[:20]!r}"
         )
-    return int(json_length)
+    return int(text)
 
 
 def _decode(value: Any, raw: bytes, limits: Limits) -> Request:
-    if not isinstance(value, dict):
-        raise BadInput(f"an inference request is a JSON object, as in {EXAMPLE}")
-    if not isinstance(value.get("id"), str | None):
-        raise BadInput("id is not a string")
+    expect(value, dict, f"an inference request is a JSON object, as in {EXAMPLE}")
+    id = expect(value.get("id"), str | None, "id is not a string") or ""
     parameters = _parameters(value, "the request")
     inputs = value.get("inputs")
     if not isinstance(inputs, list) or not inputs:
         raise BadInput(f"there are no inputs; send {EXAMPLE}")
     if len(inputs) > limits.columns:
         raise TooLarge(f"{count(len(inputs), 'input')} in one request; at most {limits.columns:,}")
-    tensors = list(_decode_inputs(inputs, parameters.get("content_type"), raw))
-    return Request(
-        table=_table(tensors, limits),
-        id=value.get("id") or "",
-        outputs=_decode_outputs(value.get("outputs"), parameters),
-        is_line=len(inputs) == 1 and len(inputs[0]["shape"]) == 1,
-    )
+    table = _join(_decode_inputs(inputs, parameters.get("content_type"), raw), limits)
+    outputs = _decode_outputs(value.get("outputs"), parameters)
+    return Request(table, id, outputs, len(inputs) == 1 and len(inputs[0]["shape"]) == 1)
 
 
-def _table(tensors: list[_Tensor], limits: Limits) -> RawTable:
-    first, several = tensors[0], len(tensors) > 1
+def _join(tensors: list[_Tensor], limits: Limits) -> RawTable:
+    """Return one table of all inputs."""
+    first, *others = tensors
+    n_rows = first.shape[0]
     for tensor in tensors:
-        if tensor.n_columns != 1 and (several or tensor.is_column):
-            which = "each of several inputs" if several else "an input of content_type pd"
-            raise BadInput(
-                f"input {tensor.name!r} has {count(tensor.n_columns, 'column')}; "
-                f"{which} is one column, of the shape [n] or [n, 1]"
-            )
-        if tensor.n_rows != first.n_rows:
-            raise BadInput(
-                f"input {tensor.name!r} has {count(tensor.n_rows, 'row')}, "
-                f"input {first.name!r} has {first.n_rows:,}"
-            )
-    if not several:
+        label, (length, width) = f"input {tensor.name!r}", tensor.shape
+        if width != 1 and (others or tensor.is_column):
+            which = "each of several inputs" if others else "an input of content_type pd"
+            rule = f"{which} is one column, of the shape [n] or [n, 1]"
+            raise BadInput(f"{label} has {count(width, 'column')}; {rule}")
+        if length != n_rows:
+            found = count(length, "row")
+            raise BadInput(f"{label} has {found}, input {first.name!r} has {n_rows:,}")
+    if not others:
         return first.table(limits)
     names = tuple(tensor.name for tensor in tensors)
     columns = [tensor.table(limits).cells for tensor in tensors]
@@ -284,141 +261,133 @@ def _table(tensors: list[_Tensor], limits: Limits) -> RawTable:
         return RawTable(np.column_stack(columns), names)
     lists = (np.ravel(c).tolist() if isinstance(c, np.ndarray) else c for c in columns)
     cells = list(chain.from_iterable(zip(*lists, strict=True)))
-    return RawTable(cells, names, (first.n_rows, len(tensors)))
+    return RawTable(cells, names, (n_rows, len(tensors)))
 
 
-def _decode_inputs(inputs: list[Any], content_type: str | None, raw: bytes) -> Iterator[_Tensor]:
+def _decode_inputs(inputs: list[Any], content_type: str | None, raw: bytes) -> list[_Tensor]:
     """Read the inputs in order; `raw` holds the bytes of the binary ones, one after another."""
-    start = 0
+    tensors, left = [], memoryview(raw)
     for i, value in enumerate(inputs):
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
             raise BadInput(f"input {i} is not an object with a name, as in {EXAMPLE}")
-        name, place = value["name"], f"input {value['name'][:100]!r}"
-        parameters = _parameters(value, place)
-        datatype = _decode_datatype(value.get("datatype"), place)
-        kind = parameters.get("content_type", content_type)
-        if kind == "str" and datatype == "BYTES":  # says no more, so the request's type stands
-            kind = content_type if content_type != "str" else None
-        if kind not in _CONTENT_TYPES:
-            raise BadInput(
-                f"{place}: content_type {repr(kind)[:40]} is not read here; "
-                "np and pd are, and str for BYTES"
-            )
-        n_rows, n_columns = _decode_shape(value.get("shape"), place)
-        cells: Sequence[Any] | NDArray[Any]
-        if "binary_data_size" in parameters:
-            if "data" in value:
-                raise BadInput(f"{place} has both data and binary_data_size")
-            size = parameters["binary_data_size"]
-            if type(size) is not int or not 0 <= size <= len(raw) - start:
-                raise BadInput(
-                    f"{place}: binary_data_size is {size!r}; "
-                    f"{count(len(raw) - start, 'byte')} are left of the body"
-                )
-            cells = _read_binary(raw[start : start + size], datatype, place)
-            start += size
-        else:
-            if "shared_memory_region" in parameters:
-                raise BadInput(
-                    f"{place}: shared_memory_region is not served here; send data, "
-                    "or bytes and their binary_data_size"
-                )
-            cells = _flatten(value.get("data"), n_rows, n_columns, place)
-        if len(cells) != n_rows * n_columns:
-            raise BadInput(
-                f"{place} has {count(len(cells), 'value')} for the shape {value['shape']}"
-            )
-        yield _Tensor(name, datatype, n_rows, n_columns, cells, kind == "pd")
-    if start < len(raw):
-        left = count(len(raw) - start, "byte")
-        raise BadInput(f"the body goes on after the last binary input, by {left}")
+        tensor, left = _decode_input(value, content_type, left)
+        tensors.append(tensor)
+    if left:
+        after = count(len(left), "byte")
+        raise BadInput(f"the body goes on after the last binary input, by {after}")
+    return tensors
 
 
-def _parameters(value: dict[str, Any], place: str) -> dict[str, Any]:
-    parameters = value.get("parameters")
-    if not isinstance(parameters, dict | None):
-        raise BadInput(f"the parameters of {place} are not an object")
-    return parameters or {}
+def _decode_input(
+    value: dict[str, Any], content_type: str | None, raw: memoryview
+) -> tuple[_Tensor, memoryview]:
+    """Read an input; return it and the rest of `raw`, the bytes of the next inputs."""
+    label = f"input {value['name'][:100]!r}"
+    parameters = _parameters(value, label)
+    datatype = _decode_datatype(value.get("datatype"), label)
+    is_column = _is_column(parameters, content_type, datatype, label)
+    shape = _decode_shape(value.get("shape"), label)
+    cells: Sequence[Any] | NDArray[Any]
+    if "binary_data_size" in parameters:
+        if "data" in value:
+            raise BadInput(f"{label} has both data and binary_data_size")
+        size, left = parameters["binary_data_size"], count(len(raw), "byte")
+        if type(size) is not int or not 0 <= size <= len(raw):
+            raise BadInput(f"{label}: binary_data_size is {size!r}; {left} are left of the body")
+        cells, raw = _read_binary(raw[:size], datatype, label), raw[size:]
+    elif "shared_memory_region" in parameters:
+        advice = "send data, or bytes and their binary_data_size"
+        raise BadInput(f"{label}: shared_memory_region is not served here; {advice}")
+    else:
+        cells = _flatten(value.get("data"), *shape, label)
+    if len(cells) != prod(shape):
+        raise BadInput(f"{label} has {count(len(cells), 'value')} for the shape {value['shape']}")
+    return _Tensor(value["name"], datatype, shape, cells, is_column), raw
 
 
-def _decode_datatype(datatype: Any, place: str) -> str:
+def _parameters(value: dict[str, Any], label: str) -> dict[str, Any]:
+    fault = f"the parameters of {label} are not an object"
+    return expect(value.get("parameters"), dict | None, fault) or {}
+
+
+def _is_column(parameters: dict[str, Any], default: Any, datatype: str, label: str) -> bool:
+    """Return whether the content type of an input makes it a column of a data frame."""
+    content_type = parameters.get("content_type", default)
+    if content_type == "str" and datatype == "BYTES":  # says nothing new: the default counts
+        content_type = default if default != "str" else None
+    if content_type not in (None, "np", "pd"):
+        fault = f"{repr(content_type)[:40]} is not read here; np and pd are, and str for BYTES"
+        raise BadInput(f"{label}: content_type {fault}")
+    return bool(content_type == "pd")
+
+
+def _decode_datatype(datatype: Any, label: str) -> str:
     if datatype is None:
-        raise BadInput(f"{place} has no datatype; name one, such as FP64")
+        raise BadInput(f"{label} has no datatype; name one, such as FP64")
     if not isinstance(datatype, str) or datatype not in DATATYPES:
         hint = nearest(datatype.upper(), DATATYPES) if isinstance(datatype, str) else ""
-        raise BadInput(f"{place}: {repr(datatype)[:40]} is no datatype{hint}")
+        raise BadInput(f"{label}: {repr(datatype)[:40]} is no datatype{hint}")
     return datatype
 
 
-def _decode_shape(shape: Any, place: str) -> tuple[int, int]:
+def _decode_shape(shape: Any, label: str) -> tuple[int, int]:
     """Return rows and columns; one dimension is a single column."""
     if shape is None:
-        raise BadInput(f"{place} has no shape; it is rows and columns, as in [1, 2]")
-    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
-        raise BadInput(f"{place}: shape is not a list of whole numbers")
-    if not 1 <= len(shape) <= 2:
-        raise BadInput(
-            f"{place}: shape has {count(len(shape), 'dimension')}; rows have 2, as in [1, 2]"
-        )
-    return shape[0], prod(shape[1:])
+        raise BadInput(f"{label} has no shape; it is rows and columns, as in [1, 2]")
+    sides = decode_shape(shape, f"{label}: shape", 0, (1, 2))
+    return sides[0], prod(sides[1:])
 
 
-def _flatten(data: Any, n_rows: int, n_columns: int, place: str) -> list[Any]:
-    """Return the cells row by row, of data that is flat or nested."""
+def _flatten(data: Any, n_rows: int, n_columns: int, label: str) -> list[Any]:
+    """Return the values of data, which is flat or nested, row by row."""
     if data is None:
-        raise BadInput(f"{place} has no data; it is a list of numbers, as in [1, 2]")
-    if not isinstance(data, list):
-        raise BadInput(f"{place}: data is not a list")
-    if not data or not isinstance(data[0], list):
-        return data
-    if len(data) != n_rows:
-        raise BadInput(f"{place} has {count(len(data), 'row')} of data for {n_rows:,} in its shape")
-    for i, row in enumerate(data):
+        raise BadInput(f"{label} has no data; it is a list of numbers, as in [1, 2]")
+    cells: list[Any] = expect(data, list, f"{label}: data is not a list")
+    if not cells or not isinstance(cells[0], list):
+        return cells
+    if len(cells) != n_rows:
+        found = count(len(cells), "row")
+        raise BadInput(f"{label} has {found} of data for {n_rows:,} in its shape")
+    for i, row in enumerate(cells):
         if not isinstance(row, list) or len(row) != n_columns:
-            raise BadInput(f"{place}: row {i} is not a list of {count(n_columns, 'number')}")
-    return list(chain.from_iterable(data))
+            raise BadInput(f"{label}: row {i} is not a list of {count(n_columns, 'number')}")
+    return list(chain.from_iterable(cells))
 
 
-def _read_binary(raw: bytes, datatype: str, place: str) -> list[str] | NDArray[Any]:
+def _read_binary(raw: memoryview, datatype: str, label: str) -> list[str] | NDArray[Any]:
     if datatype == "BYTES":
-        return list(_read_strings(raw, place))
-    kind = _TYPES[datatype]
-    if len(raw) % kind.itemsize:
-        raise BadInput(f"{place}: {count(len(raw), 'byte')} are no whole number of {datatype}")
-    values = np.frombuffer(raw, kind)
+        return list(_read_strings(raw, label))
+    stored = _TYPES[datatype]
+    if len(raw) % stored.itemsize:
+        raise BadInput(f"{label}: {count(len(raw), 'byte')} are no whole number of {datatype}")
+    values = np.frombuffer(raw, stored)
     if datatype == "BF16":  # the upper half of a float32
         return (values.astype("<u4") << 16).view("<f4")
     return values
 
 
-def _read_strings(raw: bytes, place: str) -> Iterator[str]:
+def _read_strings(raw: memoryview, label: str) -> Iterator[str]:
     """Read texts, each with its length before it: 4 bytes, little-endian."""
-    start = 0
-    while start < len(raw):
-        if start + 4 > len(raw):
-            raise BadInput(f"{place}: its binary data ends early")
-        (length,) = struct.unpack_from("<I", raw, start)
-        start += 4
-        if start + length > len(raw):
-            raise BadInput(f"{place}: its binary data ends early")
-        yield raw[start : start + length].decode(errors="replace")
-        start += length
+    while raw:
+        length = int.from_bytes(raw[:4], "little")
+        if 4 + length > len(raw):
+            raise BadInput(f"{label}: its binary data ends early")
+        yield str(raw[4 : 4 + length], errors="replace")
+        raw = raw[4 + length :]
 
 
 def _check_type(values: Floats, cells: Sequence[Any] | NDArray[Any], datatype: str) -> None:
-    """Raise BadInput for the first value that is none of its datatype; `cells` are as sent."""
+    """Raise BadInput for the first value that its datatype cannot hold; `cells` are as sent."""
     if datatype == "BOOL":
         wrong = (values != 0) & (values != 1)
     elif "INT" in datatype:
         bounds = np.iinfo(_TYPES[datatype])
-        beyond = bounds.max + 1.0  # as a float the largest number of 64 bits is this, too
+        beyond = bounds.max + 1.0  # the largest number of 64 bits is rounded to this
         wrong = (values != np.rint(values)) | (values < bounds.min) | (values > beyond)
-        for k in np.flatnonzero((values == beyond) | (values == _LEAST)).tolist():
+        for k in np.flatnonzero((values == beyond) | (values == _INT64_MIN)).tolist():
             wrong.flat[k] = not bounds.min <= Decimal(str(cells[k])) <= bounds.max
-    elif datatype in _INFINITE:
-        wrong = np.abs(values) >= _INFINITE[datatype]
     else:
-        return
+        wrong = np.abs(values) >= _INFINITE[datatype]
     wrong &= ~np.isnan(values)  # a missing value
     if wrong.any():
         i, j = np.argwhere(wrong)[0].tolist()
@@ -426,22 +395,19 @@ def _check_type(values: Floats, cells: Sequence[Any] | NDArray[Any], datatype: s
 
 
 def _decode_outputs(outputs: Any, parameters: dict[str, Any]) -> dict[str, bool]:
+    """Return the names of the outputs to send, and whether each is sent as bytes."""
     default = parameters.get("binary_data_output") is True
     if outputs is None or outputs == []:
         return {name: default for name in OUTPUTS if name != CONTRIBUTIONS}
-    if not isinstance(outputs, list):
-        raise BadInput("outputs is not a list")
     wanted = {}
-    for i, output in enumerate(outputs):
+    for i, output in enumerate(expect(outputs, list, "outputs is not a list")):
         if not isinstance(output, dict) or not isinstance(output.get("name"), str):
             raise BadInput(f"output {i} is not an object with a name")
         name = output["name"]
         if name not in OUTPUTS:
-            known = ", ".join(OUTPUTS)
-            raise BadInput(
-                f"there is no output {name[:100]!r}{nearest(name, list(OUTPUTS))}; "
-                f"the outputs are {known}"
-            )
+            hint = nearest(name, list(OUTPUTS))
+            names = ", ".join(OUTPUTS)
+            raise BadInput(f"there is no output {name[:100]!r}{hint}; the outputs are {names}")
         settings = _parameters(output, f"output {name!r}")
         for key in ("classification", "shared_memory_region"):
             if settings.get(key):

@@ -1,6 +1,6 @@
 """Answer a request in its protocol: decode, predict, encode.
 
-A handler knows the body and a few headers of a request, but neither Flask nor the server.
+A handler takes the body and a few headers of a request; it knows neither Flask nor the server.
 """
 
 from __future__ import annotations
@@ -24,19 +24,18 @@ from ..serving.feedback import FeedbackMatcher
 from ..serving.predictor import Predictor
 from .admission import NUMBER, SHORT, RowLimit, estimate_rows
 
-BYTES = "application/octet-stream"
 MODEL_VERSION = "X-Model-Version"
 
 MOST_EXPLAINED = 10_000
-"""Features that one answer may name, of all its outliers."""
+"""The largest number of features that one answer names, all its outliers together."""
 
 MOST_CONTRIBUTIONS = 1_000_000
-"""Contributions in one answer, rows times features: some 20 MB of JSON."""
+"""The largest number of contributions in one answer: about 20 MB of JSON."""
 
-# The bytes of a number, by the end of its type's name; the smallest first.
+# The end of a datatype -> the bytes of its numbers; the smallest first.
 _SIZES = {b'T8"': 1, b'BOOL"': 1, b'16"': 2, b'32"': 4, b'64"': 8}
 
-_UNCOUNTED = nullcontext()
+_NO_LIMIT = nullcontext()
 
 Encoder = Callable[[seldon.Message, Verdict, Totals, dict[str, Any]], dict[str, Any]]
 
@@ -49,11 +48,11 @@ class Answer:
     body: bytes
     content_type: str = JSON
     version: str = ""
-    """The version of the model that made this answer; empty where none did."""
+    """The version of the model that made this answer; empty if none did."""
     retry_after: int | None = None
     """Seconds after which the same request may succeed."""
     json_length: int | None = None
-    """Bytes of JSON at the start of the body, where binary tensors follow."""
+    """Bytes of JSON at the start of the body, if binary tensors follow."""
 
     @property
     def headers(self) -> list[tuple[str, str]]:
@@ -73,7 +72,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the query asks a Seldon answer to hold."""
+    """The options of the query for a Seldon answer."""
 
     encode: Encoder = seldon.encode_labels
     scores: bool = False
@@ -86,24 +85,24 @@ LABELS = Wanted()
 
 @dataclass(frozen=True)
 class Handlers:
-    """Answer requests in each protocol; raise a `Refusal` for one that cannot be answered."""
+    """Answer the requests of each protocol; raise a `Refusal` for one that is not answered."""
 
     predictor: Predictor
     limits: Limits
     new_puid: Callable[[], str]
-    """Makes the id of a prediction that came without one."""
+    """Makes an id for a prediction that has none."""
     matcher: FeedbackMatcher
     row_limit: RowLimit
     model_name: str = "isoserve"
     unit: Mapping[str, str] = field(default_factory=dict)
-    """Name and image of this unit of a Seldon graph, for `meta.requestPath`; empty without."""
+    """Name and image of this unit of a Seldon graph, for `meta.requestPath`; empty elsewhere."""
     show_metrics: bool = True
-    """Whether Seldon's answers carry `meta.metrics`."""
+    """Whether Seldon's answers have `meta.metrics`."""
 
     def seldon(
         self, body: bytes, content_type: str = JSON, query: str = "", wanted: Wanted = LABELS
     ) -> Answer:
-        """Answer a Seldon message in its own form, whichever way it came."""
+        """Answer a Seldon message in its own form, whichever way the request carries it."""
         with self.admit(body or query.encode()):
             message = seldon.decode_request(body, content_type, query, self.limits)
             message.meta = seldon.name_meta(message.meta, self.new_puid, self.unit)
@@ -115,7 +114,7 @@ class Handlers:
             return self._seldon(wanted.encode(message, verdict, totals, tags), verdict.version)
 
     def seldon_echo(self, body: bytes, content_type: str, query: str) -> Answer:
-        """Pass a Seldon message on; none of its rows is scored or counted."""
+        """Return a Seldon message as it came; its rows are neither scored nor counted."""
         with self.admit(body or query.encode()):
             payload, meta = seldon.decode_echo(body, content_type, query, self.limits)
             meta = seldon.name_meta(meta, self.new_puid, self.unit)
@@ -123,7 +122,7 @@ class Handlers:
             return self._seldon(seldon.encode_echo(payload, meta, totals, threshold))
 
     def seldon_feedback(self, body: bytes, content_type: str, query: str) -> Answer:
-        """Answer a Feedback of Seldon's, whichever way it came."""
+        """Record a Seldon Feedback, whichever way the request carries it, and answer it."""
         with self.admit(body or query.encode()):
             feedback = decode_feedback(body, content_type, query, self.limits, self.new_puid)
             summary = self.matcher.record(feedback.statement)
@@ -131,7 +130,7 @@ class Handlers:
         return self._seldon(encode_summary(feedback, totals, threshold, summary, self.unit))
 
     def open_inference(self, body: bytes, encoding: str, json_length: str | None) -> Answer:
-        """Answer an inference request; the two texts are headers of it."""
+        """Answer an inference request; `encoding` and `json_length` are headers of it."""
         body = unpack(body, encoding, self.limits.body_bytes)
         with self.admit(body, _number_bytes(body) if json_length else NUMBER):
             request = open_inference.decode_request(body, json_length, self.limits)
@@ -140,16 +139,16 @@ class Handlers:
                 rows = detector.columns.encode(request.table)
             except BadInput as error:
                 raise request.explain(error) from error
-            if explains := request.wants(open_inference.CONTRIBUTIONS):
+            if explains := open_inference.CONTRIBUTIONS in request.outputs:
                 _check_contributions(rows)
-            with_samples = request.wants("score_samples")
+            with_samples = "score_samples" in request.outputs
             verdict, _ = self.predictor.predict(detector, rows, puid, with_samples)
             shares = detector.explain(rows) if explains else None
             answer, length = open_inference.encode_answer(
                 request, puid, self.model_name, verdict, shares
             )
-        kind = JSON if length is None else BYTES
-        return Answer(200, answer, kind, verdict.version, json_length=length)
+        content_type = JSON if length is None else "application/octet-stream"
+        return Answer(200, answer, content_type, verdict.version, json_length=length)
 
     def invocations(
         self, body: bytes, content_type: str, encoding: str = "", with_scores: bool = False
@@ -165,12 +164,12 @@ class Handlers:
         return Answer(200, answer, version=verdict.version)
 
     def admit(self, body: bytes, number: int = NUMBER) -> AbstractContextManager[None]:
-        """Hold the rows of a body against the limit of rows in flight; Unavailable beyond it.
+        """Count the rows of a body as in flight until the context ends; Unavailable over the limit.
 
-        `number` is how many bytes a number of the body takes.
+        `number` is how many bytes a number takes in the body.
         """
         if len(body) <= SHORT:
-            return _UNCOUNTED
+            return _NO_LIMIT
         columns = len(self.predictor.detector.model.features)
         return self.row_limit.admit(estimate_rows(body, columns, number))
 
@@ -181,17 +180,17 @@ class Handlers:
 
 
 def _number_bytes(body: bytes) -> int:
-    """Return how many bytes a number of a binary body takes at least, as its first types say.
+    """Return how many bytes a number takes at least in a binary body, by its first datatypes.
 
     >>> _number_bytes(b'{"inputs":[{"datatype":"FP64"},{"datatype":"INT8"}]}')
     1
     """
     start = body[:4096]
-    return next((size for mark, size in _SIZES.items() if mark in start), 4)
+    return next((size for ending, size in _SIZES.items() if ending in start), 4)
 
 
 def _check_explained(rows: int, most: int, detector: Detector) -> None:
-    """Raise TooLarge, before anything is counted, for an answer of hundreds of megabytes."""
+    """Raise TooLarge, before rows are counted, if the answer could take hundreds of megabytes."""
     named = rows * min(most, len(detector.model.features))
     if named > MOST_EXPLAINED:
         raise TooLarge(
@@ -201,7 +200,7 @@ def _check_explained(rows: int, most: int, detector: Detector) -> None:
 
 
 def _check_contributions(rows: Rows) -> None:
-    """Raise TooLarge, before anything is counted, for an answer of gigabytes."""
+    """Raise TooLarge, before rows are counted, if the answer could take gigabytes."""
     n_rows, width = rows.values.shape
     if n_rows * width > MOST_CONTRIBUTIONS:
         raise TooLarge(
@@ -231,17 +230,17 @@ def encode_error(path: str, text: str, status: int) -> bytes:
 
 
 def receive(read: Callable[[], bytes], announced: int, most: int) -> bytes:
-    """Read the body of a request: as many bytes as were announced, and at most `most`.
+    """Read the body of a request: at least the `announced` bytes, and at most `most`.
 
     Raises:
-        BadInput: it ends early, or is no proper HTTP body.
-        TooLarge: it is larger than `most`.
+        BadInput: the body ends early, or is not a proper HTTP body.
+        TooLarge: the body is larger than `most`.
     """
     try:
         body = read()
     except Refusal:
         raise
-    except Exception as error:  # the server's own, for malformed chunks
+    except Exception as error:  # the server raises its own for malformed chunks
         raise BadInput(f"the body cannot be read: {error}") from error
     if len(body) > most:
         raise body_too_large(most)

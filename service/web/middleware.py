@@ -1,14 +1,15 @@
-"""What holds for every request: its id, its checks, its time, its count, its headers.
+"""The outermost layer of each request: its id, checks, time, count and headers.
 
-Flask's routing takes longer than a whole prediction. So plain predictions (`POST /predict` with a
-JSON body of known length and no query) skip it. The same functions read, answer and refuse them,
-and a test sends the same bodies both ways.
+Flask's routing takes longer than a prediction, so plain predictions (`POST /predict` with a JSON
+body of known length and no query) skip it. The same functions read, answer and refuse them, and a
+test compares both ways.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from time import perf_counter
@@ -27,13 +28,13 @@ from .ids import new_id
 REQUEST_ID = "X-Request-ID"
 PLAIN_PATH = "/predict"
 
-# Keys of the WSGI environment: the request's id, and the route that Flask found.
+# Keys of the WSGI environment: the request's id, and its route.
 ID, ROUTE = "isoserve.request_id", "isoserve.route"
 
 # A request id goes into logs and headers, so it must not be able to forge either.
 _GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-# Headers that a page in a browser may read.
+# The headers that a page in a browser may read.
 EXPOSED = (
     "Access-Control-Expose-Headers",
     f"{REQUEST_ID}, {MODEL_VERSION}, {JSON_LENGTH}, Retry-After",
@@ -52,72 +53,57 @@ Application = Callable[[Environ, Start], Iterable[bytes]]
 log = structlog.get_logger("isoserve")
 
 
+@dataclass
 class Middleware:
     """The outermost WSGI application."""
 
-    def __init__(
-        self,
-        behind: Application,
-        handlers: Handlers,
-        admission: Admission,
-        refuse: Callable[[Exception, Environ], Answer],
-        access_log: bool = False,
-    ) -> None:
-        """Wrap the application `behind`; `refuse` turns what a handler raises into an answer."""
-        self._behind, self._handlers, self._admission, self._refuse = (
-            behind,
-            handlers,
-            admission,
-            refuse,
-        )
-        self._access_log = access_log
+    inner: Application
+    """Flask."""
+    handlers: Handlers
+    admission: Admission
+    refuse: Callable[[Exception, Environ], Answer]
+    """Turns what a handler raises into an answer."""
+    access_log: bool = False
 
     def __call__(self, environ: Environ, start_response: Start) -> Iterable[bytes]:
         """Answer one request."""
-        started, in_flight = perf_counter(), self._admission.in_flight
-        if environ["PATH_INFO"].startswith("//"):  # Flask takes two slashes for one
+        started, in_flight = perf_counter(), self.admission.in_flight
+        if environ["PATH_INFO"].startswith("//"):  # Flask routes as if it were one slash
             environ["PATH_INFO"] = f"/{environ['PATH_INFO'].lstrip('/')}"
-        sent = environ.get("HTTP_X_REQUEST_ID")
-        environ[ID] = sent if sent and _GOOD_ID.fullmatch(sent) else new_id()[:16]
+        request_id = environ.get("HTTP_X_REQUEST_ID")
+        is_good = request_id and _GOOD_ID.fullmatch(request_id)
+        environ[ID] = request_id if is_good else new_id()[:16]
         environ[ROUTE] = OTHER
         offset = in_flight.begin(environ[ID], environ["REQUEST_METHOD"], environ["PATH_INFO"])
         try:
             if refusal := self._refusal(environ):
-                answer = self._refuse(refusal, environ)
+                answer = self.refuse(refusal, environ)
             elif self._is_plain(environ):
                 answer = self._answer(environ)
             else:
                 return self._pass_on(environ, start_response, started)
         finally:
             in_flight.end(offset)
-        headers = [*answer.headers, *UNLESS_SAID]
-        if not answer.version:
-            headers.append(self._model_version())
+        headers = answer.headers
         self._complete(environ, headers, answer.status, perf_counter() - started)
         start_response(_STATUS[answer.status], headers)
         return [answer.body if environ["REQUEST_METHOD"] != "HEAD" else b""]
 
     def _pass_on(self, environ: Environ, start_response: Start, started: float) -> Iterable[bytes]:
-        """Let Flask answer."""
+        """Let Flask answer, and complete its answer."""
 
         def start(status: str, headers: Headers, exc_info: Any = None) -> Any:
-            code, known = int(status[:3]), dict(headers)
-            headers += [header for header in UNLESS_SAID if header[0] not in known]
-            if MODEL_VERSION not in known:
-                headers.append(self._model_version())
+            code = int(status[:3])
             self._complete(environ, headers, code, perf_counter() - started)
             return start_response(_STATUS.get(code, status), headers, exc_info)
 
-        return self._behind(environ, start)
-
-    def _model_version(self) -> tuple[str, str]:
-        return MODEL_VERSION, self._handlers.predictor.detector.model.version
+        return self.inner(environ, start)
 
     def _refusal(self, environ: Environ) -> Refusal | None:
-        """Return why a request is refused before it is read, if it is."""
+        """Return why a request is refused before its body is read, or None."""
         if "HTTP_HOST" not in environ and environ["SERVER_PROTOCOL"] != "HTTP/1.0":
             return BadInput("a request of HTTP/1.1 and later has the header Host")
-        admission = self._admission
+        admission = self.admission
         if (admission.key or admission.stopping) and (refusal := admission.refusal(environ)):
             return refusal
         if admission.shedder.is_active and not _is_short(environ) and admission.shedder.refuses():
@@ -134,7 +120,7 @@ class Middleware:
             and "HTTP_TRANSFER_ENCODING" not in environ
             and len(length := environ.get("CONTENT_LENGTH") or "") < 20
             and length.isdecimal()
-            and int(length) <= self._handlers.limits.body_bytes
+            and int(length) <= self.handlers.limits.body_bytes
         )
 
     def _answer(self, environ: Environ) -> Answer:
@@ -142,17 +128,21 @@ class Middleware:
         length = int(environ["CONTENT_LENGTH"])
         try:
             read = partial(environ["wsgi.input"].read, length)
-            return self._handlers.seldon(receive(read, length, self._handlers.limits.body_bytes))
+            return self.handlers.seldon(receive(read, length, self.handlers.limits.body_bytes))
         except Exception as error:
-            return self._refuse(error, environ)
+            return self.refuse(error, environ)
 
     def _complete(self, environ: Environ, headers: Headers, status: int, seconds: float) -> None:
-        """Count a request and add the headers that every answer has."""
-        self._handlers.predictor.counts.observe(environ[ROUTE], _CLASS[status // 100], seconds)
+        """Count and log a request, and add the headers that every answer has."""
+        predictor, present = self.handlers.predictor, dict(headers)
+        predictor.counts.observe(environ[ROUTE], _CLASS[status // 100], seconds)
+        headers += [header for header in UNLESS_SAID if header[0] not in present]
+        if MODEL_VERSION not in present:
+            headers.append((MODEL_VERSION, predictor.detector.model.version))
         if "HTTP_ORIGIN" in environ:
             headers.append(EXPOSED)
         headers += ((REQUEST_ID, environ[ID]), *ALWAYS)
-        if self._access_log:
+        if self.access_log:
             log.info(
                 "request",
                 method=environ["REQUEST_METHOD"],
@@ -164,7 +154,7 @@ class Middleware:
 
 
 def _is_short(environ: Environ) -> bool:
-    """Return whether a refusal would cost nearly as much as the answer."""
+    """Return whether a body is so short that answering costs little more than refusing."""
     length = environ.get("CONTENT_LENGTH") or "0"
     return (
         "HTTP_TRANSFER_ENCODING" not in environ

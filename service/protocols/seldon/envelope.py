@@ -1,4 +1,4 @@
-"""Where the JSON of a Seldon message is: the body, a form field, the query, or parts."""
+"""Find the JSON of a Seldon message: in the body, a form field, the query, or parts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...errors import BadInput
 from ..codec import JSON, NO_JSON, is_json, load_json, parse_json
 
 FIELD = "json"
-"""The form field, or the parameter of the query, that holds a whole message."""
+"""The field of a form or query that holds a whole message."""
 
 _MOST_PARTS = 16  # of either form; a message has eight keys at the most
 
@@ -28,8 +28,8 @@ def read_json(
 ) -> tuple[Any, BadInput | None]:
     """Find the JSON value of a request and read it; the second value is `parse_json`'s refusal.
 
-    In Seldon's order: the parts of a multipart body, each a key of the message; a form field
-    `json`; a parameter `json` of the query; the body, where its type is JSON.
+    The places are tried in Seldon's order: the parts of a multipart body, each a key of the
+    message; the field `json` of a form; `json` in the query; the body, if its type is JSON.
 
     Raises:
         BadInput: there is no JSON.
@@ -37,30 +37,26 @@ def read_json(
     """
     if content_type == JSON and not query:
         return parse_json(body, max_depth)
-    kind, options = parse_options_header(content_type)
-    kind = kind.lower()
-    if kind == _PARTS:
+    media_type, options = parse_options_header(content_type)
+    media_type = media_type.lower()
+    if media_type == _PARTS:
         return _read_parts(body, options, max_depth), None
-    text = _read_form(body, options)[0].get(FIELD) if kind == _FORM else None
+    text = _read_form(body, options)[0].get(FIELD) if media_type == _FORM else None
     if text := text or dict(reversed(parse_qsl(query))).get(FIELD):
         return parse_json(text.encode(), max_depth)
-    if is_json(kind):
+    if is_json(media_type):
         return parse_json(body, max_depth)
-    raise BadInput(f"{NO_JSON}: {_hint(kind)}")
-
-
-def _hint(kind: str) -> str:
-    if kind == _FORM:
-        return f"the form has no field {FIELD}"
-    return "send it with Content-Type: application/json"
+    is_form = media_type == _FORM
+    hint = f"the form has no field {FIELD}" if is_form else f"send it with Content-Type: {JSON}"
+    raise BadInput(f"{NO_JSON}: {hint}")
 
 
 def _read_parts(body: bytes, options: dict[str, str], max_depth: int) -> dict[str, Any]:
-    """Return the message whose keys came as parts: JSON, but for text and bytes."""
+    """Return the message whose keys are parts; all are JSON but `strData` and `binData`."""
     fields, files = _read_form(body, options, _PARTS)
     parts = {key: text.encode() for key, text in fields.items()}
     parts |= {key: file.read() for key, file in files.items()}
-    if None in parts:  # werkzeug's key for a part whose header names none that can be read
+    if None in parts:  # werkzeug's key for a part without a readable name
         raise BadInput('a part has no name; each is named after a key of the message, as in "data"')
     return {key: _read_part(key, content, max_depth) for key, content in parts.items()}
 
@@ -77,9 +73,9 @@ def _read_part(key: str, content: bytes, max_depth: int) -> Any:
 
 
 def _read_form(
-    body: bytes, options: dict[str, str], kind: str = _FORM
+    body: bytes, options: dict[str, str], media_type: str = _FORM
 ) -> tuple[MultiDict[str, str], MultiDict[str, FileStorage]]:
-    if kind == _FORM and body.count(b"&") >= _MOST_PARTS:  # millions would take seconds
+    if media_type == _FORM and body.count(b"&") >= _MOST_PARTS:  # millions would take seconds
         raise BadInput(f"{NO_JSON}: a form has at most {_MOST_PARTS} fields")
     parser = FormDataParser(
         stream_factory=lambda *_, **__: BytesIO(),  # the body is in memory already
@@ -88,7 +84,7 @@ def _read_form(
         silent=False,
     )
     try:
-        _, fields, files = parser.parse(BytesIO(body), kind, len(body), options)
+        _, fields, files = parser.parse(BytesIO(body), media_type, len(body), options)
     except (ValueError, HTTPException) as error:
-        raise BadInput(f"{NO_JSON}: the {kind} body cannot be read ({error})") from error
+        raise BadInput(f"{NO_JSON}: the {media_type} body cannot be read ({error})") from error
     return fields, files

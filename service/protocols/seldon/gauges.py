@@ -1,4 +1,4 @@
-"""Seldon's custom metrics, as its answers and its components report them."""
+"""Seldon's custom metrics, for its answers and for its components."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ...rows import Totals, Verdict
 def encode_gauges(
     totals: Totals, threshold: float, verdict: Verdict | None = None
 ) -> list[dict[str, Any]]:
-    """Return Seldon's custom metrics; what is not defined yet is left out.
+    """Return Seldon's custom metrics; those that are not defined yet are left out.
 
     `is_outlier` and `anomaly_score` are means over the rows of `verdict`.
     """

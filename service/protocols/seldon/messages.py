@@ -12,14 +12,23 @@ import numpy as np
 
 from ...errors import BadInput, count
 from ...rows import Floats, Limits, RawTable, Rows, Totals, Verdict
-from ..codec import require_finite
+from ..codec import decode_names, decode_shape, expect, require_finite
 from .envelope import read_json
 from .gauges import encode_gauges
 
 EXAMPLE = '{"data": {"ndarray": [[1, 2]]}}'
 
-_PAYLOADS = ("data", "jsonData", "strData", "binData")
-_META = {"puid": str, "tags": dict, "metrics": list, "requestPath": dict}
+_NO_MESSAGE = f"a Seldon message is a JSON object, as in {EXAMPLE}"
+
+_NO_TAGS: Mapping[str, Any] = MappingProxyType({})
+
+# field of meta -> its type, and that type in a sentence.
+_META = {
+    "puid": (str, "a string"),
+    "tags": (dict, "an object"),
+    "metrics": (list, "a list"),
+    "requestPath": (dict, "an object"),
+}
 
 
 @dataclass(slots=True)
@@ -40,9 +49,9 @@ class Message:
 def name_meta(
     meta: dict[str, Any], new_puid: Callable[[], str], unit: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return a meta with the id that it came with, else a new one.
+    """Return a meta with a prediction's id: its own or, if it has none, a new one.
 
-    `unit`, this service's name and image, joins the units that the message came by.
+    `unit`, this service's name and image, is added to the units that the message came through.
     """
     if not meta.get("puid"):
         meta = {**meta, "puid": new_puid()}
@@ -52,7 +61,7 @@ def name_meta(
 
 
 def decode_request(body: bytes, content_type: str, query: str, limits: Limits) -> Message:
-    """Read the message of a request, wherever in it that is; raise what `decode_message` raises."""
+    """Read a message, whichever way a request carries it; raises as `decode_message` does."""
     value, refusal = read_json(content_type, query, body, limits.depth)
     message = decode_message(value, limits)
     require_finite(message.table, refusal)
@@ -60,64 +69,58 @@ def decode_request(body: bytes, content_type: str, query: str, limits: Limits) -
 
 
 def decode_message(body: Any, limits: Limits) -> Message:
-    """Read a message with `data.tensor`, `data.ndarray` or `jsonData`; the first of these counts.
+    """Read a message; of `data.tensor`, `data.ndarray` and `jsonData` the first present counts.
 
     Raises:
         BadInput: not such a message; the text says what to send instead.
         TooLarge: more rows or columns than `limits`.
     """
-    meta = _decode_meta(_object(body).get("meta"))
+    meta = _decode_meta(expect(body, dict, _NO_MESSAGE).get("meta"))
     data = body.get("data")
     if isinstance(data, dict):
         return _decode_data(data, meta, limits)
     if data is None and body.get("jsonData") is not None:
         return Message(RawTable.nested(body["jsonData"], (), limits), None, meta)
-    raise BadInput(_no_data(body))
+    if data is not None:
+        raise BadInput(f"data is not an object; send {EXAMPLE}")
+    field = next((f"{key} is not served here" for key in _payload(body)), "no data")
+    raise BadInput(f"{field}; send {EXAMPLE}")
 
 
 def decode_echo(
     body: bytes, content_type: str, query: str, limits: Limits
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read a message that is only passed on: its payload, whatever that is, and its meta."""
+    """Read a message that is only passed on: any payload, and its meta."""
     value, refusal = read_json(content_type, query, body, limits.depth)
-    payload, meta = _split_echo(value)
+    payload = _payload(expect(value, dict, _NO_MESSAGE))
+    if not payload:
+        raise BadInput(f"no data; send {EXAMPLE}")
+    meta = _decode_meta(value.get("meta"))
     if refusal:
         raise refusal
     return payload, meta
 
 
-def _split_echo(body: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    payload = {key: body[key] for key in _PAYLOADS if _object(body).get(key) is not None}
-    if not payload:
-        raise BadInput(f"no data; send {EXAMPLE}")
-    return payload, _decode_meta(body.get("meta"))
-
-
 def encode_labels(
-    message: Message,
-    verdict: Verdict,
-    totals: Totals,
-    tags: Mapping[str, Any] = MappingProxyType({}),
+    message: Message, verdict: Verdict, totals: Totals, tags: Mapping[str, Any] = _NO_TAGS
 ) -> dict[str, Any]:
-    """Answer with 1 for each outlier and 0 for each inlier, in the form that was sent."""
+    """Answer with 1 for each outlier and 0 for each inlier, as an ndarray if one was sent."""
     labels = verdict.labels if len(verdict) > 1 else [verdict.outliers]
     data: dict[str, Any] = {"names": []}
     if message.ndarray is not None:
         data["ndarray"] = labels
     else:
         data["tensor"] = {"shape": [len(labels)], "values": labels}
-    return {"data": data, "meta": _encode_meta(message, verdict, totals, tags)}
+    gauges = encode_gauges(totals, verdict.threshold, verdict)
+    return {"data": data, "meta": _encode_meta(message.meta, gauges, tags)}
 
 
 def encode_rows(
-    message: Message,
-    verdict: Verdict,
-    totals: Totals,
-    tags: Mapping[str, Any] = MappingProxyType({}),
+    message: Message, verdict: Verdict, totals: Totals, tags: Mapping[str, Any] = _NO_TAGS
 ) -> dict[str, Any]:
     """Answer with the rows and names, and the labels among the tags.
 
-    An ndarray comes back as it was sent; else the rows are a tensor of numbers, of its true shape.
+    An ndarray is returned as it was sent; other rows become a tensor of numbers.
     """
     data: dict[str, Any] = {"names": list(message.table.names)}
     if message.ndarray is not None:
@@ -125,19 +128,16 @@ def encode_rows(
     else:
         values = message.table.numbers().values
         data["tensor"] = {"shape": list(values.shape), "values": values.ravel()}
-    return {
-        "data": data,
-        "meta": _encode_meta(
-            message, verdict, totals, {"outlier-predictions": verdict.labels, **tags}
-        ),
-    }
+    tags = {"outlier-predictions": verdict.labels, **tags}
+    gauges = encode_gauges(totals, verdict.threshold, verdict)
+    return {"data": data, "meta": _encode_meta(message.meta, gauges, tags)}
 
 
 def encode_echo(
     payload: dict[str, Any], meta: dict[str, Any], totals: Totals, threshold: float
 ) -> dict[str, Any]:
-    """Pass a message on as it came, with the counts so far; none of its rows is scored."""
-    return {**payload, "meta": _merge_meta(meta, encode_gauges(totals, threshold), {})}
+    """Return a message as it came, with the counts so far; its rows are not scored."""
+    return {**payload, "meta": _encode_meta(meta, encode_gauges(totals, threshold), _NO_TAGS)}
 
 
 def score_tags(verdict: Verdict) -> dict[str, Any]:
@@ -146,9 +146,9 @@ def score_tags(verdict: Verdict) -> dict[str, Any]:
 
 
 def explain_tags(outliers: Sequence[int], rows: Rows, shares: Floats, most: int) -> dict[str, Any]:
-    """Return the tag of `?explain=K`: what isolated each outlier most, in at most K features.
+    """Return the tag of `?explain=K`: the features that isolated each outlier most, at most K.
 
-    `outliers` are their numbers in the request, `rows` their values, `shares` the scorer's
+    `outliers` are their indices in the request, `rows` their values. `shares` are the scorer's
     contributions, (n_outliers, n_features) in steps: the most negative isolated a row most.
     """
     order = np.argsort(shares, axis=1, kind="stable")[:, :most].tolist()
@@ -188,19 +188,19 @@ def encode_metadata(name: str, version: str, features: tuple[str, ...]) -> dict[
 
 
 def encode_error(text: str, status: int) -> dict[str, Any]:
-    """Tell a failure in Seldon's shape."""
+    """Return a failure in Seldon's form."""
     reason = "MICROSERVICE_INTERNAL_ERROR" if status >= 500 else "MICROSERVICE_BAD_DATA"
     return {"status": {"code": -1, "info": text, "reason": reason, "status": 1}}
 
 
-def _object(body: Any) -> dict[str, Any]:
-    if not isinstance(body, dict):
-        raise BadInput(f"a Seldon message is a JSON object, as in {EXAMPLE}")
-    return body
+def _payload(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the parts of a message that hold data; most have one."""
+    fields = ("data", "jsonData", "strData", "binData")
+    return {key: body[key] for key in fields if body.get(key) is not None}
 
 
 def _decode_data(data: dict[str, Any], meta: dict[str, Any], limits: Limits) -> Message:
-    names = _decode_names(data.get("names"))
+    names = decode_names(data.get("names"), "data.names")
     if "tensor" in data:
         return Message(_decode_tensor(data["tensor"], names, limits), None, meta)
     if "ndarray" in data:
@@ -214,19 +214,16 @@ def _decode_data(data: dict[str, Any], meta: dict[str, Any], limits: Limits) -> 
 def _decode_meta(meta: Any) -> dict[str, Any]:
     if meta is None:
         return {}
-    if not isinstance(meta, dict):
-        raise BadInput("meta is not an object")
-    for key, kind in _META.items():
-        if meta.get(key) is not None and not isinstance(meta[key], kind):
-            word = {str: "a string", dict: "an object", list: "a list"}[kind]
-            raise BadInput(f"meta.{key} is not {word}")
-        if kind is not str and meta.get(key) and not _is_finite(meta[key]):
+    fields: dict[str, Any] = expect(meta, dict, "meta is not an object")
+    for key, (kind, words) in _META.items():
+        value = expect(fields.get(key), kind | None, f"meta.{key} is not {words}")
+        if value and not _is_finite(value):
             raise BadInput(f"meta.{key} holds NaN, which is no number")
-    return meta
+    return fields
 
 
 def _is_finite(value: Any) -> bool:
-    """Return whether no number in a JSON value is NaN: it is given back, and JSON has none."""
+    """Return whether a JSON value holds no NaN: the answer repeats it, and JSON has no NaN."""
     if isinstance(value, dict):
         return all(map(_is_finite, value.values()))
     if isinstance(value, list):
@@ -234,27 +231,13 @@ def _is_finite(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def _decode_names(names: Any) -> tuple[str, ...]:
-    if names is None:
-        return ()
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise BadInput("data.names is not a list of strings")
-    return tuple(names)
-
-
 def _decode_tensor(tensor: Any, names: tuple[str, ...], limits: Limits) -> RawTable:
     if not isinstance(tensor, dict) or not {"shape", "values"} <= tensor.keys():
         raise BadInput(
             'data.tensor is an object with shape and values: {"shape": [1, 2], "values": [1, 2]}'
         )
-    shape, values = tensor["shape"], tensor["values"]
-    if not isinstance(shape, list) or not all(type(n) is int and n >= -1 for n in shape):
-        raise BadInput("data.tensor.shape is not a list of whole numbers")
-    if len(shape) != 2:
-        dimensions = count(len(shape), "dimension")
-        raise BadInput(f"data.tensor.shape has {dimensions}; rows have 2, as in [1, 2]")
-    if not isinstance(values, list):
-        raise BadInput("data.tensor.values is not a list")
+    values, shape = tensor["values"], decode_shape(tensor["shape"], "data.tensor.shape", -1, (2,))
+    expect(values, list, "data.tensor.values is not a list")
     n_rows, n_columns = _open_sides(len(values), *shape)
     if n_rows * n_columns != len(values) or min(n_rows, n_columns) < 0:
         sizes = f"[{n_rows}, {n_columns}]"
@@ -263,7 +246,7 @@ def _decode_tensor(tensor: Any, names: tuple[str, ...], limits: Limits) -> RawTa
 
 
 def _open_sides(n_values: int, n_rows: int, n_columns: int) -> tuple[int, int]:
-    """Return the two sides of a shape, of which one may be -1: as long as it must be."""
+    """Return a shape with the side that is -1 replaced by what the number of values makes it."""
     if n_columns == -1 and n_rows > 0:
         n_columns = n_values // n_rows
     if n_rows == -1 and n_columns > 0:
@@ -271,20 +254,7 @@ def _open_sides(n_values: int, n_rows: int, n_columns: int) -> tuple[int, int]:
     return n_rows, n_columns
 
 
-def _no_data(body: dict[str, Any]) -> str:
-    if body.get("data") is not None:
-        return f"data is not an object; send {EXAMPLE}"
-    sent = [key for key in _PAYLOADS if body.get(key) is not None]
-    return f"{sent[0]} is not served here; send {EXAMPLE}" if sent else f"no data; send {EXAMPLE}"
-
-
 def _encode_meta(
-    message: Message, verdict: Verdict, totals: Totals, tags: Mapping[str, Any]
-) -> dict[str, Any]:
-    return _merge_meta(message.meta, encode_gauges(totals, verdict.threshold, verdict), tags)
-
-
-def _merge_meta(
     sent: dict[str, Any], gauges: list[dict[str, Any]], tags: Mapping[str, Any]
 ) -> dict[str, Any]:
     meta: dict[str, Any] = {"metrics": [*(sent.get("metrics") or []), *gauges]}

@@ -112,7 +112,7 @@ def test_both_ways_refuse_a_body_that_ends_early(both):
 
 def test_both_ways_tell_a_failure_of_ours_in_one_sentence(both):
     for app in both:
-        app.wsgi_app._handlers.predictor.predict = lambda *arguments: 1 / 0
+        app.wsgi_app.handlers.predictor.predict = lambda *arguments: 1 / 0
     answers = [send(app, b'{"data":{"ndarray":[[1,2]]}}') for app in both]
     assert answers[0] == answers[1]
     assert answers[0][0].startswith(str(HTTPStatus.INTERNAL_SERVER_ERROR.value))
