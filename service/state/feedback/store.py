@@ -28,8 +28,8 @@ from .changes import (
     delete_chosen,
     find_truths,
 )
-from .database import Connection, Database
 from .sqlite import SQLiteDatabase
+from .tables import Connection, Database
 
 FILE_NAME = "feedback.db"
 

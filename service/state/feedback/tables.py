@@ -1,4 +1,4 @@
-"""The tables of feedback and the statements that use them, in SQL that databases have in common.
+"""The tables of feedback, their statements in portable SQL, and what a database must offer.
 
 `truths` and `rewards` hold what counts now, one row for each row of a prediction. What was
 replaced is in the two tables of revisions. `totals` is one row; the store updates it in the
@@ -7,7 +7,45 @@ transaction that changes the others, so it always equals a recount of them.
 
 from __future__ import annotations
 
-from .database import Connection
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+Values = Mapping[str, Any]
+"""The parameters of a statement: `:name` in its text is the value under that name."""
+
+
+class Connection(Protocol):
+    """Runs statements of standard SQL with named parameters, as Python's DB-API has it."""
+
+    def execute(self, statement: str, values: Values = ..., /) -> Any:
+        """Run a statement; return its cursor, an iterator over the rows."""
+
+    def executemany(self, statement: str, values: Iterable[Values], /) -> Any:
+        """Run a statement once for each set of parameters."""
+
+
+class Database(Protocol):
+    """Transactions, for the threads of this process. Each method but `close` raises Unavailable."""
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Give a transaction that sees one state of the tables and waits for no writer."""
+
+    def writing(self) -> AbstractContextManager[Connection]:
+        """Give a transaction that is committed at the end, or undone; one at a time.
+
+        No other process writes meanwhile, so what the transaction reads stays true until its end.
+        """
+
+    def probe(self, connection: Connection) -> None:
+        """Try, inside a transaction that writes, whether there is room for the next feedback."""
+
+    def erase_deleted(self) -> None:
+        """Overwrite what was deleted, as far as the database has kept a copy."""
+
+    def close(self) -> None:
+        """Close what this process has open; the next transaction opens it again."""
+
 
 VERSION = 2
 """The format of these tables. Format 1 had triggers, and rewards that were floats."""
@@ -24,13 +62,12 @@ CELLS = {
 """The column of `totals` that counts the rows with a (label, truth)."""
 
 TOTALS = (*CELLS.values(), "rewarded", "reward", "unmatched", "accepted", "accepted_reward")
-"""The columns of `totals`."""
+"""The columns of `totals`: those of `FeedbackSummary`, with rewards in millionths."""
 
 REVISIONS = {"truths": "truth_revisions", "rewards": "reward_revisions"}
 """Each table, and the table of what was replaced in it."""
 
-_SCHEMA = (
-    """CREATE TABLE truths (
+_TRUTH = """
         id {key},                           -- ascending in the order of the first feedback
         puid TEXT NOT NULL,                 -- of the prediction, or the key of a long one
         row_index INTEGER NOT NULL,         -- in the prediction, from 0
@@ -38,52 +75,31 @@ _SCHEMA = (
         truth SMALLINT NOT NULL,            -- 1 for an outlier
         score DOUBLE PRECISION NOT NULL,
         version TEXT NOT NULL,              -- of the model
-        recorded SMALLINT NOT NULL,         -- 1: label as answered; 0: scored again for feedback
-        created_at DOUBLE PRECISION NOT NULL,  -- first feedback, seconds since 1970, UTC
-        updated_at DOUBLE PRECISION NOT NULL,  -- last change
-        UNIQUE (puid, row_index)
-    )""",
-    """CREATE TABLE rewards (
+        recorded SMALLINT NOT NULL,         -- 1: label as answered; 0: scored again for feedback"""
+
+_REWARD = """
         id {key},
         puid TEXT NOT NULL,
         row_index INTEGER NOT NULL,         -- -1: the whole prediction
-        reward BIGINT NOT NULL,             -- in millionths
-        created_at DOUBLE PRECISION NOT NULL,
-        updated_at DOUBLE PRECISION NOT NULL,
-        UNIQUE (puid, row_index)
-    )""",
-    """CREATE TABLE truth_revisions (
-        id {key},
-        puid TEXT NOT NULL,
-        row_index INTEGER NOT NULL,
-        label SMALLINT NOT NULL,
-        truth SMALLINT NOT NULL,
-        score DOUBLE PRECISION NOT NULL,
-        version TEXT NOT NULL,
-        recorded SMALLINT NOT NULL,
-        updated_at DOUBLE PRECISION NOT NULL
-    )""",
-    """CREATE TABLE reward_revisions (
-        id {key},
-        puid TEXT NOT NULL,
-        row_index INTEGER NOT NULL,
-        reward BIGINT NOT NULL,
-        updated_at DOUBLE PRECISION NOT NULL
-    )""",
+        reward BIGINT NOT NULL,             -- in millionths"""
+
+_CURRENT = """
+        created_at DOUBLE PRECISION NOT NULL,  -- first feedback, seconds since 1970, UTC
+        updated_at DOUBLE PRECISION NOT NULL,  -- last change
+        UNIQUE (puid, row_index)"""
+
+_REVISED = """
+        updated_at DOUBLE PRECISION NOT NULL"""
+
+_SCHEMA = (
+    f"CREATE TABLE truths ({_TRUTH}{_CURRENT})",
+    f"CREATE TABLE rewards ({_REWARD}{_CURRENT})",
+    f"CREATE TABLE truth_revisions ({_TRUTH}{_REVISED})",
+    f"CREATE TABLE reward_revisions ({_REWARD}{_REVISED})",
     "CREATE INDEX truth_revisions_of_row ON truth_revisions (puid, row_index)",
     "CREATE INDEX reward_revisions_of_row ON reward_revisions (puid, row_index)",
-    """CREATE TABLE totals (
-        true_negative BIGINT NOT NULL,
-        false_positive BIGINT NOT NULL,
-        false_negative BIGINT NOT NULL,
-        true_positive BIGINT NOT NULL,
-        rewarded BIGINT NOT NULL,           -- rewards other than 0
-        reward BIGINT NOT NULL,             -- their sum, in millionths
-        unmatched BIGINT NOT NULL,          -- messages about no known prediction
-        accepted BIGINT NOT NULL,           -- messages stored; never falls
-        accepted_reward BIGINT NOT NULL     -- sum of their positive rewards; never falls
-    )""",
-    "INSERT INTO totals VALUES (0, 0, 0, 0, 0, 0, 0, 0, 0)",
+    f"CREATE TABLE totals ({', '.join(f'{name} BIGINT NOT NULL' for name in TOTALS)})",
+    f"INSERT INTO totals VALUES ({', '.join('0' for _ in TOTALS)})",  # noqa: S608 - zeros
     "CREATE TABLE schema_version (version INTEGER NOT NULL)",
     f"INSERT INTO schema_version VALUES ({VERSION})",  # noqa: S608 - a number of ours
 )
@@ -104,11 +120,15 @@ INSERT_TRUTH = """
         (puid, row_index, label, truth, score, version, recorded, created_at, updated_at)
     VALUES (:puid, :row_index, :label, :truth, :score, :version, :recorded, :now, :now)"""
 
-KEEP_TRUTH = """
-    INSERT INTO truth_revisions
-        (puid, row_index, label, truth, score, version, recorded, updated_at)
-    SELECT puid, row_index, label, truth, score, version, recorded, updated_at FROM truths
+_KEEP = """
+    INSERT INTO {revisions} ({columns}) SELECT {columns} FROM {table}
     WHERE puid = :puid AND row_index = :row_index"""
+
+KEEP_TRUTH = _KEEP.format(
+    revisions="truth_revisions",
+    table="truths",
+    columns="puid, row_index, label, truth, score, version, recorded, updated_at",
+)
 
 UPDATE_TRUTH = """
     UPDATE truths SET label = :label, truth = :truth, score = :score, version = :version,
@@ -121,10 +141,11 @@ INSERT_REWARD = """
     INSERT INTO rewards (puid, row_index, reward, created_at, updated_at)
     VALUES (:puid, :row_index, :reward, :now, :now)"""
 
-KEEP_REWARD = """
-    INSERT INTO reward_revisions (puid, row_index, reward, updated_at)
-    SELECT puid, row_index, reward, updated_at FROM rewards
-    WHERE puid = :puid AND row_index = :row_index"""
+KEEP_REWARD = _KEEP.format(
+    revisions="reward_revisions",
+    table="rewards",
+    columns="puid, row_index, reward, updated_at",
+)
 
 UPDATE_REWARD = """
     UPDATE rewards SET reward = :reward, updated_at = :now
@@ -145,7 +166,8 @@ COUNT_RECENT = """
         (SELECT label, truth FROM truths ORDER BY id DESC LIMIT :window) AS recent
     GROUP BY label, truth"""
 
-# The conditions that choose rows of `truths` or `rewards` for deletion.
+# The conditions that choose rows of `truths` or `rewards`.
+ALL = "1 = 1"
 OF_PUID = "puid = :puid"
 BEFORE = "created_at < :before"
 FIRST_BEFORE = "created_at < :before AND id IN (SELECT id FROM {table} ORDER BY id LIMIT :most)"
@@ -153,8 +175,9 @@ FIRST_BEFORE = "created_at < :before AND id IN (SELECT id FROM {table} ORDER BY 
 COUNT_TRUTHS = "SELECT label, truth, count(*) FROM truths WHERE {chosen} GROUP BY label, truth"
 
 SUM_REWARDS = """
-    SELECT count(*), sum(CASE WHEN reward = 0 THEN 0 ELSE 1 END), sum(reward) FROM rewards
-    WHERE {chosen}"""
+    SELECT count(*), coalesce(sum(CASE WHEN reward = 0 THEN 0 ELSE 1 END), 0),
+        coalesce(sum(reward), 0)
+    FROM rewards WHERE {chosen}"""
 
 DELETE_REVISIONS = """
     DELETE FROM {revisions} WHERE (puid, row_index) IN
