@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from types import MappingProxyType
 from typing import Any
 
 from ...cells import parse_number
@@ -30,7 +29,7 @@ _META_FIELDS = ("puid", "tags", "routing", "requestPath", "metrics")
 _METRIC_FIELDS = ("key", "type", "value", "tags")
 _METRIC_TYPES = ("COUNTER", "GAUGE", "TIMER")  # Seldon's messages know them by number, too
 
-_KINDS = {str: "a string", list: "a list", dict: "an object"}
+_KINDS: dict[type, str] = {str: "a string", list: "a list", dict: "an object"}
 
 # Metrics are 32-bit floats in Seldon's own messages, and so are rewards; larger ones do not fit.
 _LARGEST = 3.4028234e38
@@ -40,15 +39,14 @@ _ROW_FIELD = "request.meta.tags.row"
 
 @dataclass(frozen=True)
 class Feedback:
-    """A message: what it says about a prediction, and what its answer repeats."""
+    """A message: what it says about a prediction, and what its answer repeats of the request."""
 
     statement: Statement
     is_array: bool = False
     """Whether the request came as `data.ndarray`; so does the answer then."""
     metrics: tuple[Any, ...] = ()
-    """Custom metrics of the request."""
     path: Mapping[str, Any] = field(default_factory=dict)
-    """Its `requestPath`."""
+    """The `requestPath`."""
 
 
 def decode_feedback(
@@ -70,7 +68,7 @@ def parse_feedback(body: Any, limits: Limits, new_puid: Callable[[], str]) -> Fe
         BadInput: not such a message; the text says what to send instead.
         TooLarge: more rows or columns than `limits`.
     """
-    if body is None or not isinstance(body, (dict, list)):
+    if not isinstance(body, (dict, list)):
         raise BadInput(f"Invalid JSON: a Feedback is a JSON object, as in {EXAMPLE}")
     message = _check_fields(body, "a Feedback", _FIELDS)
     request, response, truth = (
@@ -101,7 +99,7 @@ def encode_summary(
     totals: Totals,
     threshold: float,
     summary: FeedbackSummary,
-    unit: Mapping[str, str] = MappingProxyType({}),
+    unit: Mapping[str, str],
 ) -> dict[str, Any]:
     """Answer feedback: no data, and the figures of all feedback among the metrics.
 
@@ -139,8 +137,8 @@ def _get(parent: dict[str, Any], name: str, key: str, kind: type) -> Any:
 
 def _decode_puid(meta: dict[str, Any], answered: dict[str, Any]) -> str:
     """Return the puid of the response or the request; empty when neither has one."""
-    response = _get(answered, "response.meta", "puid", str)
-    request = _get(meta, "request.meta", "puid", str)
+    response: str = _get(answered, "response.meta", "puid", str)
+    request: str = _get(meta, "request.meta", "puid", str)
     if response and request and response != request:
         raise BadInput(
             f"response.meta.puid is {response[:50]!r} and request.meta.puid is {request[:50]!r}; "
@@ -246,8 +244,7 @@ def _decode_tensor(tensor: Any) -> Any:
     if not isinstance(tensor, dict) or not isinstance(values := tensor.get("values", []), list):
         raise BadInput("truth.data.tensor is an object with shape and values")
     shape = tensor.get("shape", [len(values)])
-    fits = ([len(values)], [-1], [len(values), 1], [-1, 1])
-    if shape not in fits:
+    if shape not in ([len(values)], [-1], [len(values), 1], [-1, 1]):
         raise BadInput(
             f"truth.data.tensor has the shape {str(shape)[:40]}; "
             f"its {count(len(values), 'value')} are of the shape [{len(values)}]"

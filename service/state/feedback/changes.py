@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from ...truths import ScoredRow
 from . import tables
@@ -82,15 +82,11 @@ def recount(connection: Connection, chosen: str, values: Values) -> Counter[str]
     truths, rewards = (chosen.format(table=table) for table in tables.REVISIONS)
     cells = connection.execute(tables.COUNT_TRUTHS.format(chosen=truths), values)
     sums = connection.execute(tables.SUM_REWARDS.format(chosen=rewards), values).fetchone()
-    names = ("rewards", "rewarded", "reward")
-    return Counter(count_cells(cells) | dict(zip(names, sums, strict=True)))
+    counted = Counter(rewards=sums[0], rewarded=sums[1], reward=sums[2])
+    counted.update({tables.CELLS[label, truth]: rows for label, truth, rows in cells})
+    return counted
 
 
 def add_to_totals(connection: Connection, changes: Counter[str]) -> None:
     """Add to each total what `changes` has under its name."""
     connection.execute(tables.ADD_TO_TOTALS, {name: changes[name] for name in tables.TOTALS})
-
-
-def count_cells(lines: Iterable[tuple[int, int, int]]) -> dict[str, int]:
-    """Name the counts of (label, truth, rows) lines as the totals do."""
-    return {tables.CELLS[label, truth]: rows for label, truth, rows in lines}

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 
 from ...truths import MILLIONTHS, MOST_REWARD
 from .changes import add_to_totals, recount
@@ -81,9 +82,9 @@ def prepare(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA user_version = {VERSION}")
     if changed is not None:
         logger.warning(
-            "feedback is migrated from format %d to format %d; %d rewards were rounded to a "
-            "millionth or reduced to a million",
-            *(_OLD_VERSION, VERSION, changed),
+            f"feedback is migrated from format {_OLD_VERSION} to format {VERSION}; "
+            "%d rewards were rounded to a millionth or reduced to a million",
+            changed,
         )
 
 
@@ -108,18 +109,17 @@ def _migrate(connection: sqlite3.Connection) -> int:
     return changed
 
 
-def needs_migration(connection: sqlite3.Connection) -> bool:
-    """Tell whether the file has an older format."""
-    return _identify(connection) == (_APPLICATION, _OLD_VERSION)
+def needs_migration(path: Path) -> bool:
+    """Tell whether a file has an older format; it is not changed."""
+    with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as connection:
+        return _identify(connection) == (_APPLICATION, _OLD_VERSION)
+    return False
 
 
-def _identify(connection: sqlite3.Connection) -> tuple[int, int]:
+def _identify(connection: sqlite3.Connection) -> tuple[int, ...]:
     """Return the application and the format that the file's header names."""
-    application, version = (
-        connection.execute(f"PRAGMA {name}").fetchone()[0]
-        for name in ("application_id", "user_version")
-    )
-    return application, version
+    names = ("application_id", "user_version")
+    return tuple(connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
 
 
 @contextmanager

@@ -17,13 +17,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ...errors import Unavailable
 from ..folder import quarantine
 from ..shared import reset_in_children
-from .migration import UnknownFormat, needs_migration, prepare, transaction
+from .migration import UnknownFormat, prepare, transaction
 from .tables import Connection
 
 logger = logging.getLogger(__name__)
@@ -89,30 +89,22 @@ class SQLiteDatabase:
 
     def quarantine_if_unusable(self) -> None:
         """Rename a file that is damaged or of an unknown format; a new one takes its place."""
-        reason = self._fault()
-        self.close()
-        if reason is not None:
-            quarantine(self.path, reason, beside=_ENDINGS)
-
-    def _fault(self) -> str | None:
-        """Say why the file can never be used; None if it can, or if that cannot be told now."""
+        reason = None  # also when that cannot be told now
         try:
             with self.reading() as connection:
                 found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-                return None if found == "ok" else f"it is damaged ({found})"
+                if found != "ok":
+                    reason = f"it is damaged ({found})"
         except Unavailable as error:
             cause = error.__cause__
-            if isinstance(cause, UnknownFormat):
-                return str(cause)
             code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
-            damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-            return f"it is damaged ({cause})" if damaged else None
-
-    def needs_migration(self) -> bool:
-        """Tell whether the file has an older format; it is not changed."""
-        with suppress(sqlite3.Error), closing(sqlite3.connect(self.path)) as connection:
-            return needs_migration(connection)
-        return False
+            if isinstance(cause, UnknownFormat):
+                reason = str(cause)
+            elif code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                reason = f"it is damaged ({cause})"
+        self.close()
+        if reason is not None:
+            quarantine(self.path, reason, beside=_ENDINGS)
 
 
 class _Session:
@@ -138,24 +130,20 @@ class _Session:
             raise Unavailable("the storage of feedback is busy; try again")
         try:
             yield self._open(max(end - time.monotonic(), _TIMEOUT_FAILING))
-            self._note(failing=False)
+            if self._failing:
+                logger.warning("the storage of feedback works again")
+            self._failing = False
         except (sqlite3.Error, OSError) as error:
             self._drop()
-            self._note(failing=True, reason=str(error))
+            if not self._failing:
+                logger.warning("the storage of feedback fails: %s", error)
+            self._failing = True
             raise Unavailable(f"the storage of feedback fails ({error}); try again") from error
         except BaseException:
             self._drop()
             raise
         finally:
             self._turn.release()
-
-    def _note(self, failing: bool, reason: str = "") -> None:
-        """Log when the storage starts to fail, and when it works again."""
-        if failing and not self._failing:
-            logger.warning("the storage of feedback fails: %s", reason)
-        if self._failing and not failing:
-            logger.warning("the storage of feedback works again")
-        self._failing = failing
 
     def close(self) -> None:
         """Close the connection when no thread uses it any more."""

@@ -2,7 +2,7 @@
 
 `truths` and `rewards` hold what counts now, one row for each row of a prediction. What was
 replaced is in the two tables of revisions. `totals` is one row; the store updates it in the
-transaction that changes the others, so it always equals a recount of them.
+transaction that changes the others, so it equals a recount of them even after a kill.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
+
+from ...truths import MILLIONTHS
 
 Values = Mapping[str, Any]
 """The parameters of a statement: `:name` in its text is the value under that name."""
@@ -88,14 +90,11 @@ _CURRENT = """
         updated_at DOUBLE PRECISION NOT NULL,  -- last change
         UNIQUE (puid, row_index)"""
 
-_REVISED = """
-        updated_at DOUBLE PRECISION NOT NULL"""
-
 _SCHEMA = (
     f"CREATE TABLE truths ({_TRUTH}{_CURRENT})",
     f"CREATE TABLE rewards ({_REWARD}{_CURRENT})",
-    f"CREATE TABLE truth_revisions ({_TRUTH}{_REVISED})",
-    f"CREATE TABLE reward_revisions ({_REWARD}{_REVISED})",
+    f"CREATE TABLE truth_revisions ({_TRUTH}\n        updated_at DOUBLE PRECISION NOT NULL)",
+    f"CREATE TABLE reward_revisions ({_REWARD}\n        updated_at DOUBLE PRECISION NOT NULL)",
     "CREATE INDEX truth_revisions_of_row ON truth_revisions (puid, row_index)",
     "CREATE INDEX reward_revisions_of_row ON reward_revisions (puid, row_index)",
     f"CREATE TABLE totals ({', '.join(f'{name} BIGINT NOT NULL' for name in TOTALS)})",
@@ -120,15 +119,11 @@ INSERT_TRUTH = """
         (puid, row_index, label, truth, score, version, recorded, created_at, updated_at)
     VALUES (:puid, :row_index, :label, :truth, :score, :version, :recorded, :now, :now)"""
 
-_KEEP = """
-    INSERT INTO {revisions} ({columns}) SELECT {columns} FROM {table}
+KEEP_TRUTH = """
+    INSERT INTO truth_revisions
+        (puid, row_index, label, truth, score, version, recorded, updated_at)
+    SELECT puid, row_index, label, truth, score, version, recorded, updated_at FROM truths
     WHERE puid = :puid AND row_index = :row_index"""
-
-KEEP_TRUTH = _KEEP.format(
-    revisions="truth_revisions",
-    table="truths",
-    columns="puid, row_index, label, truth, score, version, recorded, updated_at",
-)
 
 UPDATE_TRUTH = """
     UPDATE truths SET label = :label, truth = :truth, score = :score, version = :version,
@@ -141,11 +136,10 @@ INSERT_REWARD = """
     INSERT INTO rewards (puid, row_index, reward, created_at, updated_at)
     VALUES (:puid, :row_index, :reward, :now, :now)"""
 
-KEEP_REWARD = _KEEP.format(
-    revisions="reward_revisions",
-    table="rewards",
-    columns="puid, row_index, reward, updated_at",
-)
+KEEP_REWARD = """
+    INSERT INTO reward_revisions (puid, row_index, reward, updated_at)
+    SELECT puid, row_index, reward, updated_at FROM rewards
+    WHERE puid = :puid AND row_index = :row_index"""
 
 UPDATE_REWARD = """
     UPDATE rewards SET reward = :reward, updated_at = :now
@@ -186,9 +180,10 @@ DELETE_REVISIONS = """
 DELETE = "DELETE FROM {table} WHERE {chosen}"
 
 # The first two parts have a value in every column between them, which gives each column its type.
-READ_HISTORY = """
-    SELECT time, puid, row_index AS row, label, truth, reward, score, model_version, recorded,
-        current
+READ_HISTORY = f"""
+    SELECT time, puid, row_index AS row, label, truth,
+        reward / CAST({MILLIONTHS} AS DOUBLE PRECISION) AS reward,
+        score, model_version, recorded, current
     FROM (
         SELECT updated_at AS time, puid, row_index, label, truth, NULL AS reward, score,
             version AS model_version, recorded, 1 AS current, id FROM truths
@@ -199,4 +194,4 @@ READ_HISTORY = """
         UNION ALL SELECT updated_at, puid, NULLIF(row_index, -1), NULL, NULL, reward, NULL,
             NULL, NULL, 0, id FROM reward_revisions
     ) AS history
-    ORDER BY time, id, current"""
+    ORDER BY time, id, current"""  # noqa: S608 - a number of ours
