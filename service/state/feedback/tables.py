@@ -69,20 +69,19 @@ TOTALS = (*CELLS.values(), "rewarded", "reward", "unmatched", "accepted", "accep
 REVISIONS = {"truths": "truth_revisions", "rewards": "reward_revisions"}
 """Each table, and the table of what was replaced in it."""
 
-_TRUTH = """
+_ROW = """
         id {key},                           -- ascending in the order of the first feedback
         puid TEXT NOT NULL,                 -- of the prediction, or the key of a long one
-        row_index INTEGER NOT NULL,         -- in the prediction, from 0
+        row_index INTEGER NOT NULL,         -- in the prediction, from 0; -1: all of it"""
+
+_TRUTH = f"""{_ROW}
         label SMALLINT NOT NULL,            -- the service's answer: 1 for an outlier
         truth SMALLINT NOT NULL,            -- 1 for an outlier
         score DOUBLE PRECISION NOT NULL,
         version TEXT NOT NULL,              -- of the model
         recorded SMALLINT NOT NULL,         -- 1: label as answered; 0: scored again for feedback"""
 
-_REWARD = """
-        id {key},
-        puid TEXT NOT NULL,
-        row_index INTEGER NOT NULL,         -- -1: the whole prediction
+_REWARD = f"""{_ROW}
         reward BIGINT NOT NULL,             -- in millionths"""
 
 _CURRENT = """
