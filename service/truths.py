@@ -14,9 +14,6 @@ MILLIONTHS = 1_000_000
 MOST_REWARD = 1_000_000
 """The largest reward and, with a minus sign, the smallest."""
 
-# F-beta weighs recall beta times as much as precision (van Rijsbergen, 1979).
-_BETAS = {"f1": 1.0, "f2": 2.0}
-
 
 @dataclass(frozen=True)
 class Statement:
@@ -88,9 +85,9 @@ class Confusion:
             "precision": (self.true_positive, flagged),
             "recall": (self.true_positive, self.outliers),
         }
-        for name, beta in _BETAS.items():
-            above = (1 + beta**2) * self.true_positive
-            parts[name] = (above, beta**2 * self.outliers + flagged)
+        # F-beta weighs recall beta times as much as precision (van Rijsbergen, 1979).
+        for name, beta in (("f1", 1.0), ("f2", 2.0)):
+            parts[name] = ((1 + beta**2) * self.true_positive, beta**2 * self.outliers + flagged)
         return {name: above / below for name, (above, below) in parts.items() if below}
 
 
@@ -118,11 +115,10 @@ class FeedbackSummary:
 
         A figure that is not defined yet is left out.
         """
-        total, recent = self.total, self.recent
-        gauges = {f"{name}_tot": value for name, value in total.figures().items()}
-        gauges |= {f"{name}_roll": value for name, value in recent.figures().items()}
-        gauges |= asdict(total)
-        for suffix, counts in (("tot", total), ("roll", recent)):
+        gauges = {f"{name}_tot": value for name, value in self.total.figures().items()}
+        gauges |= {f"{name}_roll": value for name, value in self.recent.figures().items()}
+        gauges |= asdict(self.total)
+        for suffix, counts in (("tot", self.total), ("roll", self.recent)):
             gauges[f"nb_outliers_{suffix}"] = counts.outliers
             gauges[f"nb_labels_{suffix}"] = counts.rows
         return gauges
@@ -133,19 +129,13 @@ class RunningConfusion:
 
     def __init__(self, window: int = 100) -> None:
         self._total: Counter[tuple[int, int]] = Counter()
-        self._recent: Counter[tuple[int, int]] = Counter()
-        self._order: deque[tuple[int, int]] = deque()
-        self._window = window
+        self._recent: deque[tuple[int, int]] = deque(maxlen=window)
 
     def add(self, label: int, truth: int) -> None:
         """Count one row whose truth has become known."""
-        pair = (label, truth)
-        self._total[pair] += 1
-        self._recent[pair] += 1
-        self._order.append(pair)
-        if len(self._order) > self._window:
-            self._recent[self._order.popleft()] -= 1
+        self._total[label, truth] += 1
+        self._recent.append((label, truth))
 
     def summary(self) -> FeedbackSummary:
         """Return the figures so far."""
-        return FeedbackSummary(Confusion.count(self._total), Confusion.count(self._recent))
+        return FeedbackSummary(Confusion.count(self._total), Confusion.count(Counter(self._recent)))

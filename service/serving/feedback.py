@@ -33,14 +33,14 @@ class FeedbackMatcher:
             Unavailable: the storage fails; nothing of the message is stored.
         """
         recorded = self._find_recorded(statement)
-        rows: list[ScoredRow] = []
-        if statement.truths:
-            rows = self._pair(statement, recorded)
-        elif self._is_known(statement, recorded):
-            _check_row(statement, recorded)
-        else:
+        if recorded is not None:
+            # Rows leave the record from the first one on, so the last one tells the size.
+            _check_size(statement, int(recorded["row"][-1]) + 1)
+        elif statement.rows is not None:
+            _check_size(statement, len(statement.rows))
+        elif not (statement.truths or statement.is_new or self.store.knows(statement.puid)):
             self._refuse_unknown(statement)
-        return self.store.add(statement, rows)
+        return self.store.add(statement, self._pair(statement, recorded))
 
     def _find_recorded(self, statement: Statement) -> Recorded | None:
         """Return the rows of the prediction that are on record; None if there are none."""
@@ -49,28 +49,15 @@ class FeedbackMatcher:
         recorded = self.predictor.records.find(statement.puid)
         return recorded if len(recorded) else None
 
-    def _is_known(self, statement: Statement, recorded: Recorded | None) -> bool:
-        return (
-            statement.is_new
-            or recorded is not None
-            or statement.rows is not None
-            or self.store.knows(statement.puid)
-        )
-
     def _pair(self, statement: Statement, recorded: Recorded | None) -> list[ScoredRow]:
-        """Return the row that each truth is about, with the label that the truth is held against.
-
-        Rows are looked up in the record, then in earlier feedback, and scored again at last.
-        """
-        indexes, carried = _indexes(statement), statement.rows
+        """Return the row that each truth is about, with the label to compare the truth with."""
+        first, carried = statement.row or 0, statement.rows
+        indexes = range(first, first + len(statement.truths))
+        found: dict[int, ScoredRow] = {}
         if recorded is not None:
-            size = _size(recorded)
-            _check_size(statement, size)
-            if carried is not None and len(carried) != size:
+            found = _read_rows(recorded, indexes)
+            if carried is not None and len(carried) != recorded["row"][-1] + 1:
                 carried = None  # it belongs to another prediction
-        elif carried is not None:
-            _check_size(statement, len(carried))
-        found = {} if recorded is None else _read_rows(recorded, indexes)
         if len(found) < len(indexes):
             known = self.store.find(statement.puid, indexes[0], indexes[-1])
             if carried is not None:  # rows that were scored for earlier feedback are scored again
@@ -103,33 +90,12 @@ class FeedbackMatcher:
         )
 
 
-def _indexes(statement: Statement) -> range:
-    """Return the indexes of the rows that the truths are about."""
-    if statement.row is None:
-        return range(len(statement.truths))
-    return range(statement.row, statement.row + 1)
-
-
-def _size(recorded: Recorded) -> int:
-    """Return how many rows the prediction had; the first ones may have left the record."""
-    return int(recorded["row"][-1]) + 1
-
-
-def _check_row(statement: Statement, recorded: Recorded | None) -> None:
-    """Check that the row of a reward exists, where the number of rows is known."""
-    if statement.row is None:
-        return
-    if recorded is not None:
-        _check_size(statement, _size(recorded))
-    elif statement.rows is not None:
-        _check_size(statement, len(statement.rows))
-
-
 def _check_size(statement: Statement, size: int) -> None:
-    """Check that the statement fits a prediction with `size` rows."""
-    if statement.row is None and len(statement.truths) != size:
+    """Check that the truths, or the single row, fit a prediction with `size` rows."""
+    truths = len(statement.truths)
+    if statement.row is None and truths not in (0, size):
         raise BadInput(
-            f"{count(len(statement.truths), 'truth')} for {count(size, 'row')}; send one for each, "
+            f"{count(truths, 'truth')} for {count(size, 'row')}; send one for each, "
             f"or name a single row in {statement.row_field}"
         )
     if statement.row is not None and statement.row >= size:
@@ -142,8 +108,7 @@ def _check_size(statement: Statement, size: int) -> None:
 def _read_rows(recorded: Recorded, indexes: range) -> dict[int, ScoredRow]:
     """Return those of the recorded rows that have one of the indexes."""
     rows = recorded[(recorded["row"] >= indexes.start) & (recorded["row"] < indexes.stop)]
-    columns = (rows[name].tolist() for name in ("row", "label", "score", "version"))
     return {
         index: ScoredRow(index, label, score, version.decode(), recorded=True)
-        for index, label, score, version in zip(*columns, strict=True)
+        for index, label, score, version in rows[["row", "label", "score", "version"]].tolist()
     }

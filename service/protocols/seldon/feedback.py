@@ -7,13 +7,12 @@ As in Seldon, `[]` is an empty message, and a field that Seldon does not have is
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from types import MappingProxyType
 from typing import Any
 
-from ...cells import may_spell_numbers
+from ...cells import parse_number
 from ...errors import BadInput, TooLarge, count, nearest
 from ...rows import Limits, Rows, Totals
 from ...truths import MILLIONTHS, MOST_REWARD, FeedbackSummary, Statement
@@ -30,6 +29,8 @@ _META_FIELDS = ("puid", "tags", "routing", "requestPath", "metrics")
 _METRIC_FIELDS = ("key", "type", "value", "tags")
 _METRIC_TYPES = ("COUNTER", "GAUGE", "TIMER")  # Seldon's messages know them by number, too
 
+_KINDS: dict[type, str] = {str: "a string", list: "a list", dict: "an object"}
+
 # Metrics are 32-bit floats in Seldon's own messages, and so are rewards; larger ones do not fit.
 _LARGEST = 3.4028234e38
 
@@ -38,15 +39,14 @@ _ROW_FIELD = "request.meta.tags.row"
 
 @dataclass(frozen=True)
 class Feedback:
-    """A message: what it says about a prediction, and what its answer repeats."""
+    """A message: what it says about a prediction, and what its answer repeats of the request."""
 
     statement: Statement
     is_array: bool = False
     """Whether the request came as `data.ndarray`; so does the answer then."""
     metrics: tuple[Any, ...] = ()
-    """Custom metrics of the request."""
     path: Mapping[str, Any] = field(default_factory=dict)
-    """Its `requestPath`."""
+    """The `requestPath`."""
 
 
 def decode_feedback(
@@ -68,23 +68,21 @@ def parse_feedback(body: Any, limits: Limits, new_puid: Callable[[], str]) -> Fe
         BadInput: not such a message; the text says what to send instead.
         TooLarge: more rows or columns than `limits`.
     """
-    if body is None or not isinstance(body, (dict, list)):
+    if not isinstance(body, (dict, list)):
         raise BadInput(f"Invalid JSON: a Feedback is a JSON object, as in {EXAMPLE}")
-    message = _decode_fields(body, "a Feedback", _FIELDS)
+    message = _check_fields(body, "a Feedback", _FIELDS)
     request, response, truth = (
-        _decode_fields(message.get(name), name, _MESSAGE_FIELDS)
+        _check_fields(message.get(name), name, _MESSAGE_FIELDS)
         for name in ("request", "response", "truth")
     )
-    meta, answered = (
-        _decode_fields(part.get("meta"), f"{name}.meta", _META_FIELDS)
-        for part, name in ((request, "request"), (response, "response"))
-    )
+    meta = _check_fields(request.get("meta"), "request.meta", _META_FIELDS)
+    answered = _check_fields(response.get("meta"), "response.meta", _META_FIELDS)
     row, truths = _decode_row(meta, limits), _decode_truths(truth, limits)
     if row is not None and len(truths) > 1:
         raise BadInput(f"{len(truths):,} truths for the one row that {_ROW_FIELD} names")
     puid, reward = _decode_puid(meta, answered), _decode_reward(message.get("reward"))
     rows, metrics = _decode_rows(request, limits), _decode_metrics(meta)
-    path = _decode_meta(meta, "requestPath", dict)
+    path = _get(meta, "request.meta", "requestPath", dict)
     if truths and not puid and rows is None:
         raise BadInput(f"truth about no prediction: send its puid, as in {EXAMPLE}")
     data = request.get("data")
@@ -101,7 +99,7 @@ def encode_summary(
     totals: Totals,
     threshold: float,
     summary: FeedbackSummary,
-    unit: Mapping[str, str] = MappingProxyType({}),
+    unit: Mapping[str, str],
 ) -> dict[str, Any]:
     """Answer feedback: no data, and the figures of all feedback among the metrics.
 
@@ -116,7 +114,8 @@ def encode_summary(
     return {"data": payload, "meta": meta}
 
 
-def _decode_fields(value: Any, name: str, fields: tuple[str, ...]) -> dict[str, Any]:
+def _check_fields(value: Any, name: str, fields: Sequence[str]) -> dict[str, Any]:
+    """Return an object that has only these fields; nothing and `[]` are an empty one."""
     if value is None or value == []:
         return {}
     if not isinstance(value, dict):
@@ -128,23 +127,28 @@ def _decode_fields(value: Any, name: str, fields: tuple[str, ...]) -> dict[str, 
     return value
 
 
+def _get(parent: dict[str, Any], name: str, key: str, kind: type) -> Any:
+    """Return a field of the object `name`, which must be of this kind; an empty one by default."""
+    value = parent.get(key)
+    if not isinstance(value, kind | None):
+        raise BadInput(f"Invalid JSON: {name}.{key} is not {_KINDS[kind]}")
+    return value or kind()
+
+
 def _decode_puid(meta: dict[str, Any], answered: dict[str, Any]) -> str:
-    puids = []
-    for name, value in (("response", answered.get("puid")), ("request", meta.get("puid"))):
-        if value is not None and not isinstance(value, str):
-            raise BadInput(f"Invalid JSON: {name}.meta.puid is not a string")
-        if value:
-            puids.append(value)
-    if len(set(puids)) > 1:
+    """Return the puid of the response or the request; empty when neither has one."""
+    response: str = _get(answered, "response.meta", "puid", str)
+    request: str = _get(meta, "request.meta", "puid", str)
+    if response and request and response != request:
         raise BadInput(
-            f"response.meta.puid is {puids[0][:50]!r} and request.meta.puid is {puids[1][:50]!r}; "
+            f"response.meta.puid is {response[:50]!r} and request.meta.puid is {request[:50]!r}; "
             "feedback is about one prediction"
         )
-    return puids[0] if puids else ""
+    return response or request
 
 
 def _decode_row(meta: dict[str, Any], limits: Limits) -> int | None:
-    row = _decode_meta(meta, "tags", dict).get("row")
+    row = _get(meta, "request.meta", "tags", dict).get("row")
     if row is None:
         return None
     if isinstance(row, bool) or not isinstance(row, (int, float)) or row != row // 1 or row < 0:
@@ -161,9 +165,9 @@ def _decode_number(name: str, value: Any) -> float | None:
     if value is None:
         return None
     try:
-        if isinstance(value, bool) or not may_spell_numbers(str(value)):
-            raise ValueError
-        number = float(value)
+        if isinstance(value, bool):
+            raise TypeError
+        number = parse_number(value)
     except (TypeError, ValueError, OverflowError) as error:
         raise BadInput(f"Invalid JSON: {name} is {str(value)[:40]!r}, not a number") from error
     if not math.isfinite(number) or abs(number) > _LARGEST:
@@ -193,14 +197,13 @@ def _decode_reward(value: Any) -> int | None:
 
 def _decode_metrics(meta: dict[str, Any]) -> tuple[Any, ...]:
     """Read the request's metrics, which must be Seldon's because the answer repeats them."""
-    metrics = _decode_meta(meta, "metrics", list)
+    metrics = _get(meta, "request.meta", "metrics", list)
     for i, metric in enumerate(metrics):
         name = f"request.meta.metrics[{i}]"
         if not isinstance(metric, dict):
             raise BadInput(f"Invalid JSON: {name} is not an object with key, type and value")
-        _decode_fields(metric, name, _METRIC_FIELDS)
-        if not isinstance(metric.get("key"), str | None):
-            raise BadInput(f"Invalid JSON: {name}.key is not a string")
+        _check_fields(metric, name, _METRIC_FIELDS)
+        _get(metric, name, "key", str)
         kind = metric.get("type")
         if kind not in (None, *_METRIC_TYPES, *range(len(_METRIC_TYPES))):
             known = ", ".join(_METRIC_TYPES)
@@ -221,20 +224,12 @@ def _decode_rows(request: dict[str, Any], limits: Limits) -> Rows | None:
         raise type(error)(f"the request that the feedback carries: {error}") from error
 
 
-def _decode_meta(meta: dict[str, Any], name: str, kind: type) -> Any:
-    value = meta.get(name)
-    if not isinstance(value, kind | None):
-        word = "a list" if kind is list else "an object"
-        raise BadInput(f"Invalid JSON: request.meta.{name} is not {word}")
-    return value or kind()
-
-
 def _decode_truths(truth: dict[str, Any], limits: Limits) -> tuple[int, ...]:
     """Read `data.ndarray`, (n,) or (n, 1), or a tensor of such a shape."""
     for name in ("binData", "strData", "jsonData"):
         if truth.get(name) is not None:
             raise BadInput(f"truth.{name} is not read here; send {EXAMPLE}")
-    data = _decode_fields(truth.get("data"), "truth.data", _DATA_FIELDS)
+    data = _check_fields(truth.get("data"), "truth.data", _DATA_FIELDS)
     values = _decode_tensor(data["tensor"]) if "tensor" in data else data.get("ndarray")
     if values is None and data.keys() <= {"names", "ndarray"}:
         return ()
@@ -249,8 +244,7 @@ def _decode_tensor(tensor: Any) -> Any:
     if not isinstance(tensor, dict) or not isinstance(values := tensor.get("values", []), list):
         raise BadInput("truth.data.tensor is an object with shape and values")
     shape = tensor.get("shape", [len(values)])
-    fits = ([len(values)], [-1], [len(values), 1], [-1, 1])
-    if shape not in fits:
+    if shape not in ([len(values)], [-1], [len(values), 1], [-1, 1]):
         raise BadInput(
             f"truth.data.tensor has the shape {str(shape)[:40]}; "
             f"its {count(len(values), 'value')} are of the shape [{len(values)}]"
@@ -262,7 +256,7 @@ def _decode_truth(i: int, value: Any) -> int:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     try:
-        number = float(value) if may_spell_numbers(str(value)) else math.nan
+        number = parse_number(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if number == -1:

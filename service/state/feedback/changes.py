@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from ...truths import ScoredRow
 from . import tables
-from .database import Connection, Values
+from .tables import Connection, Values
 
 
 def find_truths(
@@ -33,33 +33,22 @@ def add_truths(
     revised: list[Values] = []
     changes: Counter[str] = Counter()
     for row, truth in zip(rows, truths, strict=True):
-        if row.row_index not in stored:
-            new.append(_truth_values(about, row, truth))
-            changes[tables.CELLS[row.label, truth]] += 1
-            continue
-        before, old_truth = stored[row.row_index]
+        before, old_truth = stored.get(row.row_index, (None, 0))
         # The label that was answered is better than one that is scored again later.
-        after = row if row.recorded >= before.recorded else before
-        if (after.label, truth) != (before.label, old_truth):
-            revised.append(_truth_values(about, after, truth))
+        after = before if before and before.recorded > row.recorded else row
+        values = {**about, **after._asdict(), "recorded": int(after.recorded), "truth": truth}
+        if before is None:
+            new.append(values)
+        elif (after.label, truth) != (before.label, old_truth):
+            revised.append(values)
             changes[tables.CELLS[before.label, old_truth]] -= 1
-            changes[tables.CELLS[after.label, truth]] += 1
+        else:
+            continue
+        changes[tables.CELLS[after.label, truth]] += 1
     connection.executemany(tables.INSERT_TRUTH, new)
     connection.executemany(tables.KEEP_TRUTH, revised)
     connection.executemany(tables.UPDATE_TRUTH, revised)
     return changes
-
-
-def _truth_values(about: Values, row: ScoredRow, truth: int) -> Values:
-    return {
-        **about,
-        "row_index": row.row_index,
-        "label": row.label,
-        "truth": truth,
-        "score": row.score,
-        "version": row.version,
-        "recorded": int(row.recorded),
-    }
 
 
 def add_reward(connection: Connection, values: Values) -> Counter[str]:
@@ -77,27 +66,27 @@ def add_reward(connection: Connection, values: Values) -> Counter[str]:
 
 def delete_chosen(connection: Connection, chosen: str, values: Values) -> int:
     """Delete the truths and rewards that a condition chooses, and their revisions; count them."""
-    truths, rewards = (chosen.format(table=table) for table in tables.REVISIONS)
-    cells = count_cells(connection.execute(tables.COUNT_TRUTHS.format(chosen=truths), values))
-    sums = connection.execute(tables.SUM_REWARDS.format(chosen=rewards), values).fetchone()
-    n_rewards, rewarded, reward = (number or 0 for number in sums)
-    deleted = sum(cells.values()) + n_rewards
+    counted = recount(connection, chosen, values)
+    deleted = sum(counted[name] for name in (*tables.CELLS.values(), "rewards"))
     if deleted:
         for table, revisions in tables.REVISIONS.items():
             names = {"table": table, "revisions": revisions, "chosen": chosen.format(table=table)}
             connection.execute(tables.DELETE_REVISIONS.format(**names), values)
             connection.execute(tables.DELETE.format(**names), values)
-        changes = Counter({name: -rows for name, rows in cells.items()})
-        changes.update(rewarded=-rewarded, reward=-reward)
-        add_to_totals(connection, changes)
+        add_to_totals(connection, Counter({name: -number for name, number in counted.items()}))
     return deleted
+
+
+def recount(connection: Connection, chosen: str, values: Values) -> Counter[str]:
+    """Return what the chosen truths and rewards add to the totals, and the number of `rewards`."""
+    truths, rewards = (chosen.format(table=table) for table in tables.REVISIONS)
+    cells = connection.execute(tables.COUNT_TRUTHS.format(chosen=truths), values)
+    sums = connection.execute(tables.SUM_REWARDS.format(chosen=rewards), values).fetchone()
+    counted = Counter(rewards=sums[0], rewarded=sums[1], reward=sums[2])
+    counted.update({tables.CELLS[label, truth]: rows for label, truth, rows in cells})
+    return counted
 
 
 def add_to_totals(connection: Connection, changes: Counter[str]) -> None:
     """Add to each total what `changes` has under its name."""
     connection.execute(tables.ADD_TO_TOTALS, {name: changes[name] for name in tables.TOTALS})
-
-
-def count_cells(lines: Iterable[tuple[int, int, int]]) -> dict[str, int]:
-    """Name the counts of (label, truth, rows) lines as the totals do."""
-    return {tables.CELLS[label, truth]: rows for label, truth, rows in lines}

@@ -1,4 +1,4 @@
-"""Migrate a feedback database of format 1 to the tables of today.
+"""Create the tables in a new SQLite file, migrate an older format, or refuse what is there.
 
 Format 1, which only SQLite had, kept its totals by triggers and rewards as floats of any size. A
 reward that does not fit today's rule (whole millionths, at most a million) is rounded to the
@@ -7,15 +7,24 @@ nearest millionth and brought within the limits.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 
 from ...truths import MILLIONTHS, MOST_REWARD
-from .tables import create_tables
+from .changes import add_to_totals, recount
+from .tables import ALL, VERSION, create_tables
 
-VERSION = 1
-"""The format that can be migrated."""
-_TRIGGERS = ("judge", "revise", "forget", "reward", "revise_reward", "forget_reward")
+logger = logging.getLogger(__name__)
 
+_APPLICATION = 0x69736F66  # marks the file as isoserve's
+_OLD_VERSION = 1
+
+_KEY = "INTEGER PRIMARY KEY"  # SQLite numbers the rows of such a column by itself
+
+_OLD_TRIGGERS = ("judge", "revise", "forget", "reward", "revise_reward", "forget_reward")
 _OLD_TABLES = ("truths", "rewards", "revisions", "totals")
 
 # SQLite's round() is exact enough: a product of at most 10^12 is off by less than a thousandth.
@@ -43,32 +52,79 @@ _COPY = (
     f"""INSERT INTO reward_revisions (puid, row_index, reward, updated_at)
         SELECT puid, row, {_REWARD}, time
         FROM old_revisions WHERE reward IS NOT NULL ORDER BY rowid""",  # noqa: S608
-    """UPDATE totals SET
-        true_negative = (SELECT count(*) FROM truths WHERE label = 0 AND truth = 0),
-        false_positive = (SELECT count(*) FROM truths WHERE label = 1 AND truth = 0),
-        false_negative = (SELECT count(*) FROM truths WHERE label = 0 AND truth = 1),
-        true_positive = (SELECT count(*) FROM truths WHERE label = 1 AND truth = 1),
-        rewarded = (SELECT count(*) FROM rewards WHERE reward <> 0),
-        reward = (SELECT coalesce(sum(reward), 0) FROM rewards),
-        unmatched = (SELECT unmatched FROM old_totals)""",
+    "UPDATE totals SET unmatched = (SELECT unmatched FROM old_totals)",
 )
 
 
-def migrate(connection: sqlite3.Connection, key: str) -> int:
-    """Replace the tables of format 1 by those of today, inside the caller's transaction.
+class UnknownFormat(sqlite3.DatabaseError):
+    """A database that this version of isoserve does not know."""
 
-    Return how many rewards had to be changed. Accepted messages and rewards are counted from here
-    on, because the old tables do not tell how many there were.
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Give the file today's tables, in one transaction; UnknownFormat if that cannot be done."""
+    if _identify(connection) == (_APPLICATION, VERSION):
+        return
+    changed = None
+    with transaction(connection, "BEGIN IMMEDIATE"):
+        application, version = _identify(connection)
+        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+            connection.execute("CREATE TABLE trial (id INTEGER PRIMARY KEY, content BLOB)")
+            create_tables(connection, _KEY)
+        elif application != _APPLICATION:
+            raise UnknownFormat("it is not a feedback database of isoserve")
+        elif version == _OLD_VERSION:
+            changed = _migrate(connection)
+        elif version != VERSION:
+            raise UnknownFormat(
+                f"it has format {version}; this version of isoserve knows formats up to {VERSION}"
+            )
+        connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+    if changed is not None:
+        logger.warning(
+            f"feedback is migrated from format {_OLD_VERSION} to format {VERSION}; "
+            "%d rewards were rounded to a millionth or reduced to a million",
+            changed,
+        )
+
+
+def _migrate(connection: sqlite3.Connection) -> int:
+    """Replace the tables of format 1 by those of today; return how many rewards had to be changed.
+
+    Accepted messages and rewards are counted from here on, because the old tables do not tell how
+    many there were.
     """
-    for trigger in _TRIGGERS:
+    for trigger in _OLD_TRIGGERS:
         connection.execute(f"DROP TRIGGER {trigger}")
     for table in _OLD_TABLES:
         connection.execute(f"ALTER TABLE {table} RENAME TO old_{table}")
-    create_tables(connection, key)
+    create_tables(connection, _KEY)
     for statement in _COPY:
         connection.execute(statement)
+    add_to_totals(connection, recount(connection, ALL, {}))
     changed: int = connection.execute(COUNT_CHANGED).fetchone()[0]
     for table in _OLD_TABLES:
         connection.execute(f"DROP TABLE old_{table}")
     connection.execute("DROP TABLE confusion")
     return changed
+
+
+def needs_migration(path: Path) -> bool:
+    """Tell whether a file has an older format; it is not changed."""
+    with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as connection:
+        return _identify(connection) == (_APPLICATION, _OLD_VERSION)
+    return False
+
+
+def _identify(connection: sqlite3.Connection) -> tuple[int, ...]:
+    """Return the application and the format that the file's header names."""
+    names = ("application_id", "user_version")
+    return tuple(connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+    """Commit at the end. After an error the caller closes the connection, which undoes all."""
+    connection.execute(begin)
+    yield
+    connection.execute("COMMIT")

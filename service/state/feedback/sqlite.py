@@ -2,7 +2,7 @@
 
 The file is in WAL mode with full synchronisation: a commit that has returned is on the disk, and
 readers never wait for a writer in any process. Each process opens it after the fork, once to write
-and once to read; its threads take turns. An older format is migrated when the file is opened.
+and once to read; its threads take turns.
 
 When the storage fails (a full disk, a lock that another program holds) the caller gets Unavailable:
 the first time after a short wait and from then on at once, so that feedback keeps no threads from
@@ -12,18 +12,19 @@ other work. The next transaction that succeeds ends this; nothing has to be rest
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ...errors import Unavailable
 from ..folder import quarantine
 from ..shared import reset_in_children
-from .database import Connection
-from .sqlite_file import ENDINGS, UnknownFormat, connect, is_of_older_format, transaction
+from .migration import UnknownFormat, prepare, transaction
+from .tables import Connection
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,15 @@ _TIMEOUT_FAILING = 0.05  # while the storage fails
 
 # About what one feedback writes; if this fits on the disk, so does the next feedback.
 _PROBE_BYTES = 32 * 1024
+
+_ENDINGS = ("-wal", "-shm")  # of the files that SQLite keeps beside the database
+
+_PRAGMAS = (
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "secure_delete = ON",
+    "temp_store = MEMORY",
+)
 
 
 class SQLiteDatabase:
@@ -56,21 +66,13 @@ class SQLiteDatabase:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Give a transaction that sees one state of the tables and waits for no writer.
-
-        Raises:
-            Unavailable: the storage fails.
-        """
+        """Give a transaction that waits for no writer."""
         with self._reader.use() as connection, transaction(connection, "BEGIN"):
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """Give a transaction that is committed at the end, or undone; one at a time.
-
-        Raises:
-            Unavailable: the storage fails; nothing is changed.
-        """
+        """Give a transaction that keeps other writers out."""
         with self._writer.use() as connection, transaction(connection, "BEGIN IMMEDIATE"):
             yield connection
 
@@ -81,40 +83,28 @@ class SQLiteDatabase:
         )
 
     def erase_deleted(self) -> None:
-        """Empty the write-ahead log, which may still hold deleted rows.
-
-        Raises:
-            Unavailable: the storage fails.
-        """
+        """Empty the write-ahead log, which may still hold deleted rows."""
         with self._writer.use() as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def quarantine_if_unusable(self) -> None:
         """Rename a file that is damaged or of an unknown format; a new one takes its place."""
-        reason = self._fault()
-        self.close()
-        if reason is not None:
-            quarantine(self.path, reason, beside=ENDINGS)
-
-    def _fault(self) -> str | None:
-        """Say why the file can never be used; None if it can, or if that cannot be told now."""
+        reason = None  # also when that cannot be told now
         try:
             with self.reading() as connection:
                 found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-                return None if found == "ok" else f"it is damaged ({found})"
+                if found != "ok":
+                    reason = f"it is damaged ({found})"
         except Unavailable as error:
             cause = error.__cause__
-            if isinstance(cause, UnknownFormat):
-                return str(cause)
             code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
-            damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-            return f"it is damaged ({cause})" if damaged else None
-
-    def needs_migration(self) -> bool:
-        """Tell whether the file has an older format; it is not changed."""
-        with suppress(sqlite3.Error), closing(sqlite3.connect(self.path)) as connection:
-            return is_of_older_format(connection)
-        return False
+            if isinstance(cause, UnknownFormat):
+                reason = str(cause)
+            elif code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                reason = f"it is damaged ({cause})"
+        self.close()
+        if reason is not None:
+            quarantine(self.path, reason, beside=_ENDINGS)
 
 
 class _Session:
@@ -129,12 +119,10 @@ class _Session:
 
     @contextmanager
     def use(self) -> Iterator[sqlite3.Connection]:
-        """Give the connection; wait for it, and for other processes, but not for long.
-
-        A transaction still open at an error is undone.
+        """Give the connection; an error undoes the open transaction.
 
         Raises:
-            Unavailable: the storage fails, and how.
+            Unavailable: the storage fails, and how; or others used it for too long.
         """
         timeout = _TIMEOUT_FAILING if self._failing else _TIMEOUT
         end = time.monotonic() + timeout
@@ -142,24 +130,20 @@ class _Session:
             raise Unavailable("the storage of feedback is busy; try again")
         try:
             yield self._open(max(end - time.monotonic(), _TIMEOUT_FAILING))
-            self._note(failing=False)
+            if self._failing:
+                logger.warning("the storage of feedback works again")
+            self._failing = False
         except (sqlite3.Error, OSError) as error:
             self._drop()
-            self._note(failing=True, reason=str(error))
+            if not self._failing:
+                logger.warning("the storage of feedback fails: %s", error)
+            self._failing = True
             raise Unavailable(f"the storage of feedback fails ({error}); try again") from error
         except BaseException:
             self._drop()
             raise
         finally:
             self._turn.release()
-
-    def _note(self, failing: bool, reason: str = "") -> None:
-        """Log when the storage starts to fail, and when it works again."""
-        if failing and not self._failing:
-            logger.warning("the storage of feedback fails: %s", reason)
-        if self._failing and not failing:
-            logger.warning("the storage of feedback works again")
-        self._failing = failing
 
     def close(self) -> None:
         """Close the connection when no thread uses it any more."""
@@ -174,7 +158,7 @@ class _Session:
             self._drop()  # the file was deleted or replaced; nobody would read what we write
         if self._connection is None:
             with self._opening:
-                self._connection = connect(self._path, timeout)
+                self._connection = _connect(self._path, timeout)
             self._file = _file_identity(self._path)
         self._connection.execute(f"PRAGMA busy_timeout = {round(1000 * timeout)}")
         return self._connection
@@ -188,8 +172,30 @@ class _Session:
 
 def _file_identity(path: Path) -> tuple[int, int]:
     """Return numbers that differ for two files of one name; zeros when there is none."""
-    try:
+    with suppress(FileNotFoundError):
         status = path.stat()
-    except FileNotFoundError:
-        return 0, 0
-    return status.st_dev, status.st_ino
+        return status.st_dev, status.st_ino
+    return 0, 0
+
+
+def _connect(path: Path, timeout: float) -> sqlite3.Connection:
+    """Open the database, create or migrate it if need be; one thread at a time.
+
+    While another connection of this process is open, closing a file of our own on the same database
+    would release SQLite's locks; so only a file that is new is ever opened here.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        for ending in _ENDINGS:  # left by a database that somebody deleted
+            Path(f"{path}{ending}").unlink(missing_ok=True)
+    connection = sqlite3.connect(
+        path, timeout=timeout, isolation_level=None, check_same_thread=False
+    )
+    try:
+        for pragma in _PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+        prepare(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection

@@ -1,9 +1,7 @@
 """What clients tell about predictions, stored for good: the truths of rows, and rewards.
 
 A row is known by its prediction's puid and its index there. A later statement about a row replaces
-the earlier one, which moves to a table of revisions; a repeated statement changes nothing. The
-totals are updated in the same transaction, so they equal a recount of the tables at every moment,
-also after a process was killed.
+the earlier one, which moves to a table of revisions; a repeated statement changes nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +18,19 @@ from ...errors import BadSetting, Unavailable
 from ...truths import MILLIONTHS, Confusion, FeedbackSummary, ScoredRow, Statement
 from ..folder import InUse, StateFolder
 from ..puids import storage_key
-from . import tables
-from .changes import (
-    add_reward,
-    add_to_totals,
-    add_truths,
-    count_cells,
-    delete_chosen,
-    find_truths,
-)
-from .database import Connection, Database
+from . import changes, tables
+from .migration import needs_migration
 from .sqlite import SQLiteDatabase
+from .tables import Connection, Database
 
 FILE_NAME = "feedback.db"
 
-DAY = 86_400.0
-"""Seconds."""
+DAY = 86_400.0  # seconds
 
 # How many expired truths, and rewards, each feedback deletes: more than one message brings.
 _EXPIRED_AT_ONCE = 100
 
-# A longer puid is stored as its beginning and a hash of the whole.
-_PUID_CHARACTERS = 200
+_key = partial(storage_key, longest=200)  # a longer puid is cut and ends with a hash of the whole
 
 
 class FeedbackStore:
@@ -64,7 +54,7 @@ class FeedbackStore:
     def find(self, puid: str, first: int, last: int) -> dict[int, ScoredRow]:
         """Return the rows `first` to `last` of a prediction that have a truth, by their index."""
         with self._database.reading() as connection:
-            found = find_truths(connection, _key(puid), first, last)
+            found = changes.find_truths(connection, _key(puid), first, last)
         return {index: row for index, (row, _) in found.items()}
 
     def knows(self, puid: str) -> bool:
@@ -82,20 +72,20 @@ class FeedbackStore:
         about = {"puid": _key(statement.puid), "now": time.time()}
         with self._database.writing() as connection:
             self._delete_expired(connection)
-            changes = Counter(accepted=1)
+            added = Counter(accepted=1)
             if rows:
-                changes.update(add_truths(connection, about, rows, statement.truths))
+                added.update(changes.add_truths(connection, about, rows, statement.truths))
             if statement.reward is not None:
                 row_index = tables.WHOLE if statement.row is None else statement.row
                 values = {**about, "row_index": row_index, "reward": statement.reward}
-                changes.update(add_reward(connection, values))
-            add_to_totals(connection, changes)
+                added.update(changes.add_reward(connection, values))
+            changes.add_to_totals(connection, added)
             return self._read(connection)
 
     def count_unmatched(self) -> None:
         """Count one message about an unknown prediction."""
         with self._database.writing() as connection:
-            add_to_totals(connection, Counter(unmatched=1))
+            changes.add_to_totals(connection, Counter(unmatched=1))
 
     def read(self) -> FeedbackSummary:
         """Return the figures of all feedback."""
@@ -128,11 +118,7 @@ class FeedbackStore:
             found = connection.execute(tables.READ_HISTORY)
             names = [column[0] for column in found.description]
             columns = list(zip(*found, strict=True)) or [()] * len(names)
-        table = dict(zip(names, columns, strict=True))
-        table["reward"] = tuple(
-            None if reward is None else reward / MILLIONTHS for reward in table["reward"]
-        )
-        return table
+        return dict(zip(names, columns, strict=True))
 
     def delete(self, puid: str | None = None, before: float | None = None) -> int:
         """Delete the feedback about a puid, or what first came before a time (seconds since 1970).
@@ -142,7 +128,7 @@ class FeedbackStore:
         chosen = tables.BEFORE if puid is None else tables.OF_PUID
         values = {"before": before} if puid is None else {"puid": _key(puid)}
         with self._database.writing() as connection:
-            deleted = delete_chosen(connection, chosen, values)
+            deleted = changes.delete_chosen(connection, chosen, values)
         with suppress(Unavailable):
             self._database.erase_deleted()
         return deleted
@@ -155,22 +141,16 @@ class FeedbackStore:
     def _delete_expired(self, connection: Connection, chosen: str = tables.FIRST_BEFORE) -> None:
         if self._keep_days:
             before = time.time() - self._keep_days * DAY
-            delete_chosen(connection, chosen, {"before": before, "most": _EXPIRED_AT_ONCE})
+            changes.delete_chosen(connection, chosen, {"before": before, "most": _EXPIRED_AT_ONCE})
 
     def _read(self, connection: Connection) -> FeedbackSummary:
-        totals = dict(
-            zip(tables.TOTALS, connection.execute(tables.READ_TOTALS).fetchone(), strict=True)
-        )
-        recent = count_cells(connection.execute(tables.COUNT_RECENT, {"window": self._window}))
-        return FeedbackSummary(
-            total=Confusion(**{name: totals[name] for name in tables.CELLS.values()}),
-            recent=Confusion(**recent),
-            rewarded=totals["rewarded"],
-            reward=totals["reward"] / MILLIONTHS,
-            unmatched=totals["unmatched"],
-            accepted=totals["accepted"],
-            accepted_reward=totals["accepted_reward"] / MILLIONTHS,
-        )
+        row = connection.execute(tables.READ_TOTALS).fetchone()
+        totals = dict(zip(tables.TOTALS, row, strict=True))
+        cells = {name: totals.pop(name) for name in tables.CELLS.values()}
+        rewards = {name: totals.pop(name) / MILLIONTHS for name in ("reward", "accepted_reward")}
+        lines = connection.execute(tables.COUNT_RECENT, {"window": self._window})
+        recent = {tables.CELLS[label, truth]: rows for label, truth, rows in lines}
+        return FeedbackSummary(Confusion(**cells), Confusion(**recent), **totals, **rewards)
 
 
 def begin_feedback(folder: Path, window: int = 100, keep_days: int = 0) -> FeedbackStore:
@@ -197,9 +177,8 @@ def open_feedback(folder: Path, window: int = 100) -> FeedbackStore:
     path = folder / FILE_NAME
     if not path.exists():
         raise BadSetting(f"{path} does not exist: no service has run with this state folder")
-    database = SQLiteDatabase(path)
-    store = FeedbackStore(database, window)
-    if database.needs_migration():
+    store = FeedbackStore(SQLiteDatabase(path), window)
+    if needs_migration(path):
         try:
             held = StateFolder(folder, wait_seconds=0)
         except InUse as error:
@@ -210,7 +189,3 @@ def open_feedback(folder: Path, window: int = 100) -> FeedbackStore:
         store.read()  # which migrates
         del held
     return store
-
-
-def _key(puid: str) -> str:
-    return storage_key(puid, _PUID_CHARACTERS)

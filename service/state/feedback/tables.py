@@ -1,13 +1,53 @@
-"""The tables of feedback and the statements that use them, in SQL that databases have in common.
+"""The tables of feedback, their statements in portable SQL, and what a database must offer.
 
 `truths` and `rewards` hold what counts now, one row for each row of a prediction. What was
 replaced is in the two tables of revisions. `totals` is one row; the store updates it in the
-transaction that changes the others, so it always equals a recount of them.
+transaction that changes the others, so it equals a recount of them even after a kill.
 """
 
 from __future__ import annotations
 
-from .database import Connection
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from ...truths import MILLIONTHS
+
+Values = Mapping[str, Any]
+"""The parameters of a statement: `:name` in its text is the value under that name."""
+
+
+class Connection(Protocol):
+    """Runs statements of standard SQL with named parameters, as Python's DB-API has it."""
+
+    def execute(self, statement: str, values: Values = ..., /) -> Any:
+        """Run a statement; return its cursor, an iterator over the rows."""
+
+    def executemany(self, statement: str, values: Iterable[Values], /) -> Any:
+        """Run a statement once for each set of parameters."""
+
+
+class Database(Protocol):
+    """Transactions, for the threads of this process. Each method but `close` raises Unavailable."""
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Give a transaction that sees one state of the tables and waits for no writer."""
+
+    def writing(self) -> AbstractContextManager[Connection]:
+        """Give a transaction that is committed at the end, or undone; one at a time.
+
+        No other process writes meanwhile, so what the transaction reads stays true until its end.
+        """
+
+    def probe(self, connection: Connection) -> None:
+        """Try, inside a transaction that writes, whether there is room for the next feedback."""
+
+    def erase_deleted(self) -> None:
+        """Overwrite what was deleted, as far as the database has kept a copy."""
+
+    def close(self) -> None:
+        """Close what this process has open; the next transaction opens it again."""
+
 
 VERSION = 2
 """The format of these tables. Format 1 had triggers, and rewards that were floats."""
@@ -24,66 +64,40 @@ CELLS = {
 """The column of `totals` that counts the rows with a (label, truth)."""
 
 TOTALS = (*CELLS.values(), "rewarded", "reward", "unmatched", "accepted", "accepted_reward")
-"""The columns of `totals`."""
+"""The columns of `totals`: those of `FeedbackSummary`, with rewards in millionths."""
 
 REVISIONS = {"truths": "truth_revisions", "rewards": "reward_revisions"}
 """Each table, and the table of what was replaced in it."""
 
-_SCHEMA = (
-    """CREATE TABLE truths (
+_ROW = """
         id {key},                           -- ascending in the order of the first feedback
         puid TEXT NOT NULL,                 -- of the prediction, or the key of a long one
-        row_index INTEGER NOT NULL,         -- in the prediction, from 0
+        row_index INTEGER NOT NULL,         -- in the prediction, from 0; -1: all of it"""
+
+_TRUTH = f"""{_ROW}
         label SMALLINT NOT NULL,            -- the service's answer: 1 for an outlier
         truth SMALLINT NOT NULL,            -- 1 for an outlier
         score DOUBLE PRECISION NOT NULL,
         version TEXT NOT NULL,              -- of the model
-        recorded SMALLINT NOT NULL,         -- 1: label as answered; 0: scored again for feedback
+        recorded SMALLINT NOT NULL,         -- 1: label as answered; 0: scored again for feedback"""
+
+_REWARD = f"""{_ROW}
+        reward BIGINT NOT NULL,             -- in millionths"""
+
+_CURRENT = """
         created_at DOUBLE PRECISION NOT NULL,  -- first feedback, seconds since 1970, UTC
         updated_at DOUBLE PRECISION NOT NULL,  -- last change
-        UNIQUE (puid, row_index)
-    )""",
-    """CREATE TABLE rewards (
-        id {key},
-        puid TEXT NOT NULL,
-        row_index INTEGER NOT NULL,         -- -1: the whole prediction
-        reward BIGINT NOT NULL,             -- in millionths
-        created_at DOUBLE PRECISION NOT NULL,
-        updated_at DOUBLE PRECISION NOT NULL,
-        UNIQUE (puid, row_index)
-    )""",
-    """CREATE TABLE truth_revisions (
-        id {key},
-        puid TEXT NOT NULL,
-        row_index INTEGER NOT NULL,
-        label SMALLINT NOT NULL,
-        truth SMALLINT NOT NULL,
-        score DOUBLE PRECISION NOT NULL,
-        version TEXT NOT NULL,
-        recorded SMALLINT NOT NULL,
-        updated_at DOUBLE PRECISION NOT NULL
-    )""",
-    """CREATE TABLE reward_revisions (
-        id {key},
-        puid TEXT NOT NULL,
-        row_index INTEGER NOT NULL,
-        reward BIGINT NOT NULL,
-        updated_at DOUBLE PRECISION NOT NULL
-    )""",
+        UNIQUE (puid, row_index)"""
+
+_SCHEMA = (
+    f"CREATE TABLE truths ({_TRUTH}{_CURRENT})",
+    f"CREATE TABLE rewards ({_REWARD}{_CURRENT})",
+    f"CREATE TABLE truth_revisions ({_TRUTH}\n        updated_at DOUBLE PRECISION NOT NULL)",
+    f"CREATE TABLE reward_revisions ({_REWARD}\n        updated_at DOUBLE PRECISION NOT NULL)",
     "CREATE INDEX truth_revisions_of_row ON truth_revisions (puid, row_index)",
     "CREATE INDEX reward_revisions_of_row ON reward_revisions (puid, row_index)",
-    """CREATE TABLE totals (
-        true_negative BIGINT NOT NULL,
-        false_positive BIGINT NOT NULL,
-        false_negative BIGINT NOT NULL,
-        true_positive BIGINT NOT NULL,
-        rewarded BIGINT NOT NULL,           -- rewards other than 0
-        reward BIGINT NOT NULL,             -- their sum, in millionths
-        unmatched BIGINT NOT NULL,          -- messages about no known prediction
-        accepted BIGINT NOT NULL,           -- messages stored; never falls
-        accepted_reward BIGINT NOT NULL     -- sum of their positive rewards; never falls
-    )""",
-    "INSERT INTO totals VALUES (0, 0, 0, 0, 0, 0, 0, 0, 0)",
+    f"CREATE TABLE totals ({', '.join(f'{name} BIGINT NOT NULL' for name in TOTALS)})",
+    f"INSERT INTO totals VALUES ({', '.join('0' for _ in TOTALS)})",  # noqa: S608 - zeros
     "CREATE TABLE schema_version (version INTEGER NOT NULL)",
     f"INSERT INTO schema_version VALUES ({VERSION})",  # noqa: S608 - a number of ours
 )
@@ -145,7 +159,8 @@ COUNT_RECENT = """
         (SELECT label, truth FROM truths ORDER BY id DESC LIMIT :window) AS recent
     GROUP BY label, truth"""
 
-# The conditions that choose rows of `truths` or `rewards` for deletion.
+# The conditions that choose rows of `truths` or `rewards`.
+ALL = "1 = 1"
 OF_PUID = "puid = :puid"
 BEFORE = "created_at < :before"
 FIRST_BEFORE = "created_at < :before AND id IN (SELECT id FROM {table} ORDER BY id LIMIT :most)"
@@ -153,8 +168,9 @@ FIRST_BEFORE = "created_at < :before AND id IN (SELECT id FROM {table} ORDER BY 
 COUNT_TRUTHS = "SELECT label, truth, count(*) FROM truths WHERE {chosen} GROUP BY label, truth"
 
 SUM_REWARDS = """
-    SELECT count(*), sum(CASE WHEN reward = 0 THEN 0 ELSE 1 END), sum(reward) FROM rewards
-    WHERE {chosen}"""
+    SELECT count(*), coalesce(sum(CASE WHEN reward = 0 THEN 0 ELSE 1 END), 0),
+        coalesce(sum(reward), 0)
+    FROM rewards WHERE {chosen}"""
 
 DELETE_REVISIONS = """
     DELETE FROM {revisions} WHERE (puid, row_index) IN
@@ -163,9 +179,10 @@ DELETE_REVISIONS = """
 DELETE = "DELETE FROM {table} WHERE {chosen}"
 
 # The first two parts have a value in every column between them, which gives each column its type.
-READ_HISTORY = """
-    SELECT time, puid, row_index AS row, label, truth, reward, score, model_version, recorded,
-        current
+READ_HISTORY = f"""
+    SELECT time, puid, row_index AS row, label, truth,
+        reward / CAST({MILLIONTHS} AS DOUBLE PRECISION) AS reward,
+        score, model_version, recorded, current
     FROM (
         SELECT updated_at AS time, puid, row_index, label, truth, NULL AS reward, score,
             version AS model_version, recorded, 1 AS current, id FROM truths
@@ -176,4 +193,4 @@ READ_HISTORY = """
         UNION ALL SELECT updated_at, puid, NULLIF(row_index, -1), NULL, NULL, reward, NULL,
             NULL, NULL, 0, id FROM reward_revisions
     ) AS history
-    ORDER BY time, id, current"""
+    ORDER BY time, id, current"""  # noqa: S608 - a number of ours

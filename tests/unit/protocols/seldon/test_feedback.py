@@ -189,6 +189,6 @@ def test_the_answer_has_no_data_and_the_figures_among_its_metrics():
     told = {gauge["key"]: gauge["value"] for gauge in answer["meta"]["metrics"][1:]}
     assert (told["observation"], told["recall_tot"], told["nb_labels_roll"]) == (4, 1.0, 1)
     assert "is_outlier" not in told
-    empty = encode_summary(Feedback(about), Totals(0, 0), 0.0, FeedbackSummary())
+    empty = encode_summary(Feedback(about), Totals(0, 0), 0.0, FeedbackSummary(), {})
     assert empty["data"] == {"tensor": {"shape": [0]}}
     assert "requestPath" not in empty["meta"]
