@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -94,21 +94,14 @@ class Card:
             found = json.loads(text, parse_constant=_refuse_constant)
             if found["format"] != CARD_FORMAT:
                 raise ValueError(f"format {found['format']} is not {CARD_FORMAT}")
-            features = [Feature(**feature) for feature in found.pop("features")]
-            golden = Golden(**found.pop("golden"))
-            quality = found.pop("quality")
-            if quality is not None:
-                quality = Evaluation(**quality)
-            card = cls(features=features, golden=golden, quality=quality, **found)
+            card: Card = _read_record(cls, found)
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
         card._check()
         return card
 
     def _check(self) -> None:
-        """Raise ValueError for the first field with a wrong value."""
-        if wrong := _misfit(self):
-            raise ValueError(f"{wrong} is of the wrong type")
+        """Raise ValueError for the first field whose length does not fit the others."""
         names = [feature.name for feature in self.features]
         if len(set(names)) < len(names):
             raise ValueError("two features have one name")
@@ -122,28 +115,34 @@ class Card:
             raise ValueError("golden needs a cell for each feature and a score for each row")
 
 
-def _misfit(record: Any) -> str | None:
-    """Return the name of the first field whose value does not fit its annotation, if any."""
-    hints = get_type_hints(type(record))
-    for field in fields(record):
-        if not _fits(getattr(record, field.name), hints[field.name]):
-            return field.name
-    return None
+def _read_record(kind: Any, found: dict[str, Any]) -> Any:
+    """Return the record of a dataclass; ValueError names the first field of the wrong type."""
+    hints = get_type_hints(kind)
+    values = {}
+    for name, value in found.items():
+        try:
+            values[name] = _read_value(hints.get(name, Any), value)
+        except ValueError as error:
+            raise ValueError(f"{name} is of the wrong type") from error
+    return kind(**values)
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def _read_value(hint: Any, value: Any) -> Any:
+    """Return a value of JSON as its annotation says; ValueError if it does not fit."""
     origin, inner = get_origin(hint), get_args(hint)
-    if origin is UnionType:
-        return any(_fits(value, one) for one in inner)
-    if origin is list:
-        return isinstance(value, list) and all(_fits(item, inner[0]) for item in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(_fits(item, inner[1]) for item in value.values())
-    if is_dataclass(hint):
-        return type(value) is hint and _misfit(value) is None
-    if hint is float:  # json reads a number beyond the range as infinite
-        return type(value) in (int, float) and abs(value) <= sys.float_info.max
-    return hint is Any or type(value) is hint
+    if origin is UnionType:  # with None, which comes last
+        return None if value is None else _read_value(inner[0], value)
+    if origin is list and type(value) is list:
+        return [_read_value(inner[0], item) for item in value]
+    if origin is dict and type(value) is dict:
+        return {key: _read_value(inner[1], item) for key, item in value.items()}
+    if is_dataclass(hint) and type(value) is dict:
+        return _read_record(hint, value)
+    # json reads a number beyond the range as infinite.
+    finite = hint is float and type(value) in (int, float) and abs(value) <= sys.float_info.max
+    if finite or hint is Any or (type(value) is hint and hint is not float):
+        return value
+    raise ValueError
 
 
 def _refuse_constant(name: str) -> None:

@@ -171,7 +171,7 @@ def compile_trees(forest: Forest, threads: int | None = None) -> CompiledForest:
     )
 
 
-def compile_walks() -> None:
+def compile_kernels() -> None:
     """Compile the kernels for small and large forests, so that no later forest has to wait."""
     kernels.kernels(kernels.COMPACT)
     kernels.kernels(kernels.WIDE)
