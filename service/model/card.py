@@ -1,7 +1,7 @@
 """The card of a model file: what training knew of the forest, as JSON.
 
-`Card.from_json` checks the fields by their annotations. pydantic would do that too, but the
-component classes read cards where only numpy, numba and scikit-learn are installed.
+pydantic could check the fields, but the component classes read cards where only numpy, numba and
+scikit-learn are installed.
 """
 
 from __future__ import annotations
@@ -94,14 +94,13 @@ class Card:
             found = json.loads(text, parse_constant=_refuse_constant)
             if found["format"] != CARD_FORMAT:
                 raise ValueError(f"format {found['format']} is not {CARD_FORMAT}")
-            card: Card = _read_record(cls, found)
+            card: Card = _read(cls, found)
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
-        card._check()
+        card._check_lengths()
         return card
 
-    def _check(self) -> None:
-        """Raise ValueError for the first field whose length does not fit the others."""
+    def _check_lengths(self) -> None:
         names = [feature.name for feature in self.features]
         if len(set(names)) < len(names):
             raise ValueError("two features have one name")
@@ -115,34 +114,33 @@ class Card:
             raise ValueError("golden needs a cell for each feature and a score for each row")
 
 
-def _read_record(kind: Any, found: dict[str, Any]) -> Any:
-    """Return the record of a dataclass; ValueError names the first field of the wrong type."""
-    hints = get_type_hints(kind)
-    values = {}
-    for name, value in found.items():
-        try:
-            values[name] = _read_value(hints.get(name, Any), value)
-        except ValueError as error:
-            raise ValueError(f"{name} is of the wrong type") from error
-    return kind(**values)
+def _read(hint: Any, value: Any, field: str = "") -> Any:
+    """Return a value of JSON as its annotation says.
 
-
-def _read_value(hint: Any, value: Any) -> Any:
-    """Return a value of JSON as its annotation says; ValueError if it does not fit."""
+    Raises:
+        ValueError: it does not fit; the text names the outermost field.
+    """
     origin, inner = get_origin(hint), get_args(hint)
+    is_record = is_dataclass(hint) and type(value) is dict
+    if is_record:
+        hints = get_type_hints(hint)
+        items = {
+            name: _read(hints.get(name, Any), item, field or name) for name, item in value.items()
+        }
+        return hint(**items)
     if origin is UnionType:  # with None, which comes last
-        return None if value is None else _read_value(inner[0], value)
+        return None if value is None else _read(inner[0], value, field)
     if origin is list and type(value) is list:
-        return [_read_value(inner[0], item) for item in value]
+        return [_read(inner[0], item, field) for item in value]
     if origin is dict and type(value) is dict:
-        return {key: _read_value(inner[1], item) for key, item in value.items()}
-    if is_dataclass(hint) and type(value) is dict:
-        return _read_record(hint, value)
-    # json reads a number beyond the range as infinite.
-    finite = hint is float and type(value) in (int, float) and abs(value) <= sys.float_info.max
-    if finite or hint is Any or (type(value) is hint and hint is not float):
-        return value
-    raise ValueError
+        return {key: _read(inner[1], item, field) for key, item in value.items()}
+    if hint is float:  # json reads a number beyond the range as infinite
+        sound = type(value) in (int, float) and abs(value) <= sys.float_info.max
+    else:
+        sound = hint in (Any, type(value))
+    if not sound:
+        raise ValueError(f"{field} is of the wrong type")
+    return value
 
 
 def _refuse_constant(name: str) -> None:
