@@ -109,8 +109,9 @@ class Model:
     @property
     def column_types(self) -> dict[str, str]:
         """The type of each column in training, 'bool', 'int' or 'float'; 'float' if unknown."""
-        known = {feature.name: feature.type for feature in self.card.features} if self.card else {}
-        return {name: known.get(name, "float") for name in self.features}
+        if self.card:
+            return {feature.name: feature.type for feature in self.card.features}
+        return dict.fromkeys(self.features, "float")
 
 
 def read_model_file(path: Path) -> ModelFile:
@@ -161,8 +162,9 @@ def open_model(
         instructions = _try_in_child(file)
         report("pickle", f"{instructions:,} instructions, all of an IsolationForest")
     fitted, forest = _read_forest(file)
-    trees, nodes = count(len(forest.trees), "tree"), count(forest.n_nodes, "node")
-    report("forest", f"{trees}, {nodes}, {count(forest.n_features, 'column')}: all sound")
+    nodes = count(sum(tree.left.size for tree in forest.trees), "node")
+    columns = count(forest.n_features, "column")
+    report("forest", f"{count(len(forest.trees), 'tree')}, {nodes}, {columns}: all sound")
     card, result = _read_card(file, forest, require_card)
     report("card", result)
     features, named = _feature_names(forest, card)
