@@ -150,8 +150,7 @@ def open_model(
     """Take a model file through all steps and return the model.
 
     A missing, damaged or foreign card is a warning, unless `require_card`. `pinned` is the SHA-256
-    that the file must have, or empty. A file that has `passed` before, in another process, is not
-    tried in a child process again.
+    that the file must have, or empty. `passed` says that a child process has read it before.
 
     Raises:
         BadModel: the file is refused; `reason` names the step.
@@ -159,16 +158,16 @@ def open_model(
     report("file", f"{file.path}, {len(file.content):,} bytes")
     report("sha256", _check_pin(file, pinned))
     if not passed:
-        instructions = _try_in_child(file)
-        report("pickle", f"{instructions:,} instructions, all of an IsolationForest")
+        report("pickle", f"{_try_in_child(file):,} instructions, all of an IsolationForest")
     fitted, forest = _read_forest(file)
     nodes = count(sum(tree.left.size for tree in forest.trees), "node")
     columns = count(forest.n_features, "column")
     report("forest", f"{count(len(forest.trees), 'tree')}, {nodes}, {columns}: all sound")
     card, result = _read_card(file, forest, require_card)
     report("card", result)
-    features, named = _feature_names(forest, card)
-    model = Model(fitted, compile_trees(forest), file.sha256, features, named, card)
+    names = tuple(feature.name for feature in card.features) if card else forest.names
+    features = names or tuple(f"f{j}" for j in range(forest.n_features))
+    model = Model(fitted, compile_trees(forest), file.sha256, features, names is not None, card)
     report("scores", _check_scores(file.path, model))
     return model
 
@@ -256,14 +255,6 @@ def _read_card(file: ModelFile, forest: Forest, require_card: bool) -> tuple[Car
         logger.warning("%s; the model is served without a card", error)
         return None, f"none: {error}"
     return card, f"{path} describes this file"
-
-
-def _feature_names(forest: Forest, card: Card | None) -> tuple[tuple[str, ...], bool]:
-    if card is not None:
-        return tuple(feature.name for feature in card.features), True
-    if forest.names is not None:
-        return forest.names, True
-    return tuple(f"f{j}" for j in range(forest.n_features)), False
 
 
 def _check_scores(path: Path, model: Model) -> str:

@@ -61,11 +61,6 @@ def run_sandboxed(act: Callable[[], Any], seconds: int, memory: int) -> Any:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)  # it has written everything, or is too late
         _, status = os.waitpid(child, 0)
-    if output is None:
-        raise ChildFailed(
-            f"took more than {count(_CLOCK * seconds, 'second')} (on a busy machine a sound file "
-            "may, too: then try again)"
-        )
     if not output:
         raise ChildFailed(_describe(status, seconds))
     failure, result = json.loads(output)
@@ -116,14 +111,17 @@ def _limit(kind: int, most: int) -> None:
     resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
-def _read(file: int, seconds: float) -> bytes | None:
-    """Read to the end of a pipe; None if the end does not come in time."""
+def _read(file: int, seconds: int) -> bytes:
+    """Read to the end of a pipe; ChildFailed if the end does not come in time."""
     poll = select.poll()
     poll.register(file, select.POLLIN)
     end, output = time.monotonic() + seconds, b""
     while True:
         if not poll.poll(1000 * max(0.0, end - time.monotonic())):
-            return None
+            raise ChildFailed(
+                f"took more than {count(seconds, 'second')} (on a busy machine a sound file may, "
+                "too: then try again)"
+            )
         part = os.read(file, 2**16)
         if not part:
             return output
