@@ -12,16 +12,15 @@ if __name__ == "__main__" and sys.argv[1:] in ([], ["serve"]):
     for _signal in (signal.SIGTERM, signal.SIGINT):
         signal.signal(_signal, lambda *_: os._exit(0))
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import structlog
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from . import __version__
 from .errors import BadInput, BadSetting, IsoserveError, count
@@ -33,7 +32,21 @@ from .state.feedback.store import FeedbackStore, open_feedback
 from .state.records import as_table, open_records
 from .telemetry.logs import configure_logs
 
+
+class _Commands(TyperGroup):
+    """Commands that end with one sentence instead of a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that `ctx` names."""
+        try:
+            return super().invoke(ctx)
+        except IsoserveError as error:
+            typer.echo(f"isoserve: {error}", err=True)
+            raise typer.Exit(1) from error
+
+
 cli = typer.Typer(
+    cls=_Commands,
     help="Serve an Isolation Forest over HTTP. Settings come from the environment: see `settings`.",
     no_args_is_help=False,
     add_completion=False,
@@ -46,6 +59,13 @@ feedback_cli = typer.Typer(help="The feedback of clients.", no_args_is_help=True
 cli.add_typer(counts_cli, name="counts")
 cli.add_typer(records_cli, name="records")
 cli.add_typer(feedback_cli, name="feedback")
+
+_TableFile = Annotated[Path, typer.Argument(help="A .csv or .parquet file to write.")]
+_Puid = Annotated[str | None, typer.Option(help="Everything about this prediction.")]
+_Before = Annotated[
+    str | None,
+    typer.Option(help="Everything that first came before this time, as in 2026-01-31T12:00Z."),
+]
 
 
 @cli.callback(invoke_without_command=True)
@@ -63,16 +83,15 @@ def main(
 @cli.command()
 def serve() -> None:
     """Start the service (what happens without a command, too)."""
-    with _sentences():
-        settings = Settings.read()
-        configure_logs(settings.log_level)
-        for sentence in unknown_variables():
-            structlog.get_logger("isoserve").warning(sentence)
-        check_address(settings)
-        warn_of_missing_key(settings)
-        from .app import create_app  # noqa: PLC0415 - it takes seconds: not for a wrong setting
+    settings = Settings.read()
+    configure_logs(settings.log_level)
+    for sentence in unknown_variables():
+        structlog.get_logger("isoserve").warning(sentence)
+    check_address(settings)
+    warn_of_missing_key(settings)
+    from .app import create_app  # noqa: PLC0415 - it takes seconds: not for a wrong setting
 
-        app = create_app(settings)
+    app = create_app(settings)
     Server(app, settings).run()
 
 
@@ -83,16 +102,15 @@ def check(
     ] = None,
 ) -> None:
     """Take a model file through every step before it is served, and print what was found."""
-    with _sentences():
-        settings = Settings.read()
-        from .model.file import open_model, read_model_file  # noqa: PLC0415 - it takes seconds
+    settings = Settings.read()
+    from .model.file import open_model, read_model_file  # noqa: PLC0415 - it takes seconds
 
-        open_model(
-            read_model_file(file or settings.model),
-            settings.require_card,
-            settings.model_sha256,
-            report=lambda step, result: typer.echo(f"{step:<8}{result}"),
-        )
+    open_model(
+        read_model_file(file or settings.model),
+        settings.require_card,
+        settings.model_sha256,
+        report=lambda step, result: typer.echo(f"{step:<8}{result}"),
+    )
     typer.echo("It can be served.")
 
 
@@ -108,53 +126,42 @@ def show_settings() -> None:
 @counts_cli.command("reset")
 def reset() -> None:
     """Let all counts begin at 0; the service must not be running."""
-    with _sentences():
-        folder = Settings.read().state_dir
-        reset_counts(folder)
+    folder = Settings.read().state_dir
+    reset_counts(folder)
     typer.echo(f"The counts in {folder.absolute()} begin anew.")
 
 
 @records_cli.command("export")
-def export(
-    file: Annotated[Path, typer.Argument(help="A .csv or .parquet file to write.")],
-) -> None:
+def export(file: _TableFile) -> None:
     """Write the record as a table; the service may be running."""
-    with _sentences():
-        rows = as_table(open_records(Settings.read().state_dir)[0])
-        write_table(rows, file)
+    rows = as_table(open_records(Settings.read().state_dir)[0])
+    write_table(rows, file)
     typer.echo(f"{len(rows['time']):,} rows are in {file.absolute()}")
 
 
 @records_cli.command("delete")
-def delete(
-    puid: Annotated[str | None, typer.Option(help="The rows of this prediction.")] = None,
-    before: Annotated[
-        str | None, typer.Option(help="The rows from before this time, as in 2026-01-31T12:00Z.")
-    ] = None,
-) -> None:
+def delete(puid: _Puid = None, before: _Before = None) -> None:
     """Wipe rows from the record, and from those set aside; the service may be running."""
-    with _sentences():
-        until = _check_choice(puid, before)
-        records = open_records(Settings.read().state_dir)
-        rows = sum(record.delete(puid, until) for record in records)
+    until = _parse_choice(puid, before)
+    records = open_records(Settings.read().state_dir)
+    rows = sum(record.delete(puid, until) for record in records)
     typer.echo(f"{rows:,} rows are wiped.")
 
 
 @records_cli.command("drift")
 def drift() -> None:
     """Print how far the recorded rows have moved from training, the largest drift first."""
-    with _sentences():
-        from .model.file import load_model  # noqa: PLC0415
-        from .serving.detector import Detector  # noqa: PLC0415
+    from .model.file import load_model  # noqa: PLC0415
+    from .serving.detector import Detector  # noqa: PLC0415
 
-        settings = Settings.read()
-        model = load_model(settings.model, settings.require_card)
-        baseline = Detector(model).baseline
-        if baseline is None:
-            raise BadSetting(f"{settings.model} has no card to compare the recorded rows with")
-        found = baseline.measure(open_records(settings.state_dir)[0].scored_by)
-        if found.score is None:
-            raise BadInput(f"{found.rows:,} rows of this model are recorded; drift needs 1,000")
+    settings = Settings.read()
+    model = load_model(settings.model, settings.require_card)
+    baseline = Detector(model).baseline
+    if baseline is None:
+        raise BadSetting(f"{settings.model} has no card to compare the recorded rows with")
+    found = baseline.measure(open_records(settings.state_dir)[0].scored_by)
+    if found.score is None:
+        raise BadInput(f"{found.rows:,} rows of this model are recorded; drift needs 1,000")
     table = Table("column", "population stability index", box=None)
     table.add_row("(score)", f"{found.score:.4f}")
     for feature, index in found.largest(len(found.features)):
@@ -165,8 +172,7 @@ def drift() -> None:
 @feedback_cli.command("summary")
 def summarize() -> None:
     """Print confusion counts, precision, recall and rewards."""
-    with _sentences():
-        summary = _feedback().read()
+    summary = _feedback().read()
     table = Table("", "so far", f"last {summary.recent.rows:,}", box=None)
     for name in ("true_negative", "false_positive", "false_negative", "true_positive"):
         counts = (f"{getattr(one, name):,}" for one in (summary.total, summary.recent))
@@ -180,27 +186,18 @@ def summarize() -> None:
 
 
 @feedback_cli.command("export")
-def export_feedback(
-    file: Annotated[Path, typer.Argument(help="A .csv or .parquet file to write.")],
-) -> None:
+def export_feedback(file: _TableFile) -> None:
     """Write all feedback as a table, with what was revised later."""
-    with _sentences():
-        history = _feedback().history()
-        write_table(history, file)
+    history = _feedback().history()
+    write_table(history, file)
     typer.echo(f"{len(history['time']):,} lines are in {file.absolute()}")
 
 
 @feedback_cli.command("delete")
-def delete_feedback(
-    puid: Annotated[str | None, typer.Option(help="The feedback about this prediction.")] = None,
-    before: Annotated[
-        str | None, typer.Option(help="What first came before this time, as in 2026-01-31T12:00Z.")
-    ] = None,
-) -> None:
+def delete_feedback(puid: _Puid = None, before: _Before = None) -> None:
     """Delete feedback and its revisions; the service may be running."""
-    with _sentences():
-        until = _check_choice(puid, before)
-        deleted = _feedback().delete(puid, until)
+    until = _parse_choice(puid, before)
+    deleted = _feedback().delete(puid, until)
     typer.echo(f"{deleted:,} truths and rewards are deleted.")
 
 
@@ -209,36 +206,28 @@ def _feedback() -> FeedbackStore:
     return open_feedback(settings.state_dir, settings.window)
 
 
-def _check_choice(puid: str | None, before: str | None) -> float | None:
-    """Return --before in seconds, where that was chosen and not --puid; BadInput for both."""
+def _parse_choice(puid: str | None, before: str | None) -> float | None:
+    """Return --before as seconds since 1970, or None if --puid was chosen; BadInput for both.
+
+    A time without a zone is UTC.
+    """
     if (puid is None) == (before is None):
         raise BadInput("say which rows: either --puid or --before")
-    return None if before is None else _seconds(before)
+    if before is None:
+        return None
+    try:
+        time = datetime.fromisoformat(before)
+    except ValueError as error:
+        raise BadInput(
+            f"{before!r} is not a time; one is 2026-01-31 or 2026-01-31T12:00Z"
+        ) from error
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
 
 
 def _print(table: Table) -> None:
-    """Print a table, as wide as it likes where nobody watches."""
+    """Print a table, 200 columns wide if the output is not a terminal."""
     console = Console()
     console.print(table, width=console.width if console.is_terminal else 200)
-
-
-@contextmanager
-def _sentences() -> Iterator[None]:
-    """End the program with one sentence instead of a traceback."""
-    try:
-        yield
-    except IsoserveError as error:
-        typer.echo(f"isoserve: {error}", err=True)
-        raise typer.Exit(1) from error
-
-
-def _seconds(text: str) -> float:
-    """Return a time as seconds since 1970; one without a zone is UTC."""
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise BadInput(f"{text!r} is not a time; one is 2026-01-31 or 2026-01-31T12:00Z") from error
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
 
 
 if __name__ == "__main__":

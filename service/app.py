@@ -13,7 +13,7 @@ from werkzeug.exceptions import HTTPException
 from . import __version__
 from .errors import BadSetting, MethodNotAllowed, NotFound, Refusal, count, nearest
 from .model.file import Model, read_model_file
-from .model.scorer import compile_walks
+from .model.scorer import compile_kernels
 from .rows import Limits
 from .serving.detector import Detector
 from .serving.feedback import FeedbackMatcher
@@ -99,7 +99,7 @@ def _load_model(settings: Settings, reloads: bool) -> tuple[StateFolder, Predict
     seen = fingerprint(source.path)  # before the file is read, so that the watch sees any change
     detector = _load_first(source, settings)
     if reloads:
-        compile_walks()  # now, so that no request waits for it
+        compile_kernels()  # now, so that no request waits for it
     state = StateFolder(settings.state_dir)
     generations, audit = Generations(state.path), AuditLog(state.path)
     generations.seen = seen

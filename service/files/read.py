@@ -79,12 +79,11 @@ def read_table(path: Path) -> Table:
     Raises:
         BadInput: the text names the file and says what is wrong with it.
     """
-    readers = {".csv": _read_csv, ".parquet": _read_parquet}
-    if path.suffix.lower() not in readers:
+    read = {".csv": _read_csv, ".parquet": _read_parquet}.get(path.suffix.lower())
+    if read is None:
         raise BadInput(f"{path} is neither a .csv nor a .parquet file")
     try:
-        # An absolute path is never taken for an address on the network.
-        frame = readers[path.suffix.lower()](path.absolute())
+        frame = read(path.absolute())  # which is never taken for an address on the network
     except ImportError as error:
         raise BadInput(
             f"{path} is read with pandas and pyarrow, which are not installed: "
@@ -134,23 +133,19 @@ def _fault(path: Path, error: Exception) -> str:
     """Return the sentence for what kept a file from being read."""
     from pandas import errors  # noqa: PLC0415
 
+    siblings: list[str] = []
+    reason = " ".join(str(error).removeprefix("Error tokenizing data. C error: ").split())
     match error:
         case FileNotFoundError():
-            return _no_file(path)
+            with suppress(OSError):
+                siblings = [file.name for file in path.parent.iterdir()]
+            return f"there is no file {path}{nearest(path.name, siblings)}"
         case UnicodeDecodeError():
             return f"{path} is not text in UTF-8; save it as CSV in UTF-8"
         case errors.EmptyDataError():
             return f"{path} is empty"
         case errors.ParserWarning():
             return f"{path} has rows with more cells than its header"
-        case OSError(strerror=str(reason)):
-            return f"{path} cannot be read: {reason}"
-    reason = " ".join(str(error).removeprefix("Error tokenizing data. C error: ").split())
+        case OSError(strerror=str(text)):
+            reason = text
     return f"{path} cannot be read: {reason}"
-
-
-def _no_file(path: Path) -> str:
-    siblings: list[str] = []
-    with suppress(OSError):
-        siblings = [file.name for file in path.parent.iterdir()]
-    return f"there is no file {path}{nearest(path.name, siblings)}"

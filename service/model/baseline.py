@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 
@@ -126,8 +127,7 @@ class Baseline:
     @cached_property
     def _bins(self) -> dict[str, Bins | None]:
         """The bins of each feature; None if training had no value of it."""
-        bins: dict[str, Bins | None] = {}
-        for name, quantiles in self.features.items():
-            known = [value for value in quantiles if value is not None]
-            bins[name] = Bins.from_quantiles(known) if len(known) == len(quantiles) else None
-        return bins
+        return {
+            name: None if None in quantiles else Bins.from_quantiles(cast(list[float], quantiles))
+            for name, quantiles in self.features.items()
+        }

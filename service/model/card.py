@@ -1,14 +1,14 @@
 """The card of a model file: what training knew of the forest, as JSON.
 
-`Card.from_json` checks the fields by their annotations. pydantic would do that too, but the
-component classes read cards where only numpy, numba and scikit-learn are installed.
+pydantic could check the fields, but the component classes read cards where only numpy, numba and
+scikit-learn are installed.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -94,21 +94,13 @@ class Card:
             found = json.loads(text, parse_constant=_refuse_constant)
             if found["format"] != CARD_FORMAT:
                 raise ValueError(f"format {found['format']} is not {CARD_FORMAT}")
-            features = [Feature(**feature) for feature in found.pop("features")]
-            golden = Golden(**found.pop("golden"))
-            quality = found.pop("quality")
-            if quality is not None:
-                quality = Evaluation(**quality)
-            card = cls(features=features, golden=golden, quality=quality, **found)
+            card: Card = _read(cls, found)
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
-        card._check()
+        card._check_lengths()
         return card
 
-    def _check(self) -> None:
-        """Raise ValueError for the first field with a wrong value."""
-        if wrong := _misfit(self):
-            raise ValueError(f"{wrong} is of the wrong type")
+    def _check_lengths(self) -> None:
         names = [feature.name for feature in self.features]
         if len(set(names)) < len(names):
             raise ValueError("two features have one name")
@@ -122,28 +114,33 @@ class Card:
             raise ValueError("golden needs a cell for each feature and a score for each row")
 
 
-def _misfit(record: Any) -> str | None:
-    """Return the name of the first field whose value does not fit its annotation, if any."""
-    hints = get_type_hints(type(record))
-    for field in fields(record):
-        if not _fits(getattr(record, field.name), hints[field.name]):
-            return field.name
-    return None
+def _read(hint: Any, value: Any, field: str = "") -> Any:
+    """Return a value of JSON as its annotation says.
 
-
-def _fits(value: Any, hint: Any) -> bool:
+    Raises:
+        ValueError: it does not fit; the text names the outermost field.
+    """
     origin, inner = get_origin(hint), get_args(hint)
-    if origin is UnionType:
-        return any(_fits(value, one) for one in inner)
-    if origin is list:
-        return isinstance(value, list) and all(_fits(item, inner[0]) for item in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(_fits(item, inner[1]) for item in value.values())
-    if is_dataclass(hint):
-        return type(value) is hint and _misfit(value) is None
+    is_record = is_dataclass(hint) and type(value) is dict
+    if is_record:
+        hints = get_type_hints(hint)
+        items = {
+            name: _read(hints.get(name, Any), item, field or name) for name, item in value.items()
+        }
+        return hint(**items)
+    if origin is UnionType:  # with None, which comes last
+        return None if value is None else _read(inner[0], value, field)
+    if origin is list and type(value) is list:
+        return [_read(inner[0], item, field) for item in value]
+    if origin is dict and type(value) is dict:
+        return {key: _read(inner[1], item, field) for key, item in value.items()}
     if hint is float:  # json reads a number beyond the range as infinite
-        return type(value) in (int, float) and abs(value) <= sys.float_info.max
-    return hint is Any or type(value) is hint
+        sound = type(value) in (int, float) and abs(value) <= sys.float_info.max
+    else:
+        sound = hint in (Any, type(value))
+    if not sound:
+        raise ValueError(f"{field} is of the wrong type")
+    return value
 
 
 def _refuse_constant(name: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .forest import LEAF, NO_COLUMN, Forest, Tree
+from .forest import LEAF, NO_COLUMN, Forest, Tree, join
 
 DEEPEST = 64
 """Levels of a tree. An isolation tree has as many as its samples have binary digits."""
@@ -26,8 +26,12 @@ def check_forest(forest: Forest) -> None:
     Raises:
         ValueError: the first value that scikit-learn could not have made.
     """
-    _check_range("n_features_in_", forest.n_features, _MOST_COLUMNS)
-    _check_range("_max_samples", forest.max_samples, _MOST_SAMPLES)
+    for name, number, most in (
+        ("n_features_in_", forest.n_features, _MOST_COLUMNS),
+        ("_max_samples", forest.max_samples, _MOST_SAMPLES),
+    ):
+        if not 1 <= number <= most:
+            raise ValueError(f"{name} is not a whole number from 1 to {most:,}")
     if not abs(forest.offset) <= 1:  # NaN fails, too
         raise ValueError("offset_ is not from -1 to 1")
     for i, tree in enumerate(forest.trees):
@@ -43,27 +47,22 @@ class _Nodes:
     """The nodes of all trees, one after another: arrays (n_nodes,)."""
 
     def __init__(self, trees: list[Tree]) -> None:
-        sizes = np.array([tree.left.size for tree in trees])
-        self.starts = np.concatenate([[0], np.cumsum(sizes)])
-        """(n_trees + 1,) The first node of each tree, and the end of the last."""
-        self.first = np.repeat(self.starts[:-1], sizes)
+        self.tree, self.roots, self.index = join(trees)
+        self.first = self.roots[self.index]
         """The first node of each node's tree."""
-        self.own = np.arange(self.starts[-1]) - self.first
+        self.own = np.arange(len(self.index)) - self.first
         """Each node's number in its tree."""
-        self.size = np.repeat(sizes, sizes)
+        self.size = np.array([tree.left.size for tree in trees])[self.index]
         """The number of nodes of each node's tree."""
-        self.columns = np.repeat([tree.columns.size for tree in trees], sizes)
+        self.columns = np.array([tree.columns.size for tree in trees])[self.index]
         """The number of columns of each node's tree."""
-        self.tree = Tree(*map(np.concatenate, zip(*trees, strict=True)))
-        """The trees' own arrays; children are numbered in their tree."""
         self.inner = (self.tree.left != LEAF) | (self.tree.right != LEAF)
 
     def need(self, sound: NDArray[np.bool_], fault: str) -> None:
         """Raise for the first node that is not `sound`."""
         if not sound.all():
-            node = int(np.argmin(sound))
-            tree = int(np.searchsorted(self.starts, node, side="right")) - 1
-            raise ValueError(f"node {self.own[node]} of tree {tree} {fault}")
+            node = np.argmin(sound)
+            raise ValueError(f"node {self.own[node]} of tree {self.index[node]} {fault}")
 
     def need_inner(self, sound: NDArray[np.bool_], fault: str) -> None:
         """Raise for the first node that is not `sound`, except leaves."""
@@ -100,15 +99,10 @@ def _check_children(nodes: _Nodes) -> None:
 
 
 def _check_depth(nodes: _Nodes) -> None:
-    level = nodes.starts[:-1]
+    level = nodes.roots
     for _ in range(DEEPEST):
         level = level[nodes.inner[level]]
         children = [nodes.tree.left[level], nodes.tree.right[level]]
         level = np.concatenate(children) + np.tile(nodes.first[level], 2)
     if level.size:
         raise ValueError(f"a tree is deeper than {DEEPEST} levels")
-
-
-def _check_range(name: str, number: int, most: int) -> None:
-    if not 1 <= number <= most:
-        raise ValueError(f"{name} is not a whole number from 1 to {most:,}")

@@ -17,12 +17,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -48,6 +49,8 @@ CLOSE = 1e-12
 """How far a score may be from training's, because scikit-learn, numpy or the processor differ."""
 
 _REMEDY = "put back a sound file, or make one with `python -m training.train`"
+
+_FAULTS = {"pickle": "is not a pickled IsolationForest", "forest": "holds no sound forest"}
 
 # A sound file needs at most a third of this time and memory in the child.
 _SECONDS, _BYTES_A_SECOND = 2, 16 * 2**20
@@ -106,8 +109,9 @@ class Model:
     @property
     def column_types(self) -> dict[str, str]:
         """The type of each column in training, 'bool', 'int' or 'float'; 'float' if unknown."""
-        known = {feature.name: feature.type for feature in self.card.features} if self.card else {}
-        return {name: known.get(name, "float") for name in self.features}
+        if self.card:
+            return {feature.name: feature.type for feature in self.card.features}
+        return dict.fromkeys(self.features, "float")
 
 
 def read_model_file(path: Path) -> ModelFile:
@@ -146,21 +150,25 @@ def open_model(
     """Take a model file through all steps and return the model.
 
     A missing, damaged or foreign card is a warning, unless `require_card`. `pinned` is the SHA-256
-    that the file must have, or empty. A file that has `passed` before, in another process, is not
-    tried in a child process again.
+    that the file must have, or empty. `passed` says that a child process has read it before.
 
     Raises:
         BadModel: the file is refused; `reason` names the step.
     """
     report("file", f"{file.path}, {len(file.content):,} bytes")
-    _check_pin(file, pinned, report)
+    report("sha256", _check_pin(file, pinned))
     if not passed:
-        _try_in_child(file, report)
-    fitted, forest = _read_forest(file, report)
-    card = _read_card(file, forest, require_card, report)
-    features, named = _feature_names(forest, card)
-    model = Model(fitted, compile_trees(forest), file.sha256, features, named, card)
-    _check_scores(file.path, model, report)
+        report("pickle", f"{_try_in_child(file):,} instructions, all of an IsolationForest")
+    fitted, forest = _read_forest(file)
+    nodes = count(sum(tree.left.size for tree in forest.trees), "node")
+    columns = count(forest.n_features, "column")
+    report("forest", f"{count(len(forest.trees), 'tree')}, {nodes}, {columns}: all sound")
+    card, result = _read_card(file, forest, require_card)
+    report("card", result)
+    names = tuple(feature.name for feature in card.features) if card else forest.names
+    features = names or tuple(f"f{j}" for j in range(forest.n_features))
+    model = Model(fitted, compile_trees(forest), file.sha256, features, names is not None, card)
+    report("scores", _check_scores(file.path, model))
     return model
 
 
@@ -174,69 +182,64 @@ def _read(path: Path, most: int) -> bytes:
     return content
 
 
-def _check_pin(file: ModelFile, pinned: str, report: Report) -> None:
+def _check_pin(file: ModelFile, pinned: str) -> str:
     if pinned and file.sha256 != pinned:
         raise BadModel(
             f"{file.path} has the SHA-256 {file.sha256}, and ISOSERVE_MODEL_SHA256 is {pinned}; "
             "put the right file there, or set the SHA-256 of this one and start again",
             "sha256",
         )
-    report("sha256", f"{file.sha256}, {'as pinned' if pinned else 'not pinned'}")
+    return f"{file.sha256}, {'as pinned' if pinned else 'not pinned'}"
 
 
-def _try_in_child(file: ModelFile, report: Report) -> None:
-    """Read and check the forest in a child process, because a damaged file can crash it."""
+def _try_in_child(file: ModelFile) -> int:
+    """Examine a file in a child process, because a damaged one can crash it."""
+    size = len(file.content)
+    seconds, memory = _SECONDS + size // _BYTES_A_SECOND, _MEMORY + _MEMORY_A_BYTE * size
     try:
-        result = run_sandboxed(
-            lambda: _examine(file.content),
-            _SECONDS + len(file.content) // _BYTES_A_SECOND,
-            _MEMORY + _MEMORY_A_BYTE * len(file.content),
-        )
+        result = run_sandboxed(lambda: _examine(file), seconds, memory)
     except ChildFailed as error:
         raise BadModel(
             f"{file.path} is damaged or malicious: a child process that read it {error}; {_REMEDY}",
             "crash",
         ) from error
-    if "reason" in result:
-        raise _refusal(file.path, result["reason"], result["text"])
-    report("pickle", f"{result['instructions']:,} instructions, all of an IsolationForest")
+    if isinstance(result, int):
+        return result
+    raise BadModel(*result)
 
 
-def _examine(content: bytes) -> dict[str, Any]:
-    """Read and check a forest; return the number of instructions, or what is wrong."""
-    reason = "pickle"
+def _examine(file: ModelFile) -> int | tuple[str, str]:
+    """Return the number of instructions of a file, or the text and reason of its refusal."""
     try:
-        instructions = scan(content)
-        fitted = read_forest(content)
-        reason = "forest"
-        check_forest(unpack(fitted))
-    except ValueError as error:
-        return {"reason": reason, "text": str(error)}
-    return {"instructions": instructions}
+        with _refusal(file.path, "pickle"):
+            instructions = scan(file.content)
+        _read_forest(file)
+    except BadModel as error:
+        return str(error), error.reason
+    return instructions
 
 
-def _read_forest(file: ModelFile, report: Report) -> tuple[IsolationForest, Forest]:
-    try:
+def _read_forest(file: ModelFile) -> tuple[IsolationForest, Forest]:
+    with _refusal(file.path, "pickle"):
         fitted = read_forest(file.content)
-    except ValueError as error:
-        raise _refusal(file.path, "pickle", str(error)) from error
-    try:
+    with _refusal(file.path, "forest"):
         forest = unpack(fitted)
         check_forest(forest)
-    except ValueError as error:
-        raise _refusal(file.path, "forest", str(error)) from error
-    trees, nodes = count(len(forest.trees), "tree"), count(forest.n_nodes, "node")
-    report("forest", f"{trees}, {nodes}, {count(forest.n_features, 'column')}: all sound")
     return fitted, forest
 
 
-def _refusal(path: Path, reason: str, text: str) -> BadModel:
-    what = {"pickle": "is not a pickled IsolationForest", "forest": "holds no sound forest"}[reason]
-    remedy = "" if ";" in text else f"; {_REMEDY}"  # some texts name a remedy of their own
-    return BadModel(f"{path} {what}: {text}{remedy}", reason)
+@contextmanager
+def _refusal(path: Path, reason: str) -> Iterator[None]:
+    """Raise BadModel in place of a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        remedy = "" if ";" in str(error) else f"; {_REMEDY}"  # some texts name one of their own
+        raise BadModel(f"{path} {_FAULTS[reason]}: {error}{remedy}", reason) from error
 
 
-def _read_card(file: ModelFile, forest: Forest, require_card: bool, report: Report) -> Card | None:
+def _read_card(file: ModelFile, forest: Forest, require_card: bool) -> tuple[Card | None, str]:
+    """Return the card, if it can be used, and a sentence about it."""
     path = card_path(file.path)
     try:
         card = file.read_card()
@@ -250,25 +253,14 @@ def _read_card(file: ModelFile, forest: Forest, require_card: bool, report: Repo
                 "card",
             ) from error
         logger.warning("%s; the model is served without a card", error)
-        report("card", f"none: {error}")
-        return None
-    report("card", f"{path} describes this file")
-    return card
+        return None, f"none: {error}"
+    return card, f"{path} describes this file"
 
 
-def _feature_names(forest: Forest, card: Card | None) -> tuple[tuple[str, ...], bool]:
-    if card is not None:
-        return tuple(feature.name for feature in card.features), True
-    if forest.names is not None:
-        return forest.names, True
-    return tuple(f"f{j}" for j in range(forest.n_features)), False
-
-
-def _check_scores(path: Path, model: Model, report: Report) -> None:
+def _check_scores(path: Path, model: Model) -> str:
     """Compare the model's scores of the card's golden rows with training's."""
     if model.card is None or not model.card.golden.rows:
-        report("scores", "not compared: no card has golden rows of this file")
-        return
+        return "not compared: no card has golden rows of this file"
     golden = model.card.golden
     scores = model.scorer.decision_function(np.array(golden.rows, dtype=np.float64))
     apart = np.abs(scores - golden.scores)
@@ -282,6 +274,7 @@ def _check_scores(path: Path, model: Model, report: Report) -> None:
             f"{model.card.versions.get('scikit-learn', 'an unknown version')})",
             "scores",
         )
-    rows = count(len(scores), "golden row")
     worst = f"equal within {CLOSE:g} (at most {apart.max():.1e} apart)"
-    report("scores", f"{rows}: {worst if apart.any() else 'identical to training'}")
+    return (
+        f"{count(len(scores), 'golden row')}: {worst if apart.any() else 'identical to training'}"
+    )

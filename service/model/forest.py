@@ -63,10 +63,15 @@ class Forest:
         """The sum of path lengths that scores -0.5, or 0 for a forest grown from single rows."""
         return len(self.trees) * average_path_length(self.max_samples)
 
-    @property
-    def n_nodes(self) -> int:
-        """The number of nodes of all trees."""
-        return sum(tree.left.size for tree in self.trees)
+
+def join(trees: list[Tree]) -> tuple[Tree, NDArray[np.intp], NDArray[np.intp]]:
+    """Join trees into one table of nodes, in which children keep their numbers in their tree.
+
+    Returns also the index of each tree's first node, and of each node's tree.
+    """
+    sizes = np.array([tree.left.size for tree in trees])
+    table = Tree(*map(np.concatenate, zip(*trees, strict=True)))
+    return table, np.cumsum(sizes) - sizes, np.repeat(np.arange(len(trees)), sizes)
 
 
 def unpack(fitted: Any) -> Forest:
@@ -85,14 +90,9 @@ def unpack(fitted: Any) -> Forest:
     for name in ("n_features_in_", "_max_samples"):
         _need(isinstance(values.get(name), int | np.integer), f"{name} is not a whole number")
     _need(isinstance(values.get("offset_"), float), "offset_ is not a number")
-    n_features = int(values["n_features_in_"])
-    return Forest(
-        _trees(values),
-        n_features,
-        int(values["_max_samples"]),
-        float(values["offset_"]),
-        _names(values.get("feature_names_in_"), n_features),
-    )
+    n_features, max_samples = int(values["n_features_in_"]), int(values["_max_samples"])
+    names = _names(values.get("feature_names_in_"), n_features)
+    return Forest(_trees(values), n_features, max_samples, float(values["offset_"]), names)
 
 
 def average_path_length(n: int) -> float:

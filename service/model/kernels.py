@@ -81,12 +81,8 @@ class Kernels(NamedTuple):
 @cache
 def kernels(layout: np.dtype[np.void]) -> Kernels:
     """Compile for a layout of nodes, once in a process: some seconds, less than one from disk."""
-    forest = (
-        _frozen(from_dtype(layout)),
-        _frozen(types.float64),
-        _frozen(types.uint64),
-        types.intp,
-    )
+    arrays = from_dtype(layout), types.float64, types.uint64
+    forest = *map(_frozen, arrays), types.intp
     X = _frozen(types.float64, dimensions=2)
     sums, table = types.float64[::1], types.float64[:, ::1]
     return Kernels(

@@ -14,7 +14,6 @@ import io
 import pickle
 import pickletools
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from sklearn.ensemble import IsolationForest
 
 from ..errors import count
 
-PROTOCOLS = (4, 5)
+_PROTOCOLS = b"\x04", b"\x05"
 """The protocols that name classes by strings; 4 is Python's default up to 3.13."""
 
 # All instructions that any Python's pickler, with or without `pickletools.optimize`, writes for a
@@ -79,7 +78,7 @@ def scan(content: bytes) -> int:
             raise ValueError(f"it is compressed ({name}), as joblib.dump does; {_FROM_JOBLIB}")
     if b"joblib.numpy_pickle" in content:
         raise ValueError(f"it was written by joblib.dump; {_FROM_JOBLIB}")
-    if not content.startswith(tuple(pickle.PROTO + bytes([number]) for number in PROTOCOLS)):
+    if content[:1] != pickle.PROTO or content[1:2] not in _PROTOCOLS:
         raise ValueError(
             f"it is {_kind(content)}; write the forest with pickle.dump(forest, file, protocol=5)"
         )
@@ -131,12 +130,12 @@ class _Unpickler(pickle.Unpickler):
                 module = _NUMPY_CORE + module.removeprefix(twin)
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(_foreign(module, name))
-        part = super().find_class(module, name)
+        part: Any = super().find_class(module, name)
         return _wrapped(part) if (module, name) == _FROM_BUFFER else part
 
 
-def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a new function that calls `function`, for one pickle only.
+def _wrapped(function: Any) -> Any:
+    """Return a new function that calls `function`.
 
     A pickle can set attributes of a Python function, such as the defaults of numpy's `_frombuffer`;
     in that function itself they would change for the whole process.

@@ -22,7 +22,6 @@ from typing import Any, NoReturn
 
 from ..errors import count
 
-_FAILED = "failed"
 _CLOCK = 2  # seconds of elapsed time for each second of processor time
 _PAGE = resource.getpagesize()
 
@@ -32,6 +31,8 @@ _DEATHS = {
     signal.SIGABRT: "damaged its own memory",
     signal.SIGFPE: "divided by zero",
     signal.SIGILL: "ran an illegal instruction",
+    signal.SIGXCPU: "took more than {seconds} of processor time",
+    signal.SIGKILL: "was killed by the system, perhaps for lack of memory",
 }
 
 
@@ -60,16 +61,11 @@ def run_sandboxed(act: Callable[[], Any], seconds: int, memory: int) -> Any:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)  # it has written everything, or is too late
         _, status = os.waitpid(child, 0)
-    if output is None:
-        raise ChildFailed(
-            f"took more than {count(_CLOCK * seconds, 'second')} (on a busy machine a sound file "
-            "may, too: then try again)"
-        )
     if not output:
         raise ChildFailed(_describe(status, seconds))
-    result = json.loads(output)
-    if isinstance(result, dict) and _FAILED in result:
-        raise ChildFailed(result[_FAILED])
+    failure, result = json.loads(output)
+    if failure:
+        raise ChildFailed(failure)
     return result
 
 
@@ -95,16 +91,16 @@ def _run(act: Callable[[], Any], writing: int, seconds: int, memory: int) -> NoR
         used = int(Path("/proc/self/statm").read_text().split()[0]) * _PAGE
         _limit(resource.RLIMIT_AS, used + memory)
         _limit(resource.RLIMIT_CPU, seconds)
-        _limit(resource.RLIMIT_NOFILE, 0)
-        _limit(resource.RLIMIT_FSIZE, 0)
-        _limit(resource.RLIMIT_CORE, 0)
+        for nothing in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_CORE):
+            _limit(nothing, 0)
+        failure = result = None
         try:
             result = act()
         except MemoryError:
-            result = {_FAILED: "needed far more memory than a forest of this size should"}
+            failure = "needed far more memory than a forest of this size should"
         except Exception as error:
-            result = {_FAILED: f"failed ({type(error).__name__}: {error})"}
-        os.write(writing, json.dumps(result).encode())
+            failure = f"failed ({type(error).__name__}: {error})"
+        os.write(writing, json.dumps([failure, result]).encode())
         code = 0
     finally:
         os._exit(code)
@@ -112,19 +108,20 @@ def _run(act: Callable[[], Any], writing: int, seconds: int, memory: int) -> NoR
 
 def _limit(kind: int, most: int) -> None:
     hard = resource.getrlimit(kind)[1]
-    if hard != resource.RLIM_INFINITY:
-        most = min(most, hard)
-    resource.setrlimit(kind, (most, hard))
+    resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
-def _read(file: int, seconds: float) -> bytes | None:
-    """Read to the end of a pipe; None if the end does not come in time."""
+def _read(file: int, seconds: int) -> bytes:
+    """Read to the end of a pipe; ChildFailed if the end does not come in time."""
     poll = select.poll()
     poll.register(file, select.POLLIN)
     end, output = time.monotonic() + seconds, b""
     while True:
         if not poll.poll(1000 * max(0.0, end - time.monotonic())):
-            return None
+            raise ChildFailed(
+                f"took more than {count(seconds, 'second')} (on a busy machine a sound file may, "
+                "too: then try again)"
+            )
         part = os.read(file, 2**16)
         if not part:
             return output
@@ -135,9 +132,6 @@ def _describe(status: int, seconds: int) -> str:
     """Return what ended a child that wrote nothing."""
     if not os.WIFSIGNALED(status):
         return "ended without a result"
-    number = os.WTERMSIG(status)
-    if number == signal.SIGXCPU:
-        return f"took more than {count(seconds, 'second')} of processor time"
-    if number == signal.SIGKILL:
-        return "was killed by the system, perhaps for lack of memory"
-    return _DEATHS.get(signal.Signals(number), f"was ended by {signal.Signals(number).name}")
+    number = signal.Signals(os.WTERMSIG(status))
+    text = _DEATHS.get(number, f"was ended by {number.name}")
+    return text.format(seconds=count(seconds, "second"))

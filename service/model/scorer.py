@@ -1,7 +1,6 @@
 """A compiled forest: it gives scikit-learn's scores, bit for bit, in microseconds.
 
-`compile_forest` arranges the trees for the compiled loops (see `kernels`), and a `CompiledForest`
-runs these over rows.
+`compile_forest` arranges the trees for the loops of `kernels`; a `CompiledForest` runs these.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..rows import Floats
 from . import kernels
-from .forest import Forest, Tree, unpack
+from .forest import Forest, Tree, join, unpack
 
 PIECE = 2048, 8192
 """The fewest rows that are worth a thread, and the most that one call of a kernel takes."""
@@ -117,13 +116,13 @@ class CompiledForest:
     ) -> None:
         """Run a kernel over the rows; many rows are cut into pieces for several threads."""
         forest = self.nodes, self.lengths, self.roots, self.depth
-        if len(table) < 2 * PIECE[0]:
-            kernel(*forest, *arguments, _plain(table), out)
-            return
 
         def run(rows: slice) -> None:
             kernel(*forest, *arguments, _plain(table[rows]), out[rows])
 
+        if len(table) < 2 * PIECE[0]:
+            run(slice(None))
+            return
         pieces = _pieces(len(table), self.threads)
         for _ in _pool(self.threads).map(run, pieces) if self.threads > 1 else map(run, pieces):
             pass
@@ -151,19 +150,18 @@ def compile_trees(forest: Forest, threads: int | None = None) -> CompiledForest:
 
     `threads` share a large batch; by default as many as the process may use processors.
     """
-    layouts = [
-        _lay_out(forest.trees[i : i + AT_ONCE]) for i in range(0, len(forest.trees), AT_ONCE)
-    ]
-    nodes = np.concatenate([layout.nodes for layout in layouts])
-    sizes = np.concatenate([layout.sizes for layout in layouts])
+    starts = range(0, len(forest.trees), AT_ONCE)
+    parts = [_lay_out(forest.trees[start : start + AT_ONCE]) for start in starts]
+    nodes = np.concatenate([part[0] for part in parts])
+    sizes = np.array([tree.left.size for tree in forest.trees])
     if max(nodes["column"].max(), nodes["jump"].max()) <= np.iinfo(np.uint16).max:
         nodes = nodes.astype(kernels.COMPACT)
     kernels.kernels(nodes.dtype)  # compile now, in the parent of the workers
     return CompiledForest(
         nodes=nodes,
-        lengths=np.concatenate([layout.lengths for layout in layouts]),
-        roots=_starts(sizes).astype(np.uint64),
-        depth=max(layout.depth for layout in layouts),
+        lengths=np.concatenate([part[1] for part in parts]),
+        roots=(np.cumsum(sizes) - sizes).astype(np.uint64),
+        depth=max(part[2] for part in parts),
         n_features=forest.n_features,
         denominator=forest.denominator,
         offset=forest.offset,
@@ -171,33 +169,23 @@ def compile_trees(forest: Forest, threads: int | None = None) -> CompiledForest:
     )
 
 
-def compile_walks() -> None:
+def compile_kernels() -> None:
     """Compile the kernels for small and large forests, so that no later forest has to wait."""
     kernels.kernels(kernels.COMPACT)
     kernels.kernels(kernels.WIDE)
 
 
-class _Layout(NamedTuple):
-    """Some trees as the kernels take them, one after another."""
+def _lay_out(trees: list[Tree]) -> tuple[NDArray[np.void], Floats, int]:
+    """Return the nodes and lengths of some trees, and the depth of the deepest.
 
-    nodes: NDArray[np.void]
-    lengths: Floats
-    sizes: NDArray[np.intp]
-    """(n_trees,) nodes of each tree."""
-    depth: int
-    """Of the deepest tree."""
-
-
-def _lay_out(trees: list[Tree]) -> _Layout:
-    """Number the nodes of each tree breadth first, which puts siblings side by side."""
-    sizes = np.array([tree.left.size for tree in trees])
-    tree = _join(trees, sizes)
-    levels = [_starts(sizes)]
+    The nodes of a tree are numbered breadth first, which puts siblings side by side.
+    """
+    tree, roots, index = _join(trees)
+    levels = [roots]
     while (parents := levels[-1][tree.left[levels[-1]] >= 0]).size:
         levels.append(np.stack([tree.left[parents], tree.right[parents]], axis=1).ravel())
     order = np.concatenate(levels)
-    number = np.repeat(np.arange(sizes.size), sizes)
-    order = order[np.argsort(number[order], kind="stable")]
+    order = order[np.argsort(index[order], kind="stable")]
     new_index = np.empty_like(order)
     new_index[order] = np.arange(order.size)
 
@@ -207,20 +195,17 @@ def _lay_out(trees: list[Tree]) -> _Layout:
     nodes["key"] = np.where(inner, kernels.threshold_keys(tree.threshold[order]), kernels.LEAF)
     nodes["column"] = np.where(inner, kernels.LANES * column, 0)
     nodes["jump"] = np.where(inner, new_index[tree.left[order]] - new_index[order], 0)
-    return _Layout(nodes, _expected_lengths(tree, levels)[order], sizes, len(levels) - 1)
+    return nodes, _expected_lengths(tree, levels)[order], len(levels) - 1
 
 
-def _join(trees: list[Tree], sizes: NDArray[np.intp]) -> Tree:
-    """Join trees into one, with children numbered throughout and columns of the forest."""
+def _join(trees: list[Tree]) -> tuple[Tree, NDArray[np.intp], NDArray[np.intp]]:
+    """Join trees as `forest.join`, with children numbered throughout and columns of the forest."""
     features = [tree.columns[np.maximum(tree.feature, 0)] for tree in trees]  # any in a leaf
-    joined = Tree(*map(np.concatenate, zip(*trees, strict=True)))
-    first = np.repeat(_starts(sizes), sizes)
-    left = np.where(joined.left < 0, joined.left, joined.left + first)
-    return joined._replace(left=left, right=joined.right + first, feature=np.concatenate(features))
-
-
-def _starts(sizes: NDArray[np.intp]) -> NDArray[np.intp]:
-    return np.cumsum(sizes) - sizes
+    table, roots, index = join(trees)
+    first = roots[index]
+    left = np.where(table.left < 0, table.left, table.left + first)
+    right, feature = table.right + first, np.concatenate(features)
+    return table._replace(left=left, right=right, feature=feature), roots, index
 
 
 def _expected_lengths(tree: Tree, levels: list[NDArray[np.intp]]) -> Floats:

@@ -1,7 +1,4 @@
-"""Measure drift in one worker every few seconds, and show the latest result in all.
-
-`model.baseline` computes it.
-"""
+"""Measure drift in one worker every few seconds, and show the latest result in all."""
 
 from __future__ import annotations
 

@@ -19,23 +19,15 @@ _SHARED: list[Any] = [
 
 def configure_logs(level: str) -> None:
     """Write every log line of this process as one JSON object on standard output."""
+    formatting = structlog.stdlib.ProcessorFormatter
+    steps: list[Any] = [formatting.remove_processors_meta, structlog.processors.JSONRenderer()]
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(_json_formatter())
+    handler.setFormatter(formatting(foreign_pre_chain=_SHARED, processors=steps))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
     structlog.configure(
-        processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*_SHARED, formatting.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
-    )
-
-
-def _json_formatter() -> logging.Formatter:
-    return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=_SHARED,
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.processors.JSONRenderer(),
-        ],
     )

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from types import MappingProxyType
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from ..model.baseline import Drift
 from ..state.counts import OTHER, Durations, Snapshot
 from ..state.counts_file import DURATION_BOUNDS, SCORE_BOUNDS
-from ..state.generations import Changes
 from ..truths import FeedbackSummary
 from .readings import Readings
 
@@ -23,78 +20,46 @@ MOST_SERIES = 500
 _MOST_FEATURES, _MOST_TIMED = 50, 20
 """Limits of the features with a drift, and of the routes with a histogram."""
 
-_NO_LABELS: Mapping[str, str] = MappingProxyType({})
-
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-# name -> (type, help); docs/reference.md is written from this.
-METRICS = {
-    "isoserve_samples_total": ("counter", "Samples scored for clients."),
-    "isoserve_outliers_total": (
-        "counter",
-        "Samples scored for clients with a score below the threshold.",
-    ),
-    "isoserve_score": (
-        "histogram",
-        "Scores (scikit-learn's decision_function); lower is more abnormal.",
-    ),
-    "isoserve_threshold": ("gauge", "A sample is an outlier when its score is below this."),
-    "isoserve_training_outlier_share": (
-        "gauge",
-        "Share (0 to 1) of the training rows with a score below the threshold; "
-        "absent without a model card.",
-    ),
-    "isoserve_drift_psi": (
-        "gauge",
-        "Population stability index of a feature, recent rows against training; the 50 largest.",
-    ),
-    "isoserve_score_drift_psi": (
-        "gauge",
-        "Population stability index of the score, recent rows against training.",
-    ),
-    "isoserve_model_swaps_total": ("counter", "Models loaded while the service ran."),
-    "isoserve_model_load_failures_total": (
-        "counter",
-        "Model files refused while the service ran, by reason; the previous model stayed.",
-    ),
-    "isoserve_threshold_changes_total": ("counter", "Threshold changes while the service ran."),
-    "isoserve_model_info": (
-        "gauge",
-        "The model being served, in the labels; the value is always 1.",
-    ),
-    "isoserve_requests_total": ("counter", "Requests answered, by route and status class."),
-    "isoserve_request_duration_seconds": (
-        "histogram",
-        "Time to answer a request in seconds, by route.",
-    ),
-    "isoserve_storage_up": (
-        "gauge",
-        "1 if feedback can be stored, tested at each scrape; otherwise 0.",
-    ),
-    "isoserve_feedback_unmatched_total": (
-        "counter",
-        "Feedback messages about an unknown prediction, answered with 404.",
-    ),
-    "isoserve_workers": ("gauge", "Worker processes that are alive."),
-    "isoserve_state_size_bytes": ("gauge", "Size of the file system that holds the state folder."),
-    "isoserve_state_free_bytes": (
-        "gauge",
-        "Space on that file system that is free for the service.",
-    ),
-    "is_outlier": ("gauge", "Seldon: share of outliers in the latest request."),
-    "anomaly_score": ("gauge", "Seldon: mean score of the latest request."),
-    "nb_outliers": ("gauge", "Seldon: outliers so far."),
-    "fraction_outliers": ("gauge", "Seldon: share of outliers so far."),
-    "observation": ("gauge", "Seldon: samples scored so far."),
-    "threshold": ("gauge", "Seldon: a sample is an outlier when its score is below this."),
-    "seldon_api_model_feedback_total": ("counter", "Seldon: feedback with a reward other than 0."),
-    "seldon_api_model_feedback_reward_total": ("counter", "Seldon: the sum of the rewards."),
-    "true_negative": ("gauge", "Seldon: inliers not flagged, among rows with feedback."),
-    "false_positive": ("gauge", "Seldon: inliers flagged, among rows with feedback."),
-    "false_negative": ("gauge", "Seldon: outliers not flagged, among rows with feedback."),
-    "true_positive": ("gauge", "Seldon: outliers flagged, among rows with feedback."),
+_HELP = {
+    "isoserve_samples_total": "Samples scored for clients.",
+    "isoserve_outliers_total": "Samples scored for clients with a score below the threshold.",
+    "isoserve_score": "Scores (scikit-learn's decision_function); lower is more abnormal.",
+    "isoserve_threshold": "A sample is an outlier when its score is below this.",
+    "isoserve_training_outlier_share": "Share (0 to 1) of the training rows with a score below the "
+    "threshold; absent without a model card.",
+    "isoserve_drift_psi": "Population stability index of a feature, recent rows against training; "
+    "the 50 largest.",
+    "isoserve_score_drift_psi": "Population stability index of the score, recent rows against "
+    "training.",
+    "isoserve_model_swaps_total": "Models loaded while the service ran.",
+    "isoserve_model_load_failures_total": "Model files refused while the service ran, by reason; "
+    "the previous model stayed.",
+    "isoserve_threshold_changes_total": "Threshold changes while the service ran.",
+    "isoserve_model_info": "The model being served, in the labels; the value is always 1.",
+    "isoserve_requests_total": "Requests answered, by route and status class.",
+    "isoserve_request_duration_seconds": "Time to answer a request in seconds, by route.",
+    "isoserve_storage_up": "1 if feedback can be stored, tested at each scrape; otherwise 0.",
+    "isoserve_feedback_unmatched_total": "Feedback messages about an unknown prediction, answered "
+    "with 404.",
+    "isoserve_workers": "Worker processes that are alive.",
+    "isoserve_state_size_bytes": "Size of the file system that holds the state folder.",
+    "isoserve_state_free_bytes": "Space on that file system that is free for the service.",
+    "is_outlier": "Seldon: share of outliers in the latest request.",
+    "anomaly_score": "Seldon: mean score of the latest request.",
+    "nb_outliers": "Seldon: outliers so far.",
+    "fraction_outliers": "Seldon: share of outliers so far.",
+    "observation": "Seldon: samples scored so far.",
+    "threshold": "Seldon: a sample is an outlier when its score is below this.",
+    "seldon_api_model_feedback_total": "Seldon: feedback with a reward other than 0.",
+    "seldon_api_model_feedback_reward_total": "Seldon: the sum of the rewards.",
+    "true_negative": "Seldon: inliers not flagged, among rows with feedback.",
+    "false_positive": "Seldon: inliers flagged, among rows with feedback.",
+    "false_negative": "Seldon: outliers not flagged, among rows with feedback.",
+    "true_positive": "Seldon: outliers flagged, among rows with feedback.",
     **{
-        f"{name}_{suffix}": ("gauge", f"Seldon: {text}, {which}.")
+        f"{name}_{suffix}": f"Seldon: {text}, {which}."
         for suffix, which in (("tot", "so far"), ("roll", "in the window"))
         for name, text in (
             ("nb_labels", "rows with feedback"),
@@ -107,6 +72,18 @@ METRICS = {
         )
     },
 }
+
+_HISTOGRAMS = "isoserve_score", "isoserve_request_duration_seconds"
+
+
+def _kind(name: str) -> str:
+    if name in _HISTOGRAMS:
+        return "histogram"
+    return "counter" if name.endswith("_total") else "gauge"
+
+
+METRICS = {name: (_kind(name), text) for name, text in _HELP.items()}
+"""The type and the help of each metric; docs/reference.md is written from this."""
 
 
 def render_metrics(readings: Readings) -> bytes:
@@ -136,33 +113,46 @@ class _Families(Collector):
 
     def _others(self) -> Iterator[Metric]:
         readings = self._readings
-        snapshot, facts = readings.snapshot, readings.facts
-        yield _single("isoserve_samples_total", snapshot.totals.samples)
-        yield _single("isoserve_outliers_total", snapshot.totals.outliers)
-        yield _scores(snapshot)
+        snapshot, changes, drift = readings.snapshot, readings.changes, readings.drift
+        scores = _family("isoserve_score")
+        _add_histogram(scores, {}, SCORE_BOUNDS, snapshot.score_buckets, snapshot.score_sum)
+        yield scores
         yield _requests(snapshot)
-        yield _single("isoserve_threshold", facts.threshold)
-        if facts.training_outlier_share is not None:
-            yield _single("isoserve_training_outlier_share", facts.training_outlier_share)
-        yield from _drift(readings.drift)
-        yield from _changes(readings.changes)
-        yield _single("isoserve_model_info", 1, facts.model_info)
-        for name, value in _seldon_gauges(snapshot, facts.threshold).items():
-            yield _single(name, value, facts.seldon_labels)
-        yield _single("isoserve_storage_up", int(readings.storage_up))
-        if readings.summary is not None:
-            yield from _feedback(readings.summary, facts.seldon_labels | {"method": "feedback"})
-        yield _single("isoserve_workers", readings.workers)
-        if readings.space:
-            size, free = readings.space
-            yield _single("isoserve_state_size_bytes", size)
-            yield _single("isoserve_state_free_bytes", free)
+        if drift.features:
+            largest = drift.largest(_MOST_FEATURES)
+            yield _family("isoserve_drift_psi", [({"feature": name}, psi) for name, psi in largest])
+        failures = [({"reason": reason}, number) for reason, number in changes.failures.items()]
+        yield _family("isoserve_model_load_failures_total", failures)
+        yield _family("isoserve_model_info", [(readings.model_info, 1)])
+        seldon = readings.seldon_labels
+        for labels, numbers in (
+            ({}, _numbers(readings)),
+            (seldon, _seldon_gauges(snapshot, readings.threshold)),
+            (seldon | {"method": "feedback"}, _feedback(readings.summary)),
+        ):
+            for name, value in numbers.items():
+                yield _family(name, [(labels, value)])
 
 
-def _scores(snapshot: Snapshot) -> Metric:
-    family = _family("isoserve_score", [])
-    _add_histogram(family, {}, SCORE_BOUNDS, snapshot.score_buckets, snapshot.score_sum)
-    return family
+def _numbers(readings: Readings) -> dict[str, float]:
+    """Return the metrics without labels, apart from those that are unknown."""
+    totals, changes, summary = readings.snapshot.totals, readings.changes, readings.summary
+    size, free = readings.space or (None, None)
+    numbers = {
+        "isoserve_samples_total": totals.samples,
+        "isoserve_outliers_total": totals.outliers,
+        "isoserve_threshold": readings.threshold,
+        "isoserve_training_outlier_share": readings.training_outlier_share,
+        "isoserve_score_drift_psi": readings.drift.score,
+        "isoserve_model_swaps_total": changes.swaps,
+        "isoserve_threshold_changes_total": changes.thresholds,
+        "isoserve_storage_up": int(readings.storage_up),
+        "isoserve_feedback_unmatched_total": summary.unmatched if summary else None,
+        "isoserve_workers": readings.workers,
+        "isoserve_state_size_bytes": size,
+        "isoserve_state_free_bytes": free,
+    }
+    return {name: value for name, value in numbers.items() if value is not None}
 
 
 def _requests(snapshot: Snapshot) -> Metric:
@@ -173,45 +163,28 @@ def _requests(snapshot: Snapshot) -> Metric:
     return _family("isoserve_requests_total", samples)
 
 
-def _drift(drift: Drift) -> Iterator[Metric]:
-    if drift.score is not None:
-        yield _single("isoserve_score_drift_psi", drift.score)
-    if drift.features:
-        largest = drift.largest(_MOST_FEATURES)
-        yield _family("isoserve_drift_psi", [({"feature": name}, psi) for name, psi in largest])
-
-
-def _changes(changes: Changes) -> Iterator[Metric]:
-    yield _single("isoserve_model_swaps_total", changes.swaps)
-    failures = [({"reason": reason}, number) for reason, number in changes.failures.items()]
-    yield _family("isoserve_model_load_failures_total", failures)
-    yield _single("isoserve_threshold_changes_total", changes.thresholds)
-
-
 def _seldon_gauges(snapshot: Snapshot, threshold: float) -> dict[str, float]:
-    totals = snapshot.totals
-    gauges: dict[str, float] = {}
-    if totals.samples:
+    samples, outliers = snapshot.totals.samples, snapshot.totals.outliers
+    gauges = {"nb_outliers": outliers, "observation": samples, "threshold": threshold}
+    if samples:
         gauges["is_outlier"] = snapshot.last_outlier_share
         gauges["anomaly_score"] = snapshot.last_mean_score
-        gauges["fraction_outliers"] = totals.outliers / totals.samples
-    gauges["nb_outliers"] = totals.outliers
-    gauges["observation"] = totals.samples
-    gauges["threshold"] = threshold
+        gauges["fraction_outliers"] = outliers / samples
     return gauges
 
 
-def _feedback(summary: FeedbackSummary, labels: Mapping[str, str]) -> Iterator[Metric]:
-    yield _single("isoserve_feedback_unmatched_total", summary.unmatched)
-    yield _single("seldon_api_model_feedback_total", summary.rewarded, labels)
-    yield _single("seldon_api_model_feedback_reward_total", summary.reward, labels)
-    for name, value in summary.gauges().items():
-        yield _single(name, value, labels)
+def _feedback(summary: FeedbackSummary | None) -> dict[str, float]:
+    if summary is None:
+        return {}
+    return summary.gauges() | {
+        "seldon_api_model_feedback_total": summary.rewarded,
+        "seldon_api_model_feedback_reward_total": summary.reward,
+    }
 
 
 def _durations(snapshot: Snapshot, most: int) -> Metric:
     """Return a histogram for each of the `most` routes requested first; the last is the rest."""
-    family = _family("isoserve_request_duration_seconds", [])
+    family = _family("isoserve_request_duration_seconds")
     routes = dict.fromkeys(route for route, _ in snapshot.requests if route != OTHER)
     shown = set(list(routes)[: max(most - 1, 0)])
     by_route: dict[str, Durations] = {}
@@ -224,11 +197,7 @@ def _durations(snapshot: Snapshot, most: int) -> Metric:
     return family
 
 
-def _single(name: str, value: float, labels: Mapping[str, str] = _NO_LABELS) -> Metric:
-    return _family(name, [(labels, value)])
-
-
-def _family(name: str, samples: Iterable[tuple[Mapping[str, str], float]]) -> Metric:
+def _family(name: str, samples: Iterable[tuple[Mapping[str, str], float]] = ()) -> Metric:
     """Return the family of a metric, with its type and help, and these labels and values."""
     kind, text = METRICS[name]
     family = Metric(name.removesuffix("_total"), text, kind)

@@ -21,23 +21,16 @@ from .drift import DriftWatch
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What is not counted: the model, its threshold and the names of this service."""
-
-    threshold: float
-    model_info: Mapping[str, str]
-    """Labels of isoserve_model_info."""
-    training_outlier_share: float | None
-    """Share (0 to 1) of the training rows below the threshold; None without a card."""
-    seldon_labels: dict[str, str]
-
-
-@dataclass(frozen=True)
 class Readings:
     """All that a page of metrics shows."""
 
     snapshot: Snapshot
-    facts: Facts
+    threshold: float
+    model_info: Mapping[str, str]
+    """Labels of isoserve_model_info."""
+    seldon_labels: dict[str, str]
+    training_outlier_share: float | None = None
+    """Share (0 to 1) of the training rows below the threshold; None without a card."""
     drift: Drift = field(default_factory=Drift)
     changes: Changes = field(default_factory=Changes)
     """Changes of the model and the threshold."""
@@ -65,7 +58,15 @@ class Sources:
         summary, storage_up = self.feedback.survey()
         return Readings(
             snapshot=self.counts.read(),
-            facts=gather_facts(model, threshold, self.settings),
+            threshold=threshold,
+            model_info={
+                "name": self.settings.model_name,
+                "version": model.version,
+                "features": str(len(model.features)),
+                "isoserve": __version__,
+            },
+            seldon_labels=seldon_labels(self.settings),
+            training_outlier_share=training_share(model.card, threshold) if model.card else None,
             drift=self.drift.latest() if self.drift else Drift(),
             changes=self.changes(),
             summary=summary,
@@ -73,18 +74,6 @@ class Sources:
             workers=self.counts.processes(),
             space=measure_space(self.settings.state_dir),
         )
-
-
-def gather_facts(model: Model, threshold: float, settings: Settings) -> Facts:
-    """Return the facts about a model, its threshold and a service with these settings."""
-    info = {
-        "name": settings.model_name,
-        "version": model.version,
-        "features": str(len(model.features)),
-        "isoserve": __version__,
-    }
-    share = training_share(model.card, threshold) if model.card else None
-    return Facts(threshold, info, share, seldon_labels(settings))
 
 
 def training_share(card: Card, threshold: float) -> float:

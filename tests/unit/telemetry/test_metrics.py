@@ -1,5 +1,7 @@
 """The page of metrics: its size is limited, and no request is left out."""
 
+from dataclasses import replace
+
 import pytest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
@@ -9,16 +11,24 @@ from service.rows import Totals
 from service.state.counts import OTHER, Counts, Snapshot
 from service.state.counts_file import SERIES
 from service.telemetry.metrics import MOST_SERIES, _Families, render_metrics
-from service.telemetry.readings import Facts, Readings
+from service.telemetry.readings import Readings
 from service.truths import Confusion, FeedbackSummary
 
-FACTS = Facts(0.0, {"name": "clf", "version": "v"}, 0.1, {"model_name": "clf"})
 KNOWN = FeedbackSummary(Confusion(1, 1, 1, 1), Confusion(1, 1, 1, 1))
 WIDE = Drift(10_000, 0.1, {f"f{i}": i / 4096 for i in range(4096)})
+READINGS = Readings(
+    Snapshot(),
+    threshold=0.0,
+    model_info={"name": "clf", "version": "v"},
+    seldon_labels={"model_name": "clf"},
+    training_outlier_share=0.1,
+    drift=WIDE,
+    summary=KNOWN,
+)
 
 
-def samples(snapshot, drift=WIDE):
-    page = render_metrics(Readings(snapshot, FACTS, drift, summary=KNOWN)).decode()
+def samples(snapshot):
+    page = render_metrics(replace(READINGS, snapshot=snapshot)).decode()
     families = text_string_to_metric_families(page)
     found = [sample for family in families for sample in family.samples]
     assert len(found) == sum(not line.startswith("#") for line in page.splitlines())
@@ -53,7 +63,7 @@ def test_the_number_of_series_is_limited_when_metrics_are_added(busy, monkeypatc
             family.add_metric([str(i)], i)
         yield family
 
-    bare = render_metrics(Readings(Snapshot(), FACTS, WIDE, summary=KNOWN)).decode().splitlines()
+    bare = render_metrics(READINGS).decode().splitlines()
     samples_without_routes = [line for line in bare if not line.startswith("#")]
     monkeypatch.setattr(_Families, "_others", more)
     seen = samples(busy)
