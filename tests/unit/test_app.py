@@ -364,7 +364,7 @@ def test_an_internal_error_is_logged_and_answered_briefly(make_client, monkeypat
     def fail(*_):
         raise RuntimeError("broken inside")
 
-    monkeypatch.setattr("service.components.Detector.judge", fail)
+    monkeypatch.setattr("service.serving.detector.Detector.score", fail)
     answer = post(client, [[1, 1]])
     assert answer.status_code == HTTPStatus.INTERNAL_SERVER_ERROR
     assert answer.json["status"]["reason"] == "MICROSERVICE_INTERNAL_ERROR"
