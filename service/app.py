@@ -50,18 +50,8 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     drift = _watch_drift(predictor)
     admission = _make_admission(settings, predictor, token)
     feedback = begin_feedback(state.path, settings.window, settings.feedback_days)
-    handlers = Handlers(
-        predictor,
-        Limits(
-            settings.max_rows, settings.max_columns, settings.max_depth, settings.max_body_bytes
-        ),
-        make_puid,
-        FeedbackMatcher(predictor, feedback),
-        admission.row_limit,
-        model_name=settings.model_name,
-        unit={settings.model_name: settings.model_image} if settings.model_image else {},
-        show_metrics=settings.answer_metrics,
-    )
+    matcher = FeedbackMatcher(predictor, feedback)
+    handlers = _make_handlers(settings, matcher, admission.row_limit, make_puid)
     app = _make_flask(settings.max_body_bytes)
     app.extensions["isoserve state folder"] = state  # locked as long as the application exists
     app.extensions["isoserve admission"] = admission
@@ -74,6 +64,23 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     app.wsgi_app = Middleware(app.wsgi_app, handlers, admission, _refuse, settings.access_log)  # type: ignore[method-assign]
     _log_model(predictor.detector, settings)
     return app
+
+
+def _make_handlers(
+    settings: Settings, matcher: FeedbackMatcher, row_limit: RowLimit, make_puid: Callable[[], str]
+) -> Handlers:
+    return Handlers(
+        matcher.predictor,
+        Limits(
+            settings.max_rows, settings.max_columns, settings.max_depth, settings.max_body_bytes
+        ),
+        make_puid,
+        matcher,
+        row_limit,
+        model_name=settings.model_name,
+        unit={settings.model_name: settings.model_image} if settings.model_image else {},
+        show_metrics=settings.answer_metrics,
+    )
 
 
 def _make_admission(settings: Settings, predictor: Predictor, token: str) -> Admission:

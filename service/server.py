@@ -303,10 +303,7 @@ def log_hanging(flight: InFlightRequest, text: str, **more: str) -> None:
 
 
 def _waits_for_its_client(frame: FrameType) -> bool:
-    """Return whether a thread inside of the application waits for bytes from its client.
-
-    Then the innermost frame is gunicorn's code, called by ours.
-    """
+    """Return whether a thread waits for its client: its innermost code is then gunicorn's."""
     return str(frame.f_globals.get("__name__")).startswith("gunicorn.")
 
 
