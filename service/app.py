@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import structlog
-from flask import Flask, Response, request
+from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
 from . import __version__
 from .errors import BadSetting, MethodNotAllowed, NotFound, Refusal, count, nearest
@@ -28,11 +30,9 @@ from .state.generations import Generations
 from .state.records import Records, begin_records, delete_records
 from .telemetry.drift import DriftWatch
 from .web.admin import create_admin
-from .web.admission import Admission, RowLimit
-from .web.auth import ApiKey
+from .web.admission import Admission, ApiKey, RowLimit
 from .web.handlers import Answer, Handlers, encode_error
-from .web.ids import new_id
-from .web.middleware import ID, ROUTE, Middleware
+from .web.middleware import ID, ROUTE, Middleware, new_id
 from .web.routes import create_routes, reply
 
 log = structlog.get_logger("isoserve")
@@ -48,43 +48,49 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     token = settings.read_admin_token()
     state, predictor, reloader = _load_model(settings, reloads=bool(token) or settings.watch)
     drift = _watch_drift(predictor)
-    limits = Limits(
-        settings.max_rows, settings.max_columns, settings.max_depth, settings.max_body_bytes
-    )
-    key = settings.read_api_key()
-    row_limit = RowLimit(settings.rows_in_flight, settings.threads)
-    admission = Admission(
-        row_limit,
-        ApiKey(key, *filter(None, [token])) if key else None,
-        settings.model_name,
-        lambda: predictor.detector.model.version,
-    )
+    admission = _make_admission(settings, predictor, token)
     feedback = begin_feedback(state.path, settings.window, settings.feedback_days)
-    handlers = Handlers(
-        predictor,
-        limits,
-        make_puid,
-        FeedbackMatcher(predictor, feedback),
-        row_limit,
-        model_name=settings.model_name,
-        unit={settings.model_name: settings.model_image} if settings.model_image else {},
-        show_metrics=settings.answer_metrics,
-    )
-
+    matcher = FeedbackMatcher(predictor, feedback)
+    handlers = _make_handlers(settings, matcher, admission.row_limit, make_puid)
     app = _make_flask(settings.max_body_bytes)
     app.extensions["isoserve state folder"] = state  # locked as long as the application exists
     app.extensions["isoserve admission"] = admission
-    app.extensions["isoserve in each worker"] = [
-        partial(reloader.start_worker, settings.watch),
-        predictor.counts.begin,
-        *([drift.begin] if drift else []),
-    ]
+    start_worker = partial(reloader.start_worker, settings.watch)
+    begins = [start_worker, predictor.counts.begin, *([drift.begin] if drift else [])]
+    app.extensions["isoserve in each worker"] = begins
     app.register_blueprint(create_routes(handlers, settings, drift, reloader.changes))
     if token:
         app.register_blueprint(create_admin(reloader, settings.model_name, token))
     app.wsgi_app = Middleware(app.wsgi_app, handlers, admission, _refuse, settings.access_log)  # type: ignore[method-assign]
     _log_model(predictor.detector, settings)
     return app
+
+
+def _make_handlers(
+    settings: Settings, matcher: FeedbackMatcher, row_limit: RowLimit, make_puid: Callable[[], str]
+) -> Handlers:
+    return Handlers(
+        matcher.predictor,
+        Limits(
+            settings.max_rows, settings.max_columns, settings.max_depth, settings.max_body_bytes
+        ),
+        make_puid,
+        matcher,
+        row_limit,
+        model_name=settings.model_name,
+        unit={settings.model_name: settings.model_image} if settings.model_image else {},
+        show_metrics=settings.answer_metrics,
+    )
+
+
+def _make_admission(settings: Settings, predictor: Predictor, token: str) -> Admission:
+    key = settings.read_api_key()
+    return Admission(
+        RowLimit(settings.rows_in_flight, settings.threads),
+        ApiKey(key, *([token] if token else [])) if key else None,
+        settings.model_name,
+        lambda: predictor.detector.model.version,
+    )
 
 
 def _load_model(settings: Settings, reloads: bool) -> tuple[StateFolder, Predictor, ModelReloader]:
@@ -159,61 +165,60 @@ def _make_flask(max_body_bytes: int) -> Flask:
     # Werkzeug silently cuts a body without a length at its limit. One byte more lets `read_body`
     # see that the body is too large.
     app.config["MAX_CONTENT_LENGTH"] = max_body_bytes + 1
-    _answer_errors(app)
+    app.before_request(_name_the_route)
+    app.after_request(_allow_every_origin)
+    app.register_error_handler(Exception, _answer_error)
     return app
+
+
+def _name_the_route() -> None:
+    if request.url_rule:
+        request.environ[ROUTE] = request.url_rule.rule
+
+
+def _allow_every_origin(response: Response) -> Response:
+    """Answer the preflight request that a browser sends before a cross-origin request."""
+    if request.method == "OPTIONS":
+        asked = request.headers.get("Access-Control-Request-Headers", "*")
+        response.headers["Access-Control-Allow-Headers"] = asked
+        response.headers["Access-Control-Allow-Methods"] = "GET, HEAD, OPTIONS, POST"
+    return response
+
+
+def _answer_error(error: Exception) -> Response:
+    """Answer a failure of Flask or of the service as an error of the caller's protocol."""
+    response = reply(_refuse(_translate(error), request.environ))
+    if allowed := getattr(error, "valid_methods", None):
+        response.headers["Allow"] = ", ".join(sorted(allowed))
+    return response
+
+
+def _translate(error: Exception) -> Exception:
+    """Return a refusal with the service's own sentence for a route or method that Flask lacks."""
+    path = request.path
+    if getattr(error, "code", None) == HTTPStatus.NOT_FOUND:
+        return NotFound(f"there is no route {path[:100]}{_hint(path)}")
+    if isinstance(error, WrongMethod):
+        own = sorted(set(error.valid_methods or ()) - {"HEAD", "OPTIONS"})
+        return MethodNotAllowed(f"{path} takes {', '.join(own)}, not {request.method}")
+    return error
+
+
+def _hint(path: str) -> str:
+    """Return what an unknown path needs, or which known path is like it."""
+    if path.startswith("/v2/repository/models/") and "admin" not in current_app.blueprints:
+        return " without an admin token (ISOSERVE_ADMIN_TOKEN): see docs/operate/model.md"
+    return nearest(path, [rule.rule for rule in current_app.url_map.iter_rules()])
 
 
 def _refuse(error: Exception, environ: Mapping[str, Any]) -> Answer:
     """Encode any failure as one sentence in the caller's protocol."""
-    path = environ["PATH_INFO"]
+    status, text, retry_after = 500, "internal error; the log has it", None
     if isinstance(error, Refusal):
-        body = encode_error(path, str(error), error.status)
-        return Answer(error.status, body, retry_after=error.retry_after)
-    request_id = environ[ID]
-    log.error("request failed", route=environ[ROUTE], request_id=request_id, exc_info=error)
-    return Answer(500, encode_error(path, "internal error; the log has it", 500))
-
-
-def _answer_errors(app: Flask) -> None:
-    """Answer Flask's failures and ours as errors of the caller's protocol."""
-
-    @app.before_request
-    def name_the_route() -> None:
-        if request.url_rule:
-            request.environ[ROUTE] = request.url_rule.rule
-
-    @app.errorhandler(Exception)
-    def refuse(error: Exception) -> Response:
-        return reply(_refuse(error, request.environ))
-
-    @app.after_request
-    def allow_every_origin(response: Response) -> Response:
-        """Answer the preflight request that a browser sends before a cross-origin request."""
-        if request.method == "OPTIONS":
-            asked = request.headers.get("Access-Control-Request-Headers", "*")
-            response.headers["Access-Control-Allow-Headers"] = asked
-            response.headers["Access-Control-Allow-Methods"] = "GET, HEAD, OPTIONS, POST"
-        return response
-
-    @app.errorhandler(404)
-    def not_found(error: HTTPException) -> Response:
-        if request.path.startswith("/v2/repository/models/") and "admin" not in app.blueprints:
-            hint = " without an admin token (ISOSERVE_ADMIN_TOKEN): see docs/operate/model.md"
-            return refuse(NotFound(f"there is no route {request.path[:100]}{hint}"))
-        hint = nearest(request.path, [rule.rule for rule in app.url_map.iter_rules()])
-        return refuse(NotFound(f"there is no route {request.path[:100]}{hint}"))
-
-    @app.errorhandler(405)
-    def wrong_method(error: HTTPException) -> Response:
-        allowed = sorted(error.valid_methods or [])  # type: ignore[attr-defined]
-        own = [method for method in allowed if method not in ("HEAD", "OPTIONS")]
-        text = f"{request.path} takes {', '.join(own)}, not {request.method}"
-        response = refuse(MethodNotAllowed(text))
-        response.headers["Allow"] = ", ".join(allowed)
-        return response
-
-    @app.errorhandler(HTTPException)
-    def other(error: HTTPException) -> Response:
-        status = error.code or 500
-        text = error.description or error.name
-        return reply(Answer(status, encode_error(request.path, text, status)))
+        status, text, retry_after = error.status, str(error), error.retry_after
+    elif isinstance(error, HTTPException):
+        status, text = error.code or 500, error.description or error.name
+    else:
+        log.error("request failed", route=environ[ROUTE], request_id=environ[ID], exc_info=error)
+    body = encode_error(environ["PATH_INFO"], text, status)
+    return Answer(status, body, retry_after=retry_after)

@@ -130,10 +130,7 @@ class Connection(TConn):  # type: ignore[misc]
     """A client's connection; closing it never blocks."""
 
     def close(self, graceful: bool = False) -> None:
-        """Close it.
-
-        gunicorn would wait here for the client to close, in the thread that polls all connections.
-        """
+        """Close it; gunicorn would wait for the client, in the thread that polls all of them."""
         super().close()
 
 
@@ -147,9 +144,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.in_flight = InFlightRequests(
-            self.cfg.threads + 1
-        )  # before the fork: the parent reads them, too
+        # Made before the fork, because the parent reads them, too.
+        self.in_flight = InFlightRequests(self.cfg.threads + 1)
         self.asked = 0
         self.noted = 0.0
         """When this worker last gave a heartbeat."""
@@ -203,26 +199,18 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.pending_conns.append(conn)
         self.poller.register(client, EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
-    def on_pending_socket_readable(self, conn: Connection, client: socket.socket) -> None:
-        """Handle the first bytes of a connection."""
-        self.pending_conns.remove(conn)
-        self._take(conn, client)
+    def enqueue_req(self, conn: Connection) -> None:
+        """Answer a short request here, in the polling thread; queue a longer one for the pool.
 
-    def on_client_socket_readable(self, conn: Connection, client: socket.socket) -> None:
-        """Handle the next request of a connection."""
-        self.keepalived_conns.remove(conn)
-        self._take(conn, client)
-
-    def _take(self, conn: Connection, client: socket.socket) -> None:
-        """Answer a short request here, in the polling thread; hand a longer one to the pool.
-
-        The hand-over to a thread of the pool and back costs as much as the request itself.
+        The hand-over to a thread of the pool and back costs as much as a short request itself.
+        Bytes that are read already, behind a refused body, are not on the socket to look at.
         """
-        self.poller.unregister(client)
-        if is_short_request(client):
+        if not conn.parser.unreader.buf.getvalue() and is_short_request(conn.sock):
             self.finish_request(conn, _KEPT if super().handle(conn) else _ENDED)
-        else:
-            self.enqueue_req(conn)
+            return
+        self.asked += 1
+        conn.since, conn.number = time.monotonic(), self.asked
+        super().enqueue_req(conn)
 
     def _cap_keepalive(self, deadline: float) -> None:
         """Close silent connections sooner: gunicorn waits 2 s, and longer for new ones.
@@ -234,16 +222,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         for conn in self.pending_conns:
             conn.timeout = min(conn.timeout, deadline)
 
-    def _limit(self, frame: FrameType) -> float:
-        """Return the timeout, in seconds, of what a thread does now."""
-        timeout: int = self.cfg.timeout
-        return max(timeout, CHANGE_SECONDS) if _changes_the_model(frame) else timeout
+    def _limit(self, frame: FrameType) -> int:
+        """Return the timeout, in seconds, of what a thread does now.
 
-    def enqueue_req(self, conn: Any) -> None:
-        """Queue a request for a thread."""
-        self.asked += 1
-        conn.since, conn.number = time.monotonic(), self.asked
-        super().enqueue_req(conn)
+        It is longer for a thread that loads a model or waits for other workers to load it.
+        """
+        names = (outer.f_globals.get("__name__") for outer, _ in traceback.walk_stack(frame))
+        timeout: int = self.cfg.timeout
+        return max(timeout, CHANGE_SECONDS) if "service.serving.reload" in names else timeout
 
     def handle(self, conn: Any) -> Any:
         """Answer the next request of a connection, unless it waited too long in overload."""
@@ -281,11 +267,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().handle_abort(sig, frame)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        """End the process at once.
-
-        gunicorn's own handler closes the thread pool; it deadlocks if this thread holds the pool's
-        lock when the signal arrives.
-        """
+        """End at once; gunicorn's handler would deadlock if this thread held the pool's lock."""
         os._exit(0)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
@@ -321,17 +303,8 @@ def log_hanging(flight: InFlightRequest, text: str, **more: str) -> None:
 
 
 def _waits_for_its_client(frame: FrameType) -> bool:
-    """Return whether a thread inside of the application waits for bytes from its client.
-
-    Then the innermost frame is gunicorn's code, called by ours.
-    """
+    """Return whether a thread waits for its client: its innermost code is then gunicorn's."""
     return str(frame.f_globals.get("__name__")).startswith("gunicorn.")
-
-
-def _changes_the_model(frame: FrameType) -> bool:
-    """Return whether a thread loads a model or waits for the other workers to load it."""
-    names = (outer.f_globals.get("__name__") for outer, _ in traceback.walk_stack(frame))
-    return "service.serving.reload" in names
 
 
 def _path_of(request: Any, error: BaseException) -> str:

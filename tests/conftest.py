@@ -76,7 +76,7 @@ def make_client(folder):
     """Build the service with some settings, in a state folder of its own; return a test client."""
     from service.app import create_app
     from service.settings import Settings
-    from service.web.ids import new_id
+    from service.web.middleware import new_id
 
     def make(make_puid=new_id, **settings):
         chosen = {"model": folder / "model.pickle", "state_dir": Path(tempfile.mkdtemp(dir=folder))}

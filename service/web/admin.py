@@ -5,10 +5,9 @@ Answers are those of the Open Inference Protocol: JSON, and `{"error": "..."}` w
 
 from __future__ import annotations
 
-import hmac
 import math
 import re
-from hashlib import sha256
+from functools import partial
 from typing import Any
 
 from flask import Blueprint, Response, request
@@ -16,6 +15,7 @@ from flask import Blueprint, Response, request
 from ..errors import BadInput, BadModel, Conflict, NotFound, Refusal, Unauthorized
 from ..protocols.codec import NOT_JSON, load_json
 from ..serving.reload import Change, ModelReloader
+from .admission import ApiKey
 from .handlers import receive
 from .routes import json_response
 
@@ -29,30 +29,9 @@ MODEL = "/v2/repository/models/<name>"
 def create_admin(reloader: ModelReloader, model_name: str, token: str) -> Blueprint:
     """Return the admin routes; each request needs `Authorization: Bearer` and the token."""
     routes = Blueprint("admin", __name__)
-    expected = _digest(f"Bearer {token}")
-
-    @routes.before_request
-    def authorize() -> None:
-        given = request.headers.get("Authorization", "")
-        if not hmac.compare_digest(_digest(given), expected):
-            raise Unauthorized(
-                "missing or wrong admin token: send the header Authorization: Bearer TOKEN"
-            )
-        name = (request.view_args or {})["name"]
-        if name != model_name:
-            raise NotFound(f"there is no model {name[:100]!r}; this one is {model_name!r}")
-
-    @routes.errorhandler(Refusal)
-    def refuse(refusal: Refusal) -> Response:
-        response = json_response({"error": str(refusal)}, refusal.status)
-        if isinstance(refusal, Unauthorized):
-            response.headers["WWW-Authenticate"] = "Bearer"
-        return response
-
-    @routes.errorhandler(BadModel)
-    def refuse_model(error: BadModel) -> Response:
-        refusal = Conflict if error.reason == "features" else BadInput
-        return refuse(refusal(f"{error}; version {reloader.serving.model.version} is still served"))
+    routes.before_request(partial(_authorize, ApiKey(f"Bearer {token}"), model_name))
+    routes.register_error_handler(Refusal, _refuse)
+    routes.register_error_handler(BadModel, partial(_refuse_model, reloader))
 
     @routes.post(f"{MODEL}/load")
     def load(name: str) -> Response:
@@ -75,6 +54,26 @@ def create_admin(reloader: ModelReloader, model_name: str, token: str) -> Bluepr
         )
 
     return routes
+
+
+def _authorize(header: ApiKey, model_name: str) -> None:
+    """Check the header Authorization and the model that the path names."""
+    if not header.accepts(request.headers.get("Authorization", "")):
+        raise Unauthorized(
+            "missing or wrong admin token: send the header Authorization: Bearer TOKEN"
+        )
+    name = (request.view_args or {})["name"]
+    if name != model_name:
+        raise NotFound(f"there is no model {name[:100]!r}; this one is {model_name!r}")
+
+
+def _refuse(refusal: Refusal) -> Response:
+    return json_response({"error": str(refusal)}, refusal.status)
+
+
+def _refuse_model(reloader: ModelReloader, error: BadModel) -> Response:
+    refusal = Conflict if error.reason == "features" else BadInput
+    return _refuse(refusal(f"{error}; version {reloader.serving.model.version} is still served"))
 
 
 def _read_object() -> dict[str, Any]:
@@ -108,8 +107,3 @@ def _who() -> str:
 
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < 1e300 and not math.isnan(value)
-
-
-def _digest(text: str) -> bytes:
-    """Return a digest of fixed length, so that comparing it reveals nothing of the token."""
-    return sha256(text.encode()).digest()

@@ -7,7 +7,9 @@ test compares both ways.
 
 from __future__ import annotations
 
+import os
 import re
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +25,6 @@ from ..protocols.open_inference import JSON_LENGTH
 from ..state.counts import OTHER
 from .admission import SHORT, Admission
 from .handlers import MODEL_VERSION, Answer, Handlers, receive
-from .ids import new_id
 
 REQUEST_ID = "X-Request-ID"
 PLAIN_PATH = "/predict"
@@ -40,6 +41,12 @@ EXPOSED = (
     f"{REQUEST_ID}, {MODEL_VERSION}, {JSON_LENGTH}, Retry-After",
 )
 
+# New ids are made this many at a time: each system call costs much and may switch threads.
+_IDS_AT_ONCE = 256
+
+_new_ids: deque[str] = deque()
+os.register_at_fork(after_in_child=_new_ids.clear)  # no two processes share ids
+
 _OVERLOADED = "more requests wait than can be answered in time; send this again in a second"
 
 _STATUS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
@@ -51,6 +58,16 @@ Start = Callable[..., Any]
 Application = Callable[[Environ, Start], Iterable[bytes]]
 
 log = structlog.get_logger("isoserve")
+
+
+def new_id() -> str:
+    """Return 32 random hexadecimal digits, for a request or a prediction."""
+    while True:
+        try:
+            return _new_ids.popleft()
+        except IndexError:
+            digits = os.urandom(16 * _IDS_AT_ONCE).hex()
+            _new_ids.extend(digits[i : i + 32] for i in range(0, len(digits), 32))
 
 
 @dataclass

@@ -46,11 +46,6 @@ def read_encoding() -> str:
     return request.headers.get("Content-Encoding", "")
 
 
-def read_query() -> str:
-    """Return the query string of this request, undecoded."""
-    return request.query_string.decode("latin-1")
-
-
 def read_switch(name: str) -> bool:
     """Return whether the query has `name=1`; BadInput if the value is neither on nor off."""
     text = read_option(name)

@@ -23,10 +23,23 @@ from ..state.generations import Changes
 from ..telemetry.drift import DriftWatch
 from ..telemetry.metrics import CONTENT_TYPE, render_metrics
 from ..telemetry.readings import Sources
+from .admission import asks_readiness
 from .handlers import Answer, Encoder, Handlers, Wanted
 from .openapi.document import describe
 from .page import add_page
-from .query import read_body, read_encoding, read_number, read_plain_body, read_query, read_switch
+from .query import read_body, read_encoding, read_number, read_plain_body, read_switch
+
+# What health checks answer: a dictionary as JSON, a text as it is.
+_HEALTH: dict[str, Any] = {
+    "/live": {"live": True},
+    "/v2/health/live": {"live": True},
+    "/ready": {"ready": True},
+    "/v2/health/ready": {"live": True, "ready": True},
+    "/ping": "pong",
+    "/health": "pong",
+}
+
+_NOT_DEFINED = {"/route": ("Route", "router"), "/aggregate": ("Aggregate", "combiner")}
 
 
 def create_routes(
@@ -44,9 +57,7 @@ def create_routes(
     _add_open_inference_server(routes, handlers)
     _add_mlflow(routes, handlers)
     _add_health(routes, predictor)
-    _add_seldon_health(routes, predictor)
-    _add_metrics(routes, predictor, Sources(settings, predictor.counts, feedback, changes, drift))
-    _add_document(routes, handlers)
+    _add_service(routes, handlers, Sources(settings, predictor.counts, feedback, changes, drift))
     add_page(routes)
     return routes
 
@@ -55,7 +66,7 @@ def _add_seldon(routes: Blueprint, handlers: Handlers) -> None:
     def read_message() -> tuple[bytes, str, str]:
         """Return the body, its type and the query: each can contain the message."""
         body = read_plain_body(handlers.limits.body_bytes)
-        return body, request.content_type or "", read_query()
+        return body, request.content_type or "", request.query_string.decode("latin-1")
 
     def answer(encode: Encoder) -> Response:
         wanted = Wanted(encode, read_switch("scores"), read_number("explain"))
@@ -84,12 +95,10 @@ def _add_seldon(routes: Blueprint, handlers: Handlers) -> None:
 
 def _add_seldon_metadata(routes: Blueprint, handlers: Handlers) -> None:
     @routes.route("/route", methods=["GET", "POST"])
-    def route() -> Response:
-        raise BadInput("Route not defined: this is an outlier detector, not a router")
-
     @routes.route("/aggregate", methods=["GET", "POST"])
-    def aggregate() -> Response:
-        raise BadInput("Aggregate not defined: this is an outlier detector, not a combiner")
+    def not_defined() -> Response:
+        name, kind = _NOT_DEFINED[request.path]
+        raise BadInput(f"{name} not defined: this is an outlier detector, not a {kind}")
 
     @routes.get("/metadata")
     @routes.get("/api/v1.0/metadata")
@@ -162,29 +171,14 @@ def _add_mlflow(routes: Blueprint, handlers: Handlers) -> None:
 
 
 def _add_health(routes: Blueprint, predictor: Predictor) -> None:
-    @routes.get("/live")
-    @routes.get("/v2/health/live")
-    def live() -> Response:
-        return json_response({"live": True})
+    def answer(value: Any) -> Response:
+        if asks_readiness(request.path):
+            score_a_row(predictor.detector)
+        return json_response(value) if isinstance(value, dict) else text_response(value)
 
-    @routes.get("/ready")
-    def ready() -> Response:
-        score_a_row(predictor.detector)
-        return json_response({"ready": True})
+    for path, value in _HEALTH.items():
+        routes.add_url_rule(path, path, partial(answer, value))
 
-    @routes.get("/v2/health/ready")
-    def server_ready() -> Response:
-        score_a_row(predictor.detector)
-        return json_response({"live": True, "ready": True})
-
-    @routes.get("/ping")
-    @routes.get("/health")
-    def ping() -> Response:
-        score_a_row(predictor.detector)
-        return text_response("pong")
-
-
-def _add_seldon_health(routes: Blueprint, predictor: Predictor) -> None:
     @routes.get("/health/ping")
     def seldon_ping() -> str:
         return "pong"
@@ -196,15 +190,13 @@ def _add_seldon_health(routes: Blueprint, predictor: Predictor) -> None:
         return json_response(seldon_v1.encode_health(totals, threshold))
 
 
-def _add_metrics(routes: Blueprint, predictor: Predictor, sources: Sources) -> None:
+def _add_service(routes: Blueprint, handlers: Handlers, sources: Sources) -> None:
     @routes.get("/metrics")
     def show_metrics() -> Response:
-        detector = predictor.detector
+        detector = handlers.predictor.detector
         readings = sources.read(detector.model, detector.threshold)
         return Response(render_metrics(readings), content_type=CONTENT_TYPE)
 
-
-def _add_document(routes: Blueprint, handlers: Handlers) -> None:
     @routes.get("/openapi.json")
     @routes.get("/seldon.json")
     def document() -> Response:

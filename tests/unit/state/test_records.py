@@ -19,7 +19,7 @@ from service.files.write import write_table
 from service.rows import Verdict
 from service.state.records import FILE_NAME, as_table, begin_records, open_records
 from service.state.ring import MAX_BYTES
-from service.web.ids import new_id
+from service.web.middleware import new_id
 from tests.support.stepping import EVERY, steps
 
 RING = "service.state.ring"

@@ -4,8 +4,14 @@ import threading
 import pytest
 
 from service.errors import Unauthorized, Unavailable
-from service.web.admission import Admission, LoadShedder, RowLimit, SharedFlag, estimate_rows
-from service.web.auth import ApiKey
+from service.web.admission import (
+    Admission,
+    ApiKey,
+    LoadShedder,
+    RowLimit,
+    SharedFlag,
+    estimate_rows,
+)
 from service.web.in_flight import InFlightRequests
 
 KEY = "a key for nothing but tests"
@@ -39,11 +45,18 @@ def test_nothing_else_fits(header):
     assert not ApiKey(KEY).allows(header)
 
 
+def refuse(row_limit, rows, text="rows are being scored"):
+    """Return why so many rows are not admitted."""
+    with pytest.raises(Unavailable, match=text) as refusal, row_limit.admit(rows):
+        pass
+    return refusal.value
+
+
 def test_the_gate_holds_rows_back_until_others_have_left():
     row_limit = RowLimit(most_rows=100, threads=4)
     with row_limit.admit(60):
-        with row_limit.admit(40), pytest.raises(Unavailable, match="100 rows are being scored"):
-            row_limit.admit(1)
+        with row_limit.admit(40):
+            refuse(row_limit, 1, "100 rows are being scored")
         with row_limit.admit(1):
             pass
     with row_limit.admit(100):
@@ -52,16 +65,14 @@ def test_the_gate_holds_rows_back_until_others_have_left():
 
 def test_a_request_that_is_alone_always_comes_in():
     row_limit = RowLimit(most_rows=100, threads=4)
-    with row_limit.admit(5000), pytest.raises(Unavailable) as refusal:
-        row_limit.admit(1)
-    assert refusal.value.retry_after == 1
+    with row_limit.admit(5000):
+        assert refuse(row_limit, 1).retry_after == 1
 
 
 def test_large_requests_leave_a_thread_to_the_others():
     row_limit = RowLimit(most_rows=1_000_000, threads=3)
     with row_limit.admit(10_000), row_limit.admit(10_000):
-        with pytest.raises(Unavailable):
-            row_limit.admit(10_000)
+        refuse(row_limit, 10_000)
         with row_limit.admit(9_999):
             pass
     with row_limit.admit(10_000):
@@ -133,8 +144,8 @@ def test_patience_is_out_behind_a_full_gate(row_limit, monkeypatch):
     monkeypatch.setattr("service.web.admission.monotonic", lambda: 100.0)
     shedder = LoadShedder(row_limit)
     assert not is_out(shedder, 0, 0, 99)
-    with row_limit.admit(1000), pytest.raises(Unavailable):
-        row_limit.admit(1)
+    with row_limit.admit(1000):
+        refuse(row_limit, 1)
     assert is_out(shedder, 0, 0, 100.5)
     assert not is_out(shedder, 0, 0, 102)
 
@@ -202,9 +213,9 @@ def test_flights_are_known_to_the_parent_until_they_end():
     end, hold = os.pipe()
     if not (child := os.fork()):
         for number in (1, 2):
-            place = in_flight.begin(f"id-{number}", "POST", "/pre\ndict \u20ac" + "x" * 500)
+            offset = in_flight.begin(f"id-{number}", "POST", "/pre\ndict \u20ac" + "x" * 500)
             if number == 1:
-                in_flight.end(place)
+                in_flight.end(offset)
         os.read(end, 1)
         os._exit(0)
     active = []
@@ -212,7 +223,7 @@ def test_flights_are_known_to_the_parent_until_they_end():
         active = in_flight.active()
     assert active[0].request.startswith("POST /pre\ndict ?xxx")
     assert 0 <= active[0].seconds < 60
-    in_flight.restart(active[0].place)
+    in_flight.restart(active[0].offset)
     assert in_flight.active()[0].seconds <= active[0].seconds + 1
     os.write(hold, b".")
     os.waitpid(child, 0)
@@ -222,10 +233,10 @@ def test_each_thread_has_a_flight_of_its_own():
     in_flight, at_once = InFlightRequests(threads=3), threading.Barrier(4)
 
     def fly(name):
-        place = in_flight.begin(name, "GET", "/")
+        offset = in_flight.begin(name, "GET", "/")
         at_once.wait(10)
         at_once.wait(10)
-        in_flight.end(place)
+        in_flight.end(offset)
 
     threads = [threading.Thread(target=fly, args=(name,)) for name in "abc"]
     for thread in threads:
