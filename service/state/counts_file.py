@@ -13,7 +13,6 @@ only by the process that holds the lock for claims.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -77,7 +76,6 @@ class CountsFile:
         layout: dict[str, Any] = {
             "kind": "counts",
             "format": 2,
-            "byte order": sys.byteorder,
             "slots": MAX_PROCESSES,
             "series": SERIES,
             "score bounds": list(SCORE_BOUNDS),

@@ -29,7 +29,6 @@ puid, to find it quickly).
 from __future__ import annotations
 
 import struct
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -223,7 +222,6 @@ def plan_ring(features: Sequence[str], rows: int) -> tuple[dict[str, Any], int]:
     layout = {
         "kind": "records",
         "format": 2,
-        "byte order": sys.byteorder,
         "rows": min(rows, (blocks - _SPARE_BLOCKS) * block_rows),
         "features": list(features),
         "block rows": block_rows,
