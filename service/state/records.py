@@ -27,23 +27,17 @@ logger = logging.getLogger(__name__)
 FILE_NAME = "records.bin"
 
 
-class Records:
+class Records(Ring):
     """The last rows scored, shared by the threads and processes of a service."""
-
-    def __init__(self, ring: Ring) -> None:
-        self._ring = ring
-        self._stamps, self._table, self._keys = ring.stamps, ring.table, ring.keys
-        self.rows, self.features = ring.rows, ring.features
-        self.append = ring.append
 
     def read(self, last: int | None = None) -> Recorded:
         """Return the last rows, all that are kept or at most `last`, the oldest first."""
-        stamps = self._stamps.copy()
+        stamps = self.stamps.copy()
         order = np.abs(stamps)
         kept = self.rows if last is None else min(last, self.rows)
         first = len(stamps) - min(kept, int(np.count_nonzero(stamps)))
         if first == len(stamps):
-            return self._table[:0].copy()
+            return self.table[:0].copy()
         latest = np.argpartition(order, first)[first:]
         latest = latest[np.argsort(order[latest])]
         return self._read_whole(latest, stamps[latest])
@@ -60,16 +54,16 @@ class Records:
         Only rows that are still kept are found: the field `row` is their number in the request.
         """
         name = storage_bytes(puid, PUID_BYTES)
-        indices = np.flatnonzero(self._keys == crc32(name))
-        stamps = self._stamps[indices]
-        if len(indices) and self._table["puid"][indices[stamps.argmax()]] != name:
-            stamps[self._table["puid"][indices] != name] = 0  # two puids have one check sum
+        indices = np.flatnonzero(self.keys == crc32(name))
+        stamps = self.stamps[indices]
+        if len(indices) and self.table["puid"][indices[stamps.argmax()]] != name:
+            stamps[self.table["puid"][indices] != name] = 0  # two puids have one check sum
         if stamps.max(initial=0) <= 0:
-            return self._table[:0].copy()
+            return self.table[:0].copy()
         # The latest request began no earlier than the newest row's request. So if one puid is used
         # for everything, only few rows are read.
         newest = stamps.argmax()
-        first = max(1, self._table["request"][indices[newest]])
+        first = max(1, self.table["request"][indices[newest]])
         recent = np.flatnonzero(stamps >= first)
         rows = self._read_whole(indices[recent], stamps[recent])
         rows = rows[rows["puid"] == name]
@@ -83,30 +77,29 @@ class Records:
         Return how many. A service may continue to record meanwhile.
         """
         name = None if puid is None else storage_bytes(puid, PUID_BYTES)
-        locks = self._ring.file.locks()
+        locks = self.file.locks()
         deleted = 0
-        for block in range(self._ring.blocks):
+        for block in range(self.blocks):
             # A block that another process holds is overwritten as well: that process writes after
             # the rows that are there, never over them.
             locked = locks.acquire(block)
             deleted += self._delete_in(block, name, before)
             if locked:
                 locks.release(block)
-        self._ring.file.memory.flush()
+        self.file.memory.flush()
         return deleted
 
     def _delete_in(self, block: int, name: bytes | None, before: float | None) -> int:
-        size = self._ring.block_rows
-        indices = np.arange(block * size, (block + 1) * size)
-        indices = indices[self._stamps[indices] > 0]
+        indices = np.arange(block * self.block_rows, (block + 1) * self.block_rows)
+        indices = indices[self.stamps[indices] > 0]
         if name is not None:
-            indices = indices[self._table["puid"][indices] == name]
+            indices = indices[self.table["puid"][indices] == name]
         if before is not None:
-            indices = indices[self._table["time"][indices] < before]
-        self._stamps[indices] *= -1
+            indices = indices[self.table["time"][indices] < before]
+        self.stamps[indices] *= -1
         fence()
-        self._table[indices] = np.zeros((), self._table.dtype)
-        self._keys[indices] = 0
+        self.table[indices] = np.zeros((), self.table.dtype)
+        self.keys[indices] = 0
         return len(indices)
 
     def drop_damaged(self) -> int:
@@ -114,18 +107,18 @@ class Records:
 
         Only for a file that no process writes to.
         """
-        wrong = (self._table["stamp"] != self._stamps) | (self._table["end"] != self._stamps)
-        wrong &= self._stamps > 0
-        self._stamps[wrong] = 0
-        self._ring.set_clock()
+        wrong = (self.table["stamp"] != self.stamps) | (self.table["end"] != self.stamps)
+        wrong &= self.stamps > 0
+        self.stamps[wrong] = 0
+        self.set_clock()
         return int(wrong.sum())
 
     def _read_whole(self, indices: NDArray[np.intp], stamps: NDArray[np.int64]) -> Recorded:
         """Return the rows that had these stamps, without those missing or overwritten since."""
         fence()
-        rows = self._table[indices]
+        rows = self.table[indices]
         fence()
-        unchanged = (stamps > 0) & (self._stamps[indices] == stamps)
+        unchanged = (stamps > 0) & (self.stamps[indices] == stamps)
         whole: Recorded = rows[unchanged & (rows["stamp"] == stamps)]
         return whole
 
@@ -140,7 +133,7 @@ def begin_records(folder: Path, features: Sequence[str], rows: int, values: bool
         BadSetting: the disk has no room for the file.
     """
     if not values:
-        _delete_values(folder)
+        delete_records(folder, only_values=True)
     layout, size = plan_ring(features if values else (), rows)
     if values and layout["rows"] < 1:
         logger.warning("rows of %d features are too wide to record their values", len(features))
@@ -150,7 +143,7 @@ def begin_records(folder: Path, features: Sequence[str], rows: int, values: bool
             "the last %d rows are recorded, not %d: more of this width take over %d MiB",
             layout["rows"], rows, MAX_BYTES // 2**20,
         )  # fmt: skip
-    records = Records(Ring(MappedFile.open_or_create(folder / FILE_NAME, layout, size)))
+    records = Records(MappedFile.open_or_create(folder / FILE_NAME, layout, size))
     if dropped := records.drop_damaged():
         logger.warning("%s: %d damaged rows are dropped", folder / FILE_NAME, dropped)
     return records
@@ -171,30 +164,19 @@ def open_records(folder: Path) -> list[Records]:
             files.append(MappedFile.open(path))
         except (OSError, ValueError) as error:
             logger.warning("%s cannot be read (%s); delete it by hand", path, error)
-    return [Records(Ring(file)) for file in files]
+    return [Records(file) for file in files]
 
 
-def delete_records(folder: Path) -> None:
-    """Delete the record in `folder` and the quarantined ones, for a service that keeps none."""
-    for path in _files(folder):
-        path.unlink()
-        logger.warning("%s is deleted: no rows are to be kept (ISOSERVE_RECORDS=0)", path)
-
-
-def _delete_values(folder: Path) -> None:
-    """Delete the record in `folder` and the quarantined ones unless they contain no values."""
-    for path in _files(folder):
-        if _may_contain_values(path):
-            path.unlink()
-            logger.warning(
-                "%s is deleted: it contains values, which are not to be kept "
-                "(ISOSERVE_RECORD_VALUES=false)", path,
-            )  # fmt: skip
-
-
-def _files(folder: Path) -> list[Path]:
+def delete_records(folder: Path, only_values: bool = False) -> None:
+    """Delete the record in `folder` and the quarantined ones: all, or those that contain values."""
+    reason = "no rows are to be kept (ISOSERVE_RECORDS=0)"
+    if only_values:
+        reason = "it contains values, which are not to be kept (ISOSERVE_RECORD_VALUES=false)"
     path = folder / FILE_NAME
-    return [path] * path.exists() + quarantined(path)
+    for one in [path] * path.exists() + quarantined(path):
+        if not only_values or _may_contain_values(one):
+            one.unlink()
+            logger.warning("%s is deleted: %s", one, reason)
 
 
 def _may_contain_values(path: Path) -> bool:

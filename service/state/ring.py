@@ -81,20 +81,16 @@ class Ring:
         self.blocks: int = layout["blocks"]
         size = self.block_rows * self.blocks
         row_type = _row_type(len(self.features))
-        rows_start = file.start + 8 * size
-        keys_start = rows_start + row_type.itemsize * size
-        self.stamps = np.frombuffer(file.memory, np.int64, size, file.start)
-        self.table: Recorded = np.frombuffer(file.memory, row_type, size, rows_start)
-        self.keys = np.frombuffer(file.memory, np.uint32, size, keys_start)
+        keys_start = (8 + row_type.itemsize) * size
+        self.stamps = np.frombuffer(file.body, np.int64, size)
+        self.table: Recorded = np.frombuffer(file.body, row_type, size, 8 * size)
+        self.keys = np.frombuffer(file.body, np.uint32, size, keys_start)
         # The same memory as plain numbers and bytes: storing one item is ten times faster.
-        memory = memoryview(file.memory)
-        self._stamp_words = memory[file.start : rows_start].cast("q")
-        self._row_bytes = memory[rows_start:keys_start]
-        self._key_words = memory[keys_start:].cast("I")
+        self._stamp_words, self._key_words = self.stamps.data, self.keys.data
+        self._row_bytes = file.body[8 * size : keys_start]
         self._row_size, self._values_size = row_type.itemsize, 8 * len(self.features)
         self._pack_row = struct.Struct(f"=qqddII16s48s{self._values_size}sq").pack_into
         self.set_clock()
-        self.reset_after_fork()
         reset_in_children(self)
 
     def set_clock(self) -> None:
@@ -113,42 +109,34 @@ class Ring:
 
         If there are more rows than are kept, write the last ones.
         """
-        name, now, scores = storage_bytes(puid, PUID_BYTES), time.time(), verdict.scores
-        request = now, verdict.version.encode(), name, crc32(name), verdict.threshold
+        name, scores = storage_bytes(puid, PUID_BYTES), verdict.scores
+        request = time.time(), verdict.version.encode(), name, crc32(name), verdict.threshold
         if len(scores) > _FEW:
             self._write_many(values, verdict, request)
             return
         self._lock.acquire()  # `with` costs twice as much, and every request pays it
         try:
-            stamp = time.monotonic_ns() + self._ahead
-            if len(scores) == 1:
-                self._write_row(stamp, 0, scores.item(), values.tobytes(), request)
-            else:
-                self._write_few(stamp, values, verdict, request)
+            self._write_few(values.tobytes(), scores.tolist(), request)
         finally:
             self._lock.release()
 
-    def _write_row(
-        self, stamp: int, row: int, score: float, cells: bytes, request: _Request
-    ) -> None:
-        index = self._next
-        if index == self._end:
-            index = self._open_block()
+    def _write_few(self, cells: bytes, scores: list[float], request: _Request) -> None:
+        first, width = time.monotonic_ns() + self._ahead, self._values_size
         now, version, puid, key, threshold = request
-        self._pack_row(
-            self._row_bytes, index * self._row_size,
-            stamp, stamp - row, now, score, row, score < threshold, version, puid, cells, stamp,
-        )  # fmt: skip
-        self._key_words[index] = key
-        if OUT_OF_ORDER:
-            fence()
-        self._stamp_words[index] = stamp
-        self._next = index + 1
-
-    def _write_few(self, stamp: int, values: Floats, verdict: Verdict, request: _Request) -> None:
-        cells, width = values.tobytes(), self._values_size
-        for i, score in enumerate(verdict.scores.tolist()):
-            self._write_row(stamp + i, i, score, cells[i * width : (i + 1) * width], request)
+        for row, score in enumerate(scores):
+            index, stamp = self._next, first + row
+            if index == self._end:
+                index = self._open_block()
+            self._pack_row(
+                self._row_bytes, index * self._row_size,
+                stamp, first, now, score, row, score < threshold, version, puid,
+                cells[row * width : (row + 1) * width], stamp,
+            )  # fmt: skip
+            self._key_words[index] = key
+            if OUT_OF_ORDER:
+                fence()
+            self._stamp_words[index] = stamp
+            self._next = index + 1
 
     def _write_many(self, values: Floats, verdict: Verdict, request: _Request) -> None:
         """Write rows a block at a time, so that other threads can write between two blocks."""

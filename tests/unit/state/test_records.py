@@ -144,8 +144,8 @@ def test_the_last_rows_are_kept_whichever_worker_writes_or_dies(tmp_path, monkey
 def test_small_requests_between_the_pieces_of_a_large_one_are_kept_as_long(tmp_path, monkeypatch):
     monkeypatch.setattr(f"{RING}._SPARE_BLOCKS", 4)
     records = begin_records(tmp_path, ["a", "b"], 1000)
-    ring, written = records._ring, []
-    write_piece, lock = ring._write_piece, ring._lock
+    written = []
+    write_piece, lock = records._write_piece, records._lock
 
     class Turns:
         """The threads' lock: a small request is written whenever a large one releases it."""
@@ -165,8 +165,8 @@ def test_small_requests_between_the_pieces_of_a_large_one_are_kept_as_long(tmp_p
         written.extend(rows["values"][:length, 0].tolist())
         return length
 
-    monkeypatch.setattr(ring, "_write_piece", remember)
-    monkeypatch.setattr(ring, "_lock", Turns())
+    monkeypatch.setattr(records, "_write_piece", remember)
+    monkeypatch.setattr(records, "_lock", Turns())
     for size in (900, 500, 700, 900, 300, 40, 800, 900, 200):
         append(records, "large", size)
         assert records.read()["values"][:, 0].tolist() == written[-1000:]
@@ -337,8 +337,8 @@ def test_rows_half_written_to_the_disk_are_dropped_and_logged(tmp_path, caplog):
     """A power cut leaves pages of different times, so a row may begin or end as another one."""
     records = begin_records(tmp_path, ["a", "b"], 1000)
     append(records, "p", 20)
-    rows = records._ring._row_bytes
-    size = len(rows) // len(records._stamps)
+    rows = records._row_bytes
+    size = len(rows) // len(records.stamps)
     rows[3 * size : 3 * size + 50] = rows[4 * size : 4 * size + 50]
     rows[6 * size - 50 : 6 * size] = rows[7 * size - 50 : 7 * size]
     rows[9 * size : 12 * size] = bytes(3 * size)
@@ -350,7 +350,7 @@ def test_rows_half_written_to_the_disk_are_dropped_and_logged(tmp_path, caplog):
 def test_a_damaged_stamp_does_not_set_the_clock(tmp_path):
     records = begin_records(tmp_path, ["a", "b"], 1000)
     append(records, "p", 3)
-    records._stamps[1] = 2**63 - 1
+    records.stamps[1] = 2**63 - 1
     records = begin_records(tmp_path, ["a", "b"], 1000)
     append(records, "q")
     assert records.read()["puid"].tolist() == [b"p", b"p", b"q"]
