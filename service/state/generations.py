@@ -20,6 +20,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -123,10 +124,7 @@ class Generations:
         digest = sha256(parts[0] or b"")
         digest.update(parts[1] or b"")
         head = _HEAD.pack(generation.threshold, *sizes, digest.digest())
-        with (
-            writing(path),
-            open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file,
-        ):
+        with writing(path), open(path, "wb", opener=partial(os.open, mode=0o600)) as file:
             file.writelines((head, *filter(None, parts)))
         return number
 

@@ -11,8 +11,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from ..model.baseline import Drift
-from ..state.counts import OTHER, Durations, Snapshot
-from ..state.counts_file import DURATION_BOUNDS, SCORE_BOUNDS
+from ..state.counts import DURATION_BOUNDS, OTHER, SCORE_BOUNDS, Durations, Snapshot
 from ..state.generations import Changes
 from ..truths import FeedbackSummary
 from .readings import Readings
