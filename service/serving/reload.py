@@ -144,20 +144,17 @@ class ModelReloader:
         with self._generations.changing():
             self.catch_up()
             old = self.serving
-            try:
-                file = _read_settled(self._source.path)
-                if file.sha256 == old.model.sha256 and _own_card(file) == old.model.card:
-                    return old, old
-                new = self._build(file, old)
-            except BadModel as error:
-                self._generations.count(error.reason)
-                version = old.model.version
-                logger.error("%s (asked by %s; version %s is still served)", error, who, version)
-                raise
+            file, new = self._read_model(old, who)
+            if new is old:
+                return old, old
             number = self._generations.write(Generation(new.threshold, file.content, file.card))
             self._audit.write(who, "model", old.model.sha256, new.model.sha256)
             if new.threshold != old.threshold:
-                self._forget_choice(old, new, who)
+                self._record_threshold(None, old, new, who)
+                logger.warning(
+                    "the threshold %s was chosen for the former model; the new one begins with %s",
+                    old.threshold, new.threshold,
+                )  # fmt: skip
             self._generations.count("swap")
             self._publish(number, new, file)
         versions = new.model.version, old.model.version
@@ -170,23 +167,33 @@ class ModelReloader:
         Raises:
             Unavailable: the change cannot be written, or a worker does not follow.
         """
-        setting = self._source.threshold
         with self._generations.changing():
             self.catch_up()
             old = self.serving
-            new = replace(old, threshold=setting if threshold is None else threshold)
+            new = replace(old, threshold=self._source.threshold if threshold is None else threshold)
             if new.threshold == old.threshold:
                 return old, old
             former = self._generations.read()[1] or Generation(old.threshold)
             generation = replace(former, threshold=new.threshold)
             number = self._generations.write(generation)
-            self._audit.write(who, "threshold", old.threshold, new.threshold)
-            self._audit.choose(threshold, old.model.sha256, setting)
-            self._generations.count("threshold")
+            self._record_threshold(threshold, old, new, who)
             self._publish(number, new, self._file_of(generation))
         thresholds = new.threshold, old.threshold
         logger.info("the threshold is %s in place of %s (asked by %s)", *thresholds, who)
         return old, new
+
+    def _read_model(self, old: Detector, who: str) -> tuple[ModelFile, Detector]:
+        """Return the model file and its detector, which is `old` if nothing has changed."""
+        try:
+            file = _read_settled(self._source.path)
+            if file.sha256 == old.model.sha256 and _own_card(file) == old.model.card:
+                return file, old
+            return file, self._build(file, old)
+        except BadModel as error:
+            self._generations.count(error.reason)
+            version = old.model.version
+            logger.error("%s (asked by %s; version %s is still served)", error, who, version)
+            raise
 
     def _build(self, file: ModelFile, old: Detector) -> Detector:
         """Return the detector for another file; it must have the same columns."""
@@ -200,15 +207,13 @@ class ModelReloader:
         same = new.model.sha256 == old.model.sha256
         return replace(new, threshold=old.threshold) if same else new
 
-    def _forget_choice(self, old: Detector, new: Detector, who: str) -> None:
-        """Record that the threshold chosen for the old model does not apply to the new one."""
+    def _record_threshold(
+        self, chosen: float | None, old: Detector, new: Detector, who: str
+    ) -> None:
+        """Record a new threshold: the chosen one, or None for the setting's."""
         self._audit.write(who, "threshold", old.threshold, new.threshold)
-        self._audit.choose(None, "", 0.0)
+        self._audit.choose(chosen, new.model.sha256, self._source.threshold)
         self._generations.count("threshold")
-        logger.warning(
-            "the threshold %s was chosen for the former model; the new one begins with %s",
-            old.threshold, new.threshold,
-        )  # fmt: skip
 
     def _publish(self, number: int, detector: Detector, file: ModelFile | None) -> None:
         """Publish a written generation and wait until all workers serve it."""

@@ -54,8 +54,6 @@ SERIES = 128
 OTHER = "other"
 """The route of requests to unknown URLs, and of those beyond SERIES counted."""
 
-_STATUS_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
-
 Key = tuple[str, str]  # route, status class
 
 # The numbers of the cell for samples, by index in a copy; index 0 is the sequence.
@@ -127,8 +125,8 @@ class Counts:
         self._file = CountsFile(folder)
         self._samples = [self._file.samples(slot) for slot in range(MAX_PROCESSES)]
         self._ahead = clock_offset_after(max(cell.read()[0][STAMP] for cell in self._samples))
-        for status_class in _STATUS_CLASSES:
-            self._file.number((OTHER, status_class))
+        for digit in range(1, 6):
+            self._file.number((OTHER, f"{digit}xx"))
         reset_in_children(self)
 
     def reset_after_fork(self) -> None:
