@@ -164,8 +164,7 @@ class ModelReloader:
     def set_threshold(self, threshold: float | None, who: str) -> Change:
         """Set the threshold in all workers and return when they use it; None is the setting's.
 
-        Raises:
-            Unavailable: the change cannot be written, or a worker does not follow.
+        Unavailable if the change cannot be written, or a worker does not follow.
         """
         with self._generations.changing():
             self.catch_up()

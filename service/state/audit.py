@@ -27,11 +27,7 @@ class AuditLog:
         self._audit, self._choice = folder / AUDIT_NAME, folder / CHOICE_NAME
 
     def write(self, who: str, what: str, old: Any, new: Any) -> None:
-        """Append a line and wait until it is on the disk.
-
-        Raises:
-            Unavailable: it cannot be written; the change must not be made.
-        """
+        """Append a line and wait until it is on the disk; Unavailable if it cannot be written."""
         when = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = {"when": when, "who": who, "what": what, "old": old, "new": new}
         with writing(self._audit):
@@ -40,10 +36,7 @@ class AuditLog:
     def choose(self, threshold: float | None, sha256: str, setting: float) -> None:
         """Store the threshold chosen instead of `setting` for the model file `sha256`.
 
-        None deletes an earlier choice.
-
-        Raises:
-            Unavailable: it cannot be written.
+        None deletes an earlier choice. Unavailable if it cannot be written.
         """
         with writing(self._choice):
             if threshold is None:

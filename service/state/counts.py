@@ -230,11 +230,7 @@ class Counts:
 
 
 def reset_counts(folder: Path) -> None:
-    """Delete all counts of a service that is not running.
-
-    Raises:
-        BadSetting: it is running.
-    """
+    """Delete all counts of a service; BadSetting if it is running."""
     try:
         locked = StateFolder(folder, wait_seconds=0)
     except InUse as error:

@@ -70,11 +70,7 @@ class Generations:
     """The generations of one service; made before its workers are forked."""
 
     def __init__(self, folder: Path) -> None:
-        """Begin with generation 0, what the service was started with.
-
-        Raises:
-            BadSetting: the disk has no room for the counts.
-        """
+        """Begin with generation 0, what the service was started with."""
         layout = {
             "kind": "swaps",
             "format": 1,
@@ -114,8 +110,7 @@ class Generations:
     def write(self, generation: Generation) -> int:
         """Write the file of the next generation and return its number. Only inside `changing`.
 
-        Raises:
-            Unavailable: it cannot be written, as on a full disk.
+        Unavailable if it cannot be written, as on a full disk.
         """
         number = self.number + 1
         path = self._path(number)
@@ -136,8 +131,7 @@ class Generations:
     def read(self) -> tuple[int, Generation | None]:
         """Return the current number and generation; for number 0 there is no generation.
 
-        Raises:
-            Unavailable: its file is missing or damaged.
+        Unavailable if its file is missing or damaged.
         """
         while number := self.number:
             try:
