@@ -108,7 +108,7 @@ def _load_model(settings: Settings, reloads: bool) -> tuple[StateFolder, Predict
         compile_kernels()  # now, so that no request waits for it
     state = StateFolder(settings.state_dir)
     generations, audit = Generations(state.path), AuditLog(state.path)
-    generations.seen = seen
+    generations.see(seen)
     detector = restore_threshold(detector, audit)
     counts, records = Counts(state.path), _begin_records(state, detector.model, settings)
     predictor = Predictor(detector, counts, records)

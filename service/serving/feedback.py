@@ -8,7 +8,7 @@ from typing import NoReturn
 from ..errors import BadInput, NotFound, count
 from ..rows import RawTable, Rows
 from ..state.feedback.store import FeedbackStore
-from ..state.ring import Recorded
+from ..state.records import Recorded
 from ..truths import FeedbackSummary, ScoredRow, Statement
 from .predictor import Predictor
 

@@ -25,7 +25,7 @@ from ..model.card import Card, card_path
 from ..model.file import ModelFile, open_model, read_model_file
 from ..rows import Rows
 from ..state.audit import AuditLog
-from ..state.generations import Changes, Generation, Generations
+from ..state.generations import Generation, Generations
 from .detector import Detector
 from .predictor import Predictor
 
@@ -68,12 +68,8 @@ class ModelSource:
         return detector
 
 
-@dataclass(frozen=True)
-class Change:
-    """What is served now, and what was served before."""
-
-    old: Detector
-    new: Detector
+Change = tuple[Detector, Detector]
+"""What was served before, and what is served now: the same object if nothing changed."""
 
 
 def restore_threshold(detector: Detector, audit: AuditLog) -> Detector:
@@ -97,6 +93,7 @@ class ModelReloader:
     ) -> None:
         self._source, self._predictor = source, predictor
         self._generations, self._audit = generations, audit
+        self.changes = generations.changes
         self._first = predictor.detector
         self._lock = threading.Lock()
         self._number = 0
@@ -108,17 +105,14 @@ class ModelReloader:
         """What this process serves now."""
         return self._predictor.detector
 
-    def changes(self) -> Changes:
-        """Return how often models and thresholds were changed, in all workers."""
-        return self._generations.changes()
-
     def start_worker(self, watch: bool) -> None:
         """Serve the current generation, and follow every later one in a thread."""
         self._generations.register()
         self.catch_up()
         # Two threads: a thread that changes something waits until this worker has followed.
-        for act in (self._follow, self._watch) if watch else (self._follow,):
-            threading.Thread(target=act, name=f"reload{act.__name__}", daemon=True).start()
+        _repeat(self.catch_up, POLL)
+        if watch:
+            _repeat(self._look, LOOK)
 
     def catch_up(self) -> None:
         """Serve the current generation, if this process does not yet."""
@@ -150,50 +144,55 @@ class ModelReloader:
         with self._generations.changing():
             self.catch_up()
             old = self.serving
-            try:
-                file = _read_settled(self._source.path)
-                if file.sha256 == old.model.sha256 and _own_card(file) == old.model.card:
-                    return Change(old, old)
-                new = self._build(file, old)
-            except BadModel as error:
-                self._generations.count_failure(error.reason)
-                version = old.model.version
-                logger.error("%s (asked by %s; version %s is still served)", error, who, version)
-                raise
-            generation = Generation(new.threshold, file.content, file.card)
-            number = self._generations.write(generation)
+            file, new = self._read_model(old, who)
+            if new is old:
+                return old, old
+            number = self._generations.write(Generation(new.threshold, file.content, file.card))
             self._audit.write(who, "model", old.model.sha256, new.model.sha256)
             if new.threshold != old.threshold:
-                self._forget_choice(old, new, who)
-            self._generations.count_swap()
+                self._record_threshold(None, old, new, who)
+                logger.warning(
+                    "the threshold %s was chosen for the former model; the new one begins with %s",
+                    old.threshold, new.threshold,
+                )  # fmt: skip
+            self._generations.count("swap")
             self._publish(number, new, file)
         versions = new.model.version, old.model.version
         logger.info("model %s is served in place of %s (asked by %s)", *versions, who)
-        return Change(old, new)
+        return old, new
 
     def set_threshold(self, threshold: float | None, who: str) -> Change:
         """Set the threshold in all workers and return when they use it; None is the setting's.
 
-        Raises:
-            Unavailable: the change cannot be written, or a worker does not follow.
+        Unavailable if the change cannot be written, or a worker does not follow.
         """
-        setting = self._source.threshold
         with self._generations.changing():
             self.catch_up()
             old = self.serving
-            new = replace(old, threshold=setting if threshold is None else threshold)
+            new = replace(old, threshold=self._source.threshold if threshold is None else threshold)
             if new.threshold == old.threshold:
-                return Change(old, old)
+                return old, old
             former = self._generations.read()[1] or Generation(old.threshold)
             generation = replace(former, threshold=new.threshold)
             number = self._generations.write(generation)
-            self._audit.write(who, "threshold", old.threshold, new.threshold)
-            self._audit.choose(threshold, old.model.sha256, setting)
-            self._generations.count_threshold()
+            self._record_threshold(threshold, old, new, who)
             self._publish(number, new, self._file_of(generation))
         thresholds = new.threshold, old.threshold
         logger.info("the threshold is %s in place of %s (asked by %s)", *thresholds, who)
-        return Change(old, new)
+        return old, new
+
+    def _read_model(self, old: Detector, who: str) -> tuple[ModelFile, Detector]:
+        """Return the model file and its detector, which is `old` if nothing has changed."""
+        try:
+            file = _read_settled(self._source.path)
+            if file.sha256 == old.model.sha256 and _own_card(file) == old.model.card:
+                return file, old
+            return file, self._build(file, old)
+        except BadModel as error:
+            self._generations.count(error.reason)
+            version = old.model.version
+            logger.error("%s (asked by %s; version %s is still served)", error, who, version)
+            raise
 
     def _build(self, file: ModelFile, old: Detector) -> Detector:
         """Return the detector for another file; it must have the same columns."""
@@ -207,16 +206,13 @@ class ModelReloader:
         same = new.model.sha256 == old.model.sha256
         return replace(new, threshold=old.threshold) if same else new
 
-    def _forget_choice(self, old: Detector, new: Detector, who: str) -> None:
-        """Record that the threshold chosen for the old model does not apply to the new one."""
+    def _record_threshold(
+        self, chosen: float | None, old: Detector, new: Detector, who: str
+    ) -> None:
+        """Record a new threshold: the chosen one, or None for the setting's."""
         self._audit.write(who, "threshold", old.threshold, new.threshold)
-        self._audit.choose(None, "", 0.0)
-        self._generations.count_threshold()
-        logger.warning(
-            "the threshold %s was chosen for the former model; the new one begins with %s",
-            old.threshold,
-            new.threshold,
-        )
+        self._audit.choose(chosen, new.model.sha256, self._source.threshold)
+        self._generations.count("threshold")
 
     def _publish(self, number: int, detector: Detector, file: ModelFile | None) -> None:
         """Publish a written generation and wait until all workers serve it."""
@@ -243,24 +239,11 @@ class ModelReloader:
             return None
         return ModelFile(self._source.path, generation.content, generation.card)
 
-    def _follow(self) -> None:
-        """Serve each new generation, as a thread of a worker."""
-        while True:
-            time.sleep(POLL)
-            _logged(self.catch_up)
-
-    def _watch(self) -> None:
-        """Look at the model file, as a thread of a worker; only one worker does."""
-        while True:
-            time.sleep(LOOK)
-            if self._generations.is_watching():
-                _logged(self._look)
-
     def _look(self) -> None:
-        """Load the model file if it has changed since the last look."""
-        found = fingerprint(self._source.path)
-        if found != self._generations.seen:
-            self._generations.seen = found
+        """Load the model file if it has changed since the last look; only one worker does."""
+        if self._generations.is_watching() and self._generations.see(
+            fingerprint(self._source.path)
+        ):
             self.load("watch")
 
 
@@ -297,11 +280,17 @@ def _listed(features: tuple[str, ...]) -> str:
     return shown if len(features) <= 5 else f"{shown} and {len(features) - 5} more"
 
 
-def _logged(act: Callable[[], None]) -> None:
-    """Log a failure, so that the thread continues."""
-    try:
-        act()
-    except BadModel:
-        pass  # has been logged
-    except Exception:
-        logger.exception("a worker could not follow a change; it tries again")
+def _repeat(act: Callable[[], None], seconds: float) -> None:
+    """Call `act` every so many seconds in a thread, which continues after a failure."""
+
+    def run() -> None:
+        while True:
+            time.sleep(seconds)
+            try:
+                act()
+            except BadModel:
+                pass  # has been logged
+            except Exception:
+                logger.exception("a worker could not follow a change; it tries again")
+
+    threading.Thread(target=run, name=f"reload {act.__name__}", daemon=True).start()

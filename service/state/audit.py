@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..errors import Unavailable
+from .folder import writing
 
 AUDIT_NAME = "audit.jsonl"
 CHOICE_NAME = "threshold.json"
@@ -27,27 +27,18 @@ class AuditLog:
         self._audit, self._choice = folder / AUDIT_NAME, folder / CHOICE_NAME
 
     def write(self, who: str, what: str, old: Any, new: Any) -> None:
-        """Append a line and wait until it is on the disk.
-
-        Raises:
-            Unavailable: it cannot be written; the change must not be made.
-        """
+        """Append a line and wait until it is on the disk; Unavailable if it cannot be written."""
         when = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = {"when": when, "who": who, "what": what, "old": old, "new": new}
-        try:
+        with writing(self._audit):
             _append(self._audit, json.dumps(line).encode() + b"\n")
-        except OSError as error:
-            raise _unavailable(self._audit, error) from error
 
     def choose(self, threshold: float | None, sha256: str, setting: float) -> None:
         """Store the threshold chosen instead of `setting` for the model file `sha256`.
 
-        None deletes an earlier choice.
-
-        Raises:
-            Unavailable: it cannot be written.
+        None deletes an earlier choice. Unavailable if it cannot be written.
         """
-        try:
+        with writing(self._choice):
             if threshold is None:
                 self._choice.unlink(missing_ok=True)
                 return
@@ -56,8 +47,6 @@ class AuditLog:
             unfinished.unlink(missing_ok=True)
             _append(unfinished, json.dumps(choice).encode())
             unfinished.rename(self._choice)
-        except OSError as error:
-            raise _unavailable(self._choice, error) from error
 
     def chosen(self, sha256: str, setting: float) -> tuple[float | None, str]:
         """Return the chosen threshold, or None and why an earlier choice is no longer valid.
@@ -77,10 +66,6 @@ class AuditLog:
         if former[1] != setting:
             return None, f"it was chosen instead of the setting {former[1]}, which is {setting} now"
         return threshold, ""
-
-
-def _unavailable(path: Path, error: OSError) -> Unavailable:
-    return Unavailable(f"{path} cannot be written ({error.strerror}), so nothing was changed")
 
 
 def _append(path: Path, data: bytes) -> None:

@@ -1,7 +1,15 @@
 """Exact running counts of samples and requests, shared by all workers.
 
-All workers write into one mapped file (`counts_file`), each into a slot of its own; totals are the
-sum over the slots. No process sends anything to another or waits for one.
+All workers write into one mapped file, each into a slot of its own; totals are the sum over the
+slots. No process sends anything to another or waits for one. After the header, in words of 8 bytes:
+
+    used slots | gap | names, each with a check sum | slots, one for each process
+
+A slot consists of cells, whose numbers change together (`double_buffer`): one for the samples (how
+many, how many outliers, their scores) and one for each pair of route and status class. The names
+say which pair a cell counts, in the order in which the pairs first occurred, so a later version
+with more routes adds to them and continues the counts. A name is written before its check sum, and
+only by the process that holds the lock for claims.
 
 A worker claims the first free slot with a lock that the kernel releases when the worker dies, and
 continues from the numbers in it. No slot is ever cleared, so no count is lost with a worker. The
@@ -20,36 +28,53 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic_ns
+from typing import Any
+from zlib import crc32
 
 import numpy as np
 
 from ..errors import BadSetting
 from ..rows import NOTHING, Totals, Verdict
-from .counts_file import (
-    COUNT,
-    DURATION_BOUNDS,
-    DURATION_BUCKETS,
-    FILE_NAME,
-    LAST_MEAN,
-    LAST_SHARE,
-    OUTLIERS,
-    SAMPLES,
-    SCORE_BOUNDS,
-    SCORE_BUCKETS,
-    SCORE_SUM,
-    SECONDS,
-    STAMP,
-    CountsFile,
-    Key,
-)
-from .double_buffer import DoubleBuffer
-from .folder import InUse, StateFolder
-from .shared import MAX_PROCESSES, ByteLocks, clock_offset_after, reset_in_children
+from .double_buffer import DoubleBuffer, fence
+from .folder import MOST_QUARANTINED, InUse, StateFolder, quarantine
+from .shared import MAX_PROCESSES, ByteLocks, MappedFile, clock_offset_after, reset_in_children
+
+FILE_NAME = "counts.bin"
+
+# decision_function lies in (-1, 1) and nearly always in -0.5..0.5: score_samples is in [-1, 0) and
+# the offset subtracted from it is -0.5, or lower for a small contamination.
+SCORE_BOUNDS = tuple(round(-0.5 + 0.05 * i, 2) for i in range(21))
+
+# Seconds. One row takes well under a millisecond, a batch of 200,000 about one second.
+DURATION_BOUNDS = (0.0005, 0.001, 0.0025, 0.01, 0.05, 0.25, 1.0)
+
+SERIES = 128
+"""The most pairs of route and status class that are counted separately."""
 
 OTHER = "other"
-"""The route of requests to unknown URLs, and of those beyond the `counts_file.SERIES` counted."""
+"""The route of requests to unknown URLs, and of those beyond SERIES counted."""
 
-_STATUS_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
+Key = tuple[str, str]  # route, status class
+
+# The numbers of the cell for samples, by index in a copy; index 0 is the sequence.
+SAMPLES, OUTLIERS, STAMP, SCORE_SUM, LAST_SHARE, LAST_MEAN, SCORE_BUCKETS = range(1, 8)
+_SAMPLES_SIZE = SCORE_BUCKETS + len(SCORE_BOUNDS) + 1
+_SAMPLES_CELL = 64  # 61 words in use; a power of 2, so that no cell lies on two pages of the disk
+
+# The numbers of a cell for requests.
+COUNT, SECONDS, DURATION_BUCKETS = range(1, 4)
+_REQUESTS_SIZE = DURATION_BUCKETS + len(DURATION_BOUNDS) + 1
+_REQUESTS_CELL = 32  # 25 words in use
+
+_WORD = 8  # bytes of a number: int64 or float64
+_USED, _NAMES = 0, 64
+_NAME_WORDS = 16  # a check sum, and the name in 120 bytes, padded with zeros
+_NAME_BYTES = (_NAME_WORDS - 1) * _WORD
+_SLOTS = _NAMES + SERIES * _NAME_WORDS
+_SLOT_WORDS = _SAMPLES_CELL + SERIES * _REQUESTS_CELL
+_SELECTORS = [0, *range(_SAMPLES_CELL, _SLOT_WORDS, _REQUESTS_CELL)]  # where a slot's cells begin
+
+_CLAIM = MAX_PROCESSES  # the lock for claiming a slot or a name; those before it are the slots'
 
 
 @dataclass(frozen=True)
@@ -100,9 +125,8 @@ class Counts:
         self._file = CountsFile(folder)
         self._samples = [self._file.samples(slot) for slot in range(MAX_PROCESSES)]
         self._ahead = clock_offset_after(max(cell.read()[0][STAMP] for cell in self._samples))
-        for status_class in _STATUS_CLASSES:
-            self._file.number((OTHER, status_class))
-        self.reset_after_fork()
+        for digit in range(1, 6):
+            self._file.number((OTHER, f"{digit}xx"))
         reset_in_children(self)
 
     def reset_after_fork(self) -> None:
@@ -115,8 +139,7 @@ class Counts:
     def begin(self) -> None:
         """Claim this process's slot now rather than with the first update."""
         with self._lock:
-            if self._slot < 0:
-                self._claim()
+            self._claim()
 
     def add(self, verdict: Verdict) -> Totals:
         """Count the rows of one verdict and return the totals that include them."""
@@ -127,9 +150,7 @@ class Counts:
             found = np.searchsorted(SCORE_BOUNDS, scores, side="left")
             buckets = [(i, n) for i, n in enumerate(np.bincount(found).tolist()) if n]
         with self._lock:
-            if self._slot < 0:
-                self._claim()
-            slot = self._slot
+            slot = self._claim()
             cell = self._samples[slot]
             words, floats, start = cell.begin()
             words[start + SAMPLES] += len(scores)
@@ -142,14 +163,13 @@ class Counts:
                 words[start + SCORE_BUCKETS + i] += n
             cell.commit()
             own = words[start + SAMPLES], words[start + OUTLIERS]
-        return self._sum_up(slot, own)
+        return self.totals(slot, own)
 
     def observe(self, route: str, status_class: str, seconds: float) -> None:
         """Count one answered request: of a route such as '/predict', of a class such as '2xx'."""
         seconds = max(seconds, 0.0)  # time can go backwards
         with self._lock:
-            if self._slot < 0:
-                self._claim()
+            self._claim()
             key = route, status_class
             cell = self._requests.get(key) or self._find_requests(key)
             words, floats, start = cell.begin()
@@ -158,26 +178,17 @@ class Counts:
             words[start + DURATION_BUCKETS + bisect_left(DURATION_BOUNDS, seconds)] += 1
             cell.commit()
 
-    def totals(self) -> Totals:
-        """Return the current totals."""
-        return self._sum_up()
-
     def processes(self) -> int:
         """Return how many living processes count here: the workers."""
         return self._file.count_processes()
 
     def read(self) -> Snapshot:
         """Return all current counts; the numbers of each cell belong together."""
-        used = range(self._file.used)
+        used = range(self._file.used or 1)  # the numbers of an unused slot are 0
         samples = [self._samples[slot].read() for slot in used]
-        if not samples:
-            return Snapshot()
         latest = max(samples, key=lambda cell: cell[0][STAMP])[1]
         return Snapshot(
-            totals=Totals(
-                sum(words[SAMPLES] for words, _ in samples),
-                sum(words[OUTLIERS] for words, _ in samples),
-            ),
+            totals=Totals(*_add(words[SAMPLES : OUTLIERS + 1] for words, _ in samples)),
             score_sum=math.fsum(floats[SCORE_SUM] for _, floats in samples),
             score_buckets=_add(words[SCORE_BUCKETS:] for words, _ in samples),
             last_outlier_share=latest[LAST_SHARE],
@@ -185,8 +196,8 @@ class Counts:
             requests=self._read_requests(used),
         )
 
-    def _sum_up(self, own_slot: int = -1, own: tuple[int, int] = (0, 0)) -> Totals:
-        """Add the totals of the other slots to those of `own_slot`."""
+    def totals(self, own_slot: int = -1, own: tuple[int, int] = (0, 0)) -> Totals:
+        """Return the current totals; those of `own_slot`, if given, are `own`."""
         samples, outliers = own
         for slot in range(self._file.used):
             if slot != own_slot:
@@ -204,11 +215,11 @@ class Counts:
                 requests[key] = Durations(count, seconds, buckets)
         return requests
 
-    def _claim(self) -> None:
-        slot, locks = self._file.claim_slot()
-        if slot < 0:
-            raise BadSetting(f"more than {MAX_PROCESSES} processes share these counts")
-        self._locks, self._slot = locks, slot
+    def _claim(self) -> int:
+        """Return this process's slot; the first call claims it."""
+        if self._slot < 0:
+            self._slot, self._locks = self._file.claim_slot()
+        return self._slot
 
     def _find_requests(self, key: Key) -> DoubleBuffer:
         number = self._file.number(key)
@@ -219,11 +230,7 @@ class Counts:
 
 
 def reset_counts(folder: Path) -> None:
-    """Delete all counts of a service that is not running.
-
-    Raises:
-        BadSetting: it is running.
-    """
+    """Delete all counts of a service; BadSetting if it is running."""
     try:
         locked = StateFolder(folder, wait_seconds=0)
     except InUse as error:
@@ -234,5 +241,135 @@ def reset_counts(folder: Path) -> None:
     (locked.path / FILE_NAME).unlink(missing_ok=True)
 
 
+class CountsFile:
+    """Slots, cells and names in a mapped file, or in memory that forked processes share."""
+
+    def __init__(self, folder: Path | None) -> None:
+        """Open or create the file in `folder`; quarantine one that is damaged."""
+        self._open(folder)
+        if folder is not None and self._is_damaged():
+            quarantine(folder / FILE_NAME, "its numbers are damaged", MOST_QUARANTINED)
+            self._open(folder)
+
+    def _open(self, folder: Path | None) -> None:
+        layout: dict[str, Any] = {
+            "kind": "counts",
+            "format": 2,
+            "slots": MAX_PROCESSES,
+            "series": SERIES,
+            "score bounds": list(SCORE_BOUNDS),
+            "duration bounds": list(DURATION_BOUNDS),
+        }
+        content = _empty()
+        if folder is None:
+            self._file = MappedFile.anonymous(layout, len(content), content)
+        else:
+            path = folder / FILE_NAME
+            self._file = MappedFile.open_or_create(path, layout, len(content), content)
+        self._body = self._file.body
+        self._words, self._floats = self._body.cast("q"), self._body.cast("d")
+        # The stored number of used slots has no check sum, so it is computed again.
+        slots = np.asarray(self._words)[_SLOTS:].reshape(MAX_PROCESSES, _SLOT_WORDS)
+        used = slots[:, _SELECTORS].any(axis=1)
+        self._words[_USED] = 1 + max(np.flatnonzero(used).tolist(), default=-1)
+
+    @property
+    def used(self) -> int:
+        """How many slots have ever been used; they are the first ones."""
+        return self._words[_USED]
+
+    def count_processes(self) -> int:
+        """Return how many living processes hold a slot."""
+        return sum(map(self._file.locks().is_held, range(self.used)))
+
+    def claim_slot(self) -> tuple[int, ByteLocks]:
+        """Lock the first slot that no living process holds; return it and the locks to keep."""
+        locks = self._file.locks()
+        locks.acquire(_CLAIM, wait=True)  # two at once could both store the same number of slots
+        slot = locks.acquire_first(MAX_PROCESSES)
+        self._words[_USED] = max(self.used, slot + 1)
+        locks.release(_CLAIM)
+        if slot < 0:
+            raise BadSetting(f"more than {MAX_PROCESSES} processes share these counts")
+        return slot, locks
+
+    def samples(self, slot: int) -> DoubleBuffer:
+        """Return a slot's cell for samples."""
+        start = _SLOTS + slot * _SLOT_WORDS
+        return DoubleBuffer(self._words, self._floats, start, _SAMPLES_SIZE)
+
+    def requests(self, slot: int, number: int) -> DoubleBuffer:
+        """Return a slot's cell for the requests that name `number` stands for."""
+        start = _SLOTS + slot * _SLOT_WORDS + _SAMPLES_CELL + number * _REQUESTS_CELL
+        return DoubleBuffer(self._words, self._floats, start, _REQUESTS_SIZE)
+
+    def keys(self) -> list[Key]:
+        """Return the route and status class of each name."""
+        names = (name.rstrip(b"\0").decode(errors="replace") for name in self._read_names())
+        return [(route, status) for status, route in (name.split(" ", 1) for name in names)]
+
+    def number(self, key: Key) -> int | None:
+        """Return the number of a key's name; add it if it is new. None if there is no room."""
+        route, status_class = key
+        name = f"{status_class} {route}".encode()[:_NAME_BYTES].ljust(_NAME_BYTES, b"\0")
+        names = self._read_names()
+        if name not in names:
+            locks = self._file.locks()
+            locks.acquire(_CLAIM, wait=True)
+            names = self._read_names()  # another process may have added it meanwhile
+            if name not in names and len(names) < SERIES:
+                self._write_name(len(names), name)
+                names.append(name)
+            locks.release(_CLAIM)
+        return names.index(name) if name in names else None
+
+    def _write_name(self, number: int, name: bytes) -> None:
+        start = _NAMES + number * _NAME_WORDS
+        self._body[(start + 1) * _WORD : (start + _NAME_WORDS) * _WORD] = name
+        fence()
+        self._words[start] = _check_sum(name)
+
+    def _read_names(self) -> list[bytes]:
+        """Return the names in use, up to the first without its check sum."""
+        names: list[bytes] = []
+        for start in range(_NAMES, _SLOTS, _NAME_WORDS):
+            check = self._words[start]
+            fence()
+            name = bytes(self._body[(start + 1) * _WORD : (start + _NAME_WORDS) * _WORD])
+            if check != _check_sum(name):
+                break
+            names.append(name)
+        return names
+
+    def _is_damaged(self) -> bool:
+        names = len(self._read_names())
+        if any(self._words[_NAMES + names * _NAME_WORDS : _SLOTS : _NAME_WORDS]):
+            return True
+        for slot in range(MAX_PROCESSES):
+            cells = [self.samples(slot), *(self.requests(slot, i) for i in range(SERIES))]
+            unnamed = cells[1 + names :]
+            if not all(cell.is_whole() for cell in cells) or any(c.is_used() for c in unnamed):
+                return True
+        return False
+
+
 def _add(rows: Iterable[Sequence[int]]) -> tuple[int, ...]:
     return tuple(sum(column) for column in zip(*rows, strict=True))
+
+
+def _empty() -> bytes:
+    """Return the names and slots of a new file.
+
+    Each cell contains the check sum of its zeros. So a page that the disk lost, which reads as
+    zeros, differs from cells that were never used.
+    """
+    words = np.zeros(_SLOTS + MAX_PROCESSES * _SLOT_WORDS, np.int64)
+    slots = words[_SLOTS:].reshape(MAX_PROCESSES, _SLOT_WORDS)
+    samples, *requests = _SELECTORS
+    slots[:, samples + 1 + _SAMPLES_SIZE] = crc32(bytes(_SAMPLES_SIZE * _WORD))
+    slots[:, np.array(requests) + 1 + _REQUESTS_SIZE] = crc32(bytes(_REQUESTS_SIZE * _WORD))
+    return words.tobytes()
+
+
+def _check_sum(name: bytes) -> int:
+    return 1 << 32 | crc32(name)  # never 0, which is no name

@@ -8,11 +8,11 @@ import os
 import shutil
 import time
 import weakref
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import BadSetting
+from ..errors import BadSetting, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +78,17 @@ class StateFolder:
                 time.sleep(0.05)
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, str(os.getpid()).encode(), 0)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise Unavailable if `path` cannot be written: the change must not be made."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(
+            f"{path} cannot be written ({error.strerror}), so nothing was changed"
+        ) from error
 
 
 def measure_space(folder: Path) -> tuple[int, int] | None:

@@ -17,24 +17,27 @@ from __future__ import annotations
 
 import os
 import struct
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 from ..errors import BadModel, BadSetting, Unavailable
 from .double_buffer import fence
+from .folder import writing
 from .shared import MAX_PROCESSES, ByteLocks, MappedFile, reset_in_children
 
 FILE_NAME = "swaps.bin"
 _GENERATION = "generation-"
 
+_COUNTED = ("swap", "threshold", *BadModel.REASONS)
+
 # Words of the mapped file: the number of the current generation, the fingerprint that the watch saw
 # last, the counts, the slots. Locks: one for each slot, one to change anything, one for the watch.
-_NUMBER, _SEEN, _SWAPS, _THRESHOLDS, _FAILURES = range(5)
-_SLOTS = _FAILURES + len(BadModel.REASONS)
+_NUMBER, _SEEN, _COUNTS = range(3)
+_SLOTS = _COUNTS + len(_COUNTED)
 _WORDS = _SLOTS + MAX_PROCESSES
 _CHANGE, _WATCH = MAX_PROCESSES, MAX_PROCESSES + 1
 
@@ -67,25 +70,19 @@ class Generations:
     """The generations of one service; made before its workers are forked."""
 
     def __init__(self, folder: Path) -> None:
-        """Begin with generation 0, what the service was started with.
-
-        Raises:
-            BadSetting: the disk has no room for the counts.
-        """
+        """Begin with generation 0, what the service was started with."""
         layout = {
             "kind": "swaps",
             "format": 1,
-            "byte order": sys.byteorder,
             "slots": MAX_PROCESSES,
             "reasons": list(BadModel.REASONS),
         }
         self._folder = folder
         self._file = MappedFile.open_or_create(folder / FILE_NAME, layout, 8 * _WORDS)
-        self._words = memoryview(self._file.memory)[self._file.start :].cast("q")
+        self._words = self._file.body.cast("q")
         for index in (_NUMBER, _SEEN, *range(_SLOTS, _WORDS)):
             self._words[index] = 0
         self._delete_others()
-        self.reset_after_fork()
         reset_in_children(self)
 
     def reset_after_fork(self) -> None:
@@ -113,23 +110,17 @@ class Generations:
     def write(self, generation: Generation) -> int:
         """Write the file of the next generation and return its number. Only inside `changing`.
 
-        Raises:
-            Unavailable: it cannot be written, as on a full disk.
+        Unavailable if it cannot be written, as on a full disk.
         """
         number = self.number + 1
         path = self._path(number)
         parts = generation.content, generation.card
         sizes = (-1 if part is None else len(part) for part in parts)
-        head = _HEAD.pack(generation.threshold, *sizes, _digest(parts))
-        try:
-            with open(path, "wb", opener=_open_private) as file:
-                file.writelines((head, *filter(None, parts)))
-        except OSError as error:
-            with suppress(OSError):
-                path.unlink()
-            raise Unavailable(
-                f"{path} cannot be written ({error.strerror}), so nothing was changed"
-            ) from error
+        digest = sha256(parts[0] or b"")
+        digest.update(parts[1] or b"")
+        head = _HEAD.pack(generation.threshold, *sizes, digest.digest())
+        with writing(path), open(path, "wb", opener=partial(os.open, mode=0o600)) as file:
+            file.writelines((head, *filter(None, parts)))
         return number
 
     def publish(self, number: int) -> None:
@@ -140,8 +131,7 @@ class Generations:
     def read(self) -> tuple[int, Generation | None]:
         """Return the current number and generation; for number 0 there is no generation.
 
-        Raises:
-            Unavailable: its file is missing or damaged.
+        Unavailable if its file is missing or damaged.
         """
         while number := self.number:
             try:
@@ -156,7 +146,7 @@ class Generations:
     def register(self) -> None:
         """Acquire a slot, for a worker that has yet to read the current generation."""
         locks = self._file.locks()
-        slot = next((slot for slot in range(MAX_PROCESSES) if locks.acquire(slot)), -1)
+        slot = locks.acquire_first(MAX_PROCESSES)
         if slot < 0:
             raise BadSetting(f"more than {MAX_PROCESSES} workers serve one model")
         self._words[_SLOTS + slot] = 0
@@ -185,31 +175,19 @@ class Generations:
             self._watching = self._locks.acquire(_WATCH)
         return self._watching
 
-    @property
-    def seen(self) -> int:
-        """The fingerprint of the model file that the watch saw last."""
-        return self._words[_SEEN]
+    def see(self, fingerprint: int) -> bool:
+        """Store the model file's fingerprint; return whether it differs from the one before."""
+        before, self._words[_SEEN] = self._words[_SEEN], fingerprint
+        return before != fingerprint
 
-    @seen.setter
-    def seen(self, fingerprint: int) -> None:
-        self._words[_SEEN] = fingerprint
-
-    def count_swap(self) -> None:
-        """Count a new model. Only inside `changing`, as the next two."""
-        self._words[_SWAPS] += 1
-
-    def count_threshold(self) -> None:
-        """Count a new threshold."""
-        self._words[_THRESHOLDS] += 1
-
-    def count_failure(self, reason: str) -> None:
-        """Count a refused model."""
-        self._words[_FAILURES + BadModel.REASONS.index(reason)] += 1
+    def count(self, what: str) -> None:
+        """Count a "swap", a "threshold" or the reason of a refusal. Only inside `changing`."""
+        self._words[_COUNTS + _COUNTED.index(what)] += 1
 
     def changes(self) -> Changes:
         """Return all counts."""
-        failures = {reason: self._words[_FAILURES + i] for i, reason in enumerate(BadModel.REASONS)}
-        return Changes(self._words[_SWAPS], self._words[_THRESHOLDS], failures)
+        swaps, thresholds, *failures = self._words[_COUNTS:_SLOTS]
+        return Changes(swaps, thresholds, dict(zip(BadModel.REASONS, failures, strict=True)))
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{_GENERATION}{number}"
@@ -220,17 +198,6 @@ class Generations:
             if path != self._path(self.number):
                 with suppress(OSError):
                     path.unlink()
-
-
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _digest(parts: tuple[bytes | None, ...]) -> bytes:
-    digest = sha256()
-    for part in parts:
-        digest.update(part or b"")
-    return digest.digest()
 
 
 def _decode(data: bytes) -> Generation:

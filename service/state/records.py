@@ -1,11 +1,38 @@
 """The record of the rows scored last: for feedback, drift figures and exports.
 
-`ring` describes the file and how rows are written; this module reads, finds and deletes them.
+Its file is a ring of blocks that all workers write into. A worker fills one block at a time and
+holds a lock on it that the kernel releases when the worker dies. So no two workers write into the
+same block, and none waits for another. Its next block is one that was left unfinished, else the one
+whose last row is the oldest. Each process may have one block half full, and may have had one half
+full when the oldest row was written. The file has as many spare blocks, so the last `rows` rows are
+always there, whichever workers wrote them.
+
+Each row has a stamp: the time it was written, in nanoseconds of a clock that all workers share and
+that no change of the system time affects, plus its index among the rows written with it. Stamps
+sort rows in the order they were written, and increase along a block; small requests that are
+written between the pieces of a large one are sorted in between. Another number is the same for all
+rows of a request, and greater for a later request. A stamp of 0 means that there is no row; a
+negative one that the row was deleted: it still counts as one of the last rows, so that no older row
+comes back.
+
+A worker that claims an old block sets its stamps to 0 first. Then it writes each row, and after it
+the row's stamp: one aligned store of 8 bytes. A reader reads the stamps, the rows, and the stamps
+again; a row whose stamp is unchanged is complete. So no half-written row is ever read, at whatever
+instruction a writer is killed.
+
+A row also begins and ends with its stamp. After a power cut some pages of the disk are newer than
+others: a row whose ends do not both equal its stamp is dropped.
+
+After the header the file contains all stamps, then all rows, then all keys (a check sum of the
+puid, to find it quickly).
 """
 
 from __future__ import annotations
 
 import logging
+import struct
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,26 +42,171 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BadSetting
-from ..rows import Floats
-from .double_buffer import fence
+from ..rows import Floats, Verdict
+from .double_buffer import OUT_OF_ORDER, fence
 from .folder import quarantined
 from .puids import storage_bytes
-from .ring import MAX_BYTES, PUID_BYTES, Recorded, Ring, plan_ring
-from .shared import MappedFile
+from .shared import MAX_PROCESSES, ByteLocks, MappedFile, clock_offset_after, reset_in_children
 
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "records.bin"
 
+MAX_BYTES = 256 * 2**20
+"""The largest size of the file."""
+
+PUID_BYTES = 48
+"""A longer puid is stored as its beginning and a digest."""
+
+Recorded = NDArray[np.void]
+"""Rows of the ring, with the fields of `_row_type`."""
+
+_SPARE_BLOCKS = 2 * MAX_PROCESSES
+
+# Claiming a block takes about 10 us, so blocks are large; a short ring consists of blocks, too.
+_LARGEST_BLOCK, _SMALLEST_BLOCK, _BLOCKS = 256, 16, 512
+
+_TAKEN = np.iinfo(np.int64).max  # later than any stamp
+
+# Time, version, puid, the puid's key, threshold: the same for all rows of a request.
+_Request = tuple[float, bytes, bytes, int, float]
+
+# Up to this number, rows are written one by one: numpy's fixed cost equals about ten rows.
+_FEW = 8
+
 
 class Records:
     """The last rows scored, shared by the threads and processes of a service."""
 
-    def __init__(self, ring: Ring) -> None:
-        self._ring = ring
-        self._stamps, self._table, self._keys = ring.stamps, ring.table, ring.keys
-        self.rows, self.features = ring.rows, ring.features
-        self.append = ring.append
+    def __init__(self, file: MappedFile) -> None:
+        """Use a file whose layout `_plan` has made."""
+        self._file = file
+        layout = file.layout
+        self.rows: int = layout["rows"]
+        """How many of the rows written last are kept."""
+        self.features: tuple[str, ...] = tuple(layout["features"])
+        """Names of the columns of `values`; none if values are not kept."""
+        self._block_rows: int = layout["block rows"]
+        self._blocks: int = layout["blocks"]
+        size = self._block_rows * self._blocks
+        row_type = _row_type(len(self.features))
+        keys_start = (8 + row_type.itemsize) * size
+        self._stamps = np.frombuffer(file.body, np.int64, size)
+        self._table: Recorded = np.frombuffer(file.body, row_type, size, 8 * size)
+        self._keys = np.frombuffer(file.body, np.uint32, size, keys_start)
+        # The same memory as plain numbers and bytes: storing one item is ten times faster.
+        self._stamp_words, self._key_words = self._stamps.data, self._keys.data
+        self._row_bytes = file.body[8 * size : keys_start]
+        self._row_size, self._values_size = row_type.itemsize, 8 * len(self.features)
+        self._pack_row = struct.Struct(f"=qqddII16s48s{self._values_size}sq").pack_into
+        self._set_clock()
+        reset_in_children(self)
+
+    def _set_clock(self) -> None:
+        """Make new stamps greater than those in the file."""
+        self._ahead = clock_offset_after(int(np.abs(self._stamps).max()))
+
+    def reset_after_fork(self) -> None:
+        """Hold no block; the next row claims one."""
+        self._lock = threading.Lock()
+        self._locks: ByteLocks | None = None
+        self._block = -1
+        self._next = self._end = 0
+
+    def append(self, puid: str, values: Floats, verdict: Verdict) -> None:
+        """Write the rows of one request: `values` (n_rows, n_features) and their verdict.
+
+        If there are more rows than are kept, write the last ones.
+        """
+        name, scores = storage_bytes(puid, PUID_BYTES), verdict.scores
+        request = time.time(), verdict.version.encode(), name, crc32(name), verdict.threshold
+        if len(scores) > _FEW:
+            self._write_many(values, verdict, request)
+            return
+        self._lock.acquire()  # `with` costs twice as much, and every request pays it
+        try:
+            self._write_few(values.tobytes(), scores.tolist(), request)
+        finally:
+            self._lock.release()
+
+    def _write_few(self, cells: bytes, scores: list[float], request: _Request) -> None:
+        first, width = time.monotonic_ns() + self._ahead, self._values_size
+        now, version, puid, key, threshold = request
+        for row, score in enumerate(scores):
+            index, stamp = self._next, first + row
+            if index == self._end:
+                index = self._open_block()
+            self._pack_row(
+                self._row_bytes, index * self._row_size,
+                stamp, first, now, score, row, score < threshold, version, puid,
+                cells[row * width : (row + 1) * width], stamp,
+            )  # fmt: skip
+            self._key_words[index] = key
+            if OUT_OF_ORDER:
+                fence()
+            self._stamp_words[index] = stamp
+            self._next = index + 1
+
+    def _write_many(self, values: Floats, verdict: Verdict, request: _Request) -> None:
+        """Write rows a block at a time, so that other threads can write between two blocks."""
+        numbers = np.arange(max(0, len(verdict) - self.rows), len(verdict))
+        rows = np.empty(len(numbers), self._table.dtype)
+        rows["row"] = numbers
+        rows["time"], rows["version"], rows["puid"], key, _ = request
+        rows["score"], rows["label"] = verdict.scores[numbers], verdict.labels[numbers]
+        if self.features:
+            rows["values"] = values[numbers]
+        rows["request"] = time.monotonic_ns() + self._ahead
+        done = 0
+        while done < len(rows):
+            with self._lock:
+                done += self._write_piece(rows[done:], key)
+
+    def _write_piece(self, rows: Recorded, key: int) -> int:
+        """Write as many of these rows as fit into the current block; return how many."""
+        if self._next == self._end:
+            self._open_block()
+        first, last = self._next, min(self._next + len(rows), self._end)
+        written, size = rows[: last - first], self._row_size
+        stamp = time.monotonic_ns() + self._ahead
+        written["stamp"] = written["end"] = np.arange(stamp, stamp + len(written))
+        self._row_bytes[first * size : last * size] = written.view(np.uint8).data
+        self._keys[first:last] = key
+        fence()
+        self._stamps[first:last] = written["stamp"]
+        self._next = last
+        return last - first
+
+    def _open_block(self) -> int:
+        """Release the block just filled, claim another, and return the index of its first row."""
+        if self._locks is None:
+            self._locks = self._file.locks()
+        elif self._block >= 0:
+            self._locks.release(self._block)
+        self._block, first = self._claim_block(self._locks)
+        self._next = self._block * self._block_rows + first
+        self._end = (self._block + 1) * self._block_rows
+        return self._next
+
+    def _claim_block(self, locks: ByteLocks) -> tuple[int, int]:
+        """Lock an unfinished block or the oldest; return its number and its first free row."""
+        blocks = self._stamps.reshape(self._blocks, self._block_rows)
+        last = np.abs(blocks[:, -1])  # 0 if a block is not full
+        while True:  # there are more blocks than processes, so one is free
+            block = int(last.argmin())
+            found, last[block] = last[block], _TAKEN
+            if found == _TAKEN:
+                last = np.abs(blocks[:, -1])
+                continue
+            if not locks.acquire(block):
+                continue
+            if abs(blocks[block, -1]) != found:  # another worker has filled it meanwhile
+                locks.release(block)
+                continue
+            if found:
+                blocks[block] = 0
+                fence()
+            return block, int(np.flatnonzero(blocks[block]).max(initial=-1)) + 1
 
     def read(self, last: int | None = None) -> Recorded:
         """Return the last rows, all that are kept or at most `last`, the oldest first."""
@@ -83,21 +255,20 @@ class Records:
         Return how many. A service may continue to record meanwhile.
         """
         name = None if puid is None else storage_bytes(puid, PUID_BYTES)
-        locks = self._ring.file.locks()
+        locks = self._file.locks()
         deleted = 0
-        for block in range(self._ring.blocks):
+        for block in range(self._blocks):
             # A block that another process holds is overwritten as well: that process writes after
             # the rows that are there, never over them.
             locked = locks.acquire(block)
             deleted += self._delete_in(block, name, before)
             if locked:
                 locks.release(block)
-        self._ring.file.memory.flush()
+        self._file.memory.flush()
         return deleted
 
     def _delete_in(self, block: int, name: bytes | None, before: float | None) -> int:
-        size = self._ring.block_rows
-        indices = np.arange(block * size, (block + 1) * size)
+        indices = np.arange(block * self._block_rows, (block + 1) * self._block_rows)
         indices = indices[self._stamps[indices] > 0]
         if name is not None:
             indices = indices[self._table["puid"][indices] == name]
@@ -117,7 +288,7 @@ class Records:
         wrong = (self._table["stamp"] != self._stamps) | (self._table["end"] != self._stamps)
         wrong &= self._stamps > 0
         self._stamps[wrong] = 0
-        self._ring.set_clock()
+        self._set_clock()
         return int(wrong.sum())
 
     def _read_whole(self, indices: NDArray[np.intp], stamps: NDArray[np.int64]) -> Recorded:
@@ -140,17 +311,17 @@ def begin_records(folder: Path, features: Sequence[str], rows: int, values: bool
         BadSetting: the disk has no room for the file.
     """
     if not values:
-        _delete_values(folder)
-    layout, size = plan_ring(features if values else (), rows)
+        delete_records(folder, only_values=True)
+    layout, size = _plan(features if values else (), rows)
     if values and layout["rows"] < 1:
         logger.warning("rows of %d features are too wide to record their values", len(features))
-        layout, size = plan_ring((), rows)
+        layout, size = _plan((), rows)
     if layout["rows"] < rows:
         logger.warning(
             "the last %d rows are recorded, not %d: more of this width take over %d MiB",
             layout["rows"], rows, MAX_BYTES // 2**20,
         )  # fmt: skip
-    records = Records(Ring(MappedFile.open_or_create(folder / FILE_NAME, layout, size)))
+    records = Records(MappedFile.open_or_create(folder / FILE_NAME, layout, size))
     if dropped := records.drop_damaged():
         logger.warning("%s: %d damaged rows are dropped", folder / FILE_NAME, dropped)
     return records
@@ -171,30 +342,19 @@ def open_records(folder: Path) -> list[Records]:
             files.append(MappedFile.open(path))
         except (OSError, ValueError) as error:
             logger.warning("%s cannot be read (%s); delete it by hand", path, error)
-    return [Records(Ring(file)) for file in files]
+    return [Records(file) for file in files]
 
 
-def delete_records(folder: Path) -> None:
-    """Delete the record in `folder` and the quarantined ones, for a service that keeps none."""
-    for path in _files(folder):
-        path.unlink()
-        logger.warning("%s is deleted: no rows are to be kept (ISOSERVE_RECORDS=0)", path)
-
-
-def _delete_values(folder: Path) -> None:
-    """Delete the record in `folder` and the quarantined ones unless they contain no values."""
-    for path in _files(folder):
-        if _may_contain_values(path):
-            path.unlink()
-            logger.warning(
-                "%s is deleted: it contains values, which are not to be kept "
-                "(ISOSERVE_RECORD_VALUES=false)", path,
-            )  # fmt: skip
-
-
-def _files(folder: Path) -> list[Path]:
+def delete_records(folder: Path, only_values: bool = False) -> None:
+    """Delete the record in `folder` and the quarantined ones: all, or those that contain values."""
+    reason = "no rows are to be kept (ISOSERVE_RECORDS=0)"
+    if only_values:
+        reason = "it contains values, which are not to be kept (ISOSERVE_RECORD_VALUES=false)"
     path = folder / FILE_NAME
-    return [path] * path.exists() + quarantined(path)
+    for one in [path] * path.exists() + quarantined(path):
+        if not only_values or _may_contain_values(one):
+            one.unlink()
+            logger.warning("%s is deleted: %s", one, reason)
 
 
 def _may_contain_values(path: Path) -> bool:
@@ -218,3 +378,38 @@ def as_table(records: Records) -> dict[str, Any]:
     for j, name in enumerate(records.features):
         columns[f"feature_{name}" if name in columns else name] = rows["values"][:, j]
     return columns
+
+
+def _plan(features: Sequence[str], rows: int) -> tuple[dict[str, Any], int]:
+    """Return the layout and size of a file for `rows` rows, fewer if they exceed MAX_BYTES."""
+    row_bytes = 8 + _row_type(len(features)).itemsize + 4
+    header = 2**20  # more than the names of the features ever take
+    most = (MAX_BYTES - header) // row_bytes
+    block_rows = min(_LARGEST_BLOCK, max(_SMALLEST_BLOCK, min(rows, most) // _BLOCKS))
+    blocks = min(-(-rows // block_rows) + _SPARE_BLOCKS, most // block_rows)
+    layout = {
+        "kind": "records",
+        "format": 2,
+        "rows": min(rows, (blocks - _SPARE_BLOCKS) * block_rows),
+        "features": list(features),
+        "block rows": block_rows,
+        "blocks": blocks,
+    }
+    return layout, row_bytes * block_rows * blocks
+
+
+def _row_type(features: int) -> np.dtype[np.void]:
+    return np.dtype(
+        [
+            ("stamp", np.int64),  # see the module's text
+            ("request", np.int64),  # the same for all rows of a request, greater for a later one
+            ("time", np.float64),  # seconds since 1970, UTC; may go backwards
+            ("score", np.float64),
+            ("row", np.uint32),  # number in its request
+            ("label", np.uint32),  # 1 for an outlier
+            ("version", "S16"),  # of the model
+            ("puid", f"S{PUID_BYTES}"),
+            ("values", np.float64, (features,)),
+            ("end", np.int64),  # the stamp once more
+        ]
+    )

@@ -15,20 +15,18 @@ from __future__ import annotations
 
 import fcntl
 import json
-import logging
 import mmap
 import os
 import struct
+import sys
 import time
 import weakref
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from zlib import crc32
 
 from ..errors import BadSetting
 from .folder import MOST_QUARANTINED, quarantine
-
-logger = logging.getLogger(__name__)
 
 MAX_PROCESSES = 64
 """The most workers at one time, including new workers that replace old ones."""
@@ -44,14 +42,14 @@ _FLOCK = struct.Struct("hhqqi4x")
 class MappedFile:
     """Memory shared with forked processes and with every process that maps the file."""
 
-    def __init__(self, file: int, layout: dict[str, Any], path: Path | None = None) -> None:
+    def __init__(self, file: int, layout: dict[str, Any]) -> None:
         """Map an open file whose header contains `layout`."""
         self.layout = layout
-        self.path = path
         self._file = file
         self.memory = mmap.mmap(file, os.fstat(file).st_size)
         self.start = len(_header(layout))
         """Offset of the first byte after the header."""
+        self.body = memoryview(self.memory)[self.start :]
         weakref.finalize(self, os.close, file)
 
     @classmethod
@@ -62,14 +60,7 @@ class MappedFile:
         return cls(file, layout)
 
     @classmethod
-    def create(
-        cls, path: Path, layout: dict[str, Any], size: int, content: bytes = b""
-    ) -> MappedFile:
-        """Create a file with `size` bytes after its header: `content`, then zeros.
-
-        Raises:
-            BadSetting: the disk has no room for it.
-        """
+    def _create(cls, path: Path, layout: dict[str, Any], size: int, content: bytes) -> MappedFile:
         unfinished = path.with_name(f"{path.name}.new")
         file = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
@@ -83,7 +74,7 @@ class MappedFile:
                 f"ISOSERVE_STATE_DIR: {path} cannot be created ({error.strerror}); it needs "
                 f"{size:,} bytes"
             ) from error
-        return cls(file, layout, path)
+        return cls(file, layout)
 
     @classmethod
     def open(cls, path: Path) -> MappedFile:
@@ -95,7 +86,7 @@ class MappedFile:
         """
         file = os.open(path, os.O_RDWR)
         try:
-            return cls(file, _read_layout(file), path)
+            return cls(file, _read_layout(file))
         except ValueError:
             os.close(file)
             raise
@@ -104,35 +95,36 @@ class MappedFile:
     def open_or_create(
         cls, path: Path, layout: dict[str, Any], size: int, content: bytes = b""
     ) -> MappedFile:
-        """Map the file at `path`, or create it.
+        """Map the file at `path`, or create it: `size` bytes, which are `content` and then zeros.
 
         A file with a damaged header, another layout or another size is quarantined.
+
+        Raises:
+            BadSetting: the file cannot be opened, or the disk has no room for it.
         """
+        layout = layout | {"byte order": sys.byteorder}
         try:
             found = cls.open(path)
+            found._check(layout, size)
         except FileNotFoundError:
-            return cls.create(path, layout, size, content)
+            pass
         except OSError as error:
             raise BadSetting(
                 f"ISOSERVE_STATE_DIR: {path} cannot be opened ({error.strerror})"
             ) from error
         except ValueError as error:
-            reason = str(error)
+            quarantine(path, str(error), MOST_QUARANTINED)
         else:
-            reason = found._differs(layout, size)
-            if not reason:
-                return found
-        quarantine(path, reason, MOST_QUARANTINED)
-        return cls.create(path, layout, size, content)
+            return found
+        return cls._create(path, layout, size, content)
 
-    def _differs(self, layout: dict[str, Any], size: int) -> str:
-        """Return how this file differs from what is expected, or nothing."""
+    def _check(self, layout: dict[str, Any], size: int) -> None:
+        """Raise ValueError if this is not the file that is expected; the text is the reason."""
         if self.layout != layout:
             changed = [key for key in layout if self.layout.get(key) != layout[key]]
-            return f"its layout is different ({', '.join(changed)})"
-        if len(self.memory) != self.start + size:
-            return f"it has {len(self.memory):,} bytes, not {self.start + size:,}"
-        return ""
+            raise ValueError(f"its layout is different ({', '.join(changed)})")
+        if len(self.body) != size:
+            raise ValueError(f"it has {len(self.memory):,} bytes, not {self.start + size:,}")
 
     def locks(self) -> ByteLocks:
         """Return locks that belong to this process alone, even if a parent opened the file."""
@@ -154,36 +146,37 @@ class ByteLocks:
         """Lock; return False if another object holds the lock and `wait` is false."""
         command = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
         try:
-            fcntl.fcntl(self._file, command, _FLOCK.pack(fcntl.F_WRLCK, 0, number, 1, 0))
-        except OSError as error:
-            if isinstance(error, (BlockingIOError, PermissionError)):
-                return False
-            raise
+            self._call(command, fcntl.F_WRLCK, number)
+        except (BlockingIOError, PermissionError):
+            return False
         return True
+
+    def acquire_first(self, count: int) -> int:
+        """Lock the first of `count` locks that is free and return its number; -1 if none is."""
+        return next((number for number in range(count) if self.acquire(number)), -1)
 
     def is_held(self, number: int) -> bool:
         """Return whether another object holds this lock."""
-        query = _FLOCK.pack(fcntl.F_WRLCK, 0, number, 1, 0)
-        found = fcntl.fcntl(self._file, fcntl.F_OFD_GETLK, query)
+        found = self._call(fcntl.F_OFD_GETLK, fcntl.F_WRLCK, number)
         return bool(_FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
 
     def release(self, number: int) -> None:
         """Unlock."""
-        fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, 0, number, 1, 0))
+        self._call(fcntl.F_OFD_SETLK, fcntl.F_UNLCK, number)
 
-
-class HoldsProcessState(Protocol):
-    """An object with locks or connections that a forked process must not share."""
-
-    def reset_after_fork(self) -> None:
-        """Drop them. Called in a forked process, before it has a second thread."""
+    def _call(self, command: int, kind: int, number: int) -> bytes:
+        return fcntl.fcntl(self._file, command, _FLOCK.pack(kind, 0, number, 1, 0))
 
 
 _registered: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def reset_in_children(thing: HoldsProcessState) -> None:
-    """Call `thing.reset_after_fork()` in every process forked from this one."""
+def reset_in_children(thing: Any) -> None:
+    """Call `thing.reset_after_fork()` now and in every process forked from this one.
+
+    It drops the locks and connections that two processes must not share.
+    """
+    thing.reset_after_fork()
     _registered.add(thing)
 
 

@@ -9,8 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from ..state.counts import OTHER, Durations, Snapshot
-from ..state.counts_file import DURATION_BOUNDS, SCORE_BOUNDS
+from ..state.counts import DURATION_BOUNDS, OTHER, SCORE_BOUNDS, Durations, Snapshot
 from ..truths import FeedbackSummary
 from .readings import Readings
 

@@ -86,7 +86,7 @@ def _read_object() -> dict[str, Any]:
 
 
 def _encode_change(name: str, change: Change) -> dict[str, Any]:
-    old, new = change.old, change.new
+    old, new = change
     return {
         "model_name": name,
         "model_version": new.model.version,

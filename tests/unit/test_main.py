@@ -38,7 +38,7 @@ def records(tmp_path, monkeypatch):
     """Three predictions of two rows each, of 1970, 2001 and 2033."""
     records = begin_records(StateFolder(tmp_path / "state").path, ["a", "b"], 100)
     for name, time in (("p0", 1.0), ("p1", 1e9), ("p2", 2e9)):
-        monkeypatch.setattr("service.state.ring.time.time", lambda time=time: time)
+        monkeypatch.setattr("service.state.records.time.time", lambda time=time: time)
         records.append(name, np.ones((2, 2)), Verdict(np.array([0.1, -0.1]), 0.0, "abc"))
     return records
 

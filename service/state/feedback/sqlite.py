@@ -51,7 +51,6 @@ class SQLiteDatabase:
     def __init__(self, path: Path) -> None:
         """Use the file at `path`; nothing is opened or created before the first transaction."""
         self.path = path
-        self.reset_after_fork()
         reset_in_children(self)
 
     def reset_after_fork(self) -> None:

@@ -7,7 +7,7 @@ from itertools import chain, combinations, cycle
 
 import numpy as np
 
-from service.state.counts_file import SCORE_BOUNDS
+from service.state.counts import SCORE_BOUNDS
 from tests.support.callers import Caller, Crowd, Unanswered
 
 from .model import Tally

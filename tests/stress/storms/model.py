@@ -10,7 +10,7 @@ from sklearn.ensemble import IsolationForest
 from service.model.card import Feature
 from service.model.file import load_model
 from service.serving.detector import Detector
-from service.state.counts_file import SCORE_BOUNDS
+from service.state.counts import SCORE_BOUNDS
 from tests.support.cards import make_card
 
 PERCENT = np.linspace(0, 1, 101)

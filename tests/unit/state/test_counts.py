@@ -12,8 +12,15 @@ import pytest
 
 from service.errors import BadSetting
 from service.rows import Totals, Verdict
-from service.state.counts import Counts, Durations, reset_counts
-from service.state.counts_file import DURATION_BOUNDS, FILE_NAME, SCORE_BOUNDS, SERIES
+from service.state.counts import (
+    DURATION_BOUNDS,
+    FILE_NAME,
+    SCORE_BOUNDS,
+    SERIES,
+    Counts,
+    Durations,
+    reset_counts,
+)
 from service.state.folder import StateFolder
 from service.state.shared import MAX_PROCESSES
 from tests.support.stepping import steps
@@ -240,13 +247,13 @@ def test_at_every_instruction_a_request_is_counted_whole_or_not_at_all():
 
 
 def kill_at(step):
-    """Trace this thread and kill the process at the given line of counts.py and counts_file.py."""
+    """Trace this thread and kill the process at the given line of counts.py."""
     passed = 0
 
     def trace(frame, event, _):
         nonlocal passed
         code = frame.f_code
-        if not code.co_filename.endswith(("/counts.py", "/counts_file.py")):
+        if not code.co_filename.endswith("/counts.py"):
             return None
         if code.co_name == "_read_names":
             return None  # it only reads, so it leaves nothing half done
@@ -338,8 +345,7 @@ def test_a_fork_of_a_process_that_has_counted_claims_a_slot_of_its_own(counts):
 
 
 def test_one_process_too_many_is_refused(monkeypatch):
-    for module in ("counts", "counts_file"):
-        monkeypatch.setattr(f"service.state.{module}.MAX_PROCESSES", 1)
+    monkeypatch.setattr("service.state.counts.MAX_PROCESSES", 1)
     counts = Counts()
     counts.add(ONE)
 
@@ -377,7 +383,7 @@ def test_a_version_with_more_routes_counts_on(tmp_path):
 
 def test_other_bounds_are_another_layout(tmp_path, caplog, monkeypatch):
     Counts(tmp_path).add(ONE)
-    monkeypatch.setattr("service.state.counts_file.DURATION_BOUNDS", (0.1,) * len(DURATION_BOUNDS))
+    monkeypatch.setattr("service.state.counts.DURATION_BOUNDS", (0.1,) * len(DURATION_BOUNDS))
     assert Counts(tmp_path).read().totals == Totals(0, 0)
     assert "set aside as counts.bin.1: its layout is different (duration bounds)" in caplog.text
 

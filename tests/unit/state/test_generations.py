@@ -122,9 +122,9 @@ def test_one_worker_watches_until_it_dies(generations):
 def test_counts_outlive_the_service_and_generations_do_not(tmp_path):
     before = Generations(tmp_path)
     publish(before, Generation(0.1))
-    before.count_swap()
-    before.count_failure("forest")
-    before.count_threshold()
+    before.count("swap")
+    before.count("forest")
+    before.count("threshold")
     after = Generations(tmp_path)
     assert after.number == 0
     failures = dict.fromkeys(BadModel.REASONS, 0) | {"forest": 1}

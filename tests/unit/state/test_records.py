@@ -17,12 +17,11 @@ import pytest
 from service.errors import BadInput, BadSetting
 from service.files.write import write_table
 from service.rows import Verdict
-from service.state.records import FILE_NAME, as_table, begin_records, open_records
-from service.state.ring import MAX_BYTES
+from service.state.records import FILE_NAME, MAX_BYTES, as_table, begin_records, open_records
 from service.web.middleware import new_id
 from tests.support.stepping import EVERY, steps
 
-RING = "service.state.ring"
+RECORDS = "service.state.records"
 VERSION = "0123456789ab"
 SAMPLE = Path(__file__).parents[2] / "data" / "state" / "records.bin.gz"
 
@@ -124,7 +123,7 @@ def test_a_slow_worker_keeps_its_recent_rows_while_a_fast_one_laps_it(tmp_path):
 
 def test_the_last_rows_are_kept_whichever_worker_writes_or_dies(tmp_path, monkeypatch):
     writers = 6
-    monkeypatch.setattr(f"{RING}._SPARE_BLOCKS", 2 * writers)
+    monkeypatch.setattr(f"{RECORDS}._SPARE_BLOCKS", 2 * writers)
     random = np.random.default_rng(16)
     shared = begin_records(tmp_path, ["a", "b"], 200)
     crew = [begin_records(tmp_path, ["a", "b"], 200) for _ in range(writers)]
@@ -142,10 +141,10 @@ def test_the_last_rows_are_kept_whichever_worker_writes_or_dies(tmp_path, monkey
 
 
 def test_small_requests_between_the_pieces_of_a_large_one_are_kept_as_long(tmp_path, monkeypatch):
-    monkeypatch.setattr(f"{RING}._SPARE_BLOCKS", 4)
+    monkeypatch.setattr(f"{RECORDS}._SPARE_BLOCKS", 4)
     records = begin_records(tmp_path, ["a", "b"], 1000)
-    ring, written = records._ring, []
-    write_piece, lock = ring._write_piece, ring._lock
+    written = []
+    write_piece, lock = records._write_piece, records._lock
 
     class Turns:
         """The threads' lock: a small request is written whenever a large one releases it."""
@@ -165,8 +164,8 @@ def test_small_requests_between_the_pieces_of_a_large_one_are_kept_as_long(tmp_p
         written.extend(rows["values"][:length, 0].tolist())
         return length
 
-    monkeypatch.setattr(ring, "_write_piece", remember)
-    monkeypatch.setattr(ring, "_lock", Turns())
+    monkeypatch.setattr(records, "_write_piece", remember)
+    monkeypatch.setattr(records, "_lock", Turns())
     for size in (900, 500, 700, 900, 300, 40, 800, 900, 200):
         append(records, "large", size)
         assert records.read()["values"][:, 0].tolist() == written[-1000:]
@@ -192,7 +191,7 @@ def test_of_two_requests_at_one_time_the_one_begun_later_is_found(records, monke
     """Their stamps overlap, and the earlier one wrote the newest row."""
     now = time.monotonic_ns()
     for later in (0, 5):
-        monkeypatch.setattr(f"{RING}.time.monotonic_ns", lambda later=later: now + later)
+        monkeypatch.setattr(f"{RECORDS}.time.monotonic_ns", lambda later=later: now + later)
         append(records, "p", 20 if not later else 3, start=100 * later)
     assert records.find("p")["values"][:, 0].tolist() == [500, 501, 502]
 
@@ -247,7 +246,7 @@ def test_long_puids_with_the_same_beginning_are_distinguished(records):
 
 def test_a_clock_set_back_changes_no_order(records, monkeypatch):
     append(records, "p", start=1)
-    monkeypatch.setattr(f"{RING}.time.time", lambda: 1.0)
+    monkeypatch.setattr(f"{RECORDS}.time.time", lambda: 1.0)
     append(records, "p", start=2)
     assert records.read()["values"][:, 0].tolist() == [1, 2]
     assert records.find("p")["values"].tolist() == [[2, -2]]
@@ -337,7 +336,7 @@ def test_rows_half_written_to_the_disk_are_dropped_and_logged(tmp_path, caplog):
     """A power cut leaves pages of different times, so a row may begin or end as another one."""
     records = begin_records(tmp_path, ["a", "b"], 1000)
     append(records, "p", 20)
-    rows = records._ring._row_bytes
+    rows = records._row_bytes
     size = len(rows) // len(records._stamps)
     rows[3 * size : 3 * size + 50] = rows[4 * size : 4 * size + 50]
     rows[6 * size - 50 : 6 * size] = rows[7 * size - 50 : 7 * size]
@@ -485,7 +484,7 @@ def test_an_export_is_private_and_a_bad_path_is_refused(tmp_path):
 
 def test_rows_older_than_a_time_are_deleted(records, monkeypatch):
     for clock in (100.0, 200.0, 300.0):
-        monkeypatch.setattr(f"{RING}.time.time", lambda clock=clock: clock)
+        monkeypatch.setattr(f"{RECORDS}.time.time", lambda clock=clock: clock)
         append(records, f"p{clock}", 10)
     assert records.delete(before=300.0) == 20
     assert set(records.read()["time"]) == {300.0}

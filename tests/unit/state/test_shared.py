@@ -23,7 +23,7 @@ def mode(path):
 
 def test_only_the_owner_may_read_the_folder_and_its_files(tmp_path):
     folder = StateFolder(tmp_path / "a" / "state")
-    MappedFile.create(folder.path / "x.bin", LAYOUT, 100)
+    MappedFile.open_or_create(folder.path / "x.bin", LAYOUT, 100)
     assert mode(folder.path) == 0o700
     assert {mode(path) for path in folder.path.iterdir()} == {0o600}
 
@@ -79,7 +79,7 @@ def test_an_existing_file_is_mapped_with_its_content(tmp_path):
 
 
 def test_a_new_file_has_no_holes(tmp_path):
-    MappedFile.create(tmp_path / "x.bin", LAYOUT, 1_000_000)
+    MappedFile.open_or_create(tmp_path / "x.bin", LAYOUT, 1_000_000)
     assert (tmp_path / "x.bin").stat().st_blocks * 512 >= 1_000_000
 
 
@@ -97,7 +97,7 @@ def test_a_new_file_has_no_holes(tmp_path):
 )
 def test_a_damaged_file_is_quarantined_and_logged(tmp_path, caplog, damage, reason):
     path = tmp_path / "x.bin"
-    MappedFile.create(path, LAYOUT, 100)
+    MappedFile.open_or_create(path, LAYOUT, 100)
     damaged = damage(path.read_bytes())
     path.write_bytes(damaged)
     new = MappedFile.open_or_create(path, LAYOUT, 100)
@@ -145,14 +145,14 @@ def test_a_file_that_does_not_fit_on_the_disk_is_refused_and_leaves_nothing(tmp_
     with pytest.raises(
         BadSetting, match=r"cannot be created .*; it needs 1,152,921,504,606,846,976"
     ):
-        MappedFile.create(tmp_path / "x.bin", LAYOUT, 2**60)
+        MappedFile.open_or_create(tmp_path / "x.bin", LAYOUT, 2**60)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("where", ["file", "memory"])
 def test_a_lock_is_released_when_its_process_is_killed(tmp_path, where):
     shared = (
-        MappedFile.create(tmp_path / "x.bin", LAYOUT, 100)
+        MappedFile.open_or_create(tmp_path / "x.bin", LAYOUT, 100)
         if where == "file"
         else MappedFile.anonymous(LAYOUT, 100)
     )

@@ -8,8 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.model.baseline import Drift
 from service.rows import Totals
-from service.state.counts import OTHER, Counts, Snapshot
-from service.state.counts_file import SERIES
+from service.state.counts import OTHER, SERIES, Counts, Snapshot
 from service.telemetry.metrics import MOST_SERIES, _Families, render_metrics
 from service.telemetry.readings import Readings
 from service.truths import Confusion, FeedbackSummary
