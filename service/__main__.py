@@ -1,7 +1,5 @@
 """The command line: `python -m service` starts the service."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

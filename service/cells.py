@@ -3,8 +3,6 @@
 Plain Python, shared by the protocols, training and the readers of files.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import sys

@@ -1,7 +1,5 @@
 """Write tables to CSV and Parquet files that only their owner can read."""
 
-from __future__ import annotations
-
 import csv
 import io
 import os

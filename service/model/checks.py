@@ -5,8 +5,6 @@ and a cycle would never end. `check_forest` looks at every number that scoring u
 that passes is scored safely, whatever program wrote the file.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -3,8 +3,6 @@
 Only this module matches columns and decides what their cells mean. Every column holds numbers.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass
 

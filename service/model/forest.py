@@ -1,7 +1,5 @@
 """A fitted forest as plain arrays. Nothing else in the service knows scikit-learn's attributes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple

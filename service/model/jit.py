@@ -1,7 +1,5 @@
 """Functions compiled to machine code, which is kept on disk where that is possible."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path

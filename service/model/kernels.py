@@ -22,8 +22,6 @@ A forest's arrays are
     depth    the number of steps after which every row is in a leaf
 """
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any, NamedTuple
 

@@ -8,8 +8,6 @@ Two dangers are left. The numbers may not be those of a sound forest: see `check
 are compiled code, which a damaged file can crash: read it in a child process first, see `sandbox`.
 """
 
-from __future__ import annotations
-
 import io
 import pickle
 import pickletools

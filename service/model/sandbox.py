@@ -4,8 +4,6 @@ The child is a fork: everything is imported already, and it starts in millisecon
 inherited files, can open none, and the kernel stops it if it takes too much time or memory.
 """
 
-from __future__ import annotations
-
 import contextlib
 import faulthandler
 import gc

@@ -3,8 +3,6 @@
 `compile_forest` arranges the trees for the loops of `kernels`; a `CompiledForest` runs these.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """JSON and compression: one strict reader, one writer, bounded decompression."""
 
-from __future__ import annotations
-
 import json
 import re
 import zlib

@@ -1,7 +1,5 @@
 """MLflow's scoring protocol (/invocations): pure functions from bytes to a table and back."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Callable

@@ -4,8 +4,6 @@ A binary message is its JSON, then the raw bytes of its binary tensors, one afte
 little-endian, row by row, without padding.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Tell outliers from inliers: a model and a threshold."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 

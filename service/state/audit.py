@@ -6,8 +6,6 @@ chosen threshold, and the model file and the setting that it was chosen for. The
 while both are the same, also after a restart.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """The state folder, used by one service at a time, and the quarantine of its damaged files."""
 
-from __future__ import annotations
-
 import fcntl
 import logging
 import os

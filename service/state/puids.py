@@ -1,7 +1,5 @@
 """Shorten the puid of a prediction, so that it fits where it is stored."""
 
-from __future__ import annotations
-
 from hashlib import blake2b
 
 

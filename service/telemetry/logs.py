@@ -1,7 +1,5 @@
 """Write log lines as JSON on standard output."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from typing import Any

@@ -4,8 +4,6 @@ A plain prediction takes some thirty microseconds, so each check is judged by wh
 one that is off nothing, one that is on less than a microsecond.
 """
 
-from __future__ import annotations
-
 import hmac
 import mmap
 import re

@@ -1,7 +1,5 @@
 """Peek at a client's connection: is its request short, and how does a refused body end?"""
 
-from __future__ import annotations
-
 import re
 import socket
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 A worker that hangs cannot say what it was doing.
 """
 
-from __future__ import annotations
-
 import mmap
 import struct
 import threading

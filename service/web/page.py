@@ -1,7 +1,5 @@
 """The files of the documentation page, `/docs`."""
 
-from __future__ import annotations
-
 import gzip
 from functools import cache
 from http import HTTPStatus

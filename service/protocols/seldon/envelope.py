@@ -1,7 +1,5 @@
 """Find the JSON of a Seldon message: in the body, a form field, the query, or parts."""
 
-from __future__ import annotations
-
 import base64
 from io import BytesIO
 from typing import Any

@@ -4,8 +4,6 @@ A Feedback has `request`, `response`, `reward` and `truth`; all but the reward a
 As in Seldon, `[]` is an empty message, and a field that Seldon does not have is refused.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Seldon's custom metrics, for its answers and for its components."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ...rows import Totals, Verdict

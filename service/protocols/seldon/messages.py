@@ -1,7 +1,5 @@
 """Seldon Core v1's messages: pure functions from JSON values to rows and back."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

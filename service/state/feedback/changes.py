@@ -1,7 +1,5 @@
 """Change the tables for one message or one deletion, and the totals by the same."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

@@ -5,8 +5,6 @@ reward that does not fit today's rule (whole millionths, at most a million) is r
 nearest millionth and brought within the limits.
 """
 
-from __future__ import annotations
-
 import logging
 import sqlite3
 from collections.abc import Iterator

@@ -9,8 +9,6 @@ the first time after a short wait and from then on at once, so that feedback kee
 other work. The next transaction that succeeds ends this; nothing has to be restarted.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import sqlite3

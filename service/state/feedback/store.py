@@ -4,8 +4,6 @@ A row is known by its prediction's puid and its index there. A later statement a
 the earlier one, which moves to a table of revisions; a repeated statement changes nothing.
 """
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ replaced is in the two tables of revisions. `totals` is one row; the store updat
 transaction that changes the others, so it equals a recount of them even after a kill.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
