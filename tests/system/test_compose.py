@@ -200,6 +200,7 @@ def test_train_leaves_a_model_that_is_there(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["model.pickle"]
 
 
+@pytest.mark.slow
 def test_train_makes_a_missing_model_and_says_how_to_serve_it(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv(*next(iter(SERVICES["train"]["environment"].items())))
     assert main(["--if_missing", "--n_estimators", "2", "--save_path", str(tmp_path)]) == 0

@@ -180,6 +180,7 @@ def test_each_curl_gets_the_answer_that_is_printed_there(sample_model, serve, pa
     assert b"isoserve_outliers_total %d.0" % counts[1] in metrics
 
 
+@pytest.mark.slow
 def test_the_model_page_prints_what_its_commands_print(sample_model, serve, tmp_path, monkeypatch):
     shutil.copytree(sample_model.parent, tmp_path / "models")
     page = (ROOT / "docs/operate/model.md").read_text()

@@ -30,6 +30,7 @@ def ask(service, rows):
     return np.array(scores), np.array(labels)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason="the real data sets are not beside the repository")
 @pytest.mark.parametrize(
     ("table", "labelled", "options"),

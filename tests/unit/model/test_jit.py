@@ -84,6 +84,7 @@ def test_machine_code_is_kept_beside_the_module_and_read_where_that_is_read_only
     assert (result.stdout, result.stderr) == ("[2.0, 5.0] 1\n", "")
 
 
+@pytest.mark.slow
 def test_machine_code_is_kept_in_numba_cache_dir(package, tmp_path):
     variables = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     assert run(package, **variables).stdout == "[2.0, 5.0] 0\n"
@@ -91,12 +92,14 @@ def test_machine_code_is_kept_in_numba_cache_dir(package, tmp_path):
     assert run(package, **variables).stdout == "[2.0, 5.0] 1\n"
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_written_it_compiles_all_the_same(package):
     lock(package)
     result = run(package)
     assert (result.stdout, result.stderr) == ("[2.0, 5.0] 0\n", "")
 
 
+@pytest.mark.slow
 def test_machine_code_that_does_not_fit_this_machine_is_left_alone(package):
     run(package, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="")
     lock(package)
@@ -104,6 +107,7 @@ def test_machine_code_that_does_not_fit_this_machine_is_left_alone(package):
     assert (result.stdout, result.stderr) == ("[2.0, 5.0] 0\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["nbi", "nbc"])
 def test_a_damaged_file_is_replaced(package, suffix):
     run(package)
@@ -114,6 +118,7 @@ def test_a_damaged_file_is_replaced(package, suffix):
     assert run(package).stdout == "[2.0, 5.0] 1\n"
 
 
+@pytest.mark.slow
 def test_a_damaged_file_that_cannot_be_replaced_is_left_alone(package):
     run(package)
     (file,) = (package / "__pycache__").glob("tiny.double-*.nbi")

@@ -202,6 +202,7 @@ def test_files_left_by_a_killed_training_are_replaced(tmp_path, fitted, card):
     assert not (tmp_path / ".model.pickle.part").exists()
 
 
+@pytest.mark.slow
 def test_concurrent_trainings_leave_one_matching_pair(tmp_path):
     code = """
 import sys

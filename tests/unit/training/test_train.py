@@ -61,6 +61,7 @@ def test_the_defaults_are_the_sample_and_scikit_learns(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_repeats_bit_for_bit(table, tmp_path):
     command = ["--dataset", str(table), "--keep_cols", "mean,sd", "--samples", "3000"]
     assert main([*command, "--save_path", str(tmp_path / "here")]) == 0
@@ -72,6 +73,7 @@ def test_a_run_repeats_bit_for_bit(table, tmp_path):
     assert cards[0] | {"created": ""} == cards[1] | {"created": ""}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "folder"),
     [
@@ -92,6 +94,7 @@ def test_run_as_a_file_it_saves_in_the_repository(tmp_path, script, folder):
     assert (root / "models" / "model.json").exists()
 
 
+@pytest.mark.slow
 def test_outside_a_repository_it_saves_where_it_is_called(tmp_path):
     library = tmp_path / "site-packages"
     for name in ("service", "training"):
@@ -291,14 +294,14 @@ def test_help_names_every_option_and_the_page_explains_it(capsys):
     assert main(["--help"]) == 0
     options = re.findall(r"^  (--\w+)", capsys.readouterr().out, re.MULTILINE)
     assert len(options) == 16
-    page = (ROOT / "docs" / "training.md").read_text()
+    page = (ROOT / "docs/guide/training.md").read_text()
     assert [option for option in options if f"`{option}" not in page] == ["--help"]
 
 
 def test_the_page_explains_every_field_of_the_card(tmp_path):
     assert main(["--save_path", str(tmp_path)]) == 0
     card = json.loads((tmp_path / "model.json").read_text())
-    page = (ROOT / "docs" / "training.md").read_text()
+    page = (ROOT / "docs/guide/training.md").read_text()
     fields = [*card, *card["features"][0], *card["golden"], *card["quality"]]
     assert [field for field in fields if f"`{field}`" not in page] == []
 

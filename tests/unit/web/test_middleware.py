@@ -3,6 +3,7 @@ import os
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from http import HTTPStatus
 from itertools import count
 
@@ -142,12 +143,13 @@ def test_only_plain_predictions_take_the_short_cut(both, changes):
 
 @pytest.fixture
 def both_full(make_client):
-    """The same service twice, with more rows in flight than it lets in."""
+    """The same service twice, with as many rows in flight as it admits."""
     apps = [make_client(rows_in_flight=1).application for _ in range(2)]
     apps[1].wsgi_app._is_plain = lambda environ: False
-    for app in apps:
-        app.extensions["isoserve admission"].row_limit.admit(1).__enter__()
-    return apps
+    with ExitStack() as held:
+        for app in apps:
+            held.enter_context(app.extensions["isoserve admission"].row_limit.admit(1))
+        yield apps
 
 
 def test_both_ways_refuse_more_rows_than_the_worker_takes(both_full):
