@@ -1,22 +1,11 @@
 """Exact running counts of samples and requests, shared by all workers.
 
-All workers write into one mapped file, each into a slot of its own; totals are the sum over the
-slots. No process sends anything to another or waits for one. After the header, in words of 8 bytes:
+Each worker writes into a slot of its own in one mapped file; totals are the sum over the slots. No
+process waits for another. After the header, in words of 8 bytes:
 
     used slots | gap | names, each with a check sum | slots, one for each process
 
-A slot consists of cells, whose numbers change together (`double_buffer`): one for the samples (how
-many, how many outliers, their scores) and one for each pair of route and status class. The names
-say which pair a cell counts, in the order in which the pairs first occurred, so a later version
-with more routes adds to them and continues the counts. A name is written before its check sum, and
-only by the process that holds the lock for claims.
-
-A worker claims the first free slot with a lock that the kernel releases when the worker dies, and
-continues from the numbers in it. No slot is ever cleared, so no count is lost with a worker. The
-threads of a worker take turns with a lock of their own.
-
-`add` counts before it sums up. So its totals include its own rows and all rows added before it
-began; and none of a request that begins after the answer was sent.
+docs/internals/state.md explains what a slot contains and why no count is lost with a worker.
 """
 
 from __future__ import annotations

@@ -1,16 +1,8 @@
 """The generation of model and threshold that all workers of a service are to serve.
 
-A generation is a checked model file with its card, and a threshold. Each is written once, into a
-file `generation-N` in the state folder, and never changed. The number of the current generation is
-one word in shared memory, stored after the file is complete; each worker polls it. When every
-worker serves a generation, the files of the others are deleted.
-
-Each worker has a slot with a lock that the kernel releases when the worker dies, and stores the
-number it serves in the slot. A worker acquires a slot, then reads the current generation, and only
-then accepts connections. So after a change of the number, either that worker reads the new number
-or its slot shows that it is behind.
-
-Only the counts of changes outlive the service, in a mapped file.
+A generation is a checked model file with its card, and a threshold, in a file that never changes.
+The number of the current one is a word in shared memory; docs/internals/state.md says how workers
+follow it. Only the counts of changes outlive the service, in a mapped file.
 """
 
 from __future__ import annotations

@@ -1,28 +1,7 @@
 """The record of the rows scored last: for feedback, drift figures and exports.
 
-Its file is a ring of blocks that all workers write into. A worker fills one block at a time and
-holds a lock on it that the kernel releases when the worker dies. So no two workers write into the
-same block, and none waits for another. Its next block is one that was left unfinished, else the one
-whose last row is the oldest. Each process may have one block half full, and may have had one half
-full when the oldest row was written. The file has as many spare blocks, so the last `rows` rows are
-always there, whichever workers wrote them.
-
-Each row has a stamp: the time it was written, in nanoseconds of a clock that all workers share and
-that no change of the system time affects, plus its index among the rows written with it. Stamps
-sort rows in the order they were written, and increase along a block; small requests that are
-written between the pieces of a large one are sorted in between. Another number is the same for all
-rows of a request, and greater for a later request. A stamp of 0 means that there is no row; a
-negative one that the row was deleted: it still counts as one of the last rows, so that no older row
-comes back.
-
-A worker that claims an old block sets its stamps to 0 first. Then it writes each row, and after it
-the row's stamp: one aligned store of 8 bytes. A reader reads the stamps, the rows, and the stamps
-again; a row whose stamp is unchanged is complete. So no half-written row is ever read, at whatever
-instruction a writer is killed.
-
-A row also begins and ends with its stamp. After a power cut some pages of the disk are newer than
-others: a row whose ends do not both equal its stamp is dropped.
-
+Its file is a ring of blocks of rows that all workers write into. docs/internals/state.md explains
+how each row is written whole, in which order rows are read, and why the last ones are always there.
 After the header the file contains all stamps, then all rows, then all keys (a check sum of the
 puid, to find it quickly).
 """

@@ -1,14 +1,7 @@
 """Memory and locks that the workers of a service share, and what a forked process resets.
 
-Three guarantees of the kernel hold even after `kill -9`:
-
-- a mapped file is the same memory in every process, and what was stored there stays;
-- a lock belongs to an open file, and is released when the last process that has it open ends;
-- an aligned store of 8 bytes is atomic: another process sees the old number or the new one.
-
-A mapped file begins with a header: a magic word, the check sum and length of a JSON text, and that
-text, which describes the layout of the rest. The file is written under another name, allocated in
-full (writing into a hole on a full disk would kill the process), and then renamed.
+docs/internals/state.md says which guarantees of the kernel this relies on. A mapped file begins
+with a header: a magic word, check sum and length of a JSON text, and that text, its layout.
 """
 
 from __future__ import annotations
