@@ -242,6 +242,3 @@ class Totals(NamedTuple):
 
     samples: int = 0
     outliers: int = 0
-
-
-NOTHING = Totals()

@@ -23,7 +23,7 @@ from zlib import crc32
 import numpy as np
 
 from ..errors import BadSetting
-from ..rows import NOTHING, Totals, Verdict
+from ..rows import Totals, Verdict
 from .double_buffer import DoubleBuffer, fence
 from .folder import MOST_QUARANTINED, InUse, StateFolder, quarantine
 from .shared import MAX_PROCESSES, ByteLocks, MappedFile, clock_offset_after, reset_in_children
@@ -85,7 +85,7 @@ class Durations:
 class Snapshot:
     """All counts at one moment."""
 
-    totals: Totals = NOTHING
+    totals: Totals = field(default_factory=Totals)
     score_sum: float = 0.0
     score_buckets: tuple[int, ...] = (0,) * (len(SCORE_BOUNDS) + 1)
     """Scores in each interval of SCORE_BOUNDS; the last one has no upper bound."""
