@@ -79,7 +79,9 @@ def make_client(folder):
     from service.web.middleware import new_id
 
     def make(make_puid=new_id, **settings):
-        chosen = {"model": folder / "model.pickle", "state_dir": Path(tempfile.mkdtemp(dir=folder))}
+        state = Path(tempfile.mkdtemp(dir=folder))
+        # Few rows: a file for the default number takes tens of milliseconds to make.
+        chosen = {"model": folder / "model.pickle", "state_dir": state, "records": 2_000}
         return create_app(Settings(**chosen | settings), make_puid).test_client()
 
     return make

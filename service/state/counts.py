@@ -334,7 +334,12 @@ class CountsFile:
         names = len(self._read_names())
         if any(self._words[_NAMES + names * _NAME_WORDS : _SLOTS : _NAME_WORDS]):
             return True
+        size, first = _SLOT_WORDS * _WORD, _SLOTS * _WORD
+        unused = _empty()[first : first + size]
         for slot in range(MAX_PROCESSES):
+            start = first + slot * size
+            if bytes(self._body[start : start + size]) == unused:
+                continue
             cells = [self.samples(slot), *(self.requests(slot, i) for i in range(SERIES))]
             unnamed = cells[1 + names :]
             if not all(cell.is_whole() for cell in cells) or any(c.is_used() for c in unnamed):
