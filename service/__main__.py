@@ -22,12 +22,12 @@ from typer.core import TyperGroup
 
 from . import __version__
 from .errors import BadInput, BadSetting, IsoserveError, count
-from .files.write import write_table
 from .server import Server, check_address, warn_of_missing_key
 from .settings import Settings, describe_settings, unknown_variables
 from .state.counts import reset_counts
 from .state.feedback.store import FeedbackStore, open_feedback
 from .state.records import as_table, open_records
+from .tables.write import write_table
 from .telemetry.logs import configure_logs
 
 

@@ -30,7 +30,8 @@ from .state.generations import Generations
 from .state.records import Records, begin_records, delete_records
 from .telemetry.drift import DriftWatch
 from .web.admin import create_admin
-from .web.admission import Admission, ApiKey, RowLimit
+from .web.admission import Admission, RowLimit
+from .web.auth import ApiKey
 from .web.handlers import Answer, Handlers, encode_error
 from .web.middleware import ID, ROUTE, Middleware, new_id
 from .web.routes import create_routes, reply

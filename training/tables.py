@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from service.cells import FILES, LABELS, is_unnamed, short
 from service.errors import BadInput, CannotTrain, count, nearest
-from service.files.read import Table, read_table
 from service.rows import Floats
+from service.tables.read import Table, read_table
 from training.datasets import Dataset, listed, pick
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..model import kernels
 from ..rows import Floats
-from . import kernels
 from .forest import Forest, Tree, join, unpack
 
 PIECE = 2048, 8192

@@ -15,7 +15,7 @@ from flask import Blueprint, Response, request
 from ..errors import BadInput, BadModel, Conflict, NotFound, Refusal, Unauthorized
 from ..protocols.codec import NOT_JSON, load_json
 from ..serving.reload import Change, ModelReloader
-from .admission import ApiKey
+from .auth import ApiKey
 from .handlers import receive
 from .routes import json_response
 

@@ -4,25 +4,18 @@ A plain prediction takes some thirty microseconds, so each check is judged by wh
 one that is off nothing, one that is on less than a microsecond.
 """
 
-import hmac
 import mmap
-import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from hashlib import sha256
 from time import monotonic
 from typing import Any
 
 from ..errors import Refusal, Unauthorized, Unavailable
+from .auth import ApiKey
+from .health import LIVENESS, READINESS, asks_readiness
 from .in_flight import InFlightRequests
-
-LIVENESS = frozenset({"/live", "/health/ping", "/v2/health/live"})
-READINESS = frozenset(
-    {"/ready", "/ping", "/health", "/health/status", "/api/v1.0/health/status", "/v2/health/ready"}
-)
-MODEL_READY = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/ready")
 
 # The bytes of a body in which commas are counted, and the bytes of a number in JSON.
 _SAMPLE, NUMBER = 2**16, 20
@@ -36,35 +29,6 @@ _LARGE = 10_000
 
 # One is read while another is scored; each more would only make all of them slower.
 _MOST_LARGE = 2
-
-
-def asks_readiness(path: str) -> bool:
-    """Return whether a path asks if the service, or a model, is ready for requests."""
-    return path in READINESS or MODEL_READY.fullmatch(path) is not None
-
-
-class ApiKey:
-    """The keys, any of which a request needs: in X-API-Key, or in Authorization: Bearer."""
-
-    def __init__(self, *accepted: str) -> None:
-        self._accepted = [_digest(key) for key in accepted]
-
-    def allows(self, environ: Mapping[str, Any]) -> bool:
-        """Return whether the headers of a request hold one of the keys."""
-        kind, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-        bearer = token.strip() if kind.lower() == "bearer" else ""
-        return self.accepts(environ.get("HTTP_X_API_KEY") or bearer)
-
-    def accepts(self, sent: str) -> bool:
-        """Return whether a text is one of the keys; the time this takes reveals nothing."""
-        digest = _digest(sent)
-        matches = [hmac.compare_digest(digest, known) for known in self._accepted]
-        return any(matches)
-
-
-def _digest(text: str) -> bytes:
-    """Return a digest, so that texts of any length compare in the same time."""
-    return sha256(text.encode()).digest()
 
 
 class RowLimit:

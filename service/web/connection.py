@@ -8,7 +8,7 @@ from termios import TIOCOUTQ
 from time import monotonic
 from typing import Any
 
-from .admission import LIVENESS, MODEL_READY, READINESS
+from .health import LIVENESS, MODEL_READY, READINESS
 
 SHORT_BYTES = 4096
 """Bytes of a body that holds some hundred rows: less than a millisecond of work."""

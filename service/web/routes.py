@@ -23,8 +23,8 @@ from ..state.generations import Changes
 from ..telemetry.drift import DriftWatch
 from ..telemetry.metrics import CONTENT_TYPE, render_metrics
 from ..telemetry.readings import Sources
-from .admission import asks_readiness
 from .handlers import Answer, Encoder, Handlers, Wanted
+from .health import asks_readiness
 from .openapi.document import describe
 from .page import add_page
 from .query import read_body, read_encoding, read_number, read_plain_body, read_switch

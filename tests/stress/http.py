@@ -33,7 +33,7 @@ from service.app import create_app
 from service.protocols import mlflow
 from service.settings import Settings
 from service.state.counts import OTHER
-from service.web.admission import LIVENESS, READINESS
+from service.web.health import LIVENESS, READINESS
 from tests.support import framing
 from tests.support.callers import JSON, Caller, Crowd, Unanswered
 from tests.support.running import read_samples, serving

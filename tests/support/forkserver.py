@@ -20,7 +20,7 @@ import signal
 import sys
 import warnings
 
-PRELOAD = "service.app", "service.server", "service.files.write", "rich.table", "typer"
+PRELOAD = "service.app", "service.server", "service.tables.write", "rich.table", "typer"
 """All that `service.__main__` imports; the module itself runs anew in each child."""
 
 

@@ -18,7 +18,7 @@ FLOORS = {
     "web": 4,
     "components": 3,
     **dict.fromkeys(("serving", "telemetry"), 2),
-    **dict.fromkeys(("model", "state", "protocols", "files"), 1),
+    **dict.fromkeys(("model", "state", "protocols", "tables"), 1),
     **dict.fromkeys(("rows", "errors", "settings", "truths", "cells"), 0),
 }
 
@@ -36,8 +36,8 @@ LIBRARIES = {
     "sklearn": {"model.forest", "model.pickles", "model.file", "components"},
     "typer": {"__main__"},
     "rich": {"__main__"},
-    "pandas": {"files"},
-    "pyarrow": {"files"},
+    "pandas": {"tables"},
+    "pyarrow": {"tables"},
 }
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ...truths import ScoredRow
-from . import tables
+from ..feedback import tables
 from .tables import Connection, Values
 
 

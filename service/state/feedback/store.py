@@ -14,9 +14,9 @@ from typing import Any
 
 from ...errors import BadSetting, Unavailable
 from ...truths import MILLIONTHS, Confusion, FeedbackSummary, ScoredRow, Statement
+from ..feedback import changes, tables
 from ..folder import InUse, StateFolder
 from ..puids import storage_key
-from . import changes, tables
 from .migration import needs_migration
 from .sqlite import SQLiteDatabase
 from .tables import Connection, Database

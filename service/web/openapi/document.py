@@ -22,7 +22,7 @@ from typing import Any
 from ... import __version__
 from ...protocols.mlflow import ERROR_CODES
 from ...protocols.open_inference import DATATYPES, OUTPUTS
-from ..admission import LIVENESS, asks_readiness
+from ..health import LIVENESS, asks_readiness
 from ..query import MOST
 
 Schema = dict[str, Any]

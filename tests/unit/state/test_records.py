@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 
 from service.errors import BadInput, BadSetting
-from service.files.write import write_table
 from service.rows import Verdict
 from service.state.records import FILE_NAME, MAX_BYTES, as_table, begin_records, open_records
+from service.tables.write import write_table
 from service.web.middleware import new_id
 from tests.support.stepping import EVERY, steps
 

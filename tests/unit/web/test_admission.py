@@ -4,14 +4,8 @@ import threading
 import pytest
 
 from service.errors import Unauthorized, Unavailable
-from service.web.admission import (
-    Admission,
-    ApiKey,
-    LoadShedder,
-    RowLimit,
-    SharedFlag,
-    estimate_rows,
-)
+from service.web.admission import Admission, LoadShedder, RowLimit, SharedFlag, estimate_rows
+from service.web.auth import ApiKey
 from service.web.in_flight import InFlightRequests
 
 KEY = "a key for nothing but tests"

@@ -10,13 +10,8 @@ from sklearn import metrics
 
 from service.errors import BadSetting
 from service.state.feedback import store as module
-from service.state.feedback.store import (
-    DAY,
-    FILE_NAME,
-    begin_feedback,
-    open_feedback,
-    storage_key,
-)
+from service.state.feedback.store import DAY, FILE_NAME, begin_feedback, open_feedback
+from service.state.puids import storage_key
 from service.truths import Confusion, FeedbackSummary, Statement
 from tests.support.feedback import add_truth, query, recount, row
 

@@ -7,7 +7,7 @@ import pytest
 
 from service.cells import FILES
 from service.errors import BadInput
-from service.files.read import read_table
+from service.tables.read import read_table
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from service.errors import BadInput
-from service.files.write import write_table
+from service.tables.write import write_table
 
 COLUMNS = {"time": (0.5, 1e9), "row": (None, 7), "reward": (0.1, None), "puid": ("a,b", "ü")}
 
