@@ -96,7 +96,8 @@ class Card:
                 raise ValueError(f"format {found['format']} is not {CARD_FORMAT}")
             card: Card = _read(cls, found)
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"{type(error).__name__}: {error}") from error
+            other = f"it is no card of this version ({type(error).__name__}: {error})"
+            raise ValueError(f"{other}: train the model again") from error
         card._check_lengths()
         return card
 
