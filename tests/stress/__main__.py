@@ -58,7 +58,6 @@ def run(section, share=1.0):
     amounts = {name: max(1, round(n * share)) for name, n in SECTIONS[section].items()}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # hostile files make numpy warn
-        logging.getLogger("service").setLevel(logging.ERROR)
         return section(Path(folder), **amounts)
 
 
@@ -68,6 +67,7 @@ def main():
     names = {section.__name__.removeprefix("stress_"): section for section in SECTIONS}
     parser.add_argument("section", nargs="*", help=f"only these: {', '.join(names)}")
     options = parser.parse_args()
+    logging.getLogger("service").setLevel(logging.ERROR)
     share = 0.1 if options.tenth else 1.0
     if unknown := set(options.section) - names.keys():
         parser.error(f"no section {', '.join(unknown)}; there are {', '.join(names)}")
