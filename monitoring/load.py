@@ -1,9 +1,9 @@
 """Replay the sample table against a running service, as `make demo` does.
 
-    python -m monitoring.load --seconds 60   # at ISOSERVE_URL, else that of `make serve`
+    python -m monitoring.load --seconds 60   # --url, else ISOSERVE_URL, else port 8000
 
-The sample model was not trained on these rows, of which some per cent are planted outliers. Some
-requests are wrong, and half of the predictions get feedback with the truth.
+The sample model was not trained on these rows; a few per cent of them are planted outliers. Some
+requests are invalid, and half of the predictions get feedback with the truth.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _BAD: tuple[tuple[str, Any], ...] = (
 
 @dataclass(frozen=True)
 class Mix:
-    """What the load consists of, as shares from 0 to 1."""
+    """The shares (0 to 1) of outliers, invalid requests and feedback."""
 
     odd: float = 0.03
     """Share of the rows that are planted outliers."""
     bad: float = 0.02
-    """Share of the requests that are wrong."""
+    """Share of the requests that are invalid."""
     feedback: float = 0.5
     """Share of the predictions that get feedback with the truth."""
 
@@ -92,7 +92,7 @@ class Load:
                 time.sleep(0.5)
 
     def step(self) -> None:
-        """Send one wrong request, or a prediction request with or without feedback."""
+        """Send one invalid request, or a prediction request with or without feedback."""
         if self._chance.random() < self.mix.bad:
             path, message = _BAD[self._chance.integers(len(_BAD))]
             self._post(path, message)
@@ -136,7 +136,7 @@ def main(
     seconds: Annotated[float, typer.Option(min=1, max=86_400, help="Duration.")] = 600,
     rate: Annotated[float, typer.Option(min=0.1, max=1_000, help="Requests per second.")] = 20,
     odd: Annotated[float, typer.Option(min=0, max=1, help="Share of planted outliers.")] = Mix.odd,
-    bad: Annotated[float, typer.Option(min=0, max=1, help="Share of wrong requests.")] = Mix.bad,
+    bad: Annotated[float, typer.Option(min=0, max=1, help="Share of invalid requests.")] = Mix.bad,
 ) -> None:
     """Replay the sample table, with planted outliers, against a service with the sample model."""
     load = Load(Client(url or None), Mix(odd, bad))

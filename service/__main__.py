@@ -5,8 +5,8 @@ import signal
 import sys
 
 if __name__ == "__main__" and sys.argv[1:] in ([], ["serve"]):
-    # While the rest is imported and the model is loaded, a signal ends the start at once; the first
-    # process of a container would not even hear it. After that gunicorn heeds signals.
+    # Exit at once on a signal during imports and the model load; without a handler, process 1 of a
+    # container ignores SIGTERM. Later gunicorn handles signals.
     for _signal in (signal.SIGTERM, signal.SIGINT):
         signal.signal(_signal, lambda *_: os._exit(0))
 
@@ -52,7 +52,7 @@ cli = typer.Typer(
 
 
 counts_cli = typer.Typer(help="The running counts.", no_args_is_help=True)
-records_cli = typer.Typer(help="The record of the rows scored last.", no_args_is_help=True)
+records_cli = typer.Typer(help="The record of recently scored rows.", no_args_is_help=True)
 feedback_cli = typer.Typer(help="The feedback of clients.", no_args_is_help=True)
 cli.add_typer(counts_cli, name="counts")
 cli.add_typer(records_cli, name="records")
@@ -62,7 +62,7 @@ _TableFile = Annotated[Path, typer.Argument(help="A .csv or .parquet file to wri
 _Puid = Annotated[str | None, typer.Option(help="Everything about this prediction.")]
 _Before = Annotated[
     str | None,
-    typer.Option(help="Everything that first came before this time, as in 2026-01-31T12:00Z."),
+    typer.Option(help="Everything first received before this time, such as 2026-01-31T12:00Z."),
 ]
 
 
@@ -80,14 +80,14 @@ def main(
 
 @cli.command()
 def serve() -> None:
-    """Start the service (what happens without a command, too)."""
+    """Start the service; also the default without a command."""
     settings = Settings.read()
     configure_logs(settings.log_level)
     for sentence in unknown_variables():
         structlog.get_logger("isoserve").warning(sentence)
     check_address(settings)
     warn_of_missing_key(settings)
-    from .app import create_app  # noqa: PLC0415 - it takes seconds: not for a wrong setting
+    from .app import create_app  # noqa: PLC0415 - slow: check the settings first
 
     app = create_app(settings)
     Server(app, settings).run()
@@ -99,7 +99,7 @@ def check(
         Path | None, typer.Argument(help="A pickled forest; by default ISOSERVE_MODEL.")
     ] = None,
 ) -> None:
-    """Take a model file through every step before it is served, and print what was found."""
+    """Check a model file as the service does at start, and print the result of each step."""
     settings = Settings.read()
     from .model.file import open_model, read_model_file  # noqa: PLC0415 - it takes seconds
 
@@ -123,15 +123,15 @@ def show_settings() -> None:
 
 @counts_cli.command("reset")
 def reset() -> None:
-    """Let all counts begin at 0; the service must not be running."""
+    """Reset all counts to 0; the service must not be running."""
     folder = Settings.read().state_dir
     reset_counts(folder)
-    typer.echo(f"The counts in {folder.absolute()} begin anew.")
+    typer.echo(f"The counts in {folder.absolute()} are reset to 0.")
 
 
 @records_cli.command("export")
 def export(file: _TableFile) -> None:
-    """Write the record as a table; the service may be running."""
+    """Write the recorded rows as a table; the service may be running."""
     rows = as_table(open_records(Settings.read().state_dir)[0])
     write_table(rows, file)
     typer.echo(f"{len(rows['time']):,} rows are in {file.absolute()}")
@@ -139,7 +139,7 @@ def export(file: _TableFile) -> None:
 
 @records_cli.command("delete")
 def delete(puid: _Puid = None, before: _Before = None) -> None:
-    """Wipe rows from the record, and from those set aside; the service may be running."""
+    """Wipe recorded rows, also in quarantined files; the service may be running."""
     until = _parse_choice(puid, before)
     records = open_records(Settings.read().state_dir)
     rows = sum(record.delete(puid, until) for record in records)
@@ -185,7 +185,7 @@ def summarize() -> None:
 
 @feedback_cli.command("export")
 def export_feedback(file: _TableFile) -> None:
-    """Write all feedback as a table, with what was revised later."""
+    """Write all feedback as a table, including entries that were revised later."""
     history = _feedback().history()
     write_table(history, file)
     typer.echo(f"{len(history['time']):,} lines are in {file.absolute()}")

@@ -195,7 +195,7 @@ def _answer_error(error: Exception) -> Response:
 
 
 def _translate(error: Exception) -> Exception:
-    """Return a refusal with the service's own sentence for a route or method that Flask lacks."""
+    """Replace Flask's errors 404 and 405 with refusals in the service's own words."""
     path = request.path
     if getattr(error, "code", None) == HTTPStatus.NOT_FOUND:
         return NotFound(f"there is no route {path[:100]}{_hint(path)}")
@@ -206,7 +206,7 @@ def _translate(error: Exception) -> Exception:
 
 
 def _hint(path: str) -> str:
-    """Return what an unknown path needs, or which known path is like it."""
+    """Return a hint for an unknown path: the setting that it needs, or the most similar route."""
     if path.startswith("/v2/repository/models/") and "admin" not in current_app.blueprints:
         return " without an admin token (ISOSERVE_ADMIN_TOKEN): see docs/operate/model.md"
     return nearest(path, [rule.rule for rule in current_app.url_map.iter_rules()])

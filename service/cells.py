@@ -40,7 +40,7 @@ class TextRules:
         return (text.strip() if self.strip_missing else text) in self.missing
 
     def name(self, text: str) -> str:
-        """Return a column's name, without blanks around it where they are removed.
+        """Return a column's name, without surrounding blanks if `strip_names`.
 
         >>> REQUESTS.name(" mean"), FILES.name(" mean")
         (' mean', 'mean')
@@ -113,7 +113,7 @@ def fault(cell: Any) -> str | None:
 
 
 def short(cell: Any) -> str:
-    """Return a cell for a sentence: at most 40 characters on one line, text in quotes.
+    """Format a cell for an error: at most 40 characters on one line, text in quotes.
 
     >>> short("a" * 50)
     "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...'"

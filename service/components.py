@@ -24,13 +24,13 @@ from .truths import RunningConfusion
 
 
 class _LatestCall(threading.local):
-    """What a thread's latest call leaves for `metrics` and `tags`."""
+    """The results of a thread's latest call, for `metrics` and `tags`."""
 
     def __init__(self) -> None:
         self.put()
 
     def put(self, verdict: Verdict | None = None, totals: Totals | None = None) -> None:
-        """Replace what the call before left."""
+        """Replace the results of the previous call."""
         self.verdict, self.totals = verdict, totals
         self.tags: dict[str, Any] = {}
 
@@ -68,7 +68,7 @@ class CoreIsolationForest:
 
     @property
     def nb_outliers(self) -> int:
-        """Outliers among them."""
+        """Outliers found so far."""
         return self._counts.totals().outliers
 
     def predict(

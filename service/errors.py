@@ -1,4 +1,4 @@
-"""The failures a caller or an operator can act on.
+"""The errors that a client or an operator can act on.
 
     IsoserveError
     ├── BadSetting          the service does not start
@@ -22,11 +22,11 @@ from collections.abc import Sequence
 from http import HTTPStatus
 
 _LONGEST = 100
-"""The most characters of a name, and the most names, that are compared for likeness."""
+"""The most characters of a name, and the most names, that `nearest` compares."""
 
 
 class IsoserveError(Exception):
-    """Anything below; catch the specific one."""
+    """The base class of the errors below; catch a specific one."""
 
 
 class BadSetting(IsoserveError):
@@ -37,8 +37,8 @@ class BadModel(IsoserveError):
     """A model file cannot be served; the text names the file, and `reason` is one of REASONS."""
 
     REASONS = ("file", "sha256", "pickle", "crash", "forest", "card", "scores", "features")
-    """The step at which a file is refused: reading it, its digest, its instructions and parts, the
-    child process, its trees, its card, its golden rows; or other columns than are served now."""
+    """The step of `model.file` that failed; "crash" is the child process, and "features" are other
+    columns than those served now."""
 
     def __init__(self, text: str, reason: str) -> None:
         super().__init__(text)
@@ -50,7 +50,7 @@ class CannotTrain(IsoserveError):
 
 
 class Refusal(IsoserveError):
-    """A request is refused for something its sender can change, or wait for."""
+    """A request is refused; the client can correct it, or send it again later."""
 
     status = HTTPStatus.BAD_REQUEST
     retry_after: int | None = None
@@ -58,7 +58,7 @@ class Refusal(IsoserveError):
 
 
 class BadInput(Refusal):
-    """The body is not what the route takes."""
+    """The request is not valid for its route."""
 
 
 class Unauthorized(Refusal):
@@ -110,7 +110,7 @@ def count(number: int, noun: str) -> str:
 
 
 def nearest(name: str, names: Sequence[str], likeness: float = 0.6) -> str:
-    """Return a hint at the closest of `names`, or nothing when none is close.
+    """Return a hint that names the most similar of `names`; empty if none is similar.
 
     `likeness` is the least similarity, from 0 to 1 (equal).
     """

@@ -1,6 +1,6 @@
 """The values that are passed along: a raw table, rows of numbers, the verdict on them.
 
-They are never changed, but not frozen either: to make a frozen one takes longer than to score a
+Nothing changes them, but they are not frozen: creating a frozen one takes longer than scoring a
 row. Most requests have a single row, which plain Python reads faster than numpy.
 """
 
@@ -38,7 +38,7 @@ class Limits:
 
 @dataclass(slots=True)
 class RawTable:
-    """A table as a client sent it, its cells not yet read.
+    """A table as a client sent it; its cells are not parsed yet.
 
     `cells` are a list of rows or an array; with a `shape` (rows, columns) they are flat, one row
     after another. `names` has a name for each column, or is empty.
@@ -175,9 +175,9 @@ class Verdict:
 
 
 def _read_numbers(cells: Any) -> Floats:
-    """Return the cells as an array of the shape that they have.
+    """Return the cells as an array of the same shape.
 
-    Long lists are read in pieces, because other threads wait while one is read.
+    Long lists are read in pieces, because other threads wait while a piece is read.
     """
     if isinstance(cells, np.ndarray) and cells.dtype.kind in "OU":
         cells = cells.tolist()
@@ -233,7 +233,7 @@ def _row_fault(i: int, row: Any, first: Any, names: Sequence[str]) -> str | None
 
 
 def label_column(j: int, names: Sequence[str]) -> str:
-    """Return a column for a sentence: its index, and its name if it has one."""
+    """Format a column for an error: its index, and its name if it has one."""
     return f"{j} ({short(names[j])})" if j < len(names) else str(j)
 
 

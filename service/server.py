@@ -1,4 +1,4 @@
-"""gunicorn, configured, and the log lines."""
+"""Run gunicorn: its settings, its master process and its workers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _ENDED.set_result(False)
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)
 
 CHANGE_SECONDS = 300
-"""Timeout of a model change, in seconds: more than two of the largest files take."""
+"""Timeout of a model change, in seconds: longer than loading two of the largest files takes."""
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -72,11 +72,11 @@ class Server(BaseApplication):  # type: ignore[misc]
         super().__init__()
 
     def run(self) -> None:
-        """Serve until a signal ends it, and the process with it."""
+        """Serve until a signal stops the service, then exit the process."""
         Master(self).run()
 
     def load_config(self) -> None:
-        """Hand gunicorn its options."""
+        """Set gunicorn's options."""
         for name, value in self._options.items():
             self.cfg.set(name, value)
 
@@ -92,7 +92,7 @@ class Master(Arbiter):  # type: ignore[misc]
     _end = math.inf
 
     def handle_term(self) -> None:
-        """Drain: answer every request, but not be ready. A second SIGTERM stops at once."""
+        """Drain: answer requests, but fail readiness checks. A second SIGTERM stops at once."""
         if self._end < math.inf:
             self.stop(False)
             raise StopIteration  # gunicorn's way to end its loop
@@ -135,9 +135,9 @@ class Connection(TConn):  # type: ignore[misc]
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's worker with threads; it stops when told to and refuses in JSON.
+    """gunicorn's threaded worker; it detects requests that hang, and sends errors as JSON.
 
-    gunicorn notices a worker that hangs as a whole; this one notices each of its threads.
+    gunicorn itself detects only a worker that hangs as a whole.
     """
 
     alive: bool
@@ -156,12 +156,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().init_process()
 
     def init_signals(self) -> None:
-        """Handle signals, those since the fork included."""
+        """Handle signals, including those since the fork."""
         super().init_signals()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
 
     def run(self) -> None:
-        """Answer requests, then end the process; else it would wait for threads that hang."""
+        """Answer requests, then exit without waiting for threads that hang."""
         super().run()
         sys.stdout.flush()
         os._exit(0)
@@ -190,7 +190,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Accept a connection; it costs no thread until its client sends something."""
         try:
             client, address = listener.accept()
-        except OSError:  # another worker took it, the client gave up, or no file is left
+        except OSError:  # another worker took it, the client gave up, or no descriptor is left
             return
         conn = Connection(self.cfg, client, address, listener.getsockname())
         conn.init()
@@ -202,8 +202,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def enqueue_req(self, conn: Connection) -> None:
         """Answer a short request here, in the polling thread; queue a longer one for the pool.
 
-        The hand-over to a thread of the pool and back costs as much as a short request itself.
-        Bytes that are read already, behind a refused body, are not on the socket to look at.
+        Handing a short request to the pool costs as much as answering it. A request that gunicorn
+        has already read, after a refused body, cannot be peeked at on the socket.
         """
         if not conn.parser.unreader.buf.getvalue() and is_short_request(conn.sock):
             self.finish_request(conn, _KEPT if super().handle(conn) else _ENDED)
@@ -241,7 +241,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             shedder.end()
 
     def is_parent_alive(self) -> bool:
-        """Return whether the arbiter lives; without it, answer what came and end."""
+        """Return whether the arbiter is alive; if not, finish the open requests and exit."""
         if not super().is_parent_alive():
             self.alive = False
         return self.alive
@@ -267,14 +267,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().handle_abort(sig, frame)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        """End at once; gunicorn's handler would deadlock if this thread held the pool's lock."""
+        """Exit at once; gunicorn's handler would deadlock if this thread held the pool's lock."""
         os._exit(0)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Refuse malformed HTTP before it reaches the application."""
         pages = _JsonPages(client, _path_of(req, exc), str(exc))
         super().handle_error(req, pages, addr, exc)
-        if threading.current_thread() is not threading.main_thread():  # a short one was read whole
+        if threading.current_thread() is not threading.main_thread():  # a short one has no rest
             read_rest(client, client.recv)
 
 
@@ -328,7 +328,7 @@ class _JsonPages:
         return getattr(self._client, name)
 
     def sendall(self, page: bytes) -> None:
-        from .web.handlers import encode_error  # noqa: PLC0415 - it takes seconds: not for a wrong setting
+        from .web.handlers import encode_error  # noqa: PLC0415 - slow: check the settings first
 
         status, text = HTTPStatus(int(page.split()[1])), f"no valid HTTP request: {self._text}"
         if status == HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -360,7 +360,7 @@ def check_address(settings: Settings) -> None:
         except OSError as error:
             raise BadSetting(
                 f"ISOSERVE_HOST={host} ISOSERVE_PORT={port}: cannot listen there "
-                f"({error.strerror}); choose another, or stop who listens there now"
+                f"({error.strerror}); choose another, or stop the process that listens there"
             ) from error
 
 
@@ -375,7 +375,7 @@ def warn_of_missing_key(settings: Settings) -> None:
 
 
 class PlainLogger(Logger):  # type: ignore[misc]
-    """Send gunicorn's log lines where all others go."""
+    """Pass gunicorn's log lines to the root logger."""
 
     def setup(self, cfg: Any) -> None:
         """Leave levels and handlers to `configure_logs`."""

@@ -22,7 +22,7 @@ PREFIX = "ISOSERVE_"
 
 _SHORTEST_TOKEN = 16
 
-# Seldon's own variables -> the setting that each one has unless ours is set.
+# Seldon's own variables -> the setting that each one provides, unless ours is set.
 SELDON_VARIABLES = {
     "PREDICTIVE_UNIT_HTTP_SERVICE_PORT": "port",
     "PREDICTIVE_UNIT_ID": "model_name",
@@ -39,7 +39,7 @@ SELDON_VARIABLES = {
 PARAMETERS = "PREDICTIVE_UNIT_PARAMETERS"
 LABELS = "PREDICTOR_LABELS"
 
-# The arguments of a component -> the types of Seldon's that each may have.
+# A component's arguments -> the Seldon types that each may have.
 PARAMETER_TYPES = {"threshold": ("FLOAT", "DOUBLE", "INT"), "load_path": ("STRING",)}
 
 # Kubernetes sets these, and ISOSERVE_PORT=tcp://..., for a Kubernetes service named "isoserve".
@@ -202,7 +202,7 @@ def _read_secret(name: str, value: SecretStr, file: Path | None) -> str:
 
 
 def _read_seldon() -> dict[str, Any]:
-    """Return the settings that Seldon's operator makes in the environment of a microservice."""
+    """Return the settings that Seldon's operator puts into a microservice's environment."""
     fields = {
         field: os.environ[name] for name, field in SELDON_VARIABLES.items() if os.environ.get(name)
     }

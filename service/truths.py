@@ -1,4 +1,4 @@
-"""What clients tell about predictions, and how good the labels were: confusion counts and rates."""
+"""The feedback of clients, and the quality of the labels: confusion counts and rates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MILLIONTHS = 1_000_000
 """Rewards are whole numbers of a millionth, so that their sum is exact."""
 
 MOST_REWARD = 1_000_000
-"""The largest reward and, with a minus sign, the smallest."""
+"""The largest magnitude of a reward."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Statement:
     is_new: bool = False
     """Whether the message came without an id, so that a new one was made."""
     row: int | None = None
-    """The only row that the message is about; without it the whole prediction."""
+    """The row that the message is about; None for the whole prediction."""
     truths: tuple[int, ...] = ()
     """0 or 1 for each row; empty when the message states no truth."""
     reward: int | None = None
@@ -36,17 +36,17 @@ class Statement:
 
 
 class ScoredRow(NamedTuple):
-    """A row of a prediction and what the model answered for it."""
+    """A row of a prediction, with its label and score."""
 
     row_index: int
-    """In the prediction, from 0."""
+    """Its index in the prediction, from 0."""
     label: int
     """1 for an outlier."""
     score: float
     version: str
-    """Of the model."""
+    """The model's version."""
     recorded: bool
-    """Whether this was answered; otherwise the row was scored again for the feedback."""
+    """Whether the label is the one answered; else the row was scored again for the feedback."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,9 @@ class FeedbackSummary:
     rewarded: int = 0
     """Rewards other than 0."""
     reward: float = 0.0
-    """Their sum."""
+    """The sum of the rewards."""
     unmatched: int = 0
-    """Messages about no known prediction."""
+    """Messages about an unknown prediction."""
     accepted: int = 0
     """Messages stored, repeated ones too; unlike the figures above it never falls."""
     accepted_reward: float = 0.0

@@ -74,7 +74,7 @@ class Dataset:
 
 
 def spending(rows: int = SPENDING_ROWS, seed: int = SPENDING_SEED) -> Dataset:
-    """Make up what users of an app spend: the `mean` and `sd` of each user's credits.
+    """Generate what users of an app spend: the `mean` and `sd` of each user's credits.
 
     Both are normalised and heavily right-skewed: many users have the lowest values, some have very
     large ones, and sd grows with the mean. One row in 200 is a planted outlier: a large mean with

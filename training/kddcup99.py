@@ -37,7 +37,7 @@ _KINDS = {
 }  # fmt: skip
 _KIND_OF = {attack: kind for kind, attacks in _KINDS.items() for attack in attacks}
 
-# By whether it is the full set: scikit-learn's folder and archive, and the archive's original name.
+# For the 10 percent and the full set: scikit-learn's folder and archive, and the original archive.
 _CACHE = {False: "kddcup99_10-py3", True: "kddcup99-py3"}
 _ARCHIVE = {False: "kddcup99_10_data", True: "kddcup99_data"}
 _ORIGINAL = {False: "kddcup.data_10_percent.gz", True: "kddcup.data.gz"}

@@ -2,7 +2,7 @@
 
 The population stability index (PSI) of a column compares the shares of its values in some bins,
 training (expected) against recent (actual): the sum of (actual - expected) * ln(actual / expected).
-0 is the same distribution; by custom 0.1 is worth a look and 0.25 is another population. Without
+0 is the same distribution; by convention 0.1 is a moderate change and 0.25 a large one. Without
 drift it is about the number of bins divided by the number of rows.
 """
 
@@ -20,8 +20,8 @@ from ..rows import Floats
 LEAST_ROWS = 1_000
 """With fewer rows chance alone would look like drift: ten bins over 1,000 rows give 0.01."""
 
-# So many rows that chance is 0.001, and so few that a burst shows soon. Fewer if the rows are wide,
-# so that a measurement takes a fraction of a second.
+# Enough rows that chance alone gives only 0.001, and few enough that a burst shows soon. Fewer if
+# the rows are wide, so that a measurement takes a fraction of a second.
 _MOST_ROWS, _MOST_CELLS = 10_000, 4_000_000
 
 _BINS = 10  # usual for this index: each holds a tenth of the training rows
@@ -29,8 +29,8 @@ _BINS = 10  # usual for this index: each holds a tenth of the training rows
 Read = Callable[[str, int], tuple[Floats, Floats]]
 """Returns the values (rows, n_features) and scores (rows,) of the last rows that a model scored.
 
-The arguments are the model's version and the most rows. The values have no columns if they were not
-kept."""
+The arguments are the model's version and the maximum number of rows. The values have no columns if
+they were not kept."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Bins:
     shares: Floats
     """(k + 1,) The expected shares."""
     floor: float
-    """The least share."""
+    """The smallest share."""
 
     @classmethod
     def from_quantiles(cls, quantiles: Sequence[float]) -> Bins:

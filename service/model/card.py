@@ -1,4 +1,4 @@
-"""The card of a model file: what training knew of the forest, as JSON.
+"""The card of a model file: what training recorded about the forest, as JSON.
 
 pydantic could check the fields, but the component classes read cards where only numpy, numba and
 scikit-learn are installed.
@@ -58,7 +58,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Card:
-    """What training knew of a model. Floats are exact; a missing value is null."""
+    """What training recorded about a model. Floats are exact; a missing value is null."""
 
     created: str
     """UTC, ISO 8601."""
@@ -116,7 +116,7 @@ class Card:
 
 
 def _read(hint: Any, value: Any, field: str = "") -> Any:
-    """Return a value of JSON as its annotation says.
+    """Convert a value from JSON to the type that an annotation names.
 
     Raises:
         ValueError: it does not fit; the text names the outermost field.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .forest import LEAF, NO_COLUMN, Forest, Tree, join
 
 DEEPEST = 64
-"""Levels of a tree. An isolation tree has as many as its samples have binary digits."""
+"""The most levels of a tree. An isolation tree of n samples has about log2(n)."""
 
 _MOST_COLUMNS, _MOST_SAMPLES = 10**6, 2**53
 

@@ -30,7 +30,7 @@ class Columns:
         empty or such as `t:0` are Seldon's placeholders and count as no names.
 
         Raises:
-            BadInput: a cell is no number; a name is missing, extra or repeated; the number of
+            BadInput: a cell is not a number; a name is missing, extra or repeated; the number of
                 columns is wrong; or a value is missing and the model takes none.
         """
         rows = table.numbers()

@@ -2,14 +2,14 @@
 
 A file passes these steps, in this order, or is refused at one of them:
 
-    file      the bytes are read once; all later steps are about these bytes
+    file      the bytes are read once; all later steps use these bytes
     sha256    the bytes are the ones that the operator pinned
     pickle    they are a pickled IsolationForest and nothing else (`pickles`)
     forest    the forest can be scored safely (`checks`)
     card      the card describes these bytes
     scores    the golden rows of the card score as in training
 
-A child process goes through the steps pickle and forest first, because a file can crash it.
+A child process runs the steps pickle and forest first, because a file can crash it.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ logger = logging.getLogger(__name__)
 MOST_BYTES = 256 * 2**20
 """The largest file that is read: some 20,000 trees of 256 samples."""
 
-_MOST_CARD_BYTES = 32 * 2**20  # the card of 4,096 columns has 9 MB
+_MOST_CARD_BYTES = 32 * 2**20  # the card of 4,096 columns takes 9 MB
 
 CLOSE = 1e-12
-"""How far a score may be from training's, because scikit-learn, numpy or the processor differ."""
+"""The tolerance of a score: scikit-learn, numpy or the processor may differ from training's."""
 
 _REMEDY = "put back a sound file, or make one with `python -m training.train`"
 
@@ -149,8 +149,8 @@ def open_model(
 ) -> Model:
     """Take a model file through all steps and return the model.
 
-    A missing, damaged or foreign card is a warning, unless `require_card`. `pinned` is the SHA-256
-    that the file must have, or empty. `passed` says that a child process has read it before.
+    A missing, damaged or foreign card only logs a warning, unless `require_card`. `pinned` is the
+    SHA-256 that the file must have, or empty. `passed`: a child process has read it before.
 
     Raises:
         BadModel: the file is refused; `reason` names the step.
@@ -234,7 +234,7 @@ def _refusal(path: Path, reason: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        remedy = "" if ";" in str(error) else f"; {_REMEDY}"  # some texts name one of their own
+        remedy = "" if ";" in str(error) else f"; {_REMEDY}"  # some errors name a remedy themselves
         raise BadModel(f"{path} {_FAULTS[reason]}: {error}{remedy}", reason) from error
 
 

@@ -1,4 +1,4 @@
-"""A fitted forest as plain arrays. Nothing else in the service knows scikit-learn's attributes."""
+"""A fitted forest as plain arrays. Nothing else in the service reads scikit-learn's attributes."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -34,7 +34,7 @@ class Tree(NamedTuple):
     missing_left: NDArray[np.uint8]
     """1 where a missing value goes left, 0 where it goes right."""
     rows: NDArray[np.intp]
-    """How many training rows passed the node."""
+    """How many training rows passed through the node."""
     levels: NDArray[np.integer]
     """The number of nodes from the root to this one, both included."""
     extra: Floats
@@ -45,7 +45,7 @@ class Tree(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Forest:
-    """What scoring needs of a fitted forest."""
+    """The parts of a fitted forest that scoring needs."""
 
     trees: list[Tree]
     n_features: int

@@ -1,4 +1,4 @@
-"""Functions compiled to machine code, which is kept on disk where that is possible."""
+"""Compile functions to machine code, and cache it on disk where possible."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,11 +41,11 @@ def _compile(function: Callable[..., None], types: tuple[Any, ...], cache: bool)
 
 @contextmanager
 def _locators() -> Iterator[None]:
-    """Let numba look for its files in our places, unless NUMBA_CACHE_LOCATOR_CLASSES names others.
+    """Give numba our cache locators, unless NUMBA_CACHE_LOCATOR_CLASSES names others.
 
-    Only for the moment: other users of numba in this process keep theirs.
+    They are reset at the end, so other users of numba in this process keep their own.
     """
-    options: Any = config  # the module makes its names when it is imported
+    options: Any = config  # numba sets these names at import, unseen by mypy
     before = options.CACHE_LOCATOR_CLASSES
     options.CACHE_LOCATOR_CLASSES = before or _LOCATORS
     try:
@@ -57,7 +57,7 @@ def _locators() -> Iterator[None]:
 class ReadableCacheLocator(InTreeCacheLocator):
     """The `__pycache__` of a module, even if it is read-only, when it has machine code in it.
 
-    So an image that contains its machine code starts fast on a read-only file system.
+    An image that contains its machine code thus starts fast on a read-only file system.
     """
 
     def ensure_cache_path(self) -> None:

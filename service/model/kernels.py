@@ -1,4 +1,4 @@
-"""Loops that take rows down the trees, compiled by numba. `scorer` arranges the trees for them.
+"""Loops that traverse the trees, compiled by numba. `scorer` arranges the trees for them.
 
 Five ideas make them fast, and each is exact:
 

@@ -35,7 +35,7 @@ _DEATHS = {
 
 
 class ChildFailed(Exception):
-    """The child returned nothing; the text continues "the child ...", and says why."""
+    """The child returned nothing; the text is the rest of a sentence, "the child process ..."."""
 
 
 def run_sandboxed(act: Callable[[], Any], seconds: int, memory: int) -> Any:

@@ -55,7 +55,7 @@ class CompiledForest:
         return np.negative(self._anomalies(X))
 
     def decision_function(self, X: NDArray[Any]) -> Floats:
-        """Return scikit-learn's `decision_function`: (n_rows,), below 0 is an outlier to it."""
+        """Return scikit-learn's `decision_function`: (n_rows,), lower is more abnormal."""
         # This is score_samples - offset, rounded the same, with one operation less.
         anomalies = self._anomalies(X)
         return np.subtract(-self.offset, anomalies, out=anomalies)
@@ -146,7 +146,7 @@ def compile_forest(fitted: Any, threads: int | None = None) -> CompiledForest:
 def compile_trees(forest: Forest, threads: int | None = None) -> CompiledForest:
     """Arrange the trees for scoring and compile the kernels. The forest itself is not kept.
 
-    `threads` share a large batch; by default as many as the process may use processors.
+    `threads` share a large batch; by default one for each processor that the process may use.
     """
     starts = range(0, len(forest.trees), AT_ONCE)
     parts = [_lay_out(forest.trees[start : start + AT_ONCE]) for start in starts]
@@ -198,7 +198,7 @@ def _lay_out(trees: list[Tree]) -> tuple[NDArray[np.void], Floats, int]:
 
 def _join(trees: list[Tree]) -> tuple[Tree, NDArray[np.intp], NDArray[np.intp]]:
     """Join trees as `forest.join`, with children numbered throughout and columns of the forest."""
-    features = [tree.columns[np.maximum(tree.feature, 0)] for tree in trees]  # any in a leaf
+    features = [tree.columns[np.maximum(tree.feature, 0)] for tree in trees]  # any for a leaf
     table, roots, index = join(trees)
     first = roots[index]
     left = np.where(table.left < 0, table.left, table.left + first)
@@ -218,7 +218,7 @@ def _expected_lengths(tree: Tree, levels: list[NDArray[np.intp]]) -> Floats:
 
 
 def _plain(table: NDArray[Any]) -> Floats:
-    """Return a table as the kernels take it, without a copy if it is so already."""
+    """Return a table as contiguous float64, without a copy if it is that already."""
     if table.dtype != _FLOAT64:
         # scikit-learn rounds to float32 first; values beyond its range become infinite.
         with np.errstate(over="ignore"):
@@ -227,7 +227,7 @@ def _plain(table: NDArray[Any]) -> Floats:
 
 
 def _pieces(n_rows: int, threads: int) -> list[slice]:
-    """Cut rows into pieces of about one size, equally many for each thread."""
+    """Cut rows into pieces of about equal size, the same number for each thread."""
     fewest, most = PIECE
     threads = min(threads, n_rows // fewest)
     n = threads * math.ceil(n_rows / (threads * most))

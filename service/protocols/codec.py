@@ -21,7 +21,7 @@ UNLESS_SAID = (
     ("Cache-Control", "no-store"),
 )
 
-# How the sentence about a body that is not JSON begins. Seldon's clients look for Seldon's words.
+# The start of the error for a body that is not JSON. Seldon's clients look for Seldon's words.
 NO_JSON, NOT_JSON = "Can't find JSON in data", "the body is not JSON"
 
 _UNSORTED = orjson.OPT_SERIALIZE_NUMPY
@@ -41,7 +41,7 @@ _NOT_NESTING = bytes(set(range(256)) - set(b'[]{}"'))
 def parse_json(
     body: bytes, max_depth: int = 8, fault: str = NO_JSON
 ) -> tuple[Any, BadInput | None]:
-    """Read one JSON value; `fault` begins the sentence about a body that is not JSON.
+    """Read one JSON value; `fault` is the start of the error for a body that is not JSON.
 
     NaN is accepted, though it is not JSON, because numpy and pandas users send it. Infinity is
     read but refused: the second value is the refusal, for the caller to raise once it has looked
@@ -118,7 +118,7 @@ def render_json(value: Any, in_order: bool = False) -> bytes:
 
 
 def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """Undo a Content-Encoding, gzip, deflate or none; produce at most `max_bytes`.
+    """Decompress a body (gzip, deflate or none) to at most `max_bytes`.
 
     Raises:
         BadInput: the body is not in this encoding, is truncated, or has bytes after its end.

@@ -54,11 +54,11 @@ DATATYPES = [*_TYPES, "BYTES"]
 _UNCHECKED = ("FP64", "BYTES")
 """Datatypes that hold any number; the model reads their cells."""
 
-# The least numbers that these datatypes round to an infinity.
+# The smallest numbers that these datatypes round to infinity.
 _INFINITE = {"FP16": 65_520.0, "BF16": 2.0**128 - 2.0**119, "FP32": 2.0**128 - 2.0**103}
 
 _INT64_MIN = -(2.0**63)
-"""INT64's least number as a float, which some thousand smaller numbers are rounded to."""
+"""The minimum of INT64 as a float; about a thousand smaller integers are rounded to it."""
 
 _CARD_TYPES = {"bool": "BOOL", "int": "INT64"}
 

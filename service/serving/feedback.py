@@ -34,7 +34,7 @@ class FeedbackMatcher:
         """
         recorded = self._find_recorded(statement)
         if recorded is not None:
-            # Rows leave the record from the first one on, so the last one tells the size.
+            # A prediction's first rows leave the record first, so its last row gives the size.
             _check_size(statement, int(recorded["row"][-1]) + 1)
         elif statement.rows is not None:
             _check_size(statement, len(statement.rows))

@@ -9,7 +9,7 @@ from .detector import Detector
 
 
 class Predictor:
-    """Where the rows of every request are scored, counted once, and recorded.
+    """Scores the rows of every request, counts them once, and records them.
 
     `detector` may be replaced at any time; a request reads it once and passes it on.
     """

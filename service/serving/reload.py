@@ -37,13 +37,13 @@ POLL = 0.1
 LOOK = 0.5
 """Seconds between two looks at the model file by the worker that watches it."""
 
-_SETTLE = 2.0  # seconds to wait until a model file and its card belong together
+_SETTLE = 2.0  # seconds to wait until a model file and its card match
 _FOLLOW = 15.0  # seconds that all workers together have to serve a new generation
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where the models of a service come from and what is required of them, as in the settings."""
+    """The settings that name the model file and say what is required of it."""
 
     path: Path
     require_card: bool = False
@@ -69,7 +69,7 @@ class ModelSource:
 
 
 Change = tuple[Detector, Detector]
-"""What was served before, and what is served now: the same object if nothing changed."""
+"""The detectors before and after a change; the same object if nothing changed."""
 
 
 def restore_threshold(detector: Detector, audit: AuditLog) -> Detector:
@@ -132,10 +132,10 @@ class ModelReloader:
             self._serve(number, replace(detector, threshold=generation.threshold), file)
 
     def load(self, who: str) -> Change:
-        """Serve the model file as it is now, in all workers; return when they do.
+        """Load the model file in all workers; return when they all serve it.
 
-        A file that is served already changes nothing. The threshold stays while the file's content
-        does; another file begins with the setting's.
+        Nothing changes if this file is served already. A file with the same content keeps the
+        threshold; a different one begins with the setting's.
 
         Raises:
             BadModel: the file is refused. The old model is still served.
@@ -258,7 +258,7 @@ def fingerprint(path: Path) -> int:
 
 
 def _read_settled(path: Path) -> ModelFile:
-    """Read a model file; wait if its card is another file's: both may just be being replaced."""
+    """Read a model file; wait if its card does not match, because one may be replaced first."""
     end = time.monotonic() + _SETTLE
     while True:
         file = read_model_file(path)
@@ -281,7 +281,7 @@ def _listed(features: tuple[str, ...]) -> str:
 
 
 def _repeat(act: Callable[[], None], seconds: float) -> None:
-    """Call `act` every so many seconds in a thread, which continues after a failure."""
+    """Call `act` in a thread at this interval; a failure does not end it."""
 
     def run() -> None:
         while True:

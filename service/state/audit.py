@@ -1,4 +1,4 @@
-"""What an operator changed while the service ran: an audit log and the chosen threshold.
+"""The operator's changes while the service runs: an audit log and the chosen threshold.
 
 Both are files in the state folder that only their owner may read. `audit.jsonl` grows by one JSON
 line for each change, which is on the disk before the change is made. `threshold.json` contains the

@@ -1,4 +1,4 @@
-"""Numbers in shared memory that change together, whenever a writer is killed."""
+"""Numbers in shared memory that change together, even if a writer is killed."""
 
 from __future__ import annotations
 

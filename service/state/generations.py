@@ -1,4 +1,4 @@
-"""The generation of model and threshold that all workers of a service are to serve.
+"""The generation, a model and a threshold, that all workers of a service should serve.
 
 A generation is a checked model file with its card, and a threshold, in a file that never changes.
 The number of the current one is a word in shared memory; docs/internals/state.md says how workers
@@ -40,7 +40,7 @@ _HEAD = struct.Struct("<dqq32s")
 
 @dataclass(frozen=True)
 class Generation:
-    """What is to be served."""
+    """A model and a threshold to serve."""
 
     threshold: float
     content: bytes | None = None
@@ -50,7 +50,7 @@ class Generation:
 
 @dataclass(frozen=True)
 class Changes:
-    """What was changed while services ran on this state folder."""
+    """Counts of the changes made while services ran with this state folder."""
 
     swaps: int = 0
     thresholds: int = 0
@@ -90,7 +90,7 @@ class Generations:
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """Hold the lock for changes; wait for it. Delete the files of former generations after."""
+        """Wait for the lock for changes and hold it; at the end, delete former generations."""
         locks = self._file.locks()
         locks.acquire(_CHANGE, wait=True)
         try:

@@ -1,7 +1,7 @@
 """The record of the rows scored last: for feedback, drift figures and exports.
 
 Its file is a ring of blocks of rows that all workers write into. docs/internals/state.md explains
-how each row is written whole, in which order rows are read, and why the last ones are always there.
+how each row is written whole, in which order rows are read, and why the last ones are never lost.
 After the header the file contains all stamps, then all rows, then all keys (a check sum of the
 puid, to find it quickly).
 """
@@ -200,7 +200,7 @@ class Records:
         return self._read_whole(latest, stamps[latest])
 
     def scored_by(self, version: str, last: int) -> tuple[Floats, Floats]:
-        """Return values and scores of the last rows, of those that a model version scored."""
+        """Return values and scores of those of the `last` rows that a model version scored."""
         rows = self.read(last)
         rows = rows[rows["version"] == version.encode()]
         return rows["values"], rows["score"]
@@ -260,7 +260,7 @@ class Records:
         return len(indices)
 
     def drop_damaged(self) -> int:
-        """Drop rows that no writer left like this, as after a power cut; return how many.
+        """Drop rows that are damaged, as after a power cut; return how many.
 
         Only for a file that no process writes to.
         """
@@ -380,7 +380,7 @@ def _plan(features: Sequence[str], rows: int) -> tuple[dict[str, Any], int]:
 def _row_type(features: int) -> np.dtype[np.void]:
     return np.dtype(
         [
-            ("stamp", np.int64),  # see the module's text
+            ("stamp", np.int64),  # see docs/internals/state.md
             ("request", np.int64),  # the same for all rows of a request, greater for a later one
             ("time", np.float64),  # seconds since 1970, UTC; may go backwards
             ("score", np.float64),

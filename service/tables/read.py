@@ -83,7 +83,7 @@ def read_table(path: Path) -> Table:
     if read is None:
         raise BadInput(f"{path} is neither a .csv nor a .parquet file")
     try:
-        frame = read(path.absolute())  # which is never taken for an address on the network
+        frame = read(path.absolute())  # an absolute path is never read as a URL
     except ImportError as error:
         raise BadInput(
             f"{path} is read with pandas and pyarrow, which are not installed: "

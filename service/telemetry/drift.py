@@ -27,7 +27,7 @@ class DriftWatch:
     The latest result is in memory that is shared with all processes forked later. One of the
     processes that called `begin` holds a lock and measures; when it dies, the kernel releases the
     lock and another process takes it. So all show the same, and no request waits for a measurement.
-    A result of another model than the reader's, or older than a minute, is not shown.
+    A result that is older than a minute, or of another model, is not shown.
     """
 
     def __init__(self, read: Read, baseline: Callable[[], Baseline | None], features: int) -> None:

@@ -103,7 +103,7 @@ class _Families(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every family; the histograms of durations get the series that the others leave."""
+        """Yield every family; the histograms of durations get the series that are left."""
         others = list(self._others())
         left = MOST_SERIES - sum(len(family.samples) for family in others)
         yield from others
@@ -182,7 +182,7 @@ def _feedback(summary: FeedbackSummary | None) -> dict[str, float]:
 
 
 def _durations(snapshot: Snapshot, most: int) -> Metric:
-    """Return a histogram for each of the `most` routes requested first; the last is the rest."""
+    """Return at most `most` histograms: the routes requested first, and OTHER for the rest."""
     family = _family("isoserve_request_duration_seconds")
     routes = dict.fromkeys(route for route, _ in snapshot.requests if route != OTHER)
     shown = set(list(routes)[: max(most - 1, 0)])

@@ -1,4 +1,4 @@
-"""What a page of metrics shows, read at each scrape."""
+"""The values on the metrics page, read at each scrape."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .drift import DriftWatch
 
 @dataclass(frozen=True)
 class Readings:
-    """All that a page of metrics shows."""
+    """All values on the metrics page."""
 
     snapshot: Snapshot
     threshold: float

@@ -97,7 +97,7 @@ def _encode_change(name: str, change: Change) -> dict[str, Any]:
 
 
 def _who() -> str:
-    """Return the caller's address, the client that a proxy says it called for, and the request."""
+    """Return the caller's address, the client that a proxy names, and the request's id."""
     forwarded = request.headers.get("X-Forwarded-For", "")
     caller = request.remote_addr or "unknown"
     if _ADDRESSES.fullmatch(forwarded):

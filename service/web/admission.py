@@ -1,7 +1,7 @@
 """Admission control: what a worker checks before it answers a request.
 
-A plain prediction takes some thirty microseconds, so each check is judged by what it adds to that:
-one that is off nothing, one that is on less than a microsecond.
+A plain prediction takes about thirty microseconds, so a check that is switched off must cost
+nothing, and one that is on less than a microsecond.
 """
 
 import mmap
@@ -21,13 +21,13 @@ from .in_flight import InFlightRequests
 _SAMPLE, NUMBER = 2**16, 20
 
 SHORT = 1024
-"""Bytes of a body that holds a few dozen rows. Such a body is never counted, because that costs as
-much as to score it; there are no more of them in flight than threads."""
+"""Bytes of a body that holds a few dozen rows. Its rows are not counted, because that would cost as
+much as scoring them; no more such bodies are in flight than there are threads."""
 
-# A request of so many rows takes tens of milliseconds; the queue behind a shorter one is short.
+# A request of this many rows takes tens of milliseconds; shorter ones cause only short queues.
 _LARGE = 10_000
 
-# One is read while another is scored; each more would only make all of them slower.
+# Large requests at once: one is read while another is scored; more would slow each other down.
 _MOST_LARGE = 2
 
 
@@ -47,7 +47,7 @@ class RowLimit:
 
     @contextmanager
     def admit(self, rows: int) -> Iterator[None]:
-        """Hold so many rows until the `with` block ends.
+        """Count these rows as in flight until the `with` block ends.
 
         Raises:
             Unavailable: too many rows are in flight already.
@@ -96,16 +96,16 @@ class LoadShedder:
 
     Short queueing delays are normal and never refused. When work arrives faster than it can be
     done, queues would grow without end. So after a long delay each worker answers one request at a
-    time, without delay, and refuses those beside it.
+    time, without delay, and refuses the others.
     """
 
     LONG, CROWD = 0.03, 12
-    """Overload begins with a wait of so many seconds during which so many requests arrived, or with
-    a full row limit."""
+    """Overload begins when a request waited LONG seconds and CROWD others arrived meanwhile, or
+    with a full row limit."""
     SHORT = 0.005
     """Seconds of waiting above which a request is refused during overload."""
     QUIET, ENOUGH = 1.0, 30.0
-    """Overload ends after so many seconds without a refusal, and at the latest after so many."""
+    """Overload ends after QUIET seconds without a refusal, at the latest after ENOUGH seconds."""
 
     def __init__(self, row_limit: RowLimit) -> None:
         self._row_limit, self._turn, self._own = row_limit, threading.Lock(), _Own()
@@ -113,9 +113,9 @@ class LoadShedder:
         self._began = memoryview(mmap.mmap(-1, 8)).cast("d")
 
     def begin(self, waited: float, behind: int, now: float) -> None:
-        """Begin this thread's request: it waited so many seconds, so many requests are behind it.
+        """Begin this thread's request: it `waited` in seconds, with `behind` requests after it.
 
-        A request with nobody behind it is never refused for its wait.
+        A request with none behind it is never refused for its wait.
         """
         overloaded = self._is_overloaded(waited, behind, now)
         self._own.waited = (behind and waited) if overloaded else None
@@ -148,7 +148,7 @@ class LoadShedder:
             if not full and (waited < self.LONG or behind < self.CROWD):
                 return False
             self._began[0], self._until[0] = now, now + self.QUIET
-        elif now - self._began[0] > self.ENOUGH:  # clients that retry at once may be all there are
+        elif now - self._began[0] > self.ENOUGH:  # perhaps all clients retry at once
             self._until[0] = 0.0
             return False
         return True
@@ -164,7 +164,7 @@ class SharedFlag:
         return self._memory[0] != 0
 
     def set(self) -> None:
-        """Set it, for good."""
+        """Set it permanently."""
         self._memory[0] = 1
 
 
@@ -186,13 +186,13 @@ class Admission:
         self.shedder = LoadShedder(self.row_limit)
 
     def refusal(self, environ: Mapping[str, Any]) -> Refusal | None:
-        """Return why a request is refused, if it is; ask only with a key set or while stopping."""
+        """Return why a request is refused, or None; needed only with a key or while stopping."""
         path = environ["PATH_INFO"]
         if asks_readiness(path):
             stops = self.stopping and self._is_served(path)
             return Unavailable("the service is stopping") if stops else None
         if environ.get("REQUEST_METHOD") == "OPTIONS":
-            return None  # a browser asks without the key whether it may send it
+            return None  # a browser's preflight request has no key
         if self.key is None or path in LIVENESS or self.key.allows(environ):
             return None
         return Unauthorized(

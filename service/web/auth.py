@@ -7,7 +7,7 @@ from typing import Any
 
 
 class ApiKey:
-    """The keys, any of which a request needs: in X-API-Key, or in Authorization: Bearer."""
+    """The valid keys; a request sends one in X-API-Key, or in Authorization: Bearer."""
 
     def __init__(self, *accepted: str) -> None:
         self._accepted = [_digest(key) for key in accepted]

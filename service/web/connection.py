@@ -1,4 +1,4 @@
-"""Peek at a client's connection: is its request short, and how does a refused body end?"""
+"""Peek at a client's next request, and read the rest of a refused one."""
 
 import re
 import socket
@@ -60,7 +60,7 @@ def read_rest(client: socket.socket, read: Callable[[int], bytes], unreader: Any
 
     Most clients read the answer only after they have sent everything; closing the connection
     earlier would lose the answer. `read` returns no bytes at the end of the request. gunicorn's
-    `unreader` reads on until it has as much as was asked for, so each of its reads is timed, too.
+    `unreader` reads on until it has as much as was asked for, so each of its reads is limited, too.
     """
     end = monotonic() + _REST_SECONDS
     client.settimeout(_LULL_SECONDS)

@@ -102,7 +102,7 @@ class Handlers:
     def seldon(
         self, body: bytes, content_type: str = JSON, query: str = "", wanted: Wanted = LABELS
     ) -> Answer:
-        """Answer a Seldon message in its own form, whichever way the request carries it."""
+        """Answer a Seldon message in its own form; it may be in the body or the query."""
         with self.admit(body or query.encode()):
             message = seldon.decode_request(body, content_type, query, self.limits)
             message.meta = seldon.name_meta(message.meta, self.new_puid, self.unit)
@@ -122,7 +122,7 @@ class Handlers:
             return self._seldon(seldon.encode_echo(payload, meta, totals, threshold))
 
     def seldon_feedback(self, body: bytes, content_type: str, query: str) -> Answer:
-        """Record a Seldon Feedback, whichever way the request carries it, and answer it."""
+        """Store a Seldon Feedback, from the body or the query, and answer with the figures."""
         with self.admit(body or query.encode()):
             feedback = decode_feedback(body, content_type, query, self.limits, self.new_puid)
             summary = self.matcher.record(feedback.statement)
@@ -130,7 +130,7 @@ class Handlers:
         return self._seldon(encode_summary(feedback, totals, threshold, summary, self.unit))
 
     def open_inference(self, body: bytes, encoding: str, json_length: str | None) -> Answer:
-        """Answer an inference request; `encoding` and `json_length` are headers of it."""
+        """Answer an inference request; `encoding` and `json_length` are two of its headers."""
         body = unpack(body, encoding, self.limits.body_bytes)
         with self.admit(body, _number_bytes(body) if json_length else NUMBER):
             request = open_inference.decode_request(body, json_length, self.limits)

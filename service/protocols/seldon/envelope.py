@@ -16,7 +16,7 @@ from ..codec import JSON, NO_JSON, is_json, load_json, parse_json
 FIELD = "json"
 """The field of a form or query that holds a whole message."""
 
-_MOST_PARTS = 16  # of either form; a message has eight keys at the most
+_MOST_PARTS = 16  # of a form of either type; a message has at most eight keys
 
 _FORM, _PARTS = "application/x-www-form-urlencoded", "multipart/form-data"
 

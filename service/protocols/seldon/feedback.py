@@ -37,7 +37,7 @@ _ROW_FIELD = "request.meta.tags.row"
 
 @dataclass(frozen=True)
 class Feedback:
-    """A message: what it says about a prediction, and what its answer repeats of the request."""
+    """A message: its statement about a prediction, and the parts that its answer repeats."""
 
     statement: Statement
     is_array: bool = False
@@ -50,8 +50,8 @@ class Feedback:
 def decode_feedback(
     body: bytes, content_type: str, query: str, limits: Limits, new_puid: Callable[[], str]
 ) -> Feedback:
-    """Read the Feedback of a request, wherever in it that is; raise as `parse_feedback`."""
-    depth = limits.depth + 1  # there are whole messages in it
+    """Read the Feedback of a request (see `read_json`); raises as `parse_feedback` does."""
+    depth = limits.depth + 1  # a Feedback contains whole messages
     value, refusal = read_json(content_type, query, body, depth)
     feedback = parse_feedback(value, limits, new_puid)
     if refusal:
@@ -101,7 +101,7 @@ def encode_summary(
 ) -> dict[str, Any]:
     """Answer feedback: no data, and the figures of all feedback among the metrics.
 
-    `unit`, this service's name and image, joins the units that the request came by.
+    `unit`, this service's name and image, is added to the units that the request came through.
     """
     payload: dict[str, Any] = {"ndarray": []} if feedback.is_array else {"tensor": {"shape": [0]}}
     known = [gauge(key, value) for key, value in summary.gauges().items()]
@@ -113,7 +113,7 @@ def encode_summary(
 
 
 def _check_fields(value: Any, name: str, fields: Sequence[str]) -> dict[str, Any]:
-    """Return an object that has only these fields; nothing and `[]` are an empty one."""
+    """Return an object, after checking its fields; None and `[]` count as an empty one."""
     if value is None or value == []:
         return {}
     if not isinstance(value, dict):
@@ -186,7 +186,7 @@ def _decode_reward(value: Any) -> int | None:
         raise BadInput(
             f"reward is {str(value)[:40]}; it is a number from -{MOST_REWARD:,} to {MOST_REWARD:,}"
         )
-    # A float's repr has the fewest digits that name it: 0.3 for 0.299999999999999988897769753748.
+    # A float's repr has the fewest digits that identify it: 0.3 for 0.299999999999999988897769753.
     millionths = Decimal(repr(number)) * MILLIONTHS
     if millionths % 1:
         raise BadInput(f"reward is {str(value)[:40]}; it has at most six digits after the point")

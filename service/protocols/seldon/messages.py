@@ -59,7 +59,7 @@ def name_meta(
 
 
 def decode_request(body: bytes, content_type: str, query: str, limits: Limits) -> Message:
-    """Read a message, whichever way a request carries it; raises as `decode_message` does."""
+    """Read the message of a request (see `read_json`); raises as `decode_message` does."""
     value, refusal = read_json(content_type, query, body, limits.depth)
     message = decode_message(value, limits)
     require_finite(message.table, refusal)
@@ -244,7 +244,7 @@ def _decode_tensor(tensor: Any, names: tuple[str, ...], limits: Limits) -> RawTa
 
 
 def _open_sides(n_values: int, n_rows: int, n_columns: int) -> tuple[int, int]:
-    """Return a shape with the side that is -1 replaced by what the number of values makes it."""
+    """Return a shape with a side of -1 replaced by the length that the values imply."""
     if n_columns == -1 and n_rows > 0:
         n_columns = n_values // n_rows
     if n_rows == -1 and n_columns > 0:

@@ -1,4 +1,4 @@
-"""Change the tables for one message or one deletion, and the totals by the same."""
+"""Apply one message or one deletion to the tables of feedback and to the totals."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from .tables import Connection, Values
 def find_truths(
     connection: Connection, key: str, first: int, last: int
 ) -> dict[int, tuple[ScoredRow, int]]:
-    """Return the rows of a prediction that have a truth, and the truth, by their index."""
+    """Return (row, truth) by index, for the rows of a prediction that have a truth."""
     found = connection.execute(tables.FIND_TRUTHS, {"puid": key, "first": first, "last": last})
     return {
         index: (ScoredRow(index, label, score, version, bool(recorded)), truth)
@@ -86,5 +86,5 @@ def recount(connection: Connection, chosen: str, values: Values) -> Counter[str]
 
 
 def add_to_totals(connection: Connection, changes: Counter[str]) -> None:
-    """Add to each total what `changes` has under its name."""
+    """Add each change to the total of the same name."""
     connection.execute(tables.ADD_TO_TOTALS, {name: changes[name] for name in tables.TOTALS})

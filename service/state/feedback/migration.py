@@ -1,4 +1,4 @@
-"""Create the tables in a new SQLite file, migrate an older format, or refuse what is there.
+"""Create the tables in a new SQLite file, migrate an older format, or refuse an unknown one.
 
 Format 1, which only SQLite had, kept its totals by triggers and rewards as floats of any size. A
 reward that does not fit today's rule (whole millionths, at most a million) is rounded to the
@@ -87,9 +87,9 @@ def prepare(connection: sqlite3.Connection) -> None:
 
 
 def _migrate(connection: sqlite3.Connection) -> int:
-    """Replace the tables of format 1 by those of today; return how many rewards had to be changed.
+    """Replace the tables of format 1 with today's; return how many rewards had to be changed.
 
-    Accepted messages and rewards are counted from here on, because the old tables do not tell how
+    Accepted messages and rewards are counted from here on, because the old tables do not say how
     many there were.
     """
     for trigger in _OLD_TRIGGERS:

@@ -5,8 +5,8 @@ readers never wait for a writer in any process. Each process opens it after the 
 and once to read; its threads take turns.
 
 When the storage fails (a full disk, a lock that another program holds) the caller gets Unavailable:
-the first time after a short wait and from then on at once, so that feedback keeps no threads from
-other work. The next transaction that succeeds ends this; nothing has to be restarted.
+the first time after a short wait and from then on at once, so that feedback does not block threads.
+The next transaction that succeeds ends this; nothing has to be restarted.
 """
 
 import logging
@@ -86,7 +86,7 @@ class SQLiteDatabase:
 
     def quarantine_if_unusable(self) -> None:
         """Rename a file that is damaged or of an unknown format; a new one takes its place."""
-        reason = None  # also when that cannot be told now
+        reason = None  # also if it cannot be checked now
         try:
             with self.reading() as connection:
                 found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -119,7 +119,7 @@ class _Session:
         """Give the connection; an error undoes the open transaction.
 
         Raises:
-            Unavailable: the storage fails, and how; or others used it for too long.
+            Unavailable: the storage fails, or other threads used it for too long.
         """
         timeout = _TIMEOUT_FAILING if self._failing else _TIMEOUT
         end = time.monotonic() + timeout
@@ -168,7 +168,7 @@ class _Session:
 
 
 def _file_identity(path: Path) -> tuple[int, int]:
-    """Return numbers that differ for two files of one name; zeros when there is none."""
+    """Return numbers that change when the file is replaced; zeros if there is none."""
     with suppress(FileNotFoundError):
         status = path.stat()
         return status.st_dev, status.st_ino
@@ -176,14 +176,14 @@ def _file_identity(path: Path) -> tuple[int, int]:
 
 
 def _connect(path: Path, timeout: float) -> sqlite3.Connection:
-    """Open the database, create or migrate it if need be; one thread at a time.
+    """Open the database, create or migrate it if necessary; one thread at a time.
 
     While another connection of this process is open, closing a file of our own on the same database
     would release SQLite's locks; so only a file that is new is ever opened here.
     """
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        for ending in _ENDINGS:  # left by a database that somebody deleted
+        for ending in _ENDINGS:  # left by a database that was deleted
             Path(f"{path}{ending}").unlink(missing_ok=True)
     connection = sqlite3.connect(
         path, timeout=timeout, isolation_level=None, check_same_thread=False

@@ -1,7 +1,7 @@
-"""What clients tell about predictions, stored for good: the truths of rows, and rewards.
+"""Store the feedback of clients: the truths of rows, and rewards.
 
-A row is known by its prediction's puid and its index there. A later statement about a row replaces
-the earlier one, which moves to a table of revisions; a repeated statement changes nothing.
+A row is identified by its prediction's puid and its index there. A later statement about a row
+replaces the earlier one, which moves to a table of revisions; a repeated one changes nothing.
 """
 
 import time
@@ -25,7 +25,7 @@ FILE_NAME = "feedback.db"
 
 DAY = 86_400.0  # seconds
 
-# How many expired truths, and rewards, each feedback deletes: more than one message brings.
+# The most expired truths, and rewards, that each message deletes: more than one message adds.
 _EXPIRED_AT_ONCE = 100
 
 _key = partial(storage_key, longest=200)  # a longer puid is cut and ends with a hash of the whole
@@ -41,7 +41,7 @@ class FeedbackStore:
         """Use the feedback in `database`.
 
         `FeedbackSummary.recent` covers the last `window` rows. Feedback is deleted `keep_days` days
-        after it first came; 0 keeps it for ever.
+        after it first came; 0 keeps it forever.
         """
         self._database, self._window, self._keep_days = database, window, keep_days
 
@@ -61,7 +61,7 @@ class FeedbackStore:
             return connection.execute(tables.FIND_PUID, {"puid": _key(puid)}).fetchone() is not None
 
     def add(self, statement: Statement, rows: Sequence[ScoredRow] = ()) -> FeedbackSummary:
-        """Store what a message says, whole or not at all; return the figures that include it.
+        """Store a message as a whole or not at all; return the figures that include it.
 
         `rows` has a row for each of the truths. A message without truths and reward is not counted.
         """
@@ -132,7 +132,7 @@ class FeedbackStore:
         return deleted
 
     def delete_expired(self) -> None:
-        """Delete all feedback that is older than the retention keeps."""
+        """Delete all feedback that is older than the retention period."""
         with self._database.writing() as connection:
             self._delete_expired(connection, tables.BEFORE)
 
@@ -154,13 +154,13 @@ class FeedbackStore:
 def begin_feedback(folder: Path, window: int = 100, keep_days: int = 0) -> FeedbackStore:
     """Open the feedback of a service in `folder`, or create it; quarantine an unusable file.
 
-    Nothing stays open, for the workers are forked later. A storage that fails, as on a full disk,
-    does not end the start: predictions need none.
+    Nothing stays open, because the workers are forked later. If the storage fails, as on a full
+    disk, the service starts all the same: predictions do not need it.
     """
     database = SQLiteDatabase(folder / FILE_NAME)
     database.quarantine_if_unusable()
     store = FeedbackStore(database, window, keep_days)
-    with suppress(Unavailable):  # which is logged
+    with suppress(Unavailable):  # it is logged
         store.delete_expired()
     store.close()
     return store

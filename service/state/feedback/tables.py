@@ -1,8 +1,8 @@
-"""The tables of feedback, their statements in portable SQL, and what a database must offer.
+"""The tables of feedback, their statements in portable SQL, and the interface of a database.
 
-`truths` and `rewards` hold what counts now, one row for each row of a prediction. What was
-replaced is in the two tables of revisions. `totals` is one row; the store updates it in the
-transaction that changes the others, so it equals a recount of them even after a kill.
+`truths` and `rewards` hold the current values, one row for each row of a prediction. Replaced
+values are in the two tables of revisions. `totals` is one row; the store updates it in the
+transaction that changes the others, so it equals a recount of them even after a crash.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,7 +32,7 @@ class Database(Protocol):
         """Give a transaction that sees one state of the tables and waits for no writer."""
 
     def writing(self) -> AbstractContextManager[Connection]:
-        """Give a transaction that is committed at the end, or undone; one at a time.
+        """Give a transaction that is committed, or undone after an error; one at a time.
 
         No other process writes meanwhile, so what the transaction reads stays true until its end.
         """
@@ -65,7 +65,7 @@ TOTALS = (*CELLS.values(), "rewarded", "reward", "unmatched", "accepted", "accep
 """The columns of `totals`: those of `FeedbackSummary`, with rewards in millionths."""
 
 REVISIONS = {"truths": "truth_revisions", "rewards": "reward_revisions"}
-"""Each table, and the table of what was replaced in it."""
+"""Each table, and the table of its replaced values."""
 
 _ROW = """
         id {key},                           -- ascending in the order of the first feedback

@@ -4,8 +4,8 @@
 - `operations.json`: what the routes take and answer, in a shorter form than OpenAPI's. `routes`
   lists the methods and paths of an operation, `answer` the content of status 200 by type, `errors`
   other statuses.
-- `schemas.json`: the schemas. They allow whatever the code takes. Faults that a schema cannot
-  express, such as an unknown column, are answered with status 400.
+- `schemas.json`: the schemas. They allow everything that the code accepts. Faults that a schema
+  cannot express, such as an unknown column, are answered with status 400.
 
 `{"$fill": NAME}` stands for a value: one of the `parts` of a file, or one that depends on the
 model, the settings or the code (see `describe`).
@@ -125,7 +125,7 @@ def _is_health(path: str) -> bool:
 
 
 def _errors(method: str, path: str) -> set[int]:
-    """Return the errors that come before the route is called."""
+    """Return the errors that can occur before the route is called."""
     errors = {414, 431}
     if not _is_health(path):
         errors.add(401)
@@ -141,7 +141,7 @@ def _write_answer(short: Schema) -> Schema:
 
 
 def _write_error(status: int, tag: str, operations: Schema) -> Schema:
-    protocol = "Service" if status == 414 else tag  # the path of a too long line is not read
+    protocol = "Service" if status == 414 else tag  # a request line that is too long is not parsed
     name = operations["error schemas"][protocol]
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
     return {**operations["errors"][str(status)], "content": content}
