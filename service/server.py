@@ -394,7 +394,7 @@ def gunicorn_options(settings: Settings) -> dict[str, Any]:
         "worker_connections": max(100, min(1000, getrlimit(RLIMIT_NOFILE)[0] - 100)),
         "preload_app": True,
         "timeout": settings.timeout,
-        # With a drain of 5 s a stop takes well under 10 s, whatever a client still holds open.
+        # With a drain of 5 s a stop takes well under 10 s, even if clients keep connections open.
         "graceful_timeout": 3,
         "keepalive": settings.keepalive,
         "worker_tmp_dir": str(memory) if memory.is_dir() else None,

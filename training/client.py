@@ -41,7 +41,7 @@ class Client:
         return self._ask(path)[1]
 
     def post(self, path: str, message: Any) -> tuple[int, dict[str, Any]]:
-        """Send a message as JSON and return (HTTP status, answer), whatever the status is."""
+        """Send a message as JSON and return (HTTP status, answer), for errors too."""
         status, text = self._ask(path, json.dumps(message).encode())
         return status, json.loads(text)
 

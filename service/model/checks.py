@@ -2,7 +2,7 @@
 
 Scoring trusts a fitted tree: a child or a column out of range would make it read foreign memory,
 and a cycle would never end. `check_forest` looks at every number that scoring uses, so any forest
-that passes is scored safely, whatever program wrote the file.
+that passes is scored safely, no matter which program wrote the file.
 """
 
 import numpy as np

@@ -77,7 +77,7 @@ def _refuse_model(reloader: ModelReloader, error: BadModel) -> Response:
 
 
 def _read_object() -> dict[str, Any]:
-    """Return the JSON object in the body, whatever its content type; an empty body is {}."""
+    """Return the JSON object in a body of any content type; an empty body is {}."""
     body = receive(lambda: request.stream.read(_MOST_BYTES + 1), 0, _MOST_BYTES)
     value = load_json(body, _MOST_DEPTH, NOT_JSON) if body.strip() else {}
     if not isinstance(value, dict):

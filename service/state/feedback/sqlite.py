@@ -152,7 +152,7 @@ class _Session:
 
     def _open(self, timeout: float) -> sqlite3.Connection:
         if self._connection is not None and _file_identity(self._path) != self._file:
-            self._drop()  # the file was deleted or replaced; nobody would read what we write
+            self._drop()  # the file was deleted or replaced, so our writes would be lost
         if self._connection is None:
             with self._opening:
                 self._connection = _connect(self._path, timeout)
