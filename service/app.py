@@ -1,7 +1,5 @@
 """Build the service from its settings: the model, the state folder, the handlers, the routes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from http import HTTPStatus

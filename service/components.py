@@ -3,8 +3,6 @@
 They import numpy, numba and scikit-learn, but no web framework.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Sequence
 from pathlib import Path

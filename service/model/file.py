@@ -12,8 +12,6 @@ A file passes these steps, in this order, or is refused at one of them:
 A child process runs the steps pickle and forest first, because a file can crash it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import stat
@@ -92,7 +90,7 @@ class ModelFile:
 class Model:
     """A forest that can be served. Immutable: a reload replaces the whole."""
 
-    forest: IsolationForest
+    forest: "IsolationForest"
     scorer: CompiledForest
     sha256: str
     """The digest of the file, in hexadecimal."""
@@ -219,7 +217,7 @@ def _examine(file: ModelFile) -> int | tuple[str, str]:
     return instructions
 
 
-def _read_forest(file: ModelFile) -> tuple[IsolationForest, Forest]:
+def _read_forest(file: ModelFile) -> tuple["IsolationForest", Forest]:
     with _refusal(file.path, "pickle"):
         fitted = read_forest(file.content)
     with _refusal(file.path, "forest"):

@@ -1,7 +1,5 @@
 """Find the rows that feedback is about, and what the model answered for them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NoReturn
 

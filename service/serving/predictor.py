@@ -1,7 +1,5 @@
 """Score, count and record the rows of clients. Knows no protocol and no transport."""
 
-from __future__ import annotations
-
 from ..rows import Rows, Totals, Verdict
 from ..state.counts import Counts
 from ..state.records import Records

@@ -7,8 +7,6 @@ those bytes and gives the predictor a new `Detector`. A request reads `predictor
 one model and one threshold answer it. If anything fails, the old model stays.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

@@ -1,7 +1,5 @@
 """Numbers in shared memory that change together, even if a writer is killed."""
 
-from __future__ import annotations
-
 import platform
 import threading
 from zlib import crc32
@@ -46,7 +44,7 @@ class DoubleBuffer:
     __slots__ = ("_copies", "_floats", "_selector", "_size", "_words")
 
     def __init__(
-        self, words: memoryview[int], floats: memoryview[float], start: int, size: int
+        self, words: "memoryview[int]", floats: "memoryview[float]", start: int, size: int
     ) -> None:
         """Use the memory from the word at `start` for `size` numbers, the sequence included.
 
@@ -62,7 +60,7 @@ class DoubleBuffer:
         """Return how many words of memory `size` numbers take."""
         return 1 + 2 * (size + 1)
 
-    def begin(self) -> tuple[memoryview[int], memoryview[float], int]:
+    def begin(self) -> tuple["memoryview[int]", "memoryview[float]", int]:
         """Copy the live numbers to the idle copy; return the memory and the idle copy's start."""
         words, size = self._words, self._size
         selector = words[self._selector]

@@ -5,8 +5,6 @@ The number of the current one is a word in shared memory; docs/internals/state.m
 follow it. Only the counts of changes outlive the service, in a mapped file.
 """
 
-from __future__ import annotations
-
 import os
 import struct
 from collections.abc import Iterator, Mapping

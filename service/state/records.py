@@ -6,8 +6,6 @@ After the header the file contains all stamps, then all rows, then all keys (a c
 puid, to find it quickly).
 """
 
-from __future__ import annotations
-
 import logging
 import struct
 import threading

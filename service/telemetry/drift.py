@@ -1,7 +1,5 @@
 """Measure drift in one worker every few seconds, and show the latest result in all."""
 
-from __future__ import annotations
-
 import logging
 import math
 import threading

@@ -1,7 +1,5 @@
 """Render the metrics as text for Prometheus."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 

@@ -1,7 +1,5 @@
 """The values on the metrics page, read at each scrape."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 

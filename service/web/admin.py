@@ -3,8 +3,6 @@
 Answers are those of the Open Inference Protocol: JSON, and `{"error": "..."}` with 4xx or 503.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from functools import partial

@@ -3,8 +3,6 @@
 A handler takes the body and a few headers of a request; it knows neither Flask nor the server.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field

@@ -5,8 +5,6 @@ body of known length and no query) skip it. The same functions read, answer and 
 test compares both ways.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections import deque

@@ -1,7 +1,5 @@
 """Read options of the query, and the body, of a Flask request."""
 
-from __future__ import annotations
-
 import re
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Flask routes. A view parses the request and calls a handler."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

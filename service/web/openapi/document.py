@@ -11,8 +11,6 @@
 model, the settings or the code (see `describe`).
 """
 
-from __future__ import annotations
-
 import json
 import re
 from functools import cache
