@@ -36,7 +36,7 @@ def mount(service, target):
 
 
 @pytest.mark.parametrize("name", LASTING)
-def test_ports_are_published_on_loopback_and_can_be_set(name):
+def test_ports_are_configurable_and_published_on_loopback_by_default(name):
     for port in SERVICES[name]["ports"]:
         address, _, published = port.partition(":$" if name != "edge" else "}:$")
         assert address == ("127.0.0.1" if name != "edge" else "${EDGE_ADDRESS:-127.0.0.1")
@@ -46,7 +46,7 @@ def test_ports_are_published_on_loopback_and_can_be_set(name):
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_every_container_has_as_few_rights_as_it_can(name):
+def test_every_container_drops_its_capabilities_and_has_a_read_only_file_system(name):
     service = SERVICES[name]
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
@@ -59,7 +59,7 @@ def test_every_container_has_as_few_rights_as_it_can(name):
 
 
 @pytest.mark.parametrize("name", LASTING)
-def test_every_lasting_container_has_a_health_check_and_time_to_stop(name):
+def test_long_running_containers_have_a_health_check_and_time_to_stop(name):
     service = SERVICES[name]
     if "healthcheck" not in service:
         assert "HEALTHCHECK" in DOCKERFILES[service["build"]["dockerfile"]]
@@ -67,7 +67,7 @@ def test_every_lasting_container_has_a_health_check_and_time_to_stop(name):
     assert service["restart"] == "unless-stopped"
 
 
-def test_nothing_starts_before_what_it_needs():
+def test_containers_start_after_those_they_depend_on():
     assert (
         SERVICES["service"]["depends_on"]["train"]["condition"] == "service_completed_successfully"
     )
@@ -87,7 +87,7 @@ def test_images_are_pinned_by_tags():
     assert not any("# syntax" in text for text in DOCKERFILES.values())
 
 
-def test_what_is_kept_lies_in_named_volumes_and_the_models_with_the_user():
+def test_state_is_kept_in_named_volumes_and_models_in_the_checkout():
     assert COMPOSE["volumes"].keys() == {"state", "prometheus", "grafana"}
     assert mount("service", "/state") == "state:/state"
     assert mount("prometheus", "/prometheus") == "prometheus:/prometheus"
@@ -99,7 +99,7 @@ def test_what_is_kept_lies_in_named_volumes_and_the_models_with_the_user():
         assert (ROOT / folder / ".gitkeep").exists()
 
 
-def test_a_stop_has_the_time_that_it_takes():
+def test_the_grace_period_is_longer_than_a_stop():
     grace = SERVICES["service"]["stop_grace_period"]
     settings = Settings()
     stop = settings.drain_seconds + gunicorn_options(settings)["graceful_timeout"]
@@ -107,7 +107,7 @@ def test_a_stop_has_the_time_that_it_takes():
     assert int(grace.removesuffix("s")) >= stop + 5
 
 
-def test_the_service_listens_where_the_port_is_published():
+def test_the_service_listens_on_the_published_port():
     environment = SERVICES["service"]["environment"]
     fields = {name.removeprefix("ISOSERVE_").lower(): value for name, value in environment.items()}
     settings = Settings(**fields)
@@ -118,7 +118,7 @@ def test_the_service_listens_where_the_port_is_published():
     assert PROMETHEUS["global"]["scrape_interval"] == "5s"
 
 
-def test_what_the_proxy_collects_has_a_bound():
+def test_one_client_cannot_fill_the_memory_of_the_proxy():
     edge = SERVICES["edge"]
     bound = re.fullmatch(r"/tmp:size=\$\{EDGE_MEMORY:-(\d+)g\}", edge["tmpfs"])
     defaults = (ROOT / "edge/start").read_text()
@@ -131,7 +131,7 @@ def test_what_the_proxy_collects_has_a_bound():
     assert int(requests[1]) * each < int(bound[1]) * 1024  # one address cannot fill it
 
 
-def test_the_example_of_env_changes_nothing_and_names_what_can_be_set():
+def test_env_example_lists_every_variable_and_sets_none():
     text = (ROOT / ".env.example").read_text()
     assert all(line.startswith("#") for line in text.splitlines() if line)
     known = {f"ISOSERVE_{name.upper()}" for name in Settings.model_fields}
@@ -145,7 +145,7 @@ def test_the_example_of_env_changes_nothing_and_names_what_can_be_set():
     assert used <= named <= used | known
 
 
-def test_grafana_lets_everybody_look_and_has_no_user_without_a_password():
+def test_grafana_is_read_only_and_has_no_user_without_a_password():
     environment = SERVICES["grafana"]["environment"]
     chosen = ConfigParser()
     chosen.read(ROOT / "monitoring/grafana/grafana.ini")
@@ -158,7 +158,7 @@ def test_grafana_lets_everybody_look_and_has_no_user_without_a_password():
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
-def test_the_images_say_what_they_are(name):
+def test_images_have_labels_with_version_and_licence(name):
     labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', DOCKERFILES[name]))
     assert labels["version"] == __version__
     assert labels["licenses"] == "Apache-2.0"
@@ -166,19 +166,19 @@ def test_the_images_say_what_they_are(name):
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
-def test_libraries_are_installed_by_their_hashes_and_commands_run_without_a_shell(name):
+def test_images_install_libraries_by_hash_and_run_commands_without_a_shell(name):
     for install in re.findall(r"pip .*install [^\n]*", DOCKERFILES[name]):
         assert "--require-hashes" in install or "--no-index" in install
     for instruction in ("CMD", "ENTRYPOINT"):
         assert all(line.startswith("[") for line in lines(name, instruction))
 
 
-def test_the_service_is_a_plain_user():
+def test_the_service_runs_as_an_unprivileged_user():
     assert lines("Dockerfile.service", "USER") == ["10001:10001"]
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
-def test_the_build_sees_every_file_that_it_copies_and_no_more_than_it_needs(name):
+def test_the_build_context_has_every_copied_file_and_no_others(name):
     ignored, *allowed = [
         line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] != "#"
     ]
@@ -191,7 +191,7 @@ def test_the_build_sees_every_file_that_it_copies_and_no_more_than_it_needs(name
                 assert f"!{source}" in allowed or f"!{parent}/*.txt" in allowed
 
 
-def test_train_leaves_a_model_that_is_there(tmp_path, capsys):
+def test_train_does_not_replace_an_existing_model(tmp_path, capsys):
     assert SERVICES["train"]["command"] == ["--if_missing"]
     (tmp_path / "model.pickle").write_bytes(b"mine")
     assert main(["--if_missing", "--save_path", str(tmp_path)]) == 0
@@ -201,7 +201,7 @@ def test_train_leaves_a_model_that_is_there(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_train_makes_a_missing_model_and_says_how_to_serve_it(tmp_path, capsys, monkeypatch):
+def test_train_creates_a_missing_model_and_says_how_to_serve_it(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv(*next(iter(SERVICES["train"]["environment"].items())))
     assert main(["--if_missing", "--n_estimators", "2", "--save_path", str(tmp_path)]) == 0
     assert (tmp_path / "model.pickle").exists()
@@ -209,7 +209,7 @@ def test_train_makes_a_missing_model_and_says_how_to_serve_it(tmp_path, capsys, 
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
-def test_promtool_finds_the_configuration_valid(tmp_path):
+def test_promtool_accepts_the_prometheus_configuration(tmp_path):
     shutil.copytree(ROOT / "monitoring/rules", tmp_path / "rules")
     (tmp_path / "api.key").touch()  # which the container makes
     text = (ROOT / "monitoring/prometheus.yml").read_text()
@@ -218,7 +218,7 @@ def test_promtool_finds_the_configuration_valid(tmp_path):
 
 
 @pytest.mark.skipif(not shutil.which("docker"), reason="docker is not installed")
-def test_compose_finds_its_file_valid():
+def test_docker_compose_accepts_the_compose_file():
     done = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
     if done.returncode:
         pytest.skip("docker has no compose")

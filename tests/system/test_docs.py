@@ -36,7 +36,7 @@ def table(heading, page=README):
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
 
 
-def test_the_reference_is_what_its_command_writes():
+def test_the_reference_is_up_to_date_with_the_code():
     assert reference.render() == REFERENCE, "write it with: python -m tests.support.reference"
 
 
@@ -47,7 +47,7 @@ def test_the_reference_lists_every_setting():
     assert all(f"`{name}`" in REFERENCE for name in [*SELDON_VARIABLES, PARAMETERS, LABELS])
 
 
-def test_a_variable_of_seldons_is_honoured_or_it_is_told_why_not():
+def test_variables_of_seldon_are_either_supported_or_documented_as_unsupported():
     section = PROTOCOLS.split("\n## Seldon v1\n")[1].split("\n## ")[0]
     names = [name for row in section.splitlines() if row.startswith("| `")
              for name in re.findall(r"`([A-Z_]+\*?)`", row.split("|")[1])]  # fmt: skip
@@ -60,7 +60,7 @@ def test_the_reference_lists_every_metric():
     assert table("Metrics", REFERENCE) == rows
 
 
-def test_the_reference_lists_every_route_with_what_it_does(make_client):
+def test_the_reference_lists_every_route_with_its_summary(make_client):
     client = make_client(admin_token="x" * 16)
     expected = [
         [f"`{', '.join(methods).upper()} {path}`", next(iter(methods.values()))["summary"]]
@@ -70,25 +70,25 @@ def test_the_reference_lists_every_route_with_what_it_does(make_client):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_setting_that_is_named_exists(page):
+def test_every_setting_named_in_the_documentation_exists(page):
     names = {name for name, _, _ in describe_settings()}
     assert set(re.findall(r"`(ISOSERVE_\w+)", page.read_text())) <= names
 
 
-def test_every_module_that_a_developer_is_sent_to_exists():
+def test_every_module_named_in_the_documentation_exists():
     pages = [ROOT / "CONTRIBUTING.md", *(ROOT / "docs/internals").glob("*.md")]
     named = {path for page in pages for path in re.findall(r"`([\w/]+\.py)`", page.read_text())}
     folders = (ROOT, ROOT / "service")
     assert {path for path in named if not any((one / path).exists() for one in folders)} == set()
 
 
-def test_the_readme_is_short_and_reaches_the_first_curl_soon():
+def test_the_readme_has_at_most_150_lines_and_a_curl_in_the_first_25():
     lines = README.splitlines()
     assert len(lines) <= 150
     assert any(line.startswith("curl ") for line in lines[:25])
 
 
-def test_what_a_client_is_given_is_what_the_real_ones_were_tried_with():
+def test_documented_client_calls_are_those_of_the_conformance_tests():
     section = PROTOCOLS.split("\n## Drop in\n")[1].split("\n## ")[0]
     scripts = "".join(path.read_text() for path in (ROOT / "tests/interop").glob("*.py"))
     clients = re.findall(r"`(\w+)\(", section)
@@ -97,26 +97,26 @@ def test_what_a_client_is_given_is_what_the_real_ones_were_tried_with():
     assert '"infer", "-u", case.address, "-m"' in scripts
 
 
-def test_every_folder_on_the_map_is_there():
+def test_every_folder_listed_in_the_readme_exists():
     folders = [row[0].strip("`/") for row in table("What is where")]
     assert all((ROOT / folder).is_dir() for folder in folders)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_leads_somewhere(page):
+def test_every_link_to_a_file_has_a_target(page):
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
         assert (page.parent / target).exists() or target.startswith("https://"), target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_make_target_that_is_named_exists(page):
+def test_every_make_target_named_in_the_documentation_exists(page):
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"\bmake ([a-z][a-z-]+)\b", "\n".join(commands(page))):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_part_of_the_nightly_run_that_is_named_exists(page):
+def test_every_nightly_part_named_in_the_documentation_exists(page):
     parts = re.search(r'^all="(.*)"$', (ROOT / ".ci/nightly").read_text(), re.MULTILINE)[1].split()
     named = re.findall(r"\bmake nightly ONLY=\"?([a-z-][a-z. -]*)", "\n".join(commands(page)))
     assert {part for some in named for part in some.split()} <= set(parts)
@@ -171,7 +171,7 @@ def paste(command, service):
 @pytest.mark.parametrize(
     ("page", "counts"), [(README, (2, 1)), (PROTOCOLS, (8, 5))], ids=["README", "protocols"]
 )
-def test_each_curl_gets_the_answer_that_is_printed_there(sample_model, serve, page, counts):
+def test_each_documented_curl_gets_the_documented_response(sample_model, serve, page, counts):
     service = serve(sample_model)
     for command, printed in examples(page):
         assert plain(json.loads(paste(command, service))) == plain(json.loads(printed)), command
@@ -181,7 +181,9 @@ def test_each_curl_gets_the_answer_that_is_printed_there(sample_model, serve, pa
 
 
 @pytest.mark.slow
-def test_the_model_page_prints_what_its_commands_print(sample_model, serve, tmp_path, monkeypatch):
+def test_the_model_page_shows_the_output_of_its_commands(
+    sample_model, serve, tmp_path, monkeypatch
+):
     shutil.copytree(sample_model.parent, tmp_path / "models")
     page = (ROOT / "docs/operate/model.md").read_text()
     page = page.replace("training.train", f"training.train --save_path {tmp_path}/models")
@@ -200,7 +202,7 @@ def test_the_model_page_prints_what_its_commands_print(sample_model, serve, tmp_
     assert threshold["threshold"] == -0.05
 
 
-def test_the_feedback_page_prints_what_its_commands_print(sample_model, serve, tmp_path):
+def test_the_feedback_page_shows_the_output_of_its_commands(sample_model, serve, tmp_path):
     page = (ROOT / "docs/guide/feedback.md").read_text()
     page = page.replace("feedback.csv", str(tmp_path / "feedback.csv"))
     service = serve(sample_model)
@@ -225,7 +227,7 @@ def test_every_threat_has_a_test():
             assert any(f"\ndef {name}(" in path.read_text() for path in found), name
 
 
-def test_help_explains_every_target():
+def test_make_help_explains_every_target():
     makefile = (ROOT / "Makefile").read_text()
     phony = re.search(r"^\.PHONY: ((?:.*\\\n)*.*)$", makefile, re.MULTILINE)[1]
     targets = set(phony.replace("\\\n", " ").split())
@@ -239,7 +241,7 @@ def test_help_explains_every_target():
     assert targets == {line.split()[0] for line in listed.splitlines()}
 
 
-def test_locks_hold_names_versions_and_hashes_only():
+def test_lock_files_have_only_names_versions_and_hashes():
     for lock in (ROOT / "requirements").glob("*.txt"):
         for line in lock.read_text().splitlines():
             assert re.fullmatch(

@@ -60,7 +60,7 @@ def exposed(name):
     return name in {*METRICS, *RECORDED, "up", "ALERTS"} or histogram
 
 
-def test_names_are_found_in_expressions():
+def test_metric_names_are_found_in_promql_expressions():
     assert names('max by (job) ({__name__=~"a|b"}) > 0.2') == {"a", "b"}
     assert names('sum(rate(x_total{a="y"}[5m])) / (z > 1e9) and job:r:x offset 30m') == {
         "x_total",
@@ -77,13 +77,13 @@ def test_every_metric_in_a_query_exists():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_metric_and_alert_that_a_page_names_exists(page):
+def test_every_metric_and_alert_named_in_the_documentation_exists(page):
     text = page.read_text()
     assert {n for n in re.findall(r"\bisoserve_\w+", text) if not exposed(n)} == set()
     assert set(re.findall(r"\bIsoserve[A-Z]\w+", text)) <= ALERTS
 
 
-def test_every_panel_says_what_it_shows_and_in_which_unit():
+def test_every_panel_has_a_description_and_a_unit():
     for panel in panels():
         assert panel["description"].endswith(".")
         assert panel["fieldConfig"]["defaults"]["unit"]
@@ -103,7 +103,7 @@ def test_panels_do_not_overlap():
     assert max(x for x, _ in places) == 23
 
 
-def test_the_dashboard_keeps_its_address_and_its_source():
+def test_the_dashboard_has_a_fixed_uid_and_data_source():
     folder = ROOT / "monitoring/grafana/provisioning"
     source, *others = yaml.safe_load((folder / "datasources/prometheus.yml").read_text())[
         "datasources"
@@ -116,7 +116,7 @@ def test_the_dashboard_keeps_its_address_and_its_source():
     assert sources == {"${datasource}"}
 
 
-def test_gauges_of_quality_are_never_summed():
+def test_quality_gauges_are_never_summed():
     gauges = {name for name, (kind, _) in METRICS.items() if kind == "gauge"}
     counts = {"true_negative", "false_positive", "false_negative", "true_positive", "nb_labels_tot"}
     for query in [query for _, query in queries()] + [rule["expr"] for rule in RULES]:
@@ -124,7 +124,7 @@ def test_gauges_of_quality_are_never_summed():
             assert summed not in gauges - counts, query
 
 
-def test_every_alert_says_what_it_is_and_where_to_read_on():
+def test_every_alert_has_a_summary_and_a_runbook_link():
     headings = re.findall(r"^## (\w+)$", PAGES[0].read_text(), re.MULTILINE)
     assert set(headings) == ALERTS
     for rule in RULES:
@@ -135,7 +135,7 @@ def test_every_alert_says_what_it_is_and_where_to_read_on():
             assert rule["labels"]["severity"] in ("warning", "critical")
 
 
-def test_every_rule_has_a_case_that_makes_it_fire_and_one_that_keeps_it_quiet():
+def test_every_alert_has_a_test_case_that_fires_and_one_that_does_not():
     firing, quiet, recorded = set(), set(), set()
     for case in CASES:
         first, *others = case["promql_expr_test"]
@@ -159,7 +159,7 @@ def test_every_rule_has_a_case_that_makes_it_fire_and_one_that_keeps_it_quiet():
         for path in RULE_TESTS
     ],
 )
-def test_promtool_finds_that_the_rules_do_what_their_cases_say(path):
+def test_promtool_passes_the_test_cases_of_the_rules(path):
     done = subprocess.run(
         ["promtool", "test", "rules", path], capture_output=True, text=True, check=False
     )
@@ -271,7 +271,7 @@ def watched(tmp_path_factory):
 
 @pytest.mark.parametrize("key", ["", "a key for nothing but tests"])
 @needs_prometheus
-def test_prometheus_reads_the_numbers_with_a_key_and_without(serve, folder, tmp_path, key):
+def test_prometheus_scrapes_with_and_without_an_api_key(serve, folder, tmp_path, key):
     service = serve(folder / "model.pickle", api_key=key)
     prometheus = Prometheus(tmp_path, [f"127.0.0.1:{service.port}"], key)
     try:
@@ -290,13 +290,13 @@ def queries_of(title):
 
 @pytest.mark.slow
 @needs_prometheus
-def test_no_panel_is_empty_after_some_seconds_of_load(watched):
+def test_every_panel_has_data_after_some_seconds_of_load(watched):
     assert watched.empty == []
 
 
 @pytest.mark.slow
 @needs_prometheus
-def test_the_load_is_counted_to_the_last_request(watched):
+def test_every_request_of_the_load_is_counted(watched):
     sent = [load.sent for load in watched.loads]
     ask_for = watched.prometheus.by_instance
     rows, labelled = ask_for("isoserve_samples_total"), ask_for("nb_labels_tot")
@@ -310,7 +310,7 @@ def test_the_load_is_counted_to_the_last_request(watched):
 
 @pytest.mark.slow
 @needs_prometheus
-def test_over_two_replicas_counts_add_up_and_quality_does_not(watched):
+def test_over_two_replicas_counts_are_summed_and_quality_is_not(watched):
     prometheus = watched.prometheus
     rows, outliers = (prometheus.value(query) for query in queries_of("Rows so far"))
     assert rows == sum(load.sent.rows for load in watched.loads)
@@ -342,7 +342,7 @@ def test_every_rule_is_evaluated_and_a_healthy_service_raises_no_alert(watched):
     assert watched.prometheus.value("job:isoserve_drift_psi:max") < 0.25
 
 
-def test_the_load_reports_that_there_is_no_service():
+def test_the_load_script_reports_a_missing_service():
     done = subprocess.run(
         [sys.executable, "-m", "monitoring.load", "--url", "http://127.0.0.1:1"],
         cwd=ROOT,
@@ -355,7 +355,7 @@ def test_the_load_reports_that_there_is_no_service():
     assert "Traceback" not in done.stderr
 
 
-def test_the_load_reports_a_model_with_other_columns(serve, folder, write_card):
+def test_the_load_script_reports_a_model_with_other_columns(serve, folder, write_card):
     write_card(features=[Feature(name, "float", [0.0] * 101) for name in ("a", "b")])
     with pytest.raises(ValueError, match="does not take the sample's rows"):
         Load(Client(f"http://127.0.0.1:{serve(folder / 'model.pickle').port}")).run(1, 1)
@@ -375,5 +375,5 @@ def test_a_prometheus_that_is_starting_counts_as_not_ready():
             ask(f"http://127.0.0.1:{server.server_port}", "up")
 
 
-def test_a_missing_prometheus_is_named(capsys):
+def test_a_missing_prometheus_is_reported(capsys):
     assert wait_for_panels("http://127.0.0.1:1", 0)[0].startswith("no Prometheus at")

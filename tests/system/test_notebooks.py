@@ -44,7 +44,7 @@ def pictures(notebook):
 
 
 @pytest.mark.slow
-def test_the_story_has_all_notebooks():
+def test_the_reading_order_lists_every_notebook():
     from training.render import STORY
 
     assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == set(STORY)
@@ -90,7 +90,7 @@ def test_the_notebooks_run_from_top_to_bottom(table, tmp_path, serve):
 
 
 @pytest.mark.slow
-def test_a_page_loads_nothing_and_its_links_lead_to_pages():
+def test_an_exported_page_loads_nothing_and_links_to_exported_pages():
     import nbformat
 
     from training.render import render

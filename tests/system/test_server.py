@@ -75,7 +75,7 @@ def test_a_service_starts_answers_logs_json_and_stops(folder, serve):
     assert (logged["method"], logged["status"]) == ("POST", 200)
 
 
-def test_ctrl_c_stops_it_at_once_amid_requests(folder, serve):
+def test_ctrl_c_stops_at_once_with_requests_in_flight(folder, serve):
     service = serve(folder / "model.pickle")
     stopped = threading.Event()
 
@@ -97,7 +97,7 @@ def test_ctrl_c_stops_it_at_once_amid_requests(folder, serve):
             client.join()
 
 
-def test_a_client_that_sends_half_a_body_does_not_hold_up_a_stop(folder, serve):
+def test_a_client_that_sends_half_a_body_does_not_delay_a_stop(folder, serve):
     service = serve(folder / "model.pickle")
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
@@ -108,7 +108,7 @@ def test_a_client_that_sends_half_a_body_does_not_hold_up_a_stop(folder, serve):
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
-def test_promtool_finds_the_metrics_valid(shared):
+def test_promtool_accepts_the_metrics_page(shared):
     shared.post("/predict", {"data": {"ndarray": [[1, 1], [60, 40]]}})
     _, page = shared.request("GET", "/metrics")
     done = subprocess.run(
@@ -117,7 +117,7 @@ def test_promtool_finds_the_metrics_valid(shared):
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
 
-def test_a_connection_is_kept_for_the_next_request(shared):
+def test_connections_are_kept_alive(shared):
     connection = http.client.HTTPConnection("127.0.0.1", shared.port, timeout=10)
     with contextlib.closing(connection):
         connection.connect()
@@ -135,7 +135,7 @@ def chunked(size):
     return head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (size, body)
 
 
-def test_a_body_in_chunks_is_held_to_the_limit_and_its_faults_are_the_senders(shared):
+def test_a_chunked_body_is_limited_and_its_errors_are_4xx(shared):
     cases = [
         (chunked(100), b"200"),
         (chunked(101), b"413"),
@@ -157,7 +157,7 @@ def test_a_body_in_chunks_is_held_to_the_limit_and_its_faults_are_the_senders(sh
     )
 
 
-def test_the_limit_of_a_body_holds_on_every_road_however_it_comes(shared):
+def test_the_body_limit_holds_on_every_route_for_every_encoding(shared):
     document = json.loads(shared.request("GET", "/openapi.json")[1])
     taking = [
         path for path, item in document["paths"].items() if "requestBody" in item.get("post", {})
@@ -196,7 +196,7 @@ TOO_LONG = f"414 {HTTPStatus(414).phrase}"  # which Python 3.13 has changed
         (b"POST /invocations HTTP/1.1", b"Expect: x", "417 Expectation Failed", "mlflow"),
     ],
 )
-def test_what_is_no_http_request_is_refused_as_its_protocol_refuses(
+def test_invalid_http_is_refused_in_the_shape_of_the_paths_protocol(
     shared, request_line, rest, status, shape
 ):
     with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as connection:
@@ -217,7 +217,7 @@ def test_what_is_no_http_request_is_refused_as_its_protocol_refuses(
 @pytest.mark.parametrize(
     ("path", "schema"), [("/predict", "Seldon"), ("/v2", "Inference"), ("/ping", "MLflow")]
 )
-def test_the_document_tells_of_what_is_too_long(shared, path, schema):
+def test_openapi_describes_414_and_431(shared, path, schema):
     document = json.loads(shared.request("GET", "/openapi.json")[1])
     too_long = {  # of a request line that long no path has been read
         414: ("Seldon", shared.request("GET", f"{path}?x={LONG.decode()}")),
@@ -239,19 +239,19 @@ def test_the_document_tells_of_what_is_too_long(shared, path, schema):
         "headers that say two schemes",
     ],
 )
-def test_a_lie_about_framing_gets_one_refusal(shared, name):
+def test_contradictory_framing_gets_one_refusal(shared, name):
     request, statuses = framing.ATTACKS[name]
     assert framing.fault_of(request, framing.send(shared.port, request, silence=1), statuses) == ""
 
 
-def test_a_wrong_setting_ends_the_start_with_a_sentence(start):
+def test_an_invalid_setting_ends_the_start_with_one_sentence(start):
     done = start(ISOSERVE_PORT="http")
     assert done.returncode == 1
     assert done.stderr.startswith("isoserve: ISOSERVE_PORT='http': ")
     assert "Traceback" not in done.stderr
 
 
-def test_a_missing_model_and_a_misspelt_setting_are_told_at_the_start(start, tmp_path):
+def test_a_missing_model_and_a_misspelt_setting_are_reported_at_the_start(start, tmp_path):
     done = start(ISOSERVE_TRESHOLD="1", ISOSERVE_MODEL=str(tmp_path / "none.pickle"))
     assert "is it 'ISOSERVE_THRESHOLD'?" in json.loads(done.stdout.splitlines()[0])["event"]
     assert done.returncode == 1
@@ -298,7 +298,7 @@ def wait_for(condition, seconds=20):
         time.sleep(0.05)
 
 
-def test_workers_count_in_one_place_and_a_restart_goes_on(folder, serve):
+def test_workers_share_counts_that_survive_a_restart(folder, serve):
     service = serve(folder / "model.pickle", workers=3, state_dir=folder / "state")
     wait_for(lambda: len(service.workers()) == 3)
     for i in range(1, 21):
@@ -311,7 +311,7 @@ def test_workers_count_in_one_place_and_a_restart_goes_on(folder, serve):
     assert b"isoserve_samples_total 40.0" in again.request("GET", "/metrics")[1]
 
 
-def test_state_files_are_their_owners_only(shared):
+def test_state_files_are_readable_by_their_owner_only(shared):
     folder = shared.folder / "state"
     files = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
     used = {"feedback.db-wal", "feedback.db-shm"}  # there while the database is open
@@ -325,7 +325,7 @@ def is_ready(service):
     return service.request("GET", "/ready")[0] == 200
 
 
-def test_a_stop_drains_first(folder, serve):
+def test_a_stop_drains_requests_first(folder, serve):
     service = serve(folder / "model.pickle", drain_seconds=1.5)
     service.process.send_signal(signal.SIGTERM)
     wait_for(lambda: not is_ready(service), 1)
@@ -346,7 +346,7 @@ def test_a_second_signal_ends_the_drain(folder, serve, second):
     assert service.stop(second) == 0
 
 
-def test_workers_whose_first_process_is_killed_leave_soon(folder, serve):
+def test_workers_exit_soon_after_their_parent_is_killed(folder, serve):
     service = serve(folder / "model.pickle", workers=2)
     wait_for(lambda: len(service.workers()) == 2)
     workers = service.workers()
@@ -384,7 +384,7 @@ def prediction(rows, request_id="mine"):
     )
 
 
-def test_a_worker_that_hangs_is_replaced_and_the_log_says_over_what(folder, serve):
+def test_a_hung_worker_is_replaced_and_the_log_names_the_request(folder, serve):
     service = serve(folder / "model.pickle", command=("-c", HANGS), workers=1, timeout=2)
     silent = "has no heartbeat"
     # The first hangs in a thread of the pool, the others in the one that waits for clients.
@@ -421,7 +421,7 @@ runpy.run_module("service", run_name="__main__")
 """
 
 
-def test_neither_a_slow_client_nor_a_slow_load_is_a_hung_worker(folder, forest, serve):
+def test_slow_clients_and_slow_model_loads_are_not_hung_workers(folder, forest, serve):
     token = "a token for nothing but tests"
     service = serve(
         folder / "model.pickle", command=("-c", SLOW), workers=1, timeout=2, admin_token=token
@@ -454,7 +454,7 @@ def test_neither_a_slow_client_nor_a_slow_load_is_a_hung_worker(folder, forest, 
         ("127.0.0.1", "", 0),
     ],
 )
-def test_listening_for_all_without_a_key_is_told(host, key, lines):
+def test_listening_on_all_addresses_without_a_key_logs_a_warning(host, key, lines):
     with structlog.testing.capture_logs() as logged:
         warn_of_missing_key(Settings(host=host, api_key=key))
     assert len(logged) == lines
@@ -486,7 +486,7 @@ def heeds(pid, number):
         (signal.SIGINT, 0.5, CONTAINER),
     ],
 )
-def test_a_signal_during_the_start_ends_it_cleanly(folder, number, after, wrapped):
+def test_a_signal_during_the_start_exits_cleanly(folder, number, after, wrapped):
     if wrapped and not can_unshare():
         pytest.skip("this user may make no process namespaces")
     settings = {"MODEL": "model.pickle", "STATE_DIR": "state", "DRAIN_SECONDS": "0"}
@@ -515,7 +515,7 @@ def test_a_signal_during_the_start_ends_it_cleanly(folder, number, after, wrappe
     assert (process.returncode, "Traceback" in said) == (0, False), said
 
 
-def test_a_worker_just_forked_hears_what_it_is_told(folder, serve):
+def test_a_signal_during_a_fork_reaches_the_new_worker(folder, serve):
     code = """
 import os, runpy, time
 fork = os.fork
@@ -540,7 +540,7 @@ runpy.run_module("service", run_name="__main__")
     assert "SIGKILL" not in service.log.read_text().rpartition("Handling signal: int")[2]
 
 
-def test_who_waited_too_long_is_refused_unread_and_may_ask_again(serve, folder):
+def test_requests_that_waited_too_long_get_503_and_succeed_on_retry(serve, folder):
     service = serve(folder / "model.pickle", workers=1, threads=1)
     large = json.dumps({"data": {"ndarray": [[1.5, 2.5]] * 200_000}})
     rows = json.dumps({"data": {"ndarray": [[1, 2]] * 1000}})
@@ -577,7 +577,7 @@ def test_who_waited_too_long_is_refused_unread_and_may_ask_again(serve, folder):
 
 
 @pytest.mark.parametrize("headers", [{}, {"Connection": "close"}, {"Transfer-Encoding": "chunked"}])
-def test_who_sends_far_too_much_reads_why_it_is_refused(shared, headers):
+def test_a_client_that_sends_far_too_much_still_receives_413(shared, headers):
     body = b"100000\r\n" + bytes(2**20) + b"\r\n"  # one chunk, or so many bytes of any body
     length = {} if "Transfer-Encoding" in headers else {"Content-Length": str(200 * len(body))}
     pieces = iter([body] * 200)
@@ -585,7 +585,7 @@ def test_who_sends_far_too_much_reads_why_it_is_refused(shared, headers):
     assert shared.request("POST", "/predict", pieces, kind | headers | length)[0] == 413
 
 
-def test_who_is_refused_and_still_sends_keeps_no_thread(serve, folder):
+def test_refused_clients_that_keep_sending_occupy_no_thread(serve, folder):
     service = serve(folder / "model.pickle", workers=1, threads=2, api_key="k" * 20)
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n{"
     with contextlib.ExitStack() as clients:
@@ -599,7 +599,7 @@ def test_who_is_refused_and_still_sends_keeps_no_thread(serve, folder):
         assert time.monotonic() - began < 10  # where gunicorn itself waits it takes twice as long
 
 
-def test_clients_that_keep_everything_waiting_hold_nobody_up(serve, folder):
+def test_idle_clients_do_not_delay_others(serve, folder):
     service = serve(folder / "model.pickle", workers=1, threads=2)
     unfinished = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
     unclosed = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -638,7 +638,7 @@ runpy.run_module("service", run_name="__main__")
 """
 
 
-def test_a_worker_with_hundreds_of_requests_at_once_gives_signs_of_life(serve, folder):
+def test_a_worker_with_hundreds_of_requests_at_once_is_not_killed_as_hung(serve, folder):
     service = serve(folder / "model.pickle", command=("-c", TIRED), workers=1, timeout=1)
     wait_for(service.workers)
     workers = service.workers()
@@ -657,6 +657,8 @@ def test_a_worker_with_hundreds_of_requests_at_once_gives_signs_of_life(serve, f
 
 
 @pytest.mark.parametrize(("files", "connections"), [(150, 100), (1024, 924), (10**6, 1000)])
-def test_connections_leave_files_for_all_else(monkeypatch, files, connections):
+def test_the_connection_limit_leaves_file_descriptors_for_other_files(
+    monkeypatch, files, connections
+):
     monkeypatch.setattr("service.server.getrlimit", lambda _: (files, files))
     assert gunicorn_options(Settings())["worker_connections"] == connections

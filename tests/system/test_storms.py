@@ -10,14 +10,14 @@ from tests.stress.storms.predictions import storm_clock, storm_rows, storm_worke
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("storm", "share"), [(storm_workers, 0.03), (storm_rows, 0.05)])
-def test_a_small_storm_leaves_every_number_exact(storm, share):
+def test_counts_are_exact_after_a_small_storm(storm, share):
     report = run(storm, share)
     assert report.faults == []
     assert report.acknowledged > 0
 
 
 @pytest.mark.slow
-def test_a_service_that_measures_by_the_time_of_day_is_caught():
+def test_the_clock_storm_detects_durations_measured_by_the_time_of_day():
     report = run(storm_clock, 0.1, faults=("perf_counter", "monotonic_ns"))
     assert "durations follow the clock" in report.faults
     assert "the order of the record follows the clock" in report.faults
@@ -28,7 +28,7 @@ def answer(began, ended, rows, observation):
     return Answer("p", began, ended, Tally(rows), observation, 0)
 
 
-def test_totals_that_miss_an_answered_row_or_count_an_unsent_one_are_found():
+def test_totals_outside_what_was_answered_and_sent_are_detected():
     first, second = answer(0.0, 1.0, 5, 5), answer(2.0, 3.0, 1, 6)
     assert misled([first, second], "observation") == 0
     assert misled([first, answer(2.0, 3.0, 1, 5)], "observation") == 1

@@ -13,7 +13,7 @@ def test_a_few_hostile_files_are_refused(section, share):
     assert tally.held == tally.tried > 0
 
 
-def test_what_was_not_tried_has_not_held():
+def test_a_section_that_was_not_tried_is_not_reported_as_held():
     assert Tally("nothing", missing="nginx").verdict == "not tried: no nginx"
     tally = Tally("something")
     tally.note("one", "")

@@ -44,7 +44,7 @@ def test_scores_and_labels_equal_scikit_learns(client, forest, samples):
     assert np.array_equal(labels == 1, forest.predict(samples) == -1)
 
 
-def test_a_switch_is_1_or_0(client):
+def test_a_boolean_option_is_1_or_0(client):
     answer = client.post("/predict?scores=maybe", json={"data": {"ndarray": [[1, 2]]}})
     assert answer.status_code == HTTPStatus.BAD_REQUEST
     assert answer.json["status"]["info"] == "scores is 1 or 0, not 'maybe'"
@@ -55,7 +55,7 @@ def test_the_service_does_not_start_with_a_model_wider_than_the_limit(make_clien
         make_client(max_columns=1)
 
 
-def test_a_compressed_body_is_refused_in_words(client):
+def test_a_compressed_body_is_refused_with_a_reason(client):
     headers = {"Content-Encoding": "gzip"}
     answer = client.post("/predict", json={"data": {"ndarray": [[1, 2]]}}, headers=headers)
     assert answer.status_code == HTTPStatus.BAD_REQUEST
@@ -63,7 +63,7 @@ def test_a_compressed_body_is_refused_in_words(client):
 
 
 @pytest.mark.parametrize("text", ["0", "false", ""])
-def test_scores_are_off_unless_asked_for(client, text):
+def test_scores_are_returned_only_on_request(client, text):
     answer = client.post(f"/predict?scores={text}", json={"data": {"ndarray": [[1, 2]]}})
     assert "tags" not in answer.json["meta"]
 
@@ -83,7 +83,7 @@ def test_every_answer_names_the_request_and_the_model(client):
 @pytest.mark.parametrize(
     ("sent", "kept"), [("abc-1.2_3", True), ("a b", False), ("x" * 65, False), ("ü", False)]
 )
-def test_a_request_id_is_kept_when_it_can_forge_nothing(client, sent, kept):
+def test_a_request_id_is_kept_if_it_has_safe_characters_only(client, sent, kept):
     answer = client.get("/live", headers={"X-Request-ID": sent})
     assert (answer.headers["X-Request-ID"] == sent) == kept
 
@@ -97,7 +97,7 @@ def test_a_request_id_is_kept_when_it_can_forge_nothing(client, sent, kept):
         (b"{", "application/json"),
     ],
 )
-def test_a_body_without_json_is_refused_in_seldons_words(client, data, content_type):
+def test_a_body_without_json_is_refused_with_seldons_text(client, data, content_type):
     answer = client.post("/predict", data=data, content_type=content_type)
     status = answer.json["status"]
     assert answer.status_code == HTTPStatus.BAD_REQUEST
@@ -110,14 +110,14 @@ def test_a_body_without_json_is_refused_in_seldons_words(client, data, content_t
 @pytest.mark.parametrize(
     "number", ["NaN", "-Infinity", "1e999", "1" + "0" * 400, "9" * 5000, "null"]
 )
-def test_a_cell_that_is_no_finite_number_is_named(client, route, number):
+def test_a_cell_that_is_not_a_finite_number_is_named(client, route, number):
     body = f'{{"data":{{"ndarray":[[1,2],[3,{number}]]}}}}'
     answer = client.post(route, data=body, content_type="application/json")
     assert answer.status_code == HTTPStatus.BAD_REQUEST
     assert answer.json["status"]["info"].startswith("row 1, column 1: ")
 
 
-def test_a_wrong_width_is_refused_and_the_columns_are_named(client):
+def test_a_wrong_number_of_columns_is_refused_and_the_columns_are_named(client):
     answer = post(client, [[1, 2, 3]])
     assert answer.status_code == HTTPStatus.BAD_REQUEST
     assert answer.json["status"]["info"] == "rows have 3 columns; this model expects 2: f0, f1"
@@ -168,7 +168,7 @@ def test_a_model_without_names_ignores_names(client):
     assert post(client, [[1, 2]], names=["x", "y"]).status_code == HTTPStatus.OK
 
 
-def test_each_scored_row_counts_once_and_nothing_else_does(client):
+def test_only_scored_rows_are_counted_once_each(client):
     post(client, [[1, 1], [60, 40]])
     post(client, [[60, 40]], route="/transform-input")
     post(client, [[1, None]])
@@ -271,7 +271,7 @@ def test_series_do_not_grow_with_unknown_urls(client):
     assert after - before < 30
 
 
-def test_series_stay_few_whatever_is_requested(write_card, make_client):
+def test_the_number_of_series_is_limited_for_any_requests(write_card, make_client):
     write_card()
     client = make_client()
     post(client, [[1, 1]] * 1000)
@@ -283,7 +283,7 @@ def test_series_stay_few_whatever_is_requested(write_card, make_client):
     assert len(metrics(client)) < 500
 
 
-def test_a_puid_comes_from_the_client_or_is_made(client):
+def test_a_puid_is_taken_from_the_client_or_generated(client):
     sent = client.post("/predict", json={"meta": {"puid": "p1"}, "data": {"ndarray": [[1, 2]]}})
     assert sent.json["meta"]["puid"] == "p1"
     named = [post(client, [[1, 2]], route).json["meta"]["puid"] for route in ROUTES * 2]
@@ -291,7 +291,7 @@ def test_a_puid_comes_from_the_client_or_is_made(client):
     assert len(set(named)) == 4
 
 
-def test_the_function_that_makes_puids_can_be_chosen(folder):
+def test_the_puid_generator_can_be_replaced(folder):
     settings = Settings(model=folder / "model.pickle", state_dir=folder / "state")
     client = create_app(settings, make_puid=iter(["one", "two"]).__next__).test_client()
     assert [post(client, [[1, 2]]).json["meta"]["puid"] for _ in "ab"] == ["one", "two"]
@@ -316,7 +316,7 @@ def test_each_scored_row_is_recorded_with_its_label(write_card, make_client, fol
 
 
 @pytest.mark.parametrize(("records", "kept"), [(0, False), (10, True)])
-def test_what_is_recorded_can_be_chosen(make_client, folder, records, kept):
+def test_recording_rows_and_values_can_be_turned_off(make_client, folder, records, kept):
     client = make_client(state_dir=folder / "state", records=records, record_values=False)
     assert post(client, [[1, 2]] * 20).status_code == HTTPStatus.OK
     assert (folder / "state/records.bin").exists() == kept
@@ -325,7 +325,7 @@ def test_what_is_recorded_can_be_chosen(make_client, folder, records, kept):
         assert record.read()["values"].shape == (10, 0)
 
 
-def test_rows_recorded_before_are_deleted_when_none_are_to_be_kept(make_client, folder):
+def test_recorded_rows_are_deleted_when_recording_is_turned_off(make_client, folder):
     (folder / "state").mkdir(mode=0o700)
     for rows in (10, 20):
         begin_records(folder / "state", ["a"], rows)
@@ -334,7 +334,7 @@ def test_rows_recorded_before_are_deleted_when_none_are_to_be_kept(make_client, 
     assert not list((folder / "state").glob("records*"))
 
 
-def test_drift_is_shown_once_there_are_enough_rows(write_card, make_client, samples):
+def test_drift_is_shown_from_1000_rows_on(write_card, make_client, samples):
     quantiles = np.quantile(samples, np.linspace(0, 1, 101), axis=0).T.tolist()
     write_card(
         features=[Feature(n, "float64", q) for n, q in zip("ab", quantiles, strict=True)],
@@ -407,7 +407,7 @@ def test_metrics_show_the_space_on_the_state_folders_disk(make_client, folder):
     assert ("isoserve_state_free_bytes", ()) not in metrics(client)
 
 
-def test_null_is_scored_where_the_model_knows_missing_values(make_client, write_card, forest):
+def test_null_is_scored_if_the_model_allows_missing_values(make_client, write_card, forest):
     body = {"data": {"ndarray": [[1.0, None], [60, 40]]}}
     write_card()
     refused = make_client().post("/predict", json=body)

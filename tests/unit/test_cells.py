@@ -16,13 +16,13 @@ def test_numbers_numeric_strings_and_booleans_are_numbers(cell, number):
 
 
 @pytest.mark.parametrize("text", ["nan", "NaN", "-nan", "NAN"])
-def test_every_spelling_of_nan_is_a_number_that_is_missing(text):
+def test_every_spelling_of_nan_is_a_missing_value(text):
     assert math.isnan(cells.parse_number(text))
     assert cells.fault(text) is None
 
 
 @pytest.mark.parametrize("text", ["", "1_000", "\u0663", "\u00a01", "1,0", "0x10", "True", "yes"])
-def test_what_others_do_not_read_as_a_number_is_none(text):
+def test_other_numeric_notations_are_refused(text):
     with pytest.raises(ValueError, match="not"):
         cells.parse_number(text)
     assert cells.fault(text) == f"{text!r} is not a number"
@@ -41,11 +41,11 @@ def test_what_others_do_not_read_as_a_number_is_none(text):
         ("x" * 100, f"'{'x' * 35}...' is not a number"),
     ],
 )
-def test_a_fault_is_told_in_one_sentence(cell, sentence):
+def test_the_reason_for_a_refused_cell_is_one_sentence(cell, sentence):
     assert cells.fault(cell) == sentence
 
 
-def test_a_cell_in_a_sentence_is_short_and_on_one_line():
+def test_a_cell_in_an_error_message_is_short_and_on_one_line():
     assert cells.short("a\nb") == r"'a\nb'"
     assert cells.short(np.float64(2)) == "2.0"
     assert cells.short(list(range(99))) == "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 1...]"
@@ -56,7 +56,7 @@ def test_a_cell_in_a_sentence_is_short_and_on_one_line():
     [({}, "an object"), ([], "a list"), ("", "a string"), (True, "a boolean"), (None, "null"),
      (1, "a number"), (1.5, "a number")],
 )  # fmt: skip
-def test_kinds_of_json_values_have_names(value, words):
+def test_types_of_json_values_have_names(value, words):
     assert cells.kind(value) == words
 
 
@@ -73,17 +73,17 @@ def test_kinds_of_json_values_have_names(value, words):
         ("nan", False, True),  # in a request it is a number
     ],
 )
-def test_requests_and_files_differ_in_what_is_missing(text, in_requests, in_files):
+def test_requests_and_files_have_different_missing_values(text, in_requests, in_files):
     assert cells.REQUESTS.is_missing(text) == in_requests
     assert cells.FILES.is_missing(text) == in_files
 
 
-def test_files_have_the_words_that_pandas_takes_for_missing():
+def test_files_have_the_missing_value_strings_of_pandas():
     parsers = pytest.importorskip("pandas._libs.parsers")
     assert cells.FILES.missing == parsers.STR_NA_VALUES
 
 
-def test_files_alone_have_truth_values_and_strip_names():
+def test_only_files_have_boolean_words_and_stripped_names():
     assert cells.REQUESTS.truths == {}
     assert cells.FILES.truths == {"true": 1, "false": 0}
     assert cells.REQUESTS.name(" a ") == " a "
@@ -100,7 +100,7 @@ def test_files_have_numbers_of_32_bits_and_requests_of_64():
     [((), True), (("", ""), True), (("t:0", "t:12"), True), (("t:0", "a"), False),
      (("t:", "t:1"), False), (("t:0x",), False)],
 )  # fmt: skip
-def test_some_names_only_say_the_position(names, positional):
+def test_placeholder_names_are_recognised(names, positional):
     assert cells.are_positional(names) == positional
 
 

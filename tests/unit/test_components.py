@@ -34,7 +34,7 @@ def test_labels_equal_scikit_learns(component, forest, samples):
     assert np.array_equal(labels == 1, forest.predict(samples) == -1)
 
 
-def test_the_threshold_moves_the_border(folder, samples):
+def test_the_threshold_changes_the_labels(folder, samples):
     scores = CoreIsolationForest(load_path=str(folder)).clf.decision_function(samples)
     labels = CoreIsolationForest(threshold=0.05, load_path=str(folder)).predict(samples)
     assert np.array_equal(labels, scores < 0.05)
@@ -46,13 +46,13 @@ def test_transform_input_returns_x_unchanged_and_tags_the_labels(component):
     assert component.tags() == {"outlier-predictions": [0, 1]}
 
 
-def test_tags_do_not_outlive_their_call(component):
+def test_tags_belong_to_one_call_only(component):
     component.transform_input([NORMAL])
     component.predict([NORMAL])
     assert component.tags() == {}
 
 
-def test_feedback_and_health_checks_carry_nothing_of_a_prediction(component):
+def test_feedback_and_health_checks_have_no_tags_of_a_prediction(component):
     for other in (component.health_status, lambda: component.send_feedback([NORMAL], [], 1.0, [0])):
         component.transform_input([ODD])
         other()
@@ -61,7 +61,7 @@ def test_feedback_and_health_checks_carry_nothing_of_a_prediction(component):
     assert values(component.metrics())["observation"] == 2
 
 
-def test_metrics_may_be_asked_first_and_change_nothing(component):
+def test_metrics_work_before_the_first_prediction_and_change_nothing(component):
     assert component.tags() == {}
     first = values(component.metrics())
     assert first["observation"] == 0
@@ -73,7 +73,7 @@ def test_metrics_may_be_asked_first_and_change_nothing(component):
         assert (seen["observation"], seen["nb_outliers"], seen["is_outlier"]) == (2, 1, 0.5)
 
 
-def test_a_thread_sees_its_own_latest_call(component):
+def test_each_thread_sees_its_own_latest_call(component):
     rows = [NORMAL, ODD] * 100
 
     def label(row):
@@ -93,12 +93,12 @@ def test_bad_rows_are_refused_and_not_counted(component, X):
     assert component.N == 0
 
 
-def test_a_missing_model_is_told(tmp_path):
+def test_a_missing_model_is_reported(tmp_path):
     with pytest.raises(BadModel, match="cannot be read"):
         CoreIsolationForest(load_path=str(tmp_path))
 
 
-def test_feedback_judges_the_rows_it_carries_in_any_order(folder):
+def test_feedback_is_compared_with_the_rows_in_its_message(folder):
     component = OutlierIsolationForest(load_path=str(folder))
     component.predict([NORMAL])
     component.predict([NORMAL])
@@ -123,13 +123,13 @@ def test_a_truth_that_does_not_fit_is_refused(folder, truth):
         OutlierIsolationForest(load_path=str(folder)).send_feedback([NORMAL], [], 1.0, truth)
 
 
-def test_detecting_leaves_no_trace(folder, forest, samples):
+def test_detecting_has_no_side_effect(folder, forest, samples):
     detector = Detector(load_model(folder / "model.pickle"))
     verdict = detector.detect(RawTable(samples))
     assert np.array_equal(verdict.scores, forest.decision_function(samples))
 
 
-def test_the_component_needs_nothing_of_the_web():
+def test_the_component_imports_no_web_libraries():
     banned = "flask", "gunicorn", "prometheus_client", "pydantic", "structlog", "orjson", "typer"
     code = f"import service.components, sys; print([m for m in {banned!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -70,7 +70,7 @@ def own(found):
     return {name for name in found if name.startswith("service.") and room(name) in FLOORS}
 
 
-def test_no_import_climbs():
+def test_no_module_imports_from_a_higher_level():
     climbing = [
         (name, other)
         for name, found in modules()
@@ -80,7 +80,7 @@ def test_no_import_climbs():
     assert climbing == []
 
 
-def test_each_library_is_imported_where_it_belongs():
+def test_each_library_is_imported_only_in_its_package():
     wrong = [
         (name, library)
         for name, found in modules()
@@ -95,7 +95,7 @@ def test_the_service_never_imports_training():
     assert not [name for name, found in modules() if any("training" in one for one in found)]
 
 
-def test_packages_have_empty_faces_and_at_most_14_modules():
+def test_packages_have_an_empty_init_and_at_most_14_modules():
     faces = [path for path in SERVICE.rglob("__init__.py") if path.parent != SERVICE]
     assert not [path for path in faces if path.read_text()]
     assert not [path for path in faces if len(list(path.parent.glob("*.py"))) - 1 > 14]

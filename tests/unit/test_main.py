@@ -51,7 +51,7 @@ def test_a_model_file_is_checked_step_by_step(run, folder, write_card):
     assert said.endswith("scores 3 golden rows: identical to training It can be served.")
 
 
-def test_a_file_that_is_no_model_is_told_at_its_step(run, folder, monkeypatch):
+def test_a_file_that_is_not_a_model_is_refused_with_the_step(run, folder, monkeypatch):
     monkeypatch.setenv("ISOSERVE_MODEL_SHA256", "0" * 64)
     code, said = run("check", str(folder / "model.pickle"))
     assert (code, "put the right file there" in said) == (1, True)
@@ -61,7 +61,7 @@ def test_a_file_that_is_no_model_is_told_at_its_step(run, folder, monkeypatch):
     assert (code, "is not a pickled IsolationForest" in said) == (1, True)
 
 
-def test_golden_rows_a_hair_apart_are_told_as_such(run, write_card, forest, samples):
+def test_golden_rows_with_tiny_differences_are_reported_as_close(run, write_card, forest, samples):
     scores = forest.decision_function(samples[:3])
     scores[1] += 3e-16
     write_card(golden=Golden(samples[:3].tolist(), scores.tolist()))
@@ -82,7 +82,7 @@ def test_counts_are_reset(run, tmp_path):
     assert Counts(tmp_path / "state").read().totals == Totals(0, 0)
 
 
-def test_the_record_is_exported(run, records, tmp_path):
+def test_recorded_rows_are_exported(run, records, tmp_path):
     code, said = run("records", "export", str(tmp_path / "out.csv"))
     assert (code, said.startswith("6 rows are in")) == (0, True)
     table = pd.read_csv(tmp_path / "out.csv")
@@ -100,13 +100,13 @@ def test_the_record_is_exported(run, records, tmp_path):
         (["--before", "2020-01-01"], [b"p2"]),
     ],
 )
-def test_rows_are_wiped(run, records, arguments, left):
+def test_recorded_rows_are_deleted(run, records, arguments, left):
     code, said = run("records", "delete", *arguments)
     assert (code, said) == (0, f"{6 - 2 * len(left)} rows are wiped.")
     assert sorted(set(records.read()["puid"].tolist())) == left
 
 
-def test_rows_set_aside_are_wiped_too(run, records, tmp_path):
+def test_quarantined_rows_are_deleted_too(run, records, tmp_path):
     begin_records(tmp_path / "state", ["a", "c"], 100)
     assert run("records", "delete", "--puid", "p1") == (0, "2 rows are wiped.")
     assert [len(one.read()) for one in open_records(tmp_path / "state")] == [0, 4]
@@ -120,12 +120,12 @@ def test_rows_set_aside_are_wiped_too(run, records, tmp_path):
         (["--before", "yesterday"], "'yesterday' is not a time"),
     ],
 )
-def test_what_cannot_be_wiped_is_told(run, records, arguments, sentence):
+def test_a_failed_deletion_is_reported(run, records, arguments, sentence):
     code, said = run("records", "delete", *arguments)
     assert (code, said.startswith("isoserve: " + sentence)) == (1, True)
 
 
-def test_without_a_record_there_is_a_sentence(run, tmp_path):
+def test_a_missing_record_is_reported_in_one_sentence(run, tmp_path):
     for arguments in (["export", "out.csv"], ["delete", "--puid", "p"]):
         code, said = run("records", *arguments)
         assert (code, "records.bin cannot be read" in said) == (1, True)
@@ -142,7 +142,7 @@ def feedback(tmp_path):
     return store
 
 
-def test_feedback_is_summed_up(run, feedback, tmp_path):
+def test_feedback_is_summarised(run, feedback, tmp_path):
     code, said = run("feedback", "summary")
     assert code == 0
     assert "so far last 3 true negatives 0 0 false positives 1 1" in said
@@ -168,7 +168,7 @@ def test_feedback_is_deleted(run, feedback, arguments, deleted):
     assert run("feedback", "delete", *arguments) == (0, said)
 
 
-def test_feedback_commands_that_cannot_be_done_are_told(run, feedback, tmp_path):
+def test_failed_feedback_commands_are_reported(run, feedback, tmp_path):
     path = tmp_path / "state" / FILE_NAME
     assert "say which rows: either --puid or --before" in run("feedback", "delete")[1]
     assert "neither a .csv" in run("feedback", "export", "out.txt")[1]
@@ -181,7 +181,7 @@ def test_feedback_commands_that_cannot_be_done_are_told(run, feedback, tmp_path)
     assert (code, "no service has run with this state folder" in said) == (1, True)
 
 
-def test_drift_is_told_on_demand(run, folder, write_card):
+def test_drift_is_printed_by_a_command(run, folder, write_card):
     write_card(score_quantiles=np.linspace(-1, 1, 101).tolist())
     records = begin_records(StateFolder(folder / "state").path, ["mean", "sd"], 5000)
     scores = np.random.default_rng(16).uniform(-1, 1, 2000)
@@ -195,7 +195,7 @@ def test_drift_is_told_on_demand(run, folder, write_card):
     assert "sd 0.0000" in said
 
 
-def test_drift_without_a_card_is_told(run, folder):
+def test_drift_without_a_card_is_refused(run, folder):
     begin_records(StateFolder(folder / "state").path, ["a", "b"], 100)
     code, said = run("records", "drift")
     assert (code, "has no card to compare" in said) == (1, True)

@@ -15,7 +15,7 @@ finite_tables = hnp.arrays(
 
 
 @given(finite_tables)
-def test_any_finite_table_parses_to_itself(table):
+def test_any_finite_table_is_parsed_unchanged(table):
     assert np.array_equal(RawTable(table.tolist()).numbers().values, table)
     assert np.array_equal(RawTable(table).numbers().values, table)
 
@@ -59,13 +59,13 @@ def test_numeric_strings_and_booleans_count_as_numbers():
         ),
     ],
 )
-def test_what_is_no_table_is_refused_with_its_place(cells, message):
+def test_a_body_that_is_not_a_table_is_refused_with_row_and_column(cells, message):
     with pytest.raises(BadInput) as refusal:
         RawTable(cells).numbers()
     assert str(refusal.value) == message
 
 
-def test_a_fault_names_the_column_when_it_has_a_name():
+def test_errors_name_the_column_if_it_has_a_name():
     with pytest.raises(BadInput, match=r"row 0, column 1 \('sd'\): '' is not a number"):
         RawTable([[1, ""]], ("mean", "sd")).numbers()
 
@@ -81,7 +81,7 @@ def test_null_is_a_missing_value():
     "cells",
     [np.array([[1, np.nan]]), [[1, float("nan")]], [["1", "NaN"]], np.array([["1", "nan"]])],
 )
-def test_nan_is_a_missing_value_wherever_it_comes_from(cells):
+def test_nan_is_a_missing_value_in_every_form(cells):
     rows = RawTable(cells).numbers()
     assert rows.missing
     assert np.isnan(rows.values).tolist() == [[False, True]]
@@ -89,7 +89,7 @@ def test_nan_is_a_missing_value_wherever_it_comes_from(cells):
         RawTable([*np.asarray(cells).tolist(), [float("inf"), 1]]).numbers()
 
 
-def test_many_rows_and_cells_are_read_in_pieces():
+def test_large_tables_are_parsed_in_pieces():
     table = np.arange(20_000.0).reshape(-1, 2)
     cells = table.tolist()
     cells[9_000][1] = str(cells[9_000][1])
@@ -103,7 +103,7 @@ def test_many_rows_and_cells_are_read_in_pieces():
             RawTable([*cells[:9_000], wrong, *cells[9_001:]]).numbers()
 
 
-def test_one_long_string_among_many_cells_does_not_fill_the_memory():
+def test_one_long_string_among_many_cells_does_not_exhaust_memory():
     with pytest.raises(BadInput, match="row 0, column 0: 'x"):
         RawTable([["x" * 1_000_000], *[[""]] * 100_000]).numbers()
 
@@ -117,16 +117,16 @@ def test_limits_hold_for_rows_and_columns():
         RawTable.nested([[1, 2, 3, 4]], (), limits)
 
 
-def test_a_row_on_the_threshold_is_no_outlier():
+def test_a_row_on_the_threshold_is_an_inlier():
     verdict = Verdict(np.array([-0.1, 0.0, 0.1]), threshold=0.0)
     assert verdict.labels.tolist() == [1, 0, 0]
 
 
-def test_numbers_agree_with_their_nouns():
+def test_error_messages_use_singular_and_plural_correctly():
     assert (count(1, "row"), count(2000, "row")) == ("1 row", "2,000 rows")
 
 
-def test_cells_in_one_row_fold_into_a_table():
+def test_flat_cells_are_reshaped_into_a_table():
     rows = RawTable([1, "2.5", True, 4], ("a", "b"), (2, 2)).numbers()
     assert rows.values.tolist() == [[1, 2.5], [1, 4]]
     assert rows.names == ("a", "b")
@@ -142,19 +142,19 @@ def test_cells_in_one_row_fold_into_a_table():
         ([[1], [2], [3], [4]], "row 0, column 0 ('a'): a list is too deep"),
     ],
 )
-def test_a_cell_that_does_not_fold_is_named(cells, text):
+def test_an_invalid_flat_cell_is_named_by_row_and_column(cells, text):
     with pytest.raises(BadInput) as refusal:
         RawTable(cells, ("a", "b"), (2, 2)).numbers()
     assert str(refusal.value).startswith(text)
 
 
-def test_none_is_missing_in_folded_cells_too():
+def test_none_is_missing_in_flat_cells():
     rows = RawTable([1, 2, None, 4], ("a", "b"), (2, 2)).numbers()
     assert rows.missing
     assert rows.at(np.array([1])).missing
 
 
-def test_limits_hold_before_cells_are_folded():
+def test_limits_hold_before_flat_cells_are_reshaped():
     with pytest.raises(TooLarge, match="3 rows"):
         RawTable.flat([1, 2, 3], (3, 1), (), Limits(rows=2))
     with pytest.raises(TooLarge, match="3 columns"):

@@ -47,7 +47,7 @@ def test_settings_come_from_the_environment(monkeypatch):
         ("PREDICTIVE_UNIT_PARAMETERS", "[1]", "PREDICTIVE_UNIT_PARAMETERS: each parameter is"),
     ],
 )
-def test_a_wrong_setting_is_named(monkeypatch, name, value, words):
+def test_an_invalid_setting_is_named(monkeypatch, name, value, words):
     monkeypatch.setenv(name, value)
     with pytest.raises(BadSetting) as refusal:
         Settings.read()
@@ -63,7 +63,7 @@ def parameters(monkeypatch, **values):
     monkeypatch.setenv("PREDICTIVE_UNIT_PARAMETERS", json.dumps(given))
 
 
-def test_seldons_variables_rank_below_ours(monkeypatch):
+def test_our_variables_override_seldons(monkeypatch):
     parameters(monkeypatch, threshold="0.1", load_path="/mnt/models")
     monkeypatch.setenv("PREDICTIVE_UNIT_HTTP_SERVICE_PORT", "9000")
     monkeypatch.setenv("PREDICTIVE_UNIT_ID", "clf")
@@ -78,7 +78,7 @@ def test_seldons_variables_rank_below_ours(monkeypatch):
     assert (settings.threshold, settings.port) == (-0.2, 8000)
 
 
-def test_a_wrong_parameter_of_seldons_is_named(monkeypatch):
+def test_an_invalid_seldon_parameter_is_named(monkeypatch):
     parameters(monkeypatch, threshold="low")
     with pytest.raises(BadSetting, match=r"^PREDICTIVE_UNIT_PARAMETERS: threshold='low': input "):
         Settings.read()
@@ -97,7 +97,7 @@ def test_a_wrong_parameter_of_seldons_is_named(monkeypatch):
         ("threshold", None, "each parameter is an object with name, value and type, all strings"),
     ],
 )
-def test_a_parameter_that_a_component_has_not_ends_the_start(monkeypatch, name, kind, words):
+def test_an_unknown_component_parameter_ends_the_start(monkeypatch, name, kind, words):
     given = [{"name": name, "value": "0", "type": kind}]
     monkeypatch.setenv("PREDICTIVE_UNIT_PARAMETERS", json.dumps(given))
     with pytest.raises(BadSetting) as refusal:
@@ -105,19 +105,19 @@ def test_a_parameter_that_a_component_has_not_ends_the_start(monkeypatch, name, 
     assert str(refusal.value).startswith(f"PREDICTIVE_UNIT_PARAMETERS: {words}")
 
 
-def test_a_misspelt_variable_is_told_with_the_nearest(monkeypatch):
+def test_a_misspelt_variable_is_refused_with_the_nearest_name(monkeypatch):
     monkeypatch.setenv("ISOSERVE_TRESHOLD", "1")
     assert unknown_variables() == [
         "ISOSERVE_TRESHOLD is no setting of isoserve (is it 'ISOSERVE_THRESHOLD'?)"
     ]
 
 
-def test_settings_never_change():
+def test_settings_are_immutable():
     with pytest.raises(ValidationError):
         Settings().port = 1
 
 
-def test_what_kubernetes_makes_of_a_service_called_isoserve_is_not_ours(monkeypatch):
+def test_variables_that_kubernetes_sets_for_a_service_are_ignored(monkeypatch):
     monkeypatch.setenv("ISOSERVE_PORT", "tcp://10.0.0.1:8000")
     monkeypatch.setenv("ISOSERVE_PORT_8000_TCP_ADDR", "10.0.0.1")
     monkeypatch.setenv("ISOSERVE_SERVICE_HOST", "10.0.0.1")
@@ -135,7 +135,7 @@ def test_what_kubernetes_makes_of_a_service_called_isoserve_is_not_ours(monkeypa
         ("x" * 16, "empty", "choose one of them"),
     ],
 )
-def test_a_token_that_is_no_secret_is_refused_and_not_repeated(tmp_path, token, file, words):
+def test_an_invalid_token_is_refused_and_not_printed(tmp_path, token, file, words):
     (tmp_path / "empty").touch()
     settings = Settings(admin_token=token, admin_token_file=file and tmp_path / file)
     assert not token or token not in repr(settings)

@@ -5,7 +5,7 @@ from sklearn import metrics
 from service.truths import Confusion, RunningConfusion
 
 
-def test_nothing_is_defined_before_the_first_feedback():
+def test_no_figure_is_defined_before_the_first_feedback():
     assert Confusion().figures() == {}
     assert RunningConfusion().summary().gauges()["nb_labels_tot"] == 0
     assert "precision_tot" not in RunningConfusion().summary().gauges()

@@ -19,19 +19,19 @@ def quantiles(values):
     return np.quantile(values, PERCENT).tolist()
 
 
-def test_ten_bins_and_two_ends_for_a_column_of_different_values():
+def test_distinct_quantiles_give_ten_bins_and_two_open_ends():
     bins = Bins.from_quantiles(list(range(101)))
     assert bins.edges[1:].tolist() == [10, 20, 30, 40, 50, 60, 70, 80, 90, 100]
     assert bins.shares.tolist() == [0.005, *[0.1] * 10, 0.005]
 
 
-def test_equal_quantiles_are_one_bin_of_as_many_steps():
+def test_equal_quantiles_merge_into_one_bin():
     bins = Bins.from_quantiles([-1.0] * 5 + [0.0] * 70 + list(range(1, 27)))
     assert bins.edges[1:].tolist() == [-1, 0, 10, 20, 26]
     assert bins.shares == pytest.approx([0.005, 0.04, 0.7, 0.1, 0.1, 0.06, 0.005])
 
 
-def test_the_index_is_what_one_works_out_by_hand():
+def test_the_index_equals_one_computed_by_hand():
     bins = Bins.from_quantiles([0.0] * 51 + [1.0] * 50)
     recent = np.array([0.0] * 200 + [1.0] * 800)
     by_hand = (0.2 - 0.5) * math.log(0.2 / 0.5) + (0.8 - 0.5) * math.log(0.8 / 0.5)
@@ -53,7 +53,7 @@ def test_a_constant_column_drifts_only_when_it_changes(value):
 
 
 @pytest.mark.parametrize("share", [0.0005, 0.005, 0.05, 0.5, 0.95, 0.999])
-def test_a_flag_drifts_when_its_share_does(share):
+def test_a_binary_column_drifts_when_its_share_of_ones_changes(share):
     flags = (RANDOM.random(20_000) < share).astype(float)
     bins = Bins.from_quantiles(quantiles(flags))
     assert 0 <= bins.index(flags) < 0.01
@@ -66,7 +66,7 @@ def test_values_that_training_never_saw_are_drift():
     assert bins.index(np.r_[RANDOM.random(900), np.full(100, -5.0)]) > 0.2
 
 
-def test_without_drift_the_index_is_the_number_of_bins_by_that_of_rows():
+def test_without_drift_the_index_is_about_bins_divided_by_rows():
     bins = Bins.from_quantiles(quantiles(RANDOM.lognormal(size=50_000)))
     indices = [bins.index(RANDOM.lognormal(size=1000)) for _ in range(100)]
     assert np.mean(indices) == pytest.approx(0.01, rel=0.3)
@@ -84,7 +84,7 @@ def test_real_training_rows_do_not_drift_from_themselves(name):
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the shared data is not here")
-def test_real_rows_twice_as_large_do():
+def test_doubled_real_rows_drift():
     values = pd.read_csv(DATA / "lovoo/train.csv")["mean"].to_numpy()
     bins = Bins.from_quantiles(quantiles(values))
     assert bins.index(pd.read_csv(DATA / "lovoo/test.csv")["mean"].to_numpy()) < 0.01
@@ -128,7 +128,7 @@ def test_missing_values_are_left_out():
     assert drift.features["a"] < 0.05
 
 
-def test_a_feature_whose_quantiles_are_not_known_is_not_shown():
+def test_a_feature_without_quantiles_is_not_shown():
     assert measure(RANDOM.random((1000, 1)), RANDOM.random(1000), a=[None] * 101).features == {}
 
 
@@ -138,7 +138,7 @@ def test_without_values_only_the_score_is_measured():
     assert drift.score is not None
 
 
-def test_the_last_rows_of_the_model_are_looked_at_and_of_wide_ones_fewer():
+def test_drift_uses_the_models_last_rows_and_fewer_for_wide_models():
     for features, rows in ((1, 10_000), (1000, 4000)):
         names = {f"f{i}": PERCENT.tolist() for i in range(features)}
         read, asked = reader(RANDOM.random((5000, features)), RANDOM.random(5000))

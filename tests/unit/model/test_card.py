@@ -6,7 +6,7 @@ import pytest
 from service.model.card import Card, card_path
 
 
-def test_a_card_is_read_as_it_was_written(write_card):
+def test_a_card_survives_writing_and_reading(write_card):
     card = write_card(score_quantiles=[0.1 + 0.2] * 100 + [1e-17])
     assert Card.from_json(card.to_json()) == card
 
@@ -18,7 +18,7 @@ def test_a_card_has_a_line_for_each_field_feature_and_golden_row(write_card):
     assert sum(line.startswith("   [") for line in lines) == 3
 
 
-def test_the_card_lies_beside_its_model():
+def test_the_card_is_stored_beside_its_model():
     assert card_path(Path("models/model.pickle")) == Path("models/model.json")
 
 

@@ -21,7 +21,7 @@ FORESTS = list(hostile.crafted(small_forest()))
     ],
     ids=str,
 )
-def test_a_fitted_forest_is_sound(samples, parameters):
+def test_a_fitted_forest_passes_the_checks(samples, parameters):
     forest = IsolationForest(n_estimators=3, random_state=16, **parameters).fit(samples)
     check_forest(unpack(forest))
 

@@ -12,12 +12,12 @@ def test_named_columns_may_come_in_any_order():
 
 
 @pytest.mark.parametrize("names", [[], ["", ""], ["t:0", "t:1"], ["t:1", "t:0"]])
-def test_without_real_names_columns_mean_their_position(names):
+def test_without_real_names_columns_are_matched_by_position(names):
     table = RawTable([[1, 2]], tuple(names))
     assert Columns(("mean", "sd")).encode(table).values.tolist() == [[1, 2]]
 
 
-def test_names_are_ignored_when_position_is_asked_for():
+def test_names_are_ignored_when_matching_by_position():
     table = RawTable([[1, 2]], ("x", "x"))
     assert Columns(("mean", "sd"), by_name=False).encode(table).values.tolist() == [[1, 2]]
 
@@ -32,30 +32,30 @@ def test_names_are_ignored_when_position_is_asked_for():
         (["t:0"], "1 name for 2 columns"),
     ],
 )
-def test_wrong_names_are_told(names, message):
+def test_wrong_names_are_refused_by_name(names, message):
     with pytest.raises(BadInput) as refusal:
         Columns(("mean", "sd")).encode(RawTable([[1, 2]], tuple(names)))
     assert str(refusal.value) == message
 
 
-def test_an_extra_column_is_told():
+def test_an_extra_column_is_refused_by_name():
     with pytest.raises(BadInput, match=r"column 'means' is unknown \(is it 'mean'\?\)"):
         Columns(("mean", "sd")).encode(RawTable([[1, 2, 3]], ("mean", "sd", "means")))
 
 
-def test_the_wrong_number_of_columns_is_told():
+def test_the_wrong_number_of_columns_is_refused():
     with pytest.raises(BadInput, match="rows have 3 columns; this model expects 2: a, b"):
         Columns(("a", "b")).encode(RawTable([[1, 2, 3]]))
 
 
-def test_thousands_of_wrong_names_are_told_at_once():
+def test_thousands_of_wrong_names_are_refused_quickly():
     names = [f"c{j}" for j in range(4096)]
     features = tuple(f"d{j}" for j in range(4096))
     with pytest.raises(BadInput, match="column 'd0' is missing"):
         Columns(features).encode(RawTable([[1] * 4096], tuple(names)))
 
 
-def test_a_missing_value_is_refused_with_its_place_unless_the_model_takes_such():
+def test_missing_values_are_refused_with_row_and_column_unless_the_model_allows_them():
     table = RawTable([[1, "2"], [None, 4]], ("mean", "sd"))
     with pytest.raises(BadInput) as refusal:
         Columns(("mean", "sd")).encode(table)

@@ -45,13 +45,13 @@ def test_a_card_that_does_not_fit_is_ignored_or_refused(folder, write_card, capl
         load_model(folder / "model.pickle", require_card=True)
 
 
-def test_a_card_that_is_no_text_is_damaged(folder, caplog):
+def test_a_card_that_is_not_text_is_damaged(folder, caplog):
     (folder / "model.json").write_bytes(b"\xff")
     assert load_model(folder / "model.pickle").card is None
     assert "model.json is damaged" in caplog.text
 
 
-def test_the_error_of_a_missing_file_says_how_to_make_one(tmp_path):
+def test_the_error_for_a_missing_file_says_how_to_create_one(tmp_path):
     with pytest.raises(BadModel, match=r"cannot be read.*python -m training\.train"):
         load_model(tmp_path / "model.pickle")
 
@@ -86,7 +86,7 @@ def test_half_a_file_is_refused(folder):
         load_model(path)
 
 
-def test_names_of_a_data_frame_are_kept(tmp_path, samples):
+def test_column_names_of_a_data_frame_are_kept(tmp_path, samples):
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(samples, columns=["mean", "sd"])
     path = tmp_path / "model.pickle"

@@ -25,12 +25,12 @@ def test_a_forest_worked_out_by_hand():
     assert (tree.extra.tolist(), tree.columns.tolist()) == ([1, 0, 0], [0])
 
 
-def test_the_arrays_are_the_fitted_forests_own(forest):
+def test_the_arrays_equal_those_of_the_fitted_forest(forest):
     for tree, fitted in zip(unpack(forest).trees, forest.estimators_, strict=True):
         assert np.shares_memory(tree.threshold, fitted.tree_.threshold)
 
 
-def test_names_of_a_data_frame_are_kept(samples):
+def test_column_names_of_a_data_frame_are_kept(samples):
     frame = pd.DataFrame(samples, columns=["mean", "sd"])
     assert unpack(IsolationForest(n_estimators=1).fit(frame)).names == ("mean", "sd")
 

@@ -76,7 +76,7 @@ def lock(package):
     assert "PermissionError" in probe.stderr
 
 
-def test_machine_code_is_kept_beside_the_module_and_read_where_that_is_read_only(package):
+def test_machine_code_is_cached_beside_the_module_and_read_from_a_read_only_folder(package):
     assert run(package).stdout == "[2.0, 5.0] 0\n"
     assert list((package / "__pycache__").glob("tiny.double-*.nbi"))
     lock(package)
@@ -85,7 +85,7 @@ def test_machine_code_is_kept_beside_the_module_and_read_where_that_is_read_only
 
 
 @pytest.mark.slow
-def test_machine_code_is_kept_in_numba_cache_dir(package, tmp_path):
+def test_machine_code_is_cached_in_numba_cache_dir(package, tmp_path):
     variables = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     assert run(package, **variables).stdout == "[2.0, 5.0] 0\n"
     assert not list((package / "__pycache__").glob("*.nbi"))
@@ -93,14 +93,14 @@ def test_machine_code_is_kept_in_numba_cache_dir(package, tmp_path):
 
 
 @pytest.mark.slow
-def test_where_nothing_can_be_written_it_compiles_all_the_same(package):
+def test_without_a_writable_folder_functions_still_compile(package):
     lock(package)
     result = run(package)
     assert (result.stdout, result.stderr) == ("[2.0, 5.0] 0\n", "")
 
 
 @pytest.mark.slow
-def test_machine_code_that_does_not_fit_this_machine_is_left_alone(package):
+def test_machine_code_of_another_processor_is_not_used_or_replaced(package):
     run(package, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="")
     lock(package)
     result = run(package)
@@ -109,7 +109,7 @@ def test_machine_code_that_does_not_fit_this_machine_is_left_alone(package):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["nbi", "nbc"])
-def test_a_damaged_file_is_replaced(package, suffix):
+def test_a_damaged_cache_file_is_replaced(package, suffix):
     run(package)
     (file,) = (package / "__pycache__").glob(f"tiny.double-*.{suffix}")
     file.write_bytes(file.read_bytes()[:50])
@@ -119,7 +119,7 @@ def test_a_damaged_file_is_replaced(package, suffix):
 
 
 @pytest.mark.slow
-def test_a_damaged_file_that_cannot_be_replaced_is_left_alone(package):
+def test_a_damaged_cache_file_in_a_read_only_folder_is_ignored(package):
     run(package)
     (file,) = (package / "__pycache__").glob("tiny.double-*.nbi")
     file.write_bytes(b"damaged")
@@ -129,7 +129,7 @@ def test_a_damaged_file_that_cannot_be_replaced_is_left_alone(package):
     assert file.read_bytes() == b"damaged"
 
 
-def test_an_error_in_the_function_is_raised_and_other_users_of_numba_keep_their_setting():
+def test_errors_of_the_function_are_raised_and_numbas_global_setting_is_unchanged():
     def wrong(out):
         out[0] = "text"
 
@@ -139,13 +139,13 @@ def test_an_error_in_the_function_is_raised_and_other_users_of_numba_keep_their_
     assert before == config.CACHE_LOCATOR_CLASSES
 
 
-def test_an_operator_can_name_other_places(package):
+def test_an_operator_can_choose_other_cache_locators(package):
     result = run(package, NUMBA_CACHE_LOCATOR_CLASSES="UserProvidedCacheLocator")
     assert (result.stdout, result.stderr) == ("[2.0, 5.0] 0\n", "")
     assert not list((package / "__pycache__").glob("*.nbi"))
 
 
-def test_a_full_disk_is_no_obstacle(package):
+def test_functions_compile_on_a_full_disk(package):
     full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
     result = run(package, full + USE)
     assert (result.stdout, result.stderr) == ("[2.0, 5.0] 0\n", "")

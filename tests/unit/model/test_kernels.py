@@ -8,7 +8,7 @@ def keys(values):
     return kernels.order_key(np.array(values, np.float32))
 
 
-def test_keys_have_the_order_of_the_floats():
+def test_keys_sort_like_their_floats():
     values = [-np.inf, -3.4e38, -2.0, -1e-45, 0.0, 1e-45, 1.0, np.nextafter(1, 2), 3.4e38, np.inf]
     values = np.unique(np.array(values, np.float32))
     assert (np.diff(keys(values).astype(np.int64)) > 0).all()
@@ -35,11 +35,11 @@ def test_a_threshold_becomes_the_largest_float32_not_above_it(threshold, floor):
     assert kernels.threshold_keys(np.array([threshold])) == keys([floor])
 
 
-def test_nothing_is_at_most_nan():
+def test_no_value_is_at_most_nan():
     assert kernels.threshold_keys(np.array([np.nan])) == kernels.NAN_LEFT < keys([-np.inf])
 
 
-def test_every_float32_falls_on_the_side_its_threshold_says():
+def test_comparing_keys_equals_comparing_floats_for_every_float32():
     rng = np.random.default_rng(16)
     thresholds = rng.normal(size=20_000) * 10.0 ** rng.integers(-44, 39, 20_000)
     values = thresholds.astype(np.float32)

@@ -15,14 +15,14 @@ from tests.support import hostile
 
 @pytest.mark.parametrize("protocol", [4, 5])
 @pytest.mark.parametrize("pickler", [pickle.dumps, pickle._dumps], ids=["C", "Python"])
-def test_a_forest_comes_out_as_it_went_in(forest, samples, protocol, pickler):
+def test_a_forest_survives_pickling_and_loading(forest, samples, protocol, pickler):
     content = pickler(forest, protocol=protocol)
     assert scan(content) > 100
     copy = read_forest(content)
     assert np.array_equal(copy.decision_function(samples), forest.decision_function(samples))
 
 
-def test_an_optimized_pickle_is_one_too(forest):
+def test_an_optimized_pickle_is_accepted(forest):
     assert scan(pickletools.optimize(pickle.dumps(forest, 5)))
 
 
@@ -40,7 +40,7 @@ def test_an_optimized_pickle_is_one_too(forest):
         (b"\x80\x04cos\nsystem\n.", "no forest has the instruction GLOBAL"),
     ],
 )
-def test_what_no_pickler_writes_for_a_forest_is_refused_unread(content, words):
+def test_a_pickle_with_other_opcodes_is_refused_before_it_is_loaded(content, words):
     with pytest.raises(ValueError, match=words):
         scan(content)
 
@@ -52,19 +52,19 @@ def test_a_joblib_file_is_refused_with_the_line_that_converts_it(tmp_path, fores
         scan((tmp_path / "model.joblib").read_bytes())
 
 
-def test_a_random_state_that_is_no_number_is_refused_with_what_to_do(samples):
+def test_a_random_state_that_is_not_a_number_is_refused_with_a_remedy(samples):
     forest = IsolationForest(n_estimators=2, random_state=np.random.RandomState(16)).fit(samples)
     with pytest.raises(ValueError, match="give random_state an integer"):
         read_forest(pickle.dumps(forest, 5))
 
 
-def test_control_characters_of_a_name_do_not_reach_the_sentence(tmp_path):
+def test_error_messages_escape_control_characters_in_names(tmp_path):
     content = dict(hostile.handmade(tmp_path / "sentinel"))["os\n\x1b[31m.'system'"]
     with pytest.raises(ValueError, match=r"^it holds os \\x1b\[31m\.system, which is not"):
         read_forest(content)
 
 
-def test_numpys_own_functions_stay_as_they_are(tmp_path):
+def test_a_pickle_cannot_change_numpys_functions(tmp_path):
     """A pickle can set attributes of a function that it is given; this one sets its defaults."""
     from numpy._core.numeric import _frombuffer  # a private name of numpy 2
 
@@ -75,7 +75,7 @@ def test_numpys_own_functions_stay_as_they_are(tmp_path):
     assert _frombuffer.__defaults__ == before
 
 
-def test_every_attack_is_turned_away(tmp_path):
+def test_every_attack_is_refused(tmp_path):
     attacks = list(hostile.attacks(tmp_path / "sentinel"))
     assert len(attacks) > 200
     for name, content in attacks[::7]:

@@ -13,7 +13,7 @@ from service.model.sandbox import ChildFailed, run_sandboxed
 MEMORY = 2**28
 
 
-def test_what_the_child_returns_comes_back():
+def test_the_childs_result_is_returned():
     assert run_sandboxed(lambda: {"pid": os.getpid() != 0, "n": [1, 2]}, 2, MEMORY) == {
         "pid": True,
         "n": [1, 2],
@@ -80,7 +80,7 @@ def test_the_child_can_neither_write_nor_create_a_file(tmp_path):
     assert (tmp_path / "open").read_bytes() == b""
 
 
-def test_threads_of_the_parent_do_not_matter():
+def test_the_sandbox_works_beside_threads_of_the_parent():
     held, done = threading.Lock(), threading.Event()
     with held:
         thread = threading.Thread(target=done.wait)
@@ -90,7 +90,7 @@ def test_threads_of_the_parent_do_not_matter():
     thread.join()
 
 
-def test_no_child_is_left():
+def test_no_child_process_is_left():
     run_sandboxed(lambda: 1, 1, MEMORY)
     own = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     states = [Path(f"/proc/{pid}/stat").read_text().split()[2] for pid in own]

@@ -89,7 +89,7 @@ def test_every_batch_size_scores_its_rows_alike(table):
     ],
     ids=lambda X: f"{X.dtype.str}-{X.strides}",
 )
-def test_any_numeric_type_and_memory_order_is_taken(X):
+def test_any_numeric_type_and_memory_order_is_accepted(X):
     training = np.linspace(X.min(), X.max() + 1, 300, dtype=np.float32).reshape(100, 3)
     forest = IsolationForest(n_estimators=20, random_state=16).fit(training)
     assert_equal(forest, compile_forest(forest), X)
@@ -102,7 +102,7 @@ def test_values_beyond_float32_are_infinite_and_no_warning_escapes(forest):
     assert compiled.score_samples(large.astype(np.longdouble)) == compiled.score_samples(large)
 
 
-def test_a_forest_of_single_rows_scores_as_scikit_learn_has_it():
+def test_a_forest_of_single_rows_scores_like_scikit_learn():
     forest = IsolationForest(n_estimators=3, max_samples=1).fit([[0.0], [1.0], [2.0]])
     assert_equal(forest, compile_forest(forest), np.array([[5.0], [1.0]]))
 
@@ -116,7 +116,7 @@ def test_a_forest_of_single_rows_scores_as_scikit_learn_has_it():
     ],
     ids=["just fits", "too many columns", "widest request"],
 )
-def test_a_forest_too_large_for_the_compact_layout_takes_the_wide_one(case, layout):
+def test_a_forest_too_large_for_the_compact_layout_uses_the_wide_one(case, layout):
     forest = case.fit()
     compiled = compile_forest(forest)
     assert compiled.nodes.dtype == layout
@@ -132,7 +132,7 @@ def test_rows_with_another_number_of_columns_are_refused(forest):
             compiled.score_samples(X)
 
 
-def test_no_rows_have_no_scores(forest):
+def test_zero_rows_give_zero_scores(forest):
     compiled = compile_forest(forest)
     assert compiled.score_samples(np.zeros((0, 2))).shape == (0,)
     assert compiled.contributions(np.zeros((0, 2))).shape == (0, 2)
@@ -148,7 +148,7 @@ def test_a_large_batch_scores_alike_on_any_number_of_threads(samples, forest, th
     assert np.array_equal(compiled.contributions(X)[some], compiled.contributions(X[some]))
 
 
-def test_the_forest_itself_is_not_kept():
+def test_the_compiled_forest_keeps_no_reference_to_the_forest():
     forest = Case().fit()
     tree = weakref.ref(forest.estimators_[0])
     compiled = compile_forest(forest)
@@ -167,7 +167,7 @@ def test_a_compiled_forest_survives_a_pickle(samples, forest):
 
 
 @pytest.mark.parametrize("contamination", [0.001, 0.1, 0.37])
-def test_the_offset_of_a_contamination_is_a_percentile_of_its_scores(samples, contamination):
+def test_the_offset_for_a_contamination_is_a_percentile_of_the_scores(samples, contamination):
     expected = IsolationForest(contamination=contamination, random_state=16).fit(samples)
     forest = IsolationForest(random_state=16).fit(samples)
     scores = compile_forest(forest).score_samples(samples)
@@ -204,14 +204,14 @@ def slow_contributions(forest, row):
 
 @pytest.mark.parametrize("n_estimators", [3, 8, 9])
 @pytest.mark.parametrize("case", [Case(), Case(table="missing", max_features=0.5, n_features=7)])
-def test_contributions_equal_the_slow_and_obvious_way(case, n_estimators):
+def test_contributions_equal_a_slow_direct_computation(case, n_estimators):
     forest = replace(case, n_rows=60, n_estimators=n_estimators).fit()
     X = case.rows(forest, 9)
     expected = [slow_contributions(forest, row) for row in X]
     assert np.allclose(compile_forest(forest).contributions(X), expected, rtol=0, atol=1e-12)
 
 
-def test_contributions_name_the_feature_that_is_out_of_place():
+def test_the_outlying_feature_has_the_most_negative_contribution():
     case = Case(n_features=5, n_rows=2000, n_estimators=100)
     compiled = compile_forest(case.fit())
     shares = compiled.contributions(np.array([[0.0, 0.0, 0.0, 9.0, 0.0]]))[0]
@@ -220,7 +220,7 @@ def test_contributions_name_the_feature_that_is_out_of_place():
 
 
 @pytest.mark.parametrize("path", OLD, ids=lambda path: path.stem)
-def test_a_pickle_of_an_older_scikit_learn_scores_as_it_did_there(path):
+def test_pickles_of_older_scikit_learn_versions_score_as_they_did_there(path):
     model = load_model(path)
     recorded = np.load(path.with_suffix(".npz"))
     X = recorded["rows"]
@@ -230,7 +230,7 @@ def test_a_pickle_of_an_older_scikit_learn_scores_as_it_did_there(path):
         assert np.allclose(scores, recorded[name], rtol=0, atol=1e-12)
 
 
-def test_pickles_of_all_five_versions_are_there():
+def test_the_test_data_has_pickles_of_five_scikit_learn_versions():
     versions = {path.stem.split("-")[1].rsplit(".", 1)[0] for path in OLD}
     assert versions == {"1.5", "1.6", "1.7", "1.8", "1.9"}
 

@@ -13,11 +13,11 @@ from service.protocols.codec import load_json, parse_json, render_json, require_
 from service.rows import RawTable
 
 
-def test_json_is_read():
+def test_valid_json_is_read():
     assert load_json(b'{"a": [1, 2.5, "x", null, true]}') == {"a": [1, 2.5, "x", None, True]}
 
 
-def test_of_a_doubled_key_the_last_one_counts():
+def test_the_last_of_duplicate_keys_counts():
     assert load_json(b'{"a": 1, "a": 2}') == {"a": 2}
 
 
@@ -36,7 +36,7 @@ def test_of_a_doubled_key_the_last_one_counts():
         b"[" + b"9" * 5000 + b"]",
     ],
 )
-def test_what_is_not_json_is_refused_in_seldons_words(body):
+def test_invalid_json_is_refused_with_seldons_text(body):
     with pytest.raises(BadInput, match=r"^Can't find JSON in data: "):
         load_json(body)
 
@@ -44,7 +44,7 @@ def test_what_is_not_json_is_refused_in_seldons_words(body):
 @pytest.mark.parametrize(
     "number", [b"Infinity", b"-Infinity", b"1e999", b"1" + b"0" * 400, b"NaN, -Infinity"]
 )
-def test_a_number_that_is_not_finite_is_read_and_refused(number):
+def test_infinite_numbers_are_reported_beside_the_value(number):
     value, refusal = parse_json(b"[" + number + b"]")
     assert len(value) == 1 + (b"NaN" in number)
     assert str(refusal).startswith("Can't find JSON in data")
@@ -59,7 +59,7 @@ def test_a_refusal_names_the_cell_that_is_infinite():
     assert require_finite(RawTable([[1, 2]]), None)
 
 
-def test_nan_is_read_where_python_writes_it():
+def test_nan_is_read_as_python_writes_it():
     value = load_json(b'{"a": [NaN, 1], "NaN": "\\"NaN", "b": 1180591620717411303424}')
     assert str(value) == """{'a': [nan, 1], 'NaN': '"NaN', 'b': 1.1805916207174113e+21}"""
     assert render_json(value)
@@ -69,7 +69,7 @@ def test_nan_is_read_where_python_writes_it():
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
-def test_another_encoding_is_no_json_whatever_it_holds(encoding):
+def test_an_encoding_other_than_utf_8_is_refused(encoding):
     for text in ('{"data": {"ndarray": []}}', "[NaN]"):
         with pytest.raises(BadInput, match="Can't find JSON in data"):
             parse_json(text.encode(encoding))
@@ -89,7 +89,7 @@ def test_brackets_side_by_side_or_in_strings_do_not_nest():
     assert load_json(b'["' + b"[{" * 50 + b'\\"[[[["]') == ["[{" * 50 + '"[[[[']
 
 
-def test_answers_are_sorted_tight_and_exact():
+def test_responses_have_sorted_keys_no_spaces_and_exact_numbers():
     value = {"b": np.array([0.1, 1e-300]), "a": np.array([1, 0])}
     assert render_json(value) == b'{"a":[1,0],"b":[0.1,1e-300]}'
 
@@ -107,7 +107,7 @@ TEXT = b'{"a": [1, 2, 3]}'
         (" deflate ", zlib.compress(TEXT)),
     ],
 )
-def test_a_packed_body_is_unpacked(encoding, body):
+def test_a_compressed_body_is_decompressed(encoding, body):
     assert unpack(body, encoding, len(TEXT)) == TEXT
 
 
@@ -145,13 +145,13 @@ def test_a_packed_body_is_unpacked(encoding, body):
         ("gzip, gzip", TEXT, Unsupported, "is not read here"),
     ],
 )
-def test_what_cannot_be_unpacked_is_told(encoding, body, kind, text):
+def test_a_body_that_cannot_be_decompressed_is_refused(encoding, body, kind, text):
     with pytest.raises(kind) as refusal:
         unpack(body, encoding, len(TEXT))
     assert text in str(refusal.value)
 
 
-def test_a_bomb_takes_no_more_memory_than_the_bound():
+def test_a_compression_bomb_uses_no_more_memory_than_the_limit():
     bomb = gzip.compress(bytes(2**28))
     bound = 2**20
     tracemalloc.start()
@@ -170,7 +170,7 @@ def test_a_bomb_takes_no_more_memory_than_the_bound():
         b'"' * 500_001 + b"[" * 9,
     ],
 )
-def test_no_body_takes_more_than_a_look_at_each_byte(body):
+def test_refusing_a_body_takes_linear_time(body):
     with pytest.raises(Refusal):  # which took hours
         load_json(body)
 
@@ -187,7 +187,7 @@ def test_no_body_takes_more_than_a_look_at_each_byte(body):
 )
 @example(["]", []], 1)
 @example([['\\"]', '\\"]'], "[", [[]]], 2)
-def test_brackets_in_strings_are_no_depth(value, limit):
+def test_brackets_in_strings_do_not_count_as_depth(value, limit):
     def depth(part):
         if isinstance(part, str):
             return 0

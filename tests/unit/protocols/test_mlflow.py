@@ -30,7 +30,7 @@ def decode(body, content_type="application/json", limits=LIMITS):
         ({"inputs": {"a": [1, 60], "b": [2, 40]}}, NAMED),
     ],
 )
-def test_each_of_mlflows_forms_is_the_same_table(body, names):
+def test_each_format_of_mlflow_decodes_to_the_same_table(body, names):
     rows = decode(body)
     assert rows.values.tolist() == TABLE
     assert rows.names == names
@@ -39,14 +39,14 @@ def test_each_of_mlflows_forms_is_the_same_table(body, names):
 @pytest.mark.parametrize(
     "text", ["a,b\n1,2\n60,40\n", "\ufeffa,b\r\n1,2\r\n\r\n60,40", '"a","b"\n1.0,"2"\n6e1,40\n']
 )
-def test_csv_has_a_line_of_names(text):
+def test_csv_starts_with_a_line_of_names(text):
     rows = decode(text.encode(), "text/csv; charset=utf-8")
     assert rows.values.tolist() == TABLE
     assert rows.names == NAMED
 
 
 @pytest.mark.parametrize("cell", [b"", b" ", b'""', b"NaN", b"nan", b"NA", b"null"])
-def test_an_empty_cell_of_csv_or_nan_is_missing(cell):
+def test_an_empty_cell_or_nan_in_csv_is_missing(cell):
     rows = decode(b"a,b\n" + cell + b",2\n3,4\n", "text/csv")
     assert rows.missing
     assert np.isnan(rows.values).tolist() == [[True, False], [False, False]]
@@ -80,7 +80,7 @@ def test_an_empty_cell_of_csv_or_nan_is_missing(cell):
         (b"", "the body is not JSON: it is a zero-length, empty document at line 1 column 1"),
     ],
 )  # fmt: skip
-def test_what_is_no_table_is_refused_in_words(body, text):
+def test_invalid_tables_are_refused_with_a_reason(body, text):
     with pytest.raises(BadInput) as refusal:
         decode(body)
     assert str(refusal.value).startswith(text)
@@ -101,19 +101,19 @@ def test_what_is_no_table_is_refused_in_words(body, text):
         (b'a\n"' + b"x" * 200_000, "the body is not CSV: "),
     ],
 )
-def test_what_is_no_csv_is_refused_in_words(body, text):
+def test_invalid_csv_is_refused_with_a_reason(body, text):
     with pytest.raises(BadInput) as refusal:
         decode(body, "text/csv")
     assert str(refusal.value).startswith(text)
 
 
 @pytest.mark.parametrize("content_type", ["", "text/plain", "application/x-parquet"])
-def test_other_types_of_content_are_not_read(content_type):
+def test_other_content_types_are_refused(content_type):
     with pytest.raises(Unsupported, match="send JSON or text/csv"):
         decode({"inputs": TABLE}, content_type)
 
 
-def test_limits_hold_for_every_form():
+def test_limits_hold_for_every_format():
     limits = Limits(rows=1, columns=1)
     records = [{"a": 1, "b": 2}]
     for body in ({"inputs": TABLE}, {"inputs": {"a": [1, 2]}}, {"dataframe_records": records}):
@@ -145,11 +145,11 @@ def test_errors_have_mlflows_shape():
         (503, "TEMPORARILY_UNAVAILABLE"),
     ],
 )
-def test_an_error_code_is_mlflows_own_for_the_status_where_it_has_one(status, code):
+def test_error_codes_are_mlflows_own_for_statuses_it_knows(status, code):
     assert mlflow.encode_error("no", status)["error_code"] == code
 
 
-def test_of_too_many_lines_of_csv_no_more_are_read_than_it_takes_to_know():
+def test_reading_csv_stops_at_the_row_limit():
     line = b"1,2\n"
     assert len(mlflow.decode_request(b"mean,sd\n" + 3 * line, "text/csv", Limits(rows=3))) == 3
     with pytest.raises(TooLarge, match="more than 3 rows in one request"):

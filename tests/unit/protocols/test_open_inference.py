@@ -53,7 +53,7 @@ def binary(array, datatype="FP64", name="x", shape=None):
         [tensor([1, 2, 60, 40], [2, 2], "INT8", parameters={"content_type": "np", "odd": 1})],
     ],
 )
-def test_one_input_is_a_table_flat_or_nested(request_):
+def test_one_input_is_a_table_with_flat_or_nested_data(request_):
     decoded = decode(*request_, parameters={"anything": True})
     assert decoded.table.numbers().values.tolist() == TABLE
     assert decoded.table.names == ()
@@ -67,7 +67,7 @@ def test_several_inputs_are_columns_in_any_order(content_type):
 
 
 @pytest.mark.parametrize("datatype", ["FP64", "INT64", "BOOL"])
-def test_null_is_a_missing_value_of_every_type(datatype):
+def test_null_is_a_missing_value_in_every_datatype(datatype):
     whole = decode(tensor([[1, None]], datatype=datatype)).table.numbers()
     columns = decode(
         tensor([1], name="a"), tensor([None], name="b", datatype=datatype)
@@ -77,7 +77,7 @@ def test_null_is_a_missing_value_of_every_type(datatype):
         assert np.isnan(rows.values).tolist() == [[False, True]]
 
 
-def test_nan_is_a_missing_value_in_bytes_of_every_float_and_in_texts():
+def test_nan_is_missing_in_binary_floats_and_in_strings():
     bf16 = (np.array([[1, np.nan]], "<f4").view("<u4") >> 16).astype("<u2")
     texts = b"".join(struct.pack("<I", len(text)) + text for text in (b"1", b"nan"))
     inputs = [
@@ -90,13 +90,13 @@ def test_nan_is_a_missing_value_in_bytes_of_every_float_and_in_texts():
         assert np.isnan(rows.values).tolist() == [[False, True]]
 
 
-def test_a_single_column_has_a_name_only_where_its_type_says_so():
+def test_a_single_input_is_a_named_column_only_if_its_content_type_says_so():
     assert decode(tensor([1, 2])).table.numbers().values.tolist() == [[1], [2]]
     assert decode(tensor([1, 2])).table.names == ()
     assert decode(tensor([1, 2], parameters={"content_type": "pd"})).table.names == ("x",)
 
 
-def test_texts_are_a_column_by_name_as_mlserver_sends_a_data_frame():
+def test_string_columns_are_read_as_mlserver_sends_a_data_frame():
     texts = tensor(["1", "60"], datatype="BYTES", parameters={"content_type": "str"})
     numbers = tensor([2, 40], name="sd")
     rows = decode(texts, numbers, parameters={"content_type": "pd"}).table.numbers()
@@ -107,19 +107,19 @@ def test_texts_are_a_column_by_name_as_mlserver_sends_a_data_frame():
     assert rows.values.tolist() == [[1], [60]]
 
 
-def test_outputs_are_all_but_the_contributions_or_those_that_are_named():
+def test_default_outputs_are_all_except_contributions():
     assert list(decode(tensor(TABLE)).outputs) == list(OUTPUTS)[:-1]
     asked = [{"name": "contributions"}, {"name": "predict", "parameters": {"binary_data": True}}]
     assert decode(tensor(TABLE), outputs=asked).outputs == {"contributions": False, "predict": True}
 
 
-def test_an_outputs_own_wish_for_bytes_wins_over_the_requests():
+def test_binary_data_of_an_output_overrides_that_of_the_request():
     asked = [{"name": "threshold", "parameters": {"binary_data": False}}, {"name": "predict"}]
     decoded = decode(tensor(TABLE), outputs=asked, parameters={"binary_data_output": True})
     assert decoded.outputs == {"threshold": False, "predict": True}
 
 
-def test_the_id_is_read_where_one_was_sent():
+def test_the_id_is_read_if_sent():
     assert decode(tensor(TABLE), id="42").id == "42"
     assert not decode(tensor(TABLE)).id
 
@@ -169,7 +169,7 @@ def test_the_largest_whole_numbers_are_read_from_bytes():
 
 
 @pytest.mark.parametrize("make", [int, str])
-def test_the_least_number_of_64_bits_is_read_and_no_less(make):
+def test_the_smallest_int64_is_read_and_smaller_numbers_are_refused(make):
     least = -(2**63)
     rows = decode(tensor([[make(least)]], datatype="INT64")).table.numbers()
     assert rows.values.tolist() == [[float(least)]]
@@ -177,7 +177,7 @@ def test_the_least_number_of_64_bits_is_read_and_no_less(make):
         decode(tensor([[make(least), make(least - 1)]], datatype="INT64"))
 
 
-def test_half_floats_of_both_kinds_and_texts_are_read_from_bytes():
+def test_fp16_bf16_and_strings_are_read_from_bytes():
     bf16 = (np.array([[1.5, -2.0]], "<f4").view("<u4") >> 16).astype("<u2")
     body = pack(binary(bf16, "BF16"))
     assert open_inference.decode_request(*body, LIMITS).table.numbers().values.tolist() == [
@@ -208,14 +208,14 @@ def test_bytes_and_json_may_be_mixed():
         elements=st.floats(allow_nan=False, allow_infinity=False),
     )
 )
-def test_any_finite_table_arrives_as_it_was_by_each_form(table):
+def test_any_finite_table_decodes_to_itself_in_each_form(table):
     forms = [decode(tensor(table.tolist())), decode(tensor(table.ravel().tolist(), table.shape))]
     forms.append(open_inference.decode_request(*pack(binary(table)), LIMITS))
     for form in forms:
         assert np.array_equal(form.table.numbers().values, table)
 
 
-def test_an_answer_is_flat_json_with_the_models_version():
+def test_a_json_response_has_flat_data_and_the_model_version():
     body, length = open_inference.encode_answer(decode(tensor(TABLE)), "42", "m", VERDICT)
     answer = json.loads(body)
     assert length is None
@@ -235,7 +235,7 @@ def test_an_answer_is_flat_json_with_the_models_version():
     }
 
 
-def test_an_answer_in_bytes_has_them_after_its_json_in_order():
+def test_a_binary_response_has_its_tensors_after_the_json_in_order():
     asked = [{"name": "contributions", "parameters": {"binary_data": True}}, {"name": "threshold"},
              {"name": "predict", "parameters": {"binary_data": True}}]  # fmt: skip
     request = decode(tensor(TABLE), outputs=asked)
@@ -326,7 +326,7 @@ def test_an_answer_in_bytes_has_them_after_its_json_in_order():
          "output 'predict': classification is not served here"),
     ],
 )  # fmt: skip
-def test_what_is_no_request_is_refused_in_words(body, text):
+def test_an_invalid_request_is_refused_with_a_reason(body, text):
     with pytest.raises(BadInput) as refusal:
         open_inference.decode_request(json.dumps(body).encode(), None, LIMITS).table.numbers()
     assert str(refusal.value).startswith(text)
@@ -357,7 +357,7 @@ def sized(size, **more):
          "row 0, column 0: 'a' is not a number"),
     ],
 )  # fmt: skip
-def test_bytes_that_do_not_fit_are_told(inputs, text):
+def test_binary_data_of_the_wrong_size_is_refused(inputs, text):
     with pytest.raises(BadInput) as refusal:
         open_inference.decode_request(*pack(*inputs), LIMITS).table.numbers()
     assert str(refusal.value).startswith(text)
@@ -371,7 +371,7 @@ def test_bytes_that_do_not_fit_are_told(inputs, text):
         (b"\xef\xbb\xbf{}", ": UTF-8 byte order mark (BOM) is not supported at line 1 column 1"),
     ],
 )
-def test_a_body_that_is_no_json_is_told_where(body, text):
+def test_invalid_json_is_refused_with_its_position(body, text):
     for length in (None, str(len(body))):
         with pytest.raises(BadInput) as refusal:
             open_inference.decode_request(body, length, LIMITS)
@@ -379,7 +379,7 @@ def test_a_body_that_is_no_json_is_told_where(body, text):
 
 
 @pytest.mark.parametrize("length", ["", "x", "-1", "1e3", "999999"])
-def test_a_wrong_length_of_the_json_is_told(length):
+def test_a_wrong_json_length_header_is_refused(length):
     with pytest.raises(BadInput, match="Inference-Header-Content-Length is a number of bytes up"):
         open_inference.decode_request(pack(binary(np.ones((1, 2))))[0], length, LIMITS)
 
@@ -393,7 +393,7 @@ def test_limits_hold_for_rows_columns_and_depth():
         decode(tensor(TABLE), limits=limits)
 
 
-def test_a_model_with_column_names_takes_an_input_a_column():
+def test_metadata_of_a_model_with_column_names_has_one_input_per_column():
     found = open_inference.encode_model("m", "abc", {"a": "float", "b": "int", "c": "bool"}, True)
     assert (found["name"], found["versions"], found["platform"]) == ("m", ["abc"], "sklearn_pickle")
     assert found["inputs"] == [
@@ -407,7 +407,7 @@ def test_a_model_with_column_names_takes_an_input_a_column():
     assert found["outputs"][0]["parameters"] == {"meaning": "1 for an outlier, 0 for an inlier"}
 
 
-def test_a_model_without_them_takes_a_table():
+def test_metadata_of_a_model_without_column_names_has_one_table():
     found = open_inference.encode_model("m", "abc", {"f0": "float", "f1": "float"}, False)
     assert found["inputs"] == [{"name": "rows", "datatype": "FP64", "shape": [-1, 2]}]
 
@@ -422,6 +422,6 @@ def test_another_model_or_version_is_not_found():
 
 
 @pytest.mark.parametrize("length", ["9" * 5000, "0" * 7000, "-1", "1.5", "\u0663"])
-def test_a_length_of_json_that_is_none_is_refused(length):
+def test_a_json_length_header_that_is_not_a_number_is_refused(length):
     with pytest.raises(BadInput, match=r"is a number of bytes up to the body's 2"):
         open_inference.decode_request(b"{}", length, LIMITS)

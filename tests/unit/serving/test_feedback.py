@@ -69,7 +69,7 @@ def stop(client):
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_an_answer_sent_back_with_the_truth_is_counted_row_by_row(client, predict, route):
+def test_a_response_sent_back_with_the_truth_is_counted_row_by_row(client, predict, route):
     answer = predict([NORMAL, ODD, NORMAL])
     status, known = send(client, [0, 1, 1], route=route, response=answer, reward=1.0)
     assert (status, counts(known)) == (OK, (1, 0, 1, 1))
@@ -88,7 +88,7 @@ def test_a_form_field_is_read_as_seldons_clients_send_it(client, predict):
     assert client.post("/send-feedback", data={"jsn": "{}"}).status_code == BAD
 
 
-def test_what_was_predicted_can_be_sent_along_however_deep_it_is(client):
+def test_a_request_nested_to_the_depth_limit_can_be_sent_in_feedback(client):
     message = {"meta": {"tags": {"a": {"b": {"c": {"d": [[1]]}}}}}, "data": {"ndarray": [ODD]}}
     answer = client.post("/predict", json=message)
     truth = {"data": {"ndarray": [1]}}
@@ -122,13 +122,13 @@ def test_one_row_of_a_prediction_can_have_a_truth(client, predict):
     assert counts(send(client, [0, 1], "p")[1]) == (1, 0, 0, 1)
 
 
-def test_a_label_that_the_client_carries_is_never_trusted(client, predict):
+def test_a_label_sent_by_the_client_is_never_trusted(client, predict):
     answer = predict([ODD])
     answer["data"]["ndarray"] = [0]
     assert counts(send(client, [1], response=answer)[1]) == (0, 0, 0, 1)
 
 
-def test_without_a_record_the_carried_request_is_scored_again(client):
+def test_without_a_record_the_request_in_the_feedback_is_scored_again(client):
     status, known = send(client, [0, 0], "elsewhere", rows=[NORMAL, ODD])
     assert (status, counts(known)) == (OK, (1, 1, 0, 0))
     assert known["observation"] == 0
@@ -136,7 +136,7 @@ def test_without_a_record_the_carried_request_is_scored_again(client):
     assert counts(send(client, [1], "elsewhere", row=0, rows=[NORMAL, ODD])[1]) == (0, 0, 1, 1)
 
 
-def test_a_missing_value_is_scored_again_only_where_the_model_takes_it(make_client, write_card):
+def test_missing_values_are_scored_again_only_if_the_model_allows_them(make_client, write_card):
     rows = [NORMAL, [60.0, None]]
     status, words = send(make_client(), [1], "p", row=0, rows=rows)
     assert status == BAD
@@ -146,7 +146,7 @@ def test_a_missing_value_is_scored_again_only_where_the_model_takes_it(make_clie
     assert (status, known["nb_labels_tot"]) == (OK, 1)
 
 
-def test_without_any_puid_two_messages_are_two(client):
+def test_messages_without_a_puid_count_separately(client):
     for n in (1, 2):
         answer = client.post(
             "/send-feedback",
@@ -169,7 +169,7 @@ def test_a_repeated_message_counts_once_and_another_truth_is_a_revision(client, 
     assert samples(client)["seldon_api_model_feedback_total"] == 0
 
 
-def test_an_unknown_prediction_is_404_and_counted_apart(client):
+def test_an_unknown_prediction_gets_404_and_is_counted_as_unmatched(client):
     for message in ({"truth": [1]}, {"reward": 1.0}, {}):
         status, words = send(client, puid="unheard-of", **message)
         assert status == MISSING
@@ -195,7 +195,7 @@ def test_a_reward_alone_counts_and_changes_nothing_else(client, predict):
     assert samples(client)["seldon_api_model_feedback_reward_total"] == 1.5
 
 
-def test_a_reward_that_is_too_large_or_too_fine_is_refused_in_words(client, predict):
+def test_a_reward_that_is_too_large_or_too_fine_is_refused_with_a_reason(client, predict):
     predict([ODD], "p")
     for reward in (1_000_001, 1e-7):
         status, words = send(client, [1], "p", reward=reward)
@@ -205,7 +205,7 @@ def test_a_reward_that_is_too_large_or_too_fine_is_refused_in_words(client, pred
     assert samples(client)["seldon_api_model_feedback_reward_total"] == 0.3
 
 
-def test_a_truth_for_each_row_or_none(client, predict):
+def test_the_number_of_truths_must_equal_the_number_of_rows(client, predict):
     answer = predict([NORMAL, ODD])
     status, words = send(client, [1], response=answer)
     assert status == BAD
@@ -233,16 +233,14 @@ def test_rows_that_left_the_record_need_the_request(make_client):
     assert send(client, [0, 1] * 10, "p")[0] == OK  # all are known from before
 
 
-def test_without_any_record_the_request_decides(make_client):
+def test_without_records_feedback_needs_the_request(make_client):
     client = make_client(records=0)
     answer = client.post("/predict", json={"data": {"ndarray": [ODD]}}).json
     assert send(client, [1], response=answer)[0] == MISSING
     assert counts(send(client, [1], rows=[ODD], response=answer)[1]) == (0, 0, 0, 1)
 
 
-def test_the_label_is_the_one_that_was_answered_whatever_is_served_now(
-    make_client, write_card, folder
-):
+def test_the_returned_label_counts_after_the_model_changed(make_client, write_card, folder):
     write_card()
     settings = {"state_dir": folder / "state"}
     client = make_client(**settings)
@@ -286,7 +284,7 @@ def test_figures_are_exact_under_many_threads(make_client):
     assert known["nb_labels_tot"] == 200
 
 
-def test_a_locked_storage_stops_feedback_only(make_client, folder):
+def test_a_locked_database_stops_feedback_only(make_client, folder):
     client = make_client(state_dir=folder / "state")
     send(client, [1], rows=[ODD])
     with closing(sqlite3.connect(folder / "state/feedback.db", isolation_level=None)) as other:
@@ -303,7 +301,7 @@ def test_a_locked_storage_stops_feedback_only(make_client, folder):
     assert client.post("/send-feedback", json={"reward": 1}).status_code == OK
 
 
-def test_metrics_are_there_even_when_feedback_cannot_be_read(make_client, folder):
+def test_metrics_are_exposed_when_feedback_cannot_be_read(make_client, folder):
     client = make_client(state_dir=folder / "state")
     (folder / "state").rename(folder / "elsewhere")
     seen = samples(client)
@@ -341,14 +339,14 @@ parts = st.fixed_dictionaries(
 
 @settings(max_examples=examples(100), deadline=None, suppress_health_check=list(HealthCheck))
 @given(body=json_values | parts)
-def test_no_json_is_answered_with_a_server_error(client, body):
+def test_no_json_body_gets_a_server_error(client, body):
     answer = client.post("/send-feedback", data=json.dumps(body), content_type="application/json")
     assert answer.status_code in (200, 400, 404, 413)
     assert answer.json
 
 
 @pytest.mark.parametrize("row", [1e300, 2**63, 10**15])
-def test_a_row_that_no_prediction_has_is_refused_in_words(client, predict, row):
+def test_a_row_number_outside_the_prediction_is_refused_with_a_reason(client, predict, row):
     predict([ODD], "p")
     for message in ({"truth": [1]}, {"reward": 1}):
         body = {"request": {"meta": {"puid": "p", "tags": {"row": row}}}}
@@ -362,26 +360,26 @@ def test_a_row_that_no_prediction_has_is_refused_in_words(client, predict, row):
 @pytest.mark.parametrize(
     "truth", [{"data": {"ndarray": 0}}, {"data": {"ndarry": [0]}}, {"data": 0}, {"data": {"x": {}}}]
 )
-def test_a_truth_that_cannot_be_read_is_never_acknowledged(client, predict, truth):
+def test_a_truth_that_cannot_be_parsed_is_never_acknowledged(client, predict, truth):
     predict([ODD], "p")
     body = {"request": {"meta": {"puid": "p"}}, "truth": truth}
     assert client.post("/send-feedback", json=body).status_code == BAD
 
 
-def test_a_reward_for_a_row_that_is_not_there_is_refused(client, predict):
+def test_a_reward_for_a_row_outside_the_prediction_is_refused(client, predict):
     predict([ODD, NORMAL], "p")
     assert send(client, puid="p", row=2, reward=1)[0] == BAD
     assert send(client, puid="p", row=1, reward=1)[0] == OK
 
 
-def test_without_a_record_a_puid_used_again_is_scored_from_the_carried_request(make_client):
+def test_without_a_record_a_reused_puid_is_scored_from_the_request_in_the_feedback(make_client):
     client = make_client(records=0)
     send(client, [0], "sensor", rows=[NORMAL])
     _, known = send(client, [1], "sensor", rows=[ODD])
     assert (known["true_positive"], known["false_negative"], known["nb_labels_tot"]) == (1, 0, 1)
 
 
-def test_a_request_may_be_carried_as_json_data(client):
+def test_the_request_in_the_feedback_may_be_json_data(client):
     request = {"meta": {"puid": "elsewhere"}, "jsonData": [ODD]}
     body = {"request": request, "truth": {"data": {"ndarray": [1]}}}
     assert client.post("/send-feedback", json=body).status_code == OK

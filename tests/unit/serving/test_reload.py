@@ -141,7 +141,9 @@ def test_a_threshold_is_set_and_reset(admin, pair, folder):
     assert rows[0]["who"].startswith("127.0.0.1, request ")
 
 
-def test_a_chosen_threshold_outlives_a_restart_and_not_its_model(make_client, pair, folder, caplog):
+def test_a_threshold_set_at_runtime_survives_a_restart_but_not_a_model_change(
+    make_client, pair, folder, caplog
+):
     state = folder / "kept"
     client = make_client(admin_token=TOKEN, state_dir=state)
     client.post(f"{URL}/threshold", json={"threshold": -0.1}, headers=ADMIN)
@@ -189,7 +191,7 @@ def test_nothing_changes_when_the_disk_is_full(admin, pair, folder):
     assert admin("load")[1]["changed"]
 
 
-def test_a_pinned_service_loads_nothing_else(make_client, pair):
+def test_a_service_with_a_pinned_digest_loads_no_other_file(make_client, pair):
     pin = next(iter(json.loads(pair.a.card)["files"].values()))
     client = make_client(admin_token=TOKEN, model_sha256=pin)
     pair.put(pair.b)
@@ -198,7 +200,7 @@ def test_a_pinned_service_loads_nothing_else(make_client, pair):
     assert "ISOSERVE_MODEL_SHA256" in answer.json["error"]
 
 
-def test_every_worker_follows_and_so_do_new_workers(pair, tmp_path):
+def test_current_and_new_workers_switch_to_the_new_model(pair, tmp_path):
     with serve_pair(tmp_path, pair, watch=1, log_level="INFO") as service:
         pair.put(pair.b)
         wait_for(service, pair.b)

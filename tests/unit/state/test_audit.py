@@ -9,7 +9,7 @@ from service.errors import Unavailable
 from service.state.audit import AuditLog
 
 
-def test_each_change_is_a_line_that_only_the_owner_may_read(tmp_path):
+def test_each_change_is_one_line_of_a_private_file(tmp_path):
     audit = AuditLog(tmp_path)
     audit.write("me", "model", "a", "b")
     audit.write("you\n", "threshold", 0.0, -0.1)
@@ -39,7 +39,7 @@ def test_a_full_disk_is_reported(tmp_path):
         AuditLog(tmp_path).write("me", "model", "a", "b")
 
 
-def test_a_choice_is_valid_while_model_and_setting_are_the_same(tmp_path):
+def test_a_chosen_threshold_is_valid_while_model_and_setting_are_unchanged(tmp_path):
     audit = AuditLog(tmp_path)
     assert audit.chosen("abc", 0.0) == (None, "")
     audit.choose(-0.1, "abc", 0.0)
@@ -54,7 +54,7 @@ def test_a_choice_is_valid_while_model_and_setting_are_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"threshold": "x"}', "\x00"])
-def test_a_damaged_choice_is_not_valid(tmp_path, text):
+def test_a_damaged_threshold_file_is_ignored(tmp_path, text):
     (tmp_path / "threshold.json").write_text(text)
     threshold, invalid = AuditLog(tmp_path).chosen("abc", 0.0)
     assert threshold is None

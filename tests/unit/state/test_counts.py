@@ -68,7 +68,7 @@ def counts(request, tmp_path):
     return Counts(tmp_path if request.param == "file" else None)
 
 
-def test_nothing_is_counted_yet(counts):
+def test_new_counts_are_zero(counts):
     snapshot = counts.read()
     assert snapshot.totals == Totals(0, 0)
     assert not any(snapshot.score_buckets)
@@ -82,7 +82,7 @@ def test_totals_include_the_rows_just_added(counts):
 
 
 @pytest.mark.parametrize("score", [-0.7, -0.5, -0.449, 0.0, 0.05, 0.5, 0.51, np.nextafter(0.1, 1)])
-def test_one_row_is_counted_as_it_is_in_a_batch(score):
+def test_a_single_row_is_counted_like_a_batch(score):
     alone, together = Counts(), Counts()
     alone.add(verdict(score))
     alone.add(verdict(score))
@@ -96,13 +96,13 @@ def test_a_score_on_a_bound_belongs_to_the_interval_below():
     assert counts.read().score_buckets == (1,) * (len(SCORE_BOUNDS) + 1)
 
 
-def test_a_score_equal_to_the_threshold_is_no_outlier():
+def test_a_score_equal_to_the_threshold_is_an_inlier():
     counts = Counts()
     assert counts.add(verdict(0.25, threshold=0.25)) == Totals(1, 0)
     assert counts.add(verdict(0.25, 0.2, threshold=0.25)) == Totals(3, 1)
 
 
-def test_the_latest_request_is_the_latest_over_all_processes(counts):
+def test_the_latest_request_is_that_of_all_processes(counts):
     counts.add(THREE)
     wait_for(in_child(lambda: counts.add(ONE)))
     snapshot = counts.read()
@@ -145,7 +145,7 @@ def test_routes_beyond_the_limit_are_counted_as_other(counts):
     assert requests["other", "4xx"].count == 1000 - len(requests) + 1
 
 
-def test_a_very_long_route_is_cut(counts):
+def test_a_very_long_route_is_truncated(counts):
     counts.observe("/" + "x" * 500, "2xx", 0.001)
     wait_for(in_child(lambda: counts.observe("/" + "x" * 500, "2xx", 0.001)))
     ((route, _),) = counts.read().requests
@@ -195,13 +195,13 @@ def test_processes_lose_no_update(counts):
     assert snapshot.requests["/predict", "2xx"].buckets[2] == 8000
 
 
-def test_totals_include_what_any_process_answered_before(counts):
+def test_totals_include_the_earlier_rows_of_every_process(counts):
     for i in range(1, 20):
         wait_for(in_child(lambda: counts.add(ONE)))
         assert counts.add(ONE) == Totals(2 * i, 2 * i)
 
 
-def test_a_reader_beside_writers_sees_whole_updates_only(counts):
+def test_concurrent_readers_see_whole_updates_only(counts):
     def work():
         while True:
             counts.add(THREE)
@@ -223,7 +223,7 @@ def test_a_reader_beside_writers_sees_whole_updates_only(counts):
     assert last > 1000
 
 
-def test_at_every_instruction_of_an_update_the_old_or_the_new_numbers_are_there():
+def test_an_update_killed_at_any_instruction_leaves_the_old_or_the_new_numbers():
     counts = Counts()
     counts.add(THREE)
     seen = []
@@ -236,7 +236,7 @@ def test_at_every_instruction_of_an_update_the_old_or_the_new_numbers_are_there(
     assert [score_sum for _, _, score_sum, *_ in seen] == [0.0, -0.2]
 
 
-def test_at_every_instruction_a_request_is_counted_whole_or_not_at_all():
+def test_a_request_killed_at_any_instruction_is_counted_completely_or_not():
     counts = Counts()
     work = lambda: counts.observe("/predict", "2xx", 0.25)  # noqa: E731
     seen = {counts.read().requests["/predict", "2xx"] for _ in steps(work, prepare=work)}
@@ -267,7 +267,7 @@ def kill_at(step):
 
 
 @pytest.mark.parametrize("rows", [ONE, THREE], ids=["one row", "three rows"])
-def test_a_writer_killed_at_any_line_leaves_a_slot_that_counts_on(tmp_path, rows):
+def test_a_slot_is_usable_after_a_writer_was_killed_at_any_line(tmp_path, rows):
     counts = Counts(tmp_path)
     for step in range(1, 2000):
 
@@ -292,7 +292,7 @@ def test_a_writer_killed_at_any_line_leaves_a_slot_that_counts_on(tmp_path, rows
     assert Counts(tmp_path).read().totals.samples == whole.samples + 1
 
 
-def test_a_writer_killed_at_any_line_leaves_requests_counted_whole(tmp_path):
+def test_requests_are_counted_completely_after_a_writer_was_killed_at_any_line(tmp_path):
     counts = Counts(tmp_path)
     before = Durations(buckets=(0,))
     for step in range(1, 2000):
@@ -315,14 +315,14 @@ def test_a_writer_killed_at_any_line_leaves_requests_counted_whole(tmp_path):
     assert Counts(tmp_path).read() == counts.read()
 
 
-def test_dead_workers_leave_their_slot_to_the_next(tmp_path):
+def test_slots_of_dead_workers_are_reused(tmp_path):
     counts = Counts(tmp_path)
     for _ in range(MAX_PROCESSES + 10):
         wait_for(in_child(lambda: counts.add(ONE)))
     assert counts.add(ONE) == Totals(MAX_PROCESSES + 11, MAX_PROCESSES + 11)
 
 
-def test_living_processes_are_counted_and_dead_ones_are_not(counts):
+def test_only_running_processes_are_counted(counts):
     assert counts.processes() == 0
     counts.begin()
     counts.begin()
@@ -331,7 +331,7 @@ def test_living_processes_are_counted_and_dead_ones_are_not(counts):
     assert counts.processes() == 1
 
 
-def test_a_fork_of_a_process_that_has_counted_claims_a_slot_of_its_own(counts):
+def test_a_forked_process_claims_its_own_slot(counts):
     counts.add(ONE)
 
     def work():
@@ -344,7 +344,7 @@ def test_a_fork_of_a_process_that_has_counted_claims_a_slot_of_its_own(counts):
     assert counts.read().totals == Totals(2001, 2001)
 
 
-def test_one_process_too_many_is_refused(monkeypatch):
+def test_more_processes_than_slots_are_refused(monkeypatch):
     monkeypatch.setattr("service.state.counts.MAX_PROCESSES", 1)
     counts = Counts()
     counts.add(ONE)
@@ -357,7 +357,7 @@ def test_one_process_too_many_is_refused(monkeypatch):
     assert counts.add(ONE) == Totals(2, 2)
 
 
-def test_a_restart_goes_on_where_it_stopped(tmp_path):
+def test_counts_continue_after_a_restart(tmp_path):
     first = Counts(tmp_path)
     first.add(THREE)
     first.observe("/predict", "2xx", 0.002)
@@ -367,12 +367,12 @@ def test_a_restart_goes_on_where_it_stopped(tmp_path):
     assert second.add(ONE) == Totals(5, 3)
 
 
-def test_counts_in_memory_begin_at_zero():
+def test_counts_without_a_file_start_at_zero():
     Counts().add(ONE)
     assert Counts().read().totals == Totals(0, 0)
 
 
-def test_a_version_with_more_routes_counts_on(tmp_path):
+def test_counts_continue_in_a_version_with_more_routes(tmp_path):
     old, new = Counts(tmp_path), Counts(tmp_path)
     old.add(ONE)
     old.observe("/predict", "2xx", 0.002)
@@ -388,7 +388,7 @@ def test_other_bounds_are_another_layout(tmp_path, caplog, monkeypatch):
     assert "set aside as counts.bin.1: its layout is different (duration bounds)" in caplog.text
 
 
-def test_no_damaged_byte_is_ever_misread(tmp_path, caplog):
+def test_every_damaged_byte_in_use_is_detected(tmp_path, caplog):
     """A damaged byte is noticed, or it was not in use."""
     counts = Counts(tmp_path)
     counts.add(THREE)
@@ -408,7 +408,7 @@ def test_no_damaged_byte_is_ever_misread(tmp_path, caplog):
     assert "its numbers are damaged" in caplog.text
 
 
-def test_a_lost_page_of_the_disk_is_noticed(tmp_path, caplog):
+def test_a_page_lost_on_the_disk_is_detected(tmp_path, caplog):
     """It reads as zeros. Pages of slots that were never used are checked, too."""
     counts = Counts(tmp_path)
     counts.add(THREE)
@@ -464,7 +464,7 @@ def test_a_stopped_writer_does_not_block_the_others(counts):
         os.waitpid(child, 0)
 
 
-def test_a_fork_while_a_thread_counts_does_not_hang(counts):
+def test_forking_while_a_thread_counts_does_not_deadlock(counts):
     stop = threading.Event()
 
     def work():

@@ -40,7 +40,7 @@ def files(folder):
     return sorted(path.name for path in folder.glob("generation*"))
 
 
-def test_the_first_generation_is_what_the_service_began_with(generations):
+def test_the_first_generation_is_the_model_at_the_start(generations):
     assert (generations.number, generations.read()) == (0, (0, None))
 
 
@@ -53,18 +53,18 @@ def test_the_first_generation_is_what_the_service_began_with(generations):
         Generation(0, b"a", b"b"),
     ],
 )
-def test_a_generation_is_read_as_it_was_written(generations, generation):
+def test_a_generation_survives_writing_and_reading(generations, generation):
     assert publish(generations, generation) == 1
     assert generations.read() == (1, generation)
 
 
-def test_another_process_reads_the_latest(generations):
+def test_another_process_reads_the_latest_generation(generations):
     publish(generations, Generation(0.1, b"first" * 1000, b"card"))
     in_child(lambda: publish(generations, Generation(0.2, b"second", None)))
     assert generations.read() == (2, Generation(0.2, b"second", None))
 
 
-def test_readers_only_ever_see_whole_generations(generations):
+def test_readers_see_complete_generations_only(generations):
     stop, torn = threading.Event(), []
 
     def read():
@@ -84,7 +84,7 @@ def test_readers_only_ever_see_whole_generations(generations):
     assert torn == []
 
 
-def test_a_living_worker_with_an_older_generation_is_waited_for(generations):
+def test_a_running_worker_with_an_older_generation_is_behind(generations):
     ours, theirs = os.pipe(), os.pipe()
 
     def work():
@@ -111,7 +111,7 @@ def test_a_living_worker_with_an_older_generation_is_waited_for(generations):
     assert generations.count_behind(generations.number) == 0  # a dead worker is not waited for
 
 
-def test_one_worker_watches_until_it_dies(generations):
+def test_one_worker_watches_the_model_file_until_it_dies(generations):
     assert not generations.is_watching()  # the parent never does
     assert in_child(lambda: generations.register() or not generations.is_watching()) == 0
     generations.register()
@@ -119,7 +119,7 @@ def test_one_worker_watches_until_it_dies(generations):
     assert in_child(lambda: generations.register() or generations.is_watching()) == 0
 
 
-def test_counts_outlive_the_service_and_generations_do_not(tmp_path):
+def test_counts_survive_the_service_and_generations_do_not(tmp_path):
     before = Generations(tmp_path)
     publish(before, Generation(0.1))
     before.count("swap")
@@ -131,21 +131,21 @@ def test_counts_outlive_the_service_and_generations_do_not(tmp_path):
     assert after.changes() == Changes(1, 1, failures)
 
 
-def test_a_generation_is_a_private_file_and_the_former_ones_are_deleted(generations, tmp_path):
+def test_a_generation_is_a_private_file_and_earlier_ones_are_deleted(generations, tmp_path):
     for number in (1, 2, 3):
         publish(generations, Generation(0.1, b"file", b"card"))
         assert files(tmp_path) == [f"generation-{number}"]
         assert stat.S_IMODE((tmp_path / f"generation-{number}").stat().st_mode) == 0o600
 
 
-def test_files_of_a_former_run_are_removed_at_the_start(tmp_path):
+def test_files_of_an_earlier_run_are_deleted_at_the_start(tmp_path):
     publish(Generations(tmp_path), Generation(0.1, b"file"))
     (tmp_path / "generation-2").write_bytes(b"half")
     Generations(tmp_path)
     assert files(tmp_path) == []
 
 
-def test_a_generation_that_is_written_but_not_published_changes_nothing(generations, tmp_path):
+def test_an_unpublished_generation_changes_nothing(generations, tmp_path):
     publish(generations, Generation(0.1, b"old"))
     with generations.changing():
         assert generations.write(Generation(0.2, b"new")) == 2
@@ -184,7 +184,7 @@ def test_a_missing_or_damaged_file_is_reported(generations, tmp_path, damage, re
     assert generations.read() == (2, Generation(0.2))
 
 
-def test_a_worker_killed_while_it_publishes_leaves_a_whole_generation(generations, tmp_path):
+def test_a_worker_killed_while_publishing_leaves_a_complete_generation(generations, tmp_path):
     def work():
         for number in range(generations.number + 1, 10**6):
             publish(generations, Generation(number, bytes([number % 256]) * 100_000))

@@ -13,7 +13,7 @@ from service.state.puids import digest, storage_bytes, storage_key
         ("x" * 201, "x" * 100 + "~12bf1cc881648017342067435dc826c6"),
     ],
 )
-def test_a_puid_of_too_many_characters_becomes_its_first_half_and_a_digest(puid, key):
+def test_a_puid_with_too_many_characters_is_cut_and_gets_a_digest(puid, key):
     assert storage_key(puid, 200) == key
 
 
@@ -26,10 +26,10 @@ def test_a_puid_of_too_many_characters_becomes_its_first_half_and_a_digest(puid,
         ("a\0b", b"a?b~852635742d6eb30fdccb0e7c1b53d92f"),
     ],
 )
-def test_a_puid_of_too_many_bytes_or_with_a_nul_becomes_its_beginning_and_a_digest(puid, key):
+def test_a_puid_with_too_many_bytes_or_a_nul_is_cut_and_gets_a_digest(puid, key):
     assert storage_bytes(puid, 48) == key
     assert len(key) <= 48
 
 
-def test_any_text_has_a_digest_of_its_own():
+def test_different_texts_have_different_digests():
     assert len({digest(puid) for puid in ("", "a", "a\0", "\ud800", "ü")}) == 5

@@ -60,7 +60,7 @@ def records(tmp_path):
     return begin_records(tmp_path, ["a", "b"], 1000)
 
 
-def test_nothing_is_recorded_at_first(records):
+def test_a_new_record_is_empty(records):
     assert len(records.read()) == 0
     assert len(records.find("p")) == 0
 
@@ -95,14 +95,14 @@ def test_exactly_the_last_rows_are_kept(records):
     assert records.read()["values"][:, 0].tolist() == list(range(1550, 2550))
 
 
-def test_of_a_request_larger_than_the_record_the_last_rows_are_kept(records):
+def test_the_last_rows_of_a_request_larger_than_the_record_are_kept(records):
     append(records, "p", 5000)
     read = records.read()
     assert read["row"].tolist() == list(range(4000, 5000))
     assert np.array_equal(read["values"], batch(5000)[0][4000:])
 
 
-def test_a_slow_worker_keeps_its_recent_rows_while_a_fast_one_laps_it(tmp_path):
+def test_recent_rows_of_a_slow_worker_are_kept_while_a_fast_one_overwrites_blocks(tmp_path):
     slow, fast = (
         begin_records(tmp_path, ["a", "b"], 1000),
         begin_records(tmp_path, ["a", "b"], 1000),
@@ -140,7 +140,7 @@ def test_the_last_rows_are_kept_whichever_worker_writes_or_dies(tmp_path, monkey
         assert shared.read()["values"][:, 0].tolist() == last
 
 
-def test_small_requests_between_the_pieces_of_a_large_one_are_kept_as_long(tmp_path, monkeypatch):
+def test_small_requests_between_the_blocks_of_a_large_one_are_kept_as_long(tmp_path, monkeypatch):
     monkeypatch.setattr(f"{RECORDS}._SPARE_BLOCKS", 4)
     records = begin_records(tmp_path, ["a", "b"], 1000)
     written = []
@@ -181,13 +181,13 @@ def test_the_rows_of_a_prediction_are_found_by_its_puid(records):
     assert len(records.find("p")) == 0
 
 
-def test_of_a_puid_used_twice_the_later_prediction_is_found(records):
+def test_a_puid_used_twice_finds_the_later_prediction(records):
     append(records, "p", 20)
     append(records, "p", 3, start=100)
     assert records.find("p")["values"][:, 0].tolist() == [100, 101, 102]
 
 
-def test_of_two_requests_at_one_time_the_one_begun_later_is_found(records, monkeypatch):
+def test_a_puid_used_twice_at_one_time_finds_the_request_that_began_later(records, monkeypatch):
     """Their stamps overlap, and the earlier one wrote the newest row."""
     now = time.monotonic_ns()
     for later in (0, 5):
@@ -211,7 +211,7 @@ def test_puids_with_the_same_check_sum_are_distinguished(records):
     assert records.find(puid)["values"].tolist() == [[2, -2]]
 
 
-def test_of_a_puid_used_for_every_row_only_the_latest_rows_are_read(records, monkeypatch):
+def test_a_puid_used_for_every_row_reads_only_the_latest_rows(records, monkeypatch):
     for i in range(60):
         append(records, "p", 17, start=i)
     indices_read, whole = [], records._read_whole
@@ -222,7 +222,7 @@ def test_of_a_puid_used_for_every_row_only_the_latest_rows_are_read(records, mon
     assert [len(indices) for indices, _ in indices_read] == [17]
 
 
-def test_a_later_prediction_by_another_process_is_the_later_one(records):
+def test_a_puid_used_in_two_processes_finds_the_later_prediction(records):
     append(records, "p", 300)
     wait_for(in_child(lambda: append(records, "p", start=5)))
     assert records.find("p")["values"].tolist() == [[5, -5]]
@@ -231,20 +231,20 @@ def test_a_later_prediction_by_another_process_is_the_later_one(records):
 @pytest.mark.parametrize(
     "puid", ["", "ü" * 24, "x" * 48, "x" * 49, "ü" * 1000, "a\0", "\0" * 60, "\ud800"]
 )
-def test_any_text_is_a_puid(records, puid):
+def test_any_text_can_be_a_puid(records, puid):
     append(records, puid + "y")
     append(records, puid, start=3)
     append(records, "other")
     assert records.find(puid)["values"].tolist() == [[3, -3]]
 
 
-def test_long_puids_with_the_same_beginning_are_distinguished(records):
+def test_long_puids_with_a_common_prefix_are_distinguished(records):
     append(records, "x" * 100 + "1", start=1)
     append(records, "x" * 100 + "2", start=2)
     assert records.find("x" * 100 + "1")["values"].tolist() == [[1, -1]]
 
 
-def test_a_clock_set_back_changes_no_order(records, monkeypatch):
+def test_setting_the_clock_back_keeps_the_order_of_rows(records, monkeypatch):
     append(records, "p", start=1)
     monkeypatch.setattr(f"{RECORDS}.time.time", lambda: 1.0)
     append(records, "p", start=2)
@@ -252,7 +252,7 @@ def test_a_clock_set_back_changes_no_order(records, monkeypatch):
     assert records.find("p")["values"].tolist() == [[2, -2]]
 
 
-def test_values_are_not_kept_where_that_is_off(tmp_path):
+def test_values_are_not_recorded_if_turned_off(tmp_path):
     records = begin_records(tmp_path, ["a", "b"], 100, values=False)
     append(records, "p", 1)
     append(records, "q", 20)
@@ -261,7 +261,7 @@ def test_values_are_not_kept_where_that_is_off(tmp_path):
     assert b"\xf0?" not in (tmp_path / FILE_NAME).read_bytes()[-20_000:]  # no 1.0 anywhere
 
 
-def test_a_wide_record_has_fewer_rows_and_says_so(tmp_path, caplog):
+def test_a_wide_record_keeps_fewer_rows_and_logs_it(tmp_path, caplog):
     records = begin_records(tmp_path, [f"f{i}" for i in range(4096)], 100_000)
     assert 5000 < records.rows < 8200
     assert (tmp_path / FILE_NAME).stat().st_size <= MAX_BYTES
@@ -269,7 +269,7 @@ def test_a_wide_record_has_fewer_rows_and_says_so(tmp_path, caplog):
     os.truncate(tmp_path / FILE_NAME, 0)  # free 256 MB before the test ends
 
 
-def test_rows_too_wide_to_keep_are_recorded_without_values(tmp_path, caplog):
+def test_very_wide_rows_are_recorded_without_values(tmp_path, caplog):
     records = begin_records(tmp_path, [f"f{i}" for i in range(300_000)], 100)
     assert (records.rows, records.features) == (100, ())
     assert "too wide to record their values" in caplog.text
@@ -304,7 +304,7 @@ def test_a_file_that_an_earlier_version_wrote_is_read_and_continued(tmp_path, ca
     assert records.delete(puid="a\0b") == 2
 
 
-def test_many_restarts_with_little_traffic_lose_no_row(tmp_path):
+def test_no_row_is_lost_over_many_restarts_with_little_traffic(tmp_path):
     for i in range(300):
         append(begin_records(tmp_path, ["a", "b"], 1000), "p", start=i)
     read = begin_records(tmp_path, ["a", "b"], 1000).read()
@@ -320,7 +320,7 @@ def test_another_layout_is_quarantined_with_its_rows(tmp_path, caplog):
     assert before.features == ("a", "b")
 
 
-def test_values_recorded_before_are_deleted_when_none_are_to_be_kept(tmp_path, caplog):
+def test_recorded_values_are_deleted_when_recording_values_is_turned_off(tmp_path, caplog):
     append(begin_records(tmp_path, ["SECRET", "b"], 1000), "p", 20)
     append(begin_records(tmp_path, ["a", "c"], 1000), "p", 20)
     os.truncate(tmp_path / "records.bin.1", 5000)  # what it contains is unknown
@@ -346,7 +346,7 @@ def test_rows_half_written_to_the_disk_are_dropped_and_logged(tmp_path, caplog):
     assert "5 damaged rows are dropped" in caplog.text
 
 
-def test_a_damaged_stamp_does_not_set_the_clock(tmp_path):
+def test_a_damaged_stamp_does_not_affect_new_stamps(tmp_path):
     records = begin_records(tmp_path, ["a", "b"], 1000)
     append(records, "p", 3)
     records._stamps[1] = 2**63 - 1
@@ -377,7 +377,7 @@ def test_threads_and_processes_lose_no_row(records):
         assert np.array_equal(rows["values"], batch(len(rows))[0])
 
 
-def test_a_reader_beside_writers_sees_whole_rows_only(tmp_path):
+def test_concurrent_readers_see_whole_rows_only(tmp_path):
     """Values, score and row belong together; the ring is overwritten many times."""
     records = begin_records(tmp_path, ["a", "b"], 100)
 
@@ -407,7 +407,7 @@ def test_a_reader_beside_writers_sees_whole_rows_only(tmp_path):
 
 
 @pytest.mark.parametrize(("rows", "every"), [(1, EVERY), (12, 1 if EVERY == 1 else 23)])
-def test_at_every_instruction_a_row_is_whole_or_not_there(tmp_path, rows, every):
+def test_a_write_killed_at_any_instruction_leaves_whole_rows_only(tmp_path, rows, every):
     records = begin_records(tmp_path, ["a", "b"], 20)
     for i in range(200):  # the ring is full: the update writes over old rows
         append(records, f"old{i}", 16)
@@ -460,7 +460,7 @@ def test_the_rows_of_a_puid_are_deleted(records, tmp_path):
     assert len(records.read()) == 123
 
 
-def test_deleting_brings_no_older_row_back_and_loses_no_later_one(tmp_path):
+def test_deleting_restores_no_older_row_and_loses_no_later_one(tmp_path):
     records = begin_records(tmp_path, ["a", "b"], 1000)
     for i in range(3000):
         append(records, "secret" if i % 2 else "public", 1, start=i)
@@ -472,7 +472,7 @@ def test_deleting_brings_no_older_row_back_and_loses_no_later_one(tmp_path):
     assert records.read()["values"][:, 0].tolist() == kept
 
 
-def test_an_export_is_private_and_a_bad_path_is_refused(tmp_path):
+def test_an_export_is_a_private_file_and_a_bad_path_is_refused(tmp_path):
     records = begin_records(tmp_path, ["a", "b"], 100)
     append(records, "p", 1)
     (tmp_path / "out.csv").touch(mode=0o644)
@@ -521,7 +521,7 @@ def test_the_record_is_exported_as_a_table(tmp_path, kind):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_an_export_to_another_kind_of_file_is_refused(records, tmp_path):
+def test_an_export_to_another_file_type_is_refused(records, tmp_path):
     with pytest.raises(BadInput, match=r"neither a \.csv nor a \.parquet"):
         write_table(as_table(records), tmp_path / "out.xls")
 

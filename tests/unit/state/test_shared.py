@@ -141,7 +141,7 @@ def test_files_beside_a_file_are_quarantined_with_it(tmp_path):
     assert left == {f"x.db.1{ending}": f"0{ending}" for ending in ("", "-wal", "-shm")}
 
 
-def test_a_file_that_does_not_fit_on_the_disk_is_refused_and_leaves_nothing(tmp_path):
+def test_a_file_that_does_not_fit_on_the_disk_is_refused_and_removed(tmp_path):
     with pytest.raises(
         BadSetting, match=r"cannot be created .*; it needs 1,152,921,504,606,846,976"
     ):

@@ -37,7 +37,7 @@ def test_columns_have_their_names_types_and_numbers(write):
     assert [table.first_text(name) for name in table.names] == [None, None, None]
 
 
-def test_decimals_are_read_to_the_last_bit(write):
+def test_decimals_are_read_exactly(write):
     bits = np.random.default_rng(16).integers(0, 2**63, 20_000)
     numbers = bits.view(np.float64)
     numbers = numbers[np.isfinite(numbers)]
@@ -53,7 +53,7 @@ def test_parquet_and_csv_give_the_same_table(write, tmp_path):
     assert all(np.array_equal(one.floats(name), other.floats(name)) for name in one.names)
 
 
-def test_columns_of_a_parquet_file_may_hold_numbers_in_other_types(tmp_path):
+def test_parquet_columns_of_other_types_may_contain_numbers(tmp_path):
     frame = pd.DataFrame({"n": pd.array([1, 2], "Int64"), "s": ["1.5", "2"], 3: [True, None]})
     frame.columns = frame.columns.map(str)
     frame.to_parquet(tmp_path / "t.parquet")
@@ -63,7 +63,7 @@ def test_columns_of_a_parquet_file_may_hold_numbers_in_other_types(tmp_path):
     np.testing.assert_array_equal(columns, [[1, 2], [1.5, 2], [1, np.nan]])
 
 
-def test_names_lose_the_blanks_around_them_and_a_byte_order_mark(write):
+def test_names_are_stripped_of_spaces_and_a_byte_order_mark(write):
     assert read_table(write("\ufeffa, b c \n1,2\n")).names == ["a", "b c"]
 
 
@@ -72,7 +72,7 @@ def test_a_column_without_a_name_gets_its_number(write):
 
 
 @pytest.mark.parametrize("text", sorted(FILES.missing))
-def test_missing_cells_are_nan_and_no_text(write, text):
+def test_missing_cells_are_nan_and_not_text(write, text):
     table = read_table(write(f"a,b\n1,2\n{text},3\n"))
     np.testing.assert_array_equal(table.floats("a"), [1, np.nan])
     assert table.first_text("a") is None
@@ -94,13 +94,13 @@ def test_the_first_cell_of_text_is_found(write, text):
     np.testing.assert_array_equal(table.floats("a"), [1, np.nan, np.nan, np.nan])
 
 
-def test_a_date_is_no_number(tmp_path):
+def test_a_date_is_not_a_number(tmp_path):
     path = tmp_path / "t.parquet"
     pd.DataFrame({"when": pd.to_datetime([None, "2026-01-02"])}).to_parquet(path)
     assert read_table(path).first_text("when") == 1
 
 
-def test_an_integer_that_no_float_holds_is_refused(write):
+def test_an_integer_that_a_float_cannot_represent_is_refused(write):
     table = read_table(write("a\n1\n" + "9" * 400 + "\n"))
     with pytest.raises(BadInput, match=r"column 'a' of .* holds too large a number"):
         table.floats("a")
@@ -119,11 +119,11 @@ def test_an_integer_that_no_float_holds_is_refused(write):
         ("a\n1\n".encode("utf-16"), "my.csv is not text in UTF-8; save it as CSV in UTF-8"),
     ],
 )
-def test_a_file_that_is_no_table_is_refused_in_one_sentence(write, content, sentence):
+def test_a_file_that_is_not_a_table_is_refused_with_one_sentence(write, content, sentence):
     assert refusal(write(content)) == sentence
 
 
-def test_a_missing_file_or_one_of_another_kind_is_refused(write, tmp_path):
+def test_a_missing_file_or_another_file_type_is_refused(write, tmp_path):
     path = write("a\n1\n", "train.csv")
     assert refusal(path.with_name("tarin.csv")) == "there is no file tarin.csv (is it 'train.csv'?)"
     assert refusal(write("a\n1\n", "my.xlsx")) == "my.xlsx is neither a .csv nor a .parquet file"
@@ -132,7 +132,7 @@ def test_a_missing_file_or_one_of_another_kind_is_refused(write, tmp_path):
     assert refusal(tmp_path / "folder.csv") == "folder.csv cannot be read: Is a directory"
 
 
-def test_an_address_is_no_file():
+def test_a_url_is_refused():
     with pytest.raises(BadInput, match="there is no file"):
         read_table(Path("http://127.0.0.1:9/my.csv"))
 
@@ -140,7 +140,7 @@ def test_an_address_is_no_file():
 @pytest.mark.parametrize(
     ("library", "name"), [("pandas", "my.csv"), ("pandas", "my.parquet"), ("pyarrow", "my.parquet")]
 )
-def test_a_library_that_is_not_installed_is_named(write, monkeypatch, library, name):
+def test_a_missing_library_is_named(write, monkeypatch, library, name):
     path = write("a\n1\n", name)
     monkeypatch.setitem(sys.modules, library, None)
     sentence = f"{name} is read with pandas and pyarrow, which are not installed: pip install "

@@ -12,7 +12,7 @@ COLUMNS = {"time": (0.5, 1e9), "row": (None, 7), "reward": (0.1, None), "puid": 
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_a_table_is_read_back_as_it_was(tmp_path, kind):
+def test_a_table_survives_writing_and_reading(tmp_path, kind):
     path = tmp_path / f"out.{kind}"
     path.touch(mode=0o666)
     write_table(COLUMNS, path)
@@ -24,24 +24,24 @@ def test_a_table_is_read_back_as_it_was(tmp_path, kind):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_whole_numbers_stay_whole_beside_an_empty_cell(tmp_path):
+def test_integers_stay_integers_beside_an_empty_cell(tmp_path):
     write_table(COLUMNS, tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text().splitlines()[2].split(",")[1] == "7"
 
 
-def test_a_table_without_lines_has_its_columns(tmp_path):
+def test_an_empty_table_keeps_its_columns(tmp_path):
     write_table({"time": (), "puid": ()}, tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text() == "time,puid\n"
 
 
-def test_a_line_break_in_a_cell_does_not_begin_a_row(tmp_path):
+def test_a_line_break_in_a_cell_does_not_start_a_row(tmp_path):
     cells = ["a\rb", "a\nb", 'a",b', "a\r\n1970-01-01,x"]
     write_table({"time": (0,) * 4, "puid": cells}, tmp_path / "out.csv")
     assert pd.read_csv(tmp_path / "out.csv")["puid"].tolist() == cells
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_numbers_are_exact_over_many_lines(tmp_path, kind):
+def test_numbers_are_exact_in_a_long_table(tmp_path, kind):
     values = np.random.default_rng(16).lognormal(sigma=9, size=2500)
     values[7] = np.nan
     path = tmp_path / f"out.{kind}"

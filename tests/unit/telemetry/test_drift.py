@@ -55,7 +55,7 @@ def stop(pid):
     os.waitpid(pid, 0)
 
 
-def test_what_one_process_measures_all_show(current):
+def test_drift_measured_by_one_process_is_shown_by_all(current):
     shared = watch(current)
     assert shared.latest() == Drift()
     child = in_child(shared.measure)
@@ -70,7 +70,7 @@ def test_what_one_process_measures_all_show(current):
     assert shared.latest().features["b"] > 1
 
 
-def test_of_another_model_nothing_is_shown(current):
+def test_drift_of_another_model_is_not_shown(current):
     shared = watch(current)
     shared.measure()
     first = shared.latest()
@@ -83,7 +83,7 @@ def test_of_another_model_nothing_is_shown(current):
     assert shared.latest() == Drift()
 
 
-def test_what_is_a_minute_old_is_not_shown(current, monkeypatch):
+def test_a_measurement_older_than_a_minute_is_not_shown(current, monkeypatch):
     shared, clock = watch(current), time.monotonic_ns()
     shared.measure()
     monkeypatch.setattr("service.telemetry.drift.time.monotonic_ns", lambda: clock + 50 * 10**9)
@@ -119,7 +119,7 @@ def test_one_process_measures_and_another_takes_over_when_it_dies(current, monke
     assert shared.latest().rows == 2000
 
 
-def test_a_measurement_that_fails_is_told_and_tried_again(current, monkeypatch, caplog):
+def test_a_failed_measurement_is_logged_and_repeated(current, monkeypatch, caplog):
     shared = watch(current)
     read, shared._read = shared._read, None
 

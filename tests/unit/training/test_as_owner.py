@@ -31,13 +31,13 @@ def write_as_owner(folder):
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
-def test_root_becomes_the_owner_and_what_it_writes_can_be_read_by_all(folder):
+def test_root_becomes_the_owner_and_writes_files_readable_by_all(folder):
     os.chown(folder, 1234, 2345)
     assert write_as_owner(folder) == "1234 2345\n"
     written = (folder / "model").stat()
     assert (written.st_uid, written.st_gid, written.st_mode & 0o777) == (1234, 2345, 0o644)
 
 
-def test_the_owner_stays_the_owner(folder):
+def test_a_command_of_the_owner_keeps_its_user(folder):
     assert write_as_owner(folder).startswith(f"{os.getuid()} ")
     assert (folder / "model").stat().st_uid == os.getuid()

@@ -11,7 +11,7 @@ def test_the_url_is_an_argument_or_a_variable_or_a_default(monkeypatch):
     assert Client("http://127.0.0.1:1").url == "http://127.0.0.1:1"
 
 
-def test_scores_come_back_in_a_table_and_refusals_as_sentences(folder, write_card, forest, serve):
+def test_scores_are_a_table_and_refusals_are_sentences(folder, write_card, forest, serve):
     write_card()
     client = Client(f"http://127.0.0.1:{serve(folder / 'model.pickle', threshold=0.05).port}")
     X = np.array([[1.0, 1.0], [60.0, 40.0]])

@@ -22,7 +22,7 @@ def test_the_sample_is_the_same_table_every_time():
     assert first.labels.sum() == 100
 
 
-def test_the_sample_looks_like_spending():
+def test_the_sample_is_right_skewed_with_mostly_constant_users():
     mean, sd = spending().X.T
     assert (mean.min(), sd.min()) == (-0.28, -0.11)
     assert 40 < mean.max() < 66
@@ -32,7 +32,7 @@ def test_the_sample_looks_like_spending():
     assert np.corrcoef(mean, sd)[0, 1] > 0.2
 
 
-def test_a_default_forest_finds_most_of_what_was_planted():
+def test_a_default_forest_finds_most_planted_outliers():
     training, held_out = spending(), held_out_spending()
     assert not np.array_equal(training.X, held_out.X)
     quality = describe(fit_forest(training.X), training, held_out).quality
@@ -40,7 +40,7 @@ def test_a_default_forest_finds_most_of_what_was_planted():
     assert 0.98 < quality.roc_auc < 1
 
 
-def test_the_sample_is_written_to_the_last_digit(tmp_path):
+def test_the_sample_is_written_exactly(tmp_path):
     write_spending(tmp_path / "data")
     (tmp_path / "data" / "test.csv").write_text("own")
     write_spending(tmp_path / "data")
@@ -54,13 +54,13 @@ def test_the_sample_is_written_to_the_last_digit(tmp_path):
     assert len((tmp_path / "data" / "test.csv").read_text().splitlines()) == 20_001
 
 
-def test_columns_are_taken_in_the_order_asked_for():
+def test_columns_are_returned_in_the_requested_order():
     swapped = spending().only(["sd", "mean"])
     assert swapped.features == ("sd", "mean")
     assert np.array_equal(swapped.X, spending().X[:, ::-1])
 
 
-def test_a_draw_is_uniform_seeded_and_without_repeats():
+def test_sampling_is_uniform_seeded_and_without_replacement():
     whole = table(np.arange(1000.0)[:, None], labels=np.arange(1000) % 2)
     drawn = whole.draw(500, seed=1)
     assert len(np.unique(drawn.X)) == 500
@@ -70,7 +70,7 @@ def test_a_draw_is_uniform_seeded_and_without_repeats():
     assert not np.array_equal(drawn.X, whole.draw(500, seed=2).X)
 
 
-def test_no_more_rows_are_drawn_than_there_are():
+def test_drawing_more_rows_than_available_is_refused():
     with pytest.raises(CannotTrain, match="--samples 4: my"):
         table([[1], [2], [3]]).draw(4, seed=0)
 
@@ -100,7 +100,7 @@ def test_a_wrong_column_is_named(wanted, sentence):
         ([0.0, 2e-7, 0.0], False),
     ],
 )
-def test_a_constant_column_is_one_that_no_tree_can_split(column, constant):
+def test_constant_columns_are_those_that_no_tree_can_split(column, constant):
     X = np.tile(np.column_stack([column, [1.0, 2.0, 3.0]]), (50, 1))
     said = any("'c0'" in oddity for oddity in oddities(table(X)))
     assert said == constant
@@ -108,7 +108,7 @@ def test_a_constant_column_is_one_that_no_tree_can_split(column, constant):
     assert all(tree.tree_.node_count == 1 for tree in alone.estimators_) == constant
 
 
-def test_nothing_but_constant_columns_is_refused():
+def test_a_table_of_constant_columns_only_is_refused():
     with pytest.raises(CannotTrain, match="is constant; a forest needs one that varies"):
         oddities(table([[1, 2], [1, 2]]))
 
@@ -123,7 +123,7 @@ def test_a_header_of_numbers_is_reported(names, reported):
     )
 
 
-def test_labels_are_reported_when_trained_on_or_all_alike():
+def test_labels_used_as_features_or_all_equal_are_reported():
     X = [[1, 0], [3, 1]]
     assert "name it with --label" in oddities(table(X, ("a", "label")))[0]
     assert "every label is 0" in oddities(table(X, labels=np.zeros(2, dtype=int)))[0]

@@ -38,7 +38,7 @@ def card(fitted, dataset):
     return describe(fitted, dataset)
 
 
-def test_the_service_reads_what_training_wrote(tmp_path, fitted, card, dataset):
+def test_the_service_loads_a_trained_model(tmp_path, fitted, card, dataset):
     path = save_model(tmp_path / "new" / "folder", fitted, card)
     model = load_model(path, require_card=True)
     assert model.features == ("mean", "sd")
@@ -47,7 +47,7 @@ def test_the_service_reads_what_training_wrote(tmp_path, fitted, card, dataset):
     )
 
 
-def test_a_plain_pickle_holds_nothing_of_ours(tmp_path, fitted, card):
+def test_the_pickle_contains_no_class_of_isoserve(tmp_path, fitted, card):
     path = save_model(tmp_path, fitted, card)
     content = path.read_bytes()
     assert content[:2] == b"\x80\x05"  # protocol 5
@@ -59,7 +59,7 @@ def test_a_plain_pickle_holds_nothing_of_ours(tmp_path, fitted, card):
     assert loaded.stdout == "[-1]\n"
 
 
-def test_the_card_says_what_was_trained(card, fitted, dataset):
+def test_the_card_describes_the_training(card, fitted, dataset):
     assert (card.dataset, card.rows, card.seed) == ("test", 1000, 7)
     assert [(f.name, f.type) for f in card.features] == [("mean", "float"), ("sd", "float")]
     assert card.parameters == fitted.get_params()
@@ -69,7 +69,7 @@ def test_the_card_says_what_was_trained(card, fitted, dataset):
     assert card.created.endswith("+00:00")
 
 
-def test_quantiles_are_values_that_occur(card, dataset, fitted):
+def test_quantiles_are_values_of_the_table(card, dataset, fitted):
     for feature, column in zip(card.features, dataset.X.T, strict=True):
         assert len(feature.quantiles) == 101
         assert np.isin(feature.quantiles, column).all()
@@ -83,7 +83,7 @@ def test_quantiles_are_values_that_occur(card, dataset, fitted):
     )
 
 
-def test_golden_rows_span_the_scores_exactly(card, fitted, dataset):
+def test_golden_rows_span_the_range_of_scores(card, fitted, dataset):
     scores = fitted.decision_function(dataset.X)
     assert len(card.golden.rows) == len(card.golden.scores) == 32
     assert np.array_equal(fitted.decision_function(card.golden.rows), card.golden.scores)
@@ -131,7 +131,7 @@ def test_the_forest_is_evaluated_by_labels(card, fitted, dataset):
     assert 0.4 < quality.average_precision < quality.roc_auc < 1
 
 
-def test_recall_is_given_by_kind_where_kinds_are_known(fitted, dataset):
+def test_recall_is_reported_by_kind_of_outlier_if_known(fitted, dataset):
     far = fitted.decision_function(dataset.X) < -0.02
     kinds = np.where(dataset.labels == 0, "normal", np.where(far, "glaring", "mild"))
     recalls = describe(fitted, replace(dataset, kinds=kinds)).quality.recall_by_kind
@@ -159,7 +159,9 @@ def test_a_generator_as_random_state_is_refused(dataset):
         describe(forest, dataset)
 
 
-def test_files_are_readable_by_the_umask_and_nothing_else_is_left(tmp_path, fitted, card):
+def test_files_have_the_permissions_of_the_umask_and_no_temporary_file_is_left(
+    tmp_path, fitted, card
+):
     old = os.umask(0o027)
     try:
         path = save_model(tmp_path, fitted, card)
@@ -226,7 +228,7 @@ for _ in range(10):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_checking_a_folder_leaves_no_trace(tmp_path):
+def test_checking_a_folder_leaves_no_file(tmp_path):
     check_folder(tmp_path / "not" / "yet")
     assert list(tmp_path.iterdir()) == []
 

@@ -9,7 +9,7 @@ from training.forest import fit_forest
 
 
 @pytest.mark.parametrize("contamination", ["auto", 0.001, 0.1, 0.5])
-def test_the_forest_is_scikit_learns_own_to_the_last_byte(samples, contamination):
+def test_the_pickled_forest_equals_scikit_learns_byte_for_byte(samples, contamination):
     ours = fit_forest(samples, contamination=contamination, n_estimators=20, seed=3)
     theirs = IsolationForest(contamination=contamination, n_estimators=20, random_state=3)
     theirs.fit(samples)
@@ -18,7 +18,7 @@ def test_the_forest_is_scikit_learns_own_to_the_last_byte(samples, contamination
     assert pickle.dumps(ours, protocol=5) == pickle.dumps(theirs, protocol=5)
 
 
-def test_the_forest_is_scikit_learns_own_with_missing_cells_too(samples):
+def test_the_forest_equals_scikit_learns_with_missing_values(samples):
     X = samples.copy()
     X[::7, 0] = np.nan
     ours = fit_forest(X, contamination=0.05, n_estimators=20, seed=3)
@@ -26,7 +26,7 @@ def test_the_forest_is_scikit_learns_own_with_missing_cells_too(samples):
     assert pickle.dumps(ours, protocol=5) == pickle.dumps(theirs, protocol=5)
 
 
-def test_a_refit_uses_the_contamination_that_was_asked_for(samples):
+def test_a_refit_uses_the_requested_contamination(samples):
     forest = fit_forest(samples, contamination=0.25, n_estimators=5)
     assert forest.get_params()["contamination"] == 0.25
     assert (forest.fit(samples).decision_function(samples) < 0).mean() == pytest.approx(0.25, 0.1)
@@ -40,7 +40,7 @@ def test_a_refit_uses_the_contamination_that_was_asked_for(samples):
         ({"max_features": 3}, "--max_features 3: the table has 2 columns"),
     ],
 )
-def test_more_than_the_table_has_is_refused(samples, amounts, sentence):
+def test_more_samples_or_features_than_the_table_has_are_refused(samples, amounts, sentence):
     with pytest.raises(CannotTrain) as caught:
         fit_forest(samples, **amounts)
     assert str(caught.value) == sentence

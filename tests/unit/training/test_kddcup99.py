@@ -55,7 +55,7 @@ def test_an_unknown_attack_is_refused():
         attack_kinds(np.array([b"mailbomb."], dtype=object))
 
 
-def test_a_draw_has_the_share_of_attacks_asked_for(connections):
+def test_a_draw_has_the_requested_share_of_attacks(connections):
     training, held_out = draw(connections, samples=200, share=0.25)
     assert (len(training), training.labels.sum()) == (200, 50)
     assert (len(held_out), held_out.labels.sum()) == (200, 50)
@@ -65,13 +65,13 @@ def test_a_draw_has_the_share_of_attacks_asked_for(connections):
     assert set(training.kinds[training.labels == 1]) <= {"dos", "u2r"}
 
 
-def test_a_draw_repeats_with_its_seed(connections):
+def test_a_draw_is_reproducible_by_seed(connections):
     first, second, other = (draw(connections, 100, 0.1, seed=seed)[0].X for seed in (1, 1, 2))
     assert np.array_equal(first, second)
     assert not np.array_equal(first, other)
 
 
-def test_the_held_out_batch_shrinks_to_what_is_left(connections):
+def test_the_held_out_batch_is_limited_to_the_remaining_rows(connections):
     training, held_out = draw(connections, samples=500, share=0.1)  # 450 of 500 normal rows
     assert (len(training), len(held_out), held_out.labels.sum()) == (500, 55, 5)
     assert draw(connections, samples=1000, share=0.5)[1] is None
@@ -90,7 +90,7 @@ def test_more_rows_than_the_file_has_are_refused(connections, samples, share, se
     draw(connections, int(sentence.rsplit(" ", 1)[1].replace(",", "")), share)
 
 
-def test_text_columns_become_one_column_for_each_value(connections):
+def test_text_columns_are_one_hot_encoded(connections):
     dataset, _ = draw(connections, 100, 0.1, ["flag", "count"])
     assert dataset.features == ("flag_REJ", "flag_SF", "count")
     assert dataset.types == ("bool", "bool", "int")
@@ -98,7 +98,7 @@ def test_text_columns_become_one_column_for_each_value(connections):
     assert (dataset.X[:, 0] + dataset.X[:, 1] == 1).all()
 
 
-def test_columns_are_kept_by_either_name_and_the_target_is_no_feature(connections):
+def test_columns_are_selected_by_either_name_and_the_target_is_not_a_feature(connections):
     dataset, _ = draw(connections, 100, 0.1, ["target", "service_http", "count"])
     assert dataset.features == ("service_http", "count")
     assert draw(connections, 100, 0.1)[0].features == (
@@ -130,7 +130,9 @@ def test_without_a_network_the_error_says_where_to_save_the_file(tmp_path, monke
 
 @pytest.mark.slow
 @pytest.mark.skipif(not ARCHIVE.exists(), reason="the KDD Cup 99 archive is not here")
-def test_the_real_file_is_saved_by_hand_trained_on_and_served(tmp_path, monkeypatch, capsys, serve):
+def test_a_real_file_saved_by_hand_can_be_trained_on_and_served(
+    tmp_path, monkeypatch, capsys, serve
+):
     folder = tmp_path / "kddcup99_10-py3"
     folder.mkdir()
     shutil.copyfile(ARCHIVE, folder / "kddcup99_10_data")

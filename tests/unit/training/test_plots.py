@@ -35,7 +35,7 @@ def test_histograms_have_twenty_bins_that_hold_every_row(table):
         assert bars.customdata[-1][1] == table[name].max()
 
 
-def test_a_box_has_the_quartiles_and_every_value_beyond_its_whiskers():
+def test_a_box_plot_has_quartiles_and_every_value_beyond_its_whiskers():
     column = pd.Series([0.0, 1.0, 2.0, 3.0, 4.0, 9.0, 9.0], name="x")
     table = pd.DataFrame({"x": column, "y": column})
     box = plots.boxes(table).data[0]
@@ -45,7 +45,7 @@ def test_a_box_has_the_quartiles_and_every_value_beyond_its_whiskers():
     assert list(outside.y[0]) == [99]  # equal values are one dot
 
 
-def test_the_grid_holds_the_scores_of_its_points(forest):
+def test_the_grid_has_the_scores_of_its_points(forest):
     grid = plots.boundary_grid(forest)
     assert grid.scores.shape == (100, 100)
     assert (grid.x[0, 0], grid.y[0, 0], grid.x[0, -1], grid.y[-1, 0]) == (-2, -2, 70, 70)
@@ -76,7 +76,7 @@ class _Shifted:
         return self._forest.decision_function(X) + self._by
 
 
-def test_thresholds_come_with_the_share_that_they_leave_outside(forest, samples):
+def test_thresholds_are_labelled_with_their_share_of_outliers(forest, samples):
     plots.draw_thresholds(forest, samples, ["mean", "sd"], [-0.1, 0.0])
     texts = [text.get_text() for text in plots.plt.gca().get_legend().get_texts()]
     shares = [(forest.decision_function(samples) < t).mean() for t in (-0.1, 0.0)]

@@ -31,7 +31,7 @@ def refusal(path, **options):
     return str(caught.value).replace(f"{path.parent}/", "")
 
 
-def test_columns_of_numbers_are_read_as_they_are(write):
+def test_numeric_columns_are_read_unchanged(write):
     dataset = from_file(write("a,b,yes\n1,2.5,True\n-3,1e3,False\n"))
     assert dataset.features == ("a", "b", "yes")
     assert dataset.types == ("int", "float", "bool")
@@ -39,7 +39,7 @@ def test_columns_of_numbers_are_read_as_they_are(write):
     assert (dataset.name, dataset.labels, dataset.allow_missing) == ("my.csv", None, False)
 
 
-def test_columns_are_kept_by_name_in_the_order_asked_for(write):
+def test_columns_are_selected_by_name_in_the_requested_order(write):
     dataset = from_file(write("a,city,b\n1,Berlin,2\n3,Bonn,4\n"), keep_cols=["b", "a"])
     assert dataset.features == ("b", "a")
     assert dataset.X.tolist() == [[2.0, 1.0], [4.0, 3.0]]
@@ -54,7 +54,7 @@ def test_the_label_is_never_a_feature(write, cells, keep_cols):
     assert dataset.labels.tolist() == [0, 1]
 
 
-def test_missing_cells_are_kept_where_they_are_allowed(write):
+def test_missing_cells_are_kept_if_allowed(write):
     dataset = from_file(write("a,b\n1,\n2,NA\n3,4\n"), allow_missing=True)
     np.testing.assert_array_equal(dataset.X[:, 1], [np.nan, np.nan, 4.0])
     assert dataset.allow_missing
@@ -87,7 +87,7 @@ def test_missing_cells_are_kept_where_they_are_allowed(write):
          "table, leave it out: --keep_cols a"),
     ],
 )  # fmt: skip
-def test_a_table_that_cannot_be_trained_on_is_refused_in_one_sentence(write, content, sentence):
+def test_an_unusable_table_is_refused_with_one_sentence(write, content, sentence):
     assert refusal(write(content)) == sentence
 
 
@@ -107,11 +107,11 @@ def test_a_table_that_cannot_be_trained_on_is_refused_in_one_sentence(write, con
          "columns are 'mean', 'sd'"),
     ],
 )  # fmt: skip
-def test_a_wrong_option_is_refused_in_one_sentence(write, content, options, sentence):
+def test_an_invalid_option_is_refused_with_one_sentence(write, content, options, sentence):
     assert refusal(write(content), **options) == sentence
 
 
-def test_the_offered_option_works_as_pasted(write):
+def test_the_suggested_option_works_as_pasted(write):
     path = write(",a,b\n0,1,2\n1,3,4\n")
     assert refusal(path).endswith("--keep_cols a,b")
     assert from_file(path, keep_cols=["a", "b"]).features == ("a", "b")
@@ -132,7 +132,7 @@ def test_dates_are_refused_like_text(tmp_path):
     ("name", "auc"),
     [("mammography", 0.859), ("shuttle", 0.997), ("breastw", 0.988), ("cardio", 0.932)],
 )
-def test_real_tables_are_ranked_as_scikit_learn_ranks_them(name, auc):
+def test_real_tables_are_ranked_like_scikit_learn(name, auc):
     path = SHARED / name / f"{name}.csv"
     if not path.exists():
         pytest.skip(f"the {name} table is not here")

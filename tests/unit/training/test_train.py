@@ -36,7 +36,7 @@ def run(*command, cwd=ROOT, **options):
     )  # fmt: skip
 
 
-def test_a_table_becomes_a_model_that_the_service_reads(table, tmp_path, capsys):
+def test_a_trained_table_is_a_model_that_the_service_loads(table, tmp_path, capsys):
     options = ["--keep_cols", "mean,sd", "--label", "fraud", "--contamination", "0.01"]
     assert main(["--dataset", str(table), *options, "--save_path", f"{tmp_path}/out/"]) == 0
     model = load_model(tmp_path / "out" / "model.pickle", require_card=True)
@@ -51,7 +51,7 @@ def test_a_table_becomes_a_model_that_the_service_reads(table, tmp_path, capsys)
     assert f"ISOSERVE_MODEL={tmp_path}/out/model.pickle make" in out
 
 
-def test_the_defaults_are_the_sample_and_scikit_learns(tmp_path):
+def test_the_defaults_are_the_sample_and_scikit_learns_parameters(tmp_path):
     assert main(["--save_path", str(tmp_path)]) == 0
     card = json.loads((tmp_path / "model.json").read_text())
     assert (card["dataset"], card["rows"], card["seed"]) == ("spending", 20_000, 16)
@@ -62,7 +62,7 @@ def test_the_defaults_are_the_sample_and_scikit_learns(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_repeats_bit_for_bit(table, tmp_path):
+def test_training_is_reproducible_bit_for_bit(table, tmp_path):
     command = ["--dataset", str(table), "--keep_cols", "mean,sd", "--samples", "3000"]
     assert main([*command, "--save_path", str(tmp_path / "here")]) == 0
     done = run("-m", "training.train", *command, "--save_path", tmp_path / "elsewhere")
@@ -81,7 +81,7 @@ def test_a_run_repeats_bit_for_bit(table, tmp_path):
         ("train.py", "training"),
     ],
 )
-def test_run_as_a_file_it_saves_in_the_repository(tmp_path, script, folder):
+def test_a_script_run_saves_into_the_repository(tmp_path, script, folder):
     root = tmp_path / "wt"
     for name in ("service", "training"):
         shutil.copytree(ROOT / name, root / name)
@@ -95,7 +95,7 @@ def test_run_as_a_file_it_saves_in_the_repository(tmp_path, script, folder):
 
 
 @pytest.mark.slow
-def test_outside_a_repository_it_saves_where_it_is_called(tmp_path):
+def test_outside_a_repository_the_model_is_saved_in_the_current_folder(tmp_path):
     library = tmp_path / "site-packages"
     for name in ("service", "training"):
         shutil.copytree(ROOT / name, library / name)
@@ -106,7 +106,7 @@ def test_outside_a_repository_it_saves_where_it_is_called(tmp_path):
     assert re.search(rf"serve it +ISOSERVE_MODEL={path} python -m service\n", done.stdout)
 
 
-def test_a_relative_save_path_is_the_callers(tmp_path, monkeypatch, capsys):
+def test_a_relative_save_path_is_relative_to_the_current_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["--save_path", "./my models/"]) == 0
     path = tmp_path / "my models" / "model.pickle"
@@ -125,7 +125,7 @@ def test_options_may_be_written_with_dashes(capsys):
     assert "trees of 64 rows" in capsys.readouterr().out
 
 
-def test_the_sample_needs_no_pandas_and_a_table_says_so():
+def test_without_pandas_the_sample_works_and_a_table_is_refused_with_a_reason():
     code = """
 import sys
 class NoPandas:
@@ -163,7 +163,7 @@ print(main(["--no_save"]), main(["--no_save", "--dataset", "my.csv"]))
          "model.pickle is written into it"),
     ],
 )  # fmt: skip
-def test_a_wrong_option_is_refused_in_one_sentence(
+def test_an_invalid_option_is_refused_with_one_sentence(
     options, sentence, monkeypatch, tmp_path, capsys
 ):
     monkeypatch.chdir(tmp_path)
@@ -181,7 +181,7 @@ def test_a_wrong_option_is_refused_in_one_sentence(
         ("extra", "unexpected extra argument"),
     ],
 )
-def test_a_wrong_usage_ends_with_2(options, words, capsys):
+def test_a_usage_error_has_exit_code_2(options, words, capsys):
     assert main(options.split()) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ")
@@ -189,7 +189,7 @@ def test_a_wrong_usage_ends_with_2(options, words, capsys):
     assert captured.out == ""
 
 
-def test_the_folder_is_checked_before_the_long_work(tmp_path, monkeypatch, capsys):
+def test_the_folder_is_checked_before_training(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
     monkeypatch.setattr("training.sources.Source.read", lambda source: pytest.fail("it reads"))
     assert main(["--save_path", str(tmp_path / "file" / "models")]) == 1
@@ -238,7 +238,7 @@ def test_file_names_that_are_not_text_are_printed_escaped(tmp_path, monkeypatch)
     assert expected in printed.getvalue()
 
 
-def test_oddities_are_warnings(tmp_path, capsys):
+def test_unusual_tables_give_warnings(tmp_path, capsys):
     path = tmp_path / "my.csv"
     path.write_text("a,b\n1,2\n1,3\n")
     assert main(["--dataset", str(path), "--no_save"]) == 0
@@ -249,7 +249,7 @@ def test_oddities_are_warnings(tmp_path, capsys):
     ("text", "amount"),
     [("1", 1.0), ("1.", 1.0), (".8", 0.8), ("2", 2), ("256.", 256), ("1e3", 1000)],
 )
-def test_up_to_1_is_a_share_and_above_it_a_count(text, amount):
+def test_amounts_up_to_1_are_shares_and_larger_ones_are_counts(text, amount):
     parsed = parse_amount("--max_samples", text)
     assert (parsed, type(parsed)) == (amount, type(amount))
 
@@ -276,7 +276,7 @@ def test_shares_out_of_range_are_refused(text):
         ("größe", ["größe"]),
     ],
 )
-def test_columns_come_as_a_list_or_with_commas(text, names):
+def test_columns_are_given_as_a_list_or_separated_by_commas(text, names):
     assert parse_columns(text) == names
 
 
@@ -284,7 +284,7 @@ def test_columns_come_as_a_list_or_with_commas(text, names):
     "text",
     ["", "a,,b", "[]", "['a'", "[1]", "['a', '']", "[print('x')]", "['a'] * 9", "(1)", "[" * 5000],
 )
-def test_other_lists_are_refused_and_nothing_is_run(text, capsys):
+def test_other_list_expressions_are_refused_without_evaluating_them(text, capsys):
     with pytest.raises(CannotTrain, match="--keep_cols"):
         parse_columns(text)
     assert capsys.readouterr().out == ""
@@ -306,7 +306,7 @@ def test_the_page_explains_every_field_of_the_card(tmp_path):
     assert [field for field in fields if f"`{field}`" not in page] == []
 
 
-def test_the_pickle_is_a_plain_one(tmp_path):
+def test_the_pickle_is_a_plain_scikit_learn_forest(tmp_path):
     assert main(["--save_path", str(tmp_path)]) == 0
     with (tmp_path / "model.pickle").open("rb") as file:
         forest = pickle.load(file)

@@ -16,7 +16,7 @@ def admin(make_client):
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_without_a_token_in_the_settings_there_is_no_such_route(client, route):
+def test_without_an_admin_token_there_are_no_admin_routes(client, route):
     assert client.post(f"{URL}/{route}", headers=ADMIN).status_code == 404
 
 
@@ -54,19 +54,19 @@ def test_the_token_may_be_in_a_file(make_client, tmp_path):
         ("threshold", b'{"threshold": 1e999}', 400, "JSON"),
     ],
 )
-def test_a_request_that_cannot_be_done_is_refused(admin, route, body, status, words):
+def test_an_impossible_change_is_refused(admin, route, body, status, words):
     answer = admin.post(f"{URL}/{route}", data=body, headers=ADMIN)
     assert (answer.status_code, list(answer.json)) == (status, ["error"])
     assert words in answer.json["error"]
 
 
-def test_another_model_does_not_exist(admin):
+def test_a_request_for_another_model_gets_404(admin):
     answer = admin.post("/v2/repository/models/other/load", headers=ADMIN)
     assert answer.status_code == 404
     assert answer.json["error"] == "there is no model 'other'; this one is 'isoserve'"
 
 
-def test_load_takes_what_tritonclient_sends(admin):
+def test_load_accepts_the_request_of_tritonclient(admin):
     for body in (b"{}", b'{"parameters":{}}', b""):
         answer = admin.post(f"{URL}/load", data=body, headers=ADMIN)
         assert (answer.status_code, answer.json["changed"]) == (200, False)
@@ -82,9 +82,7 @@ def test_load_takes_what_tritonclient_sends(admin):
         ("", "127.0.0.1"),
     ],
 )
-def test_the_audit_log_names_the_caller_and_the_client_that_a_proxy_names(
-    admin, folder, forwarded, caller
-):
+def test_the_audit_log_has_the_callers_and_the_forwarded_address(admin, folder, forwarded, caller):
     headers = ADMIN | {"X-Forwarded-For": forwarded, "X-Request-ID": "mine"}
     assert (
         admin.post(f"{URL}/threshold", json={"threshold": 0.1}, headers=headers).status_code == 200

@@ -20,7 +20,7 @@ KEY = "a key for nothing but tests"
         {"HTTP_X_API_KEY": "another key"},
     ],
 )
-def test_a_key_fits_in_either_header(header):
+def test_a_key_is_accepted_in_either_header(header):
     assert ApiKey(KEY, "another key").allows(header)
 
 
@@ -35,7 +35,7 @@ def test_a_key_fits_in_either_header(header):
         {"HTTP_AUTHORIZATION": "Bearer"},
     ],
 )
-def test_nothing_else_fits(header):
+def test_a_wrong_key_or_scheme_is_refused(header):
     assert not ApiKey(KEY).allows(header)
 
 
@@ -46,7 +46,7 @@ def refuse(row_limit, rows, text="rows are being scored"):
     return refusal.value
 
 
-def test_the_gate_holds_rows_back_until_others_have_left():
+def test_rows_beyond_the_limit_are_refused_until_others_are_done():
     row_limit = RowLimit(most_rows=100, threads=4)
     with row_limit.admit(60):
         with row_limit.admit(40):
@@ -57,13 +57,13 @@ def test_the_gate_holds_rows_back_until_others_have_left():
         pass
 
 
-def test_a_request_that_is_alone_always_comes_in():
+def test_a_request_that_is_alone_is_always_admitted():
     row_limit = RowLimit(most_rows=100, threads=4)
     with row_limit.admit(5000):
         assert refuse(row_limit, 1).retry_after == 1
 
 
-def test_large_requests_leave_a_thread_to_the_others():
+def test_large_requests_leave_one_thread_free():
     row_limit = RowLimit(most_rows=1_000_000, threads=3)
     with row_limit.admit(10_000), row_limit.admit(10_000):
         refuse(row_limit, 10_000)
@@ -73,7 +73,7 @@ def test_large_requests_leave_a_thread_to_the_others():
         pass
 
 
-def test_a_request_that_fails_leaves_the_gate_too():
+def test_a_failed_request_releases_its_rows():
     row_limit = RowLimit(most_rows=1, threads=1)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError), row_limit.admit(1):
@@ -98,13 +98,13 @@ def renew(shedder, monkeypatch, now):
 
 
 @pytest.mark.parametrize(("waited", "behind"), [(0.02, 1000), (60, 11)])
-def test_patience_lasts_where_waits_or_lines_are_short(row_limit, waited, behind):
+def test_shedding_does_not_start_while_waits_or_queues_are_short(row_limit, waited, behind):
     shedder = LoadShedder(row_limit)
     with row_limit.admit(1000):
         assert not any(is_out(shedder, waited, behind, now) for now in range(100, 200))
 
 
-def test_patience_is_out_until_nobody_was_refused_for_a_second(row_limit, monkeypatch):
+def test_shedding_ends_a_second_after_the_last_refusal(row_limit, monkeypatch):
     shedder = LoadShedder(row_limit)
     assert is_out(shedder, 0.1, 12, 100)
     assert is_out(shedder, 0, 0, 100.9)
@@ -115,7 +115,7 @@ def test_patience_is_out_until_nobody_was_refused_for_a_second(row_limit, monkey
     assert not is_out(shedder, 0, 0, 202)
 
 
-def test_who_is_alone_is_not_refused_for_its_wait(row_limit):
+def test_a_request_that_is_alone_is_never_shed(row_limit):
     shedder = LoadShedder(row_limit)
     assert is_out(shedder, 0.1, 12, 100)
     assert shedder.refuses()
@@ -124,7 +124,7 @@ def test_who_is_alone_is_not_refused_for_its_wait(row_limit):
     assert not shedder.refuses()
 
 
-def test_patience_is_out_for_half_a_minute_at_most_whoever_asks_again(row_limit, monkeypatch):
+def test_shedding_lasts_at_most_half_a_minute_despite_retries(row_limit, monkeypatch):
     shedder, out = LoadShedder(row_limit), []
     assert is_out(shedder, 0.1, 12, 200)
     for now in range(400, 480):
@@ -134,7 +134,7 @@ def test_patience_is_out_for_half_a_minute_at_most_whoever_asks_again(row_limit,
     assert out == [True] * 61 + [False] * 19
 
 
-def test_patience_is_out_behind_a_full_gate(row_limit, monkeypatch):
+def test_shedding_starts_when_the_row_limit_refuses(row_limit, monkeypatch):
     monkeypatch.setattr("service.web.admission.monotonic", lambda: 100.0)
     shedder = LoadShedder(row_limit)
     assert not is_out(shedder, 0, 0, 99)
@@ -144,7 +144,7 @@ def test_patience_is_out_behind_a_full_gate(row_limit, monkeypatch):
     assert not is_out(shedder, 0, 0, 102)
 
 
-def test_while_patience_is_out_one_request_is_answered_at_a_time(row_limit):
+def test_while_shedding_one_request_is_answered_at_a_time(row_limit):
     shedder, other = LoadShedder(row_limit), []
     assert not shedder.refuses()
     shedder.begin(0.1, 12, 100.0)
@@ -166,7 +166,7 @@ def test_while_patience_is_out_one_request_is_answered_at_a_time(row_limit):
     assert other == [True, False]
 
 
-def test_patience_is_out_in_all_processes(row_limit):
+def test_shedding_is_shared_by_all_processes(row_limit):
     shedder = LoadShedder(row_limit)
     if not (child := os.fork()):
         os._exit(not is_out(shedder, 0.1, 12, 100.0))
@@ -184,15 +184,15 @@ def test_patience_is_out_in_all_processes(row_limit):
         (b"", 4, 1),
     ],
 )
-def test_rows_are_estimated_from_the_bytes(body, columns, rows):
+def test_rows_are_estimated_from_the_body(body, columns, rows):
     assert estimate_rows(body, columns) == pytest.approx(rows, rel=0.01)
 
 
-def test_rows_of_binary_numbers_are_as_many_as_their_bytes_hold():
+def test_rows_of_binary_tensors_are_estimated_from_their_size():
     assert estimate_rows(bytes(8 * 2 * 1000), 2, 8) == 1001
 
 
-def test_a_switch_is_one_for_all_processes():
+def test_a_flag_is_shared_by_all_processes():
     flag = SharedFlag()
     assert not flag
     if not (child := os.fork()):
@@ -202,7 +202,7 @@ def test_a_switch_is_one_for_all_processes():
     assert flag
 
 
-def test_flights_are_known_to_the_parent_until_they_end():
+def test_requests_in_flight_are_visible_to_the_parent_until_they_end():
     in_flight = InFlightRequests(threads=2)
     end, hold = os.pipe()
     if not (child := os.fork()):
@@ -223,7 +223,7 @@ def test_flights_are_known_to_the_parent_until_they_end():
     os.waitpid(child, 0)
 
 
-def test_each_thread_has_a_flight_of_its_own():
+def test_each_thread_has_its_own_request_in_flight():
     in_flight, at_once = InFlightRequests(threads=3), threading.Barrier(4)
 
     def fly(name):
@@ -256,13 +256,13 @@ def test_health_needs_no_key_and_everything_else_does():
         assert admission.refusal({"PATH_INFO": path, "HTTP_X_API_KEY": KEY}) is None
 
 
-def test_a_browser_may_ask_without_the_key_whether_it_may_send_it():
+def test_preflight_requests_need_no_key():
     admission = Admission(RowLimit(1, 1), ApiKey(KEY))
     assert admission.refusal({"PATH_INFO": "/predict", "REQUEST_METHOD": "OPTIONS"}) is None
     assert refusal(admission, "/v2/models/versions/ready/infer") is Unauthorized
 
 
-def test_a_service_that_stops_is_not_ready_but_lives_and_answers():
+def test_a_stopping_service_is_not_ready_but_live_and_still_answers():
     admission = Admission(RowLimit(1, 1))
     admission.stopping.set()
     assert refusal(admission, "/ready") is refusal(admission, "/v2/health/ready") is Unavailable

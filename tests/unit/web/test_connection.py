@@ -43,7 +43,7 @@ def post(body, *fields, line="POST /predict HTTP/1.1"):
         b"GET /ready HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
     ],
 )
-def test_what_is_short_and_all_there_is_short_request(pair, sent):
+def test_a_complete_short_prediction_or_health_check_is_a_short_request(pair, sent):
     client, server = pair
     client.sendall(sent)
     assert is_short_request(server)
@@ -76,19 +76,19 @@ def test_what_is_short_and_all_there_is_short_request(pair, sent):
         b"HEAD /predict HTTP/1.1\r\nHost: x\r\n\r\n",
     ],
 )
-def test_what_may_have_to_be_waited_for_is_not(pair, sent):
+def test_an_incomplete_long_or_other_request_is_not_a_short_request(pair, sent):
     client, server = pair
     client.sendall(sent)
     assert not is_short_request(server)
 
 
-def test_the_end_of_a_connection_is_short_request(pair):
+def test_a_closed_connection_is_handled_as_a_short_request(pair):
     client, server = pair
     client.close()
     assert is_short_request(server)
 
 
-def test_who_takes_no_answers_is_not_brief(pair):
+def test_a_client_that_reads_no_responses_has_no_short_request(pair):
     client, server = pair
     server.settimeout(0.1)
     with contextlib.suppress(TimeoutError):
@@ -98,7 +98,7 @@ def test_who_takes_no_answers_is_not_brief(pair):
     assert not is_short_request(server)
 
 
-def test_silence_is_not_brief(pair):
+def test_a_silent_connection_has_no_short_request(pair):
     assert not is_short_request(pair[1])
 
 
@@ -117,7 +117,7 @@ def test_the_rest_of_a_request_is_read_to_its_end(pair):
     assert unreader.read(9) == b"GET /next"
 
 
-def test_the_rest_of_a_request_that_drips_is_not_waited_for(pair, monkeypatch):
+def test_a_slow_rest_of_a_request_is_not_waited_for(pair, monkeypatch):
     monkeypatch.setattr("service.web.connection._REST_SECONDS", 0.5)
     client, server = pair
     body, unreader = begin_body(server, 100_000)

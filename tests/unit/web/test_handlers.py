@@ -49,14 +49,14 @@ def test_each_protocol_scores_counts_and_records_the_same_rows(handlers):
     assert versions == {handlers.predictor.detector.model.version}
 
 
-def test_a_prediction_keeps_the_id_that_it_came_with_and_gets_one_otherwise(handlers):
+def test_a_prediction_keeps_its_id_or_gets_a_new_one(handlers):
     for meta, puid in (({"puid": "mine"}, "mine"), ({}, "new")):
         answer = json.loads(handlers.seldon(body([ROW], meta=meta)).body)
         assert answer["meta"]["puid"] == puid
         assert len(handlers.predictor.records.find(puid)) == 1
 
 
-def test_nothing_of_a_refused_request_is_counted_or_recorded(handlers):
+def test_a_refused_request_is_neither_counted_nor_recorded(handlers):
     with pytest.raises(BadInput, match="row 0, column 1: 'x' is not a number"):
         handlers.seldon(body([[1, "x"]]))
     with pytest.raises(BadInput, match="row 0, column 1: inf is not a finite number"):
@@ -71,7 +71,7 @@ def test_nothing_of_a_refused_request_is_counted_or_recorded(handlers):
     assert len(handlers.predictor.records.read()) == 0
 
 
-def test_scores_and_explanations_are_added_where_they_are_asked_for(handlers):
+def test_scores_and_explanations_are_returned_on_request(handlers):
     answer = json.loads(handlers.seldon(body([ROW, OUTLIER]), wanted=Wanted(scores=True)).body)
     assert answer["meta"]["tags"]["threshold"] == 0
     assert [score < 0 for score in answer["meta"]["tags"]["anomaly-scores"]] == [False, True]
@@ -89,7 +89,7 @@ def test_feedback_is_stored_and_counts_no_prediction(handlers):
     assert (gauges["true_positive"], gauges["observation"]) == (1, 1)
 
 
-def test_a_message_that_is_passed_on_is_not_scored(handlers):
+def test_transform_output_scores_nothing(handlers):
     answer = json.loads(handlers.seldon_echo(b'{"strData": "x"}', JSON, "").body)
     assert answer["strData"] == "x"
     assert handlers.predictor.counts.totals() == Totals(0, 0)
@@ -105,11 +105,11 @@ def test_rows_beyond_the_limit_in_flight_are_refused_and_the_next_ones_are_not(h
     ("path", "key"),
     [("/predict", "status"), ("/v2/models/x/infer", "error"), ("/invocations", "message")],
 )
-def test_a_failure_has_the_shape_of_the_callers_protocol(path, key):
+def test_an_error_has_the_shape_of_its_protocol(path, key):
     assert key in json.loads(encode_error(path, "no", 400))
 
 
-def test_a_body_is_whole_and_within_the_limit_or_refused():
+def test_an_incomplete_or_too_large_body_is_refused():
     assert receive(lambda: b"abc", 3, 3) == b"abc"
     with pytest.raises(TooLarge, match="larger than 2 bytes"):
         receive(lambda: b"abc", 3, 2)

@@ -77,13 +77,13 @@ def send(app, body, **changes):
     return status, list(headers), b"".join(chunks)
 
 
-def test_both_ways_give_the_same_answers(both, request):
+def test_the_short_cut_and_flask_give_the_same_responses(both, request):
     number = 1000 if "no checks" in request.node.name else 50
     check_same(both, number, may_be_late="too much" in request.node.name)
 
 
 @pytest.mark.slow
-def test_both_ways_give_the_same_answers_to_thousands(both, request):
+def test_the_short_cut_and_flask_give_the_same_responses_to_thousands_of_requests(both, request):
     check_same(both, 2000, may_be_late="too much" in request.node.name)
 
 
@@ -103,19 +103,19 @@ def check_same(both, number, may_be_late):
 
 
 @pytest.mark.parametrize("name", ["mine", "", "two words", "x" * 65])
-def test_both_ways_name_the_request_alike(both, name):
+def test_the_short_cut_and_flask_accept_the_same_request_ids(both, name):
     body = b'{"data":{"ndarray":[[1,2]]}}'
     names = [dict(send(app, body, HTTP_X_REQUEST_ID=name)[1])["X-Request-ID"] for app in both]
     assert names == ["mine", "mine"] if name == "mine" else name not in names
 
 
-def test_both_ways_refuse_a_body_that_ends_early(both):
+def test_the_short_cut_and_flask_refuse_a_body_that_ends_early(both):
     answers = [send(app, b'{"data"', CONTENT_LENGTH="70") for app in both]
     assert answers[0] == answers[1]
     assert b"the body ends early: 7 of 70 bytes came" in answers[0][2]
 
 
-def test_both_ways_tell_a_failure_of_ours_in_one_sentence(both):
+def test_the_short_cut_and_flask_report_an_internal_error_in_one_sentence(both):
     for app in both:
         app.wsgi_app.handlers.predictor.predict = lambda *arguments: 1 / 0
     answers = [send(app, b'{"data":{"ndarray":[[1,2]]}}') for app in both]
@@ -136,7 +136,7 @@ def test_both_ways_tell_a_failure_of_ours_in_one_sentence(both):
         {"REQUEST_METHOD": "GET"},
     ],
 )
-def test_only_plain_predictions_take_the_short_cut(both, changes):
+def test_other_requests_than_plain_predictions_get_flasks_response(both, changes):
     answers = [send(app, b'{"data":{"ndarray":[[1,2]]}}', **changes) for app in both]
     assert answers[0] == answers[1]
 
@@ -152,7 +152,7 @@ def both_full(make_client):
         yield apps
 
 
-def test_both_ways_refuse_more_rows_than_the_worker_takes(both_full):
+def test_the_short_cut_and_flask_limit_the_rows_in_flight(both_full):
     rows = json.dumps([[1, 2]] * 200)
     answers = [send(app, f'{{"data":{{"ndarray":{rows}}}}}'.encode()) for app in both_full]
     assert answers[0] == answers[1]
@@ -161,13 +161,13 @@ def test_both_ways_refuse_more_rows_than_the_worker_takes(both_full):
     assert b"1 rows are being scored already" in answers[0][2]
 
 
-def test_short_requests_are_let_in_beside_many_rows(both_full):
+def test_short_requests_are_admitted_beside_many_rows(both_full):
     answers = [send(app, b'{"data":{"ndarray":[[1,2]]}}') for app in both_full]
     assert [answer[0] for answer in answers] == ["200 OK", "200 OK"]
 
 
 @pytest.mark.parametrize("sent", ["", "another key for nothing but tests"])
-def test_both_ways_ask_for_the_key_before_they_read(make_client, sent):
+def test_the_short_cut_and_flask_check_the_key_before_reading_the_body(make_client, sent):
     apps = [make_client(api_key=KEY).application for _ in range(2)]
     apps[1].wsgi_app._is_plain = lambda environ: False
     answers = [send(app, b"[" * 1000, HTTP_X_API_KEY=sent) for app in apps]
@@ -177,7 +177,7 @@ def test_both_ways_ask_for_the_key_before_they_read(make_client, sent):
     assert b"X-API-Key" in answers[0][2]
 
 
-def test_both_ways_refuse_a_request_that_names_no_host(both):
+def test_the_short_cut_and_flask_refuse_a_request_without_host(both):
     answers = []
     for app in both:
         environ = EnvironBuilder("/predict", method="POST", data=b"{}").get_environ() | PLAIN
@@ -197,7 +197,7 @@ def test_every_answer_has_the_security_headers(client, method, path):
     assert headers["Cache-Control"] == "no-store"
 
 
-def test_a_key_is_asked_for_everywhere_but_at_health(make_client):
+def test_every_route_except_health_checks_requires_the_key(make_client):
     client = make_client(api_key=KEY)
     rules = [rule.rule for rule in client.application.url_map.iter_rules() if "<" not in rule.rule]
     open_ones = {rule for rule in rules if client.get(rule).status_code != 401}
@@ -208,7 +208,7 @@ def test_a_key_is_asked_for_everywhere_but_at_health(make_client):
     assert client.get("/metrics", headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
 
 
-def test_a_page_of_another_site_has_the_rights_of_a_stranger(make_client):
+def test_a_page_of_another_origin_has_no_more_rights_than_a_client_without_a_key(make_client):
     client, page = make_client(api_key=KEY), {"Origin": "https://example.org"}
     form = {"json": '{"data":{"ndarray":[[1,2]]}}'}
     for path in ("/predict", "/send-feedback"):
@@ -220,7 +220,7 @@ def test_a_page_of_another_site_has_the_rights_of_a_stranger(make_client):
         assert not {"Set-Cookie", "Access-Control-Allow-Credentials"} & set(answer.headers.keys())
 
 
-def test_the_admin_token_opens_what_the_key_does(make_client):
+def test_the_admin_token_is_accepted_wherever_the_key_is(make_client):
     client = make_client(api_key=KEY, admin_token="a token for nothing but tests")
     sent = {"Authorization": "Bearer a token for nothing but tests"}
     assert client.get("/metadata", headers=sent).status_code == 200
@@ -229,7 +229,7 @@ def test_the_admin_token_opens_what_the_key_does(make_client):
     assert client.post(path, headers={"X-API-Key": KEY}).status_code == 401
 
 
-def test_what_is_being_answered_is_known_only_as_long(client):
+def test_a_request_is_listed_as_in_flight_only_while_it_is_answered(client):
     app = client.application
     admission, seen = app.extensions["isoserve admission"], []
     app.before_request(lambda: seen.extend(admission.in_flight.active()))
@@ -238,14 +238,14 @@ def test_what_is_being_answered_is_known_only_as_long(client):
     assert admission.in_flight.active() == []
 
 
-def test_ids_are_never_given_twice_whatever_the_thread():
+def test_generated_ids_are_unique_over_threads():
     with ThreadPoolExecutor(8) as pool:
         ids = list(pool.map(lambda _: new_id(), range(20_000)))
     assert len(set(ids)) == 20_000
     assert all(re.fullmatch("[0-9a-f]{32}", one) for one in ids)
 
 
-def test_a_forked_process_gives_ids_of_its_own():
+def test_generated_ids_are_unique_over_forks():
     new_id()
     reader, writer = os.pipe()
     if (child := os.fork()) == 0:

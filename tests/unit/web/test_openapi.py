@@ -35,7 +35,7 @@ def references(value):
     return []
 
 
-def test_every_route_is_described_and_nothing_else(client):
+def test_exactly_the_existing_routes_are_described(client):
     rules = client.application.url_map.iter_rules()
     routes = {
         (re.sub("<(.*?)>", r"{\1}", rule.rule), method.lower())
@@ -46,7 +46,7 @@ def test_every_route_is_described_and_nothing_else(client):
     assert {(path, method) for path, item in paths for method in item} == routes
 
 
-def test_admin_routes_are_described_only_where_there_are_any(make_client):
+def test_admin_routes_are_described_only_if_they_exist(make_client):
     assert not any("load" in path for path in document(make_client())["paths"])
 
 
@@ -70,7 +70,7 @@ def test_a_key_is_needed_if_one_is_set_except_for_health(make_client):
     assert {} in document(make_client())["security"]
 
 
-def test_readiness_is_described_with_the_status_of_a_service_that_stops(client):
+def test_readiness_is_described_with_the_status_while_stopping(client):
     client.application.extensions["isoserve admission"].stopping.set()
     for (path, method), operation in operations(client).items():
         where = path.replace("{model}", "isoserve")
@@ -99,7 +99,7 @@ def test_multipart_bodies_have_the_parts_of_their_message(client):
     assert seen == sent.keys()
 
 
-def test_special_headers_are_described_with_the_answers_that_have_them(make_client):
+def test_special_headers_are_described_with_their_responses(make_client):
     client = make_client(api_key="x" * 16)
     key, infer = {"X-API-Key": "x" * 16}, "/v2/models/isoserve/infer"
     found = client.get("/openapi.json", headers=key).json
@@ -133,7 +133,7 @@ def test_the_document_is_valid_and_each_schema_is_used(client):
     assert {ref for ref in references(found) if ref.startswith(PREFIX)} == schemas
 
 
-def test_each_part_of_the_data_has_one_name_and_is_used():
+def test_each_component_has_one_name_and_is_used():
     texts = [(DATA / f"{name}.json").read_text() for name in ("operations", "schemas")]
     parts = [name for text in texts for name in json.loads(text)["parts"]]
     assert len(set(parts)) == len(parts)
@@ -150,7 +150,7 @@ def test_seldon_json_is_the_same_document(client):
     assert client.get("/seldon.json").data == client.get("/openapi.json").data
 
 
-def test_a_row_is_as_wide_as_the_model(client):
+def test_the_row_schema_has_the_models_number_of_columns(client):
     rows = document(client)["components"]["schemas"]["Message"]["anyOf"][1]["properties"]
     row = rows["jsonData"]["items"]
     assert (row["minItems"], row["maxItems"]) == (2, 2)
@@ -165,7 +165,7 @@ def test_the_page_loads_nothing_from_other_sites(client):
     assert client.get("/docs/..%2Froutes.py").status_code == 404
 
 
-def test_a_browser_gets_the_files_of_the_page_compressed_and_only_once(client):
+def test_the_files_of_the_page_are_compressed_and_cached(client):
     packed = client.get("/docs/swagger-ui.css", headers={"Accept-Encoding": "br, gzip"})
     assert packed.headers["Content-Encoding"] == "gzip"
     plain = client.get("/docs/swagger-ui.css", headers={"Accept-Encoding": "gzip;q=0"})

@@ -14,7 +14,7 @@ def ask(path, **request):
 @pytest.mark.parametrize(
     ("query", "on"), [("", False), ("scores=", False), ("scores=TRUE", True), ("scores=0", False)]
 )
-def test_a_switch_is_off_by_default(query, on):
+def test_a_boolean_option_is_off_by_default(query, on):
     with ask(f"/?{query}"):
         assert read_switch("scores") is on
 
@@ -27,7 +27,7 @@ def test_a_switch_is_off_by_default(query, on):
         ("score=1", "the query has 'score', which is no option (is it 'scores'?)"),
     ],
 )
-def test_a_wrong_switch_is_refused(query, text):
+def test_an_invalid_boolean_option_is_refused(query, text):
     with ask(f"/?{query}"), pytest.raises(BadInput) as refused:
         read_switch("scores")
     assert str(refused.value) == text
@@ -36,12 +36,12 @@ def test_a_wrong_switch_is_refused(query, text):
 @pytest.mark.parametrize(
     ("query", "number"), [("", 0), ("explain=3", 3), ("explain=999999", 999_999)]
 )
-def test_a_number_is_0_by_default(query, number):
+def test_a_numeric_option_is_0_by_default(query, number):
     with ask(f"/?{query}"):
         assert read_number("explain") == number
 
 
-def test_a_body_is_read_as_it_came_with_its_encoding():
+def test_a_body_is_returned_undecoded_with_its_encoding():
     with ask("/", data=b"abc", headers={"Content-Encoding": "gzip"}):
         assert read_encoding() == "gzip"
         with pytest.raises(BadInput, match="a body with Content-Encoding is not read here"):

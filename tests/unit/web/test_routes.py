@@ -185,7 +185,7 @@ def score(forest, table):
 
 @settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
 @given(table=make_tables(allow_nan=False))
-def test_any_finite_table_gets_scikit_learns_scores_in_every_form(client, forest, table):
+def test_any_finite_table_gets_scikit_learns_scores_in_every_protocol(client, forest, table):
     for form, send in FORMS.items():
         assert send(client, table) == score(forest, table), form
 
@@ -200,7 +200,7 @@ def gaps(write_card, make_client):
 
 @settings(max_examples=examples(15), deadline=None, suppress_health_check=list(HealthCheck))
 @given(table=make_tables(allow_nan=True))
-def test_missing_values_are_null_nan_or_an_empty_cell_in_every_form(gaps, forest, table):
+def test_missing_values_are_null_nan_or_an_empty_cell_in_every_protocol(gaps, forest, table):
     nothing = np.where(np.isnan(table), None, table)
     for form, send in FORMS.items():
         assert send(gaps, table) == score(forest, table), form
@@ -209,7 +209,7 @@ def test_missing_values_are_null_nan_or_an_empty_cell_in_every_form(gaps, forest
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_model_trained_without_missing_values_refuses_them_in_every_form(client, form):
+def test_a_model_trained_without_missing_values_refuses_them_in_every_protocol(client, form):
     sent = []
 
     def post(*args, **kwargs):
@@ -224,19 +224,19 @@ def test_a_model_trained_without_missing_values_refuses_them_in_every_form(clien
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_infinities_are_refused_in_every_form(gaps, form):
+def test_infinities_are_refused_in_every_protocol(gaps, form):
     with pytest.raises((KeyError, TypeError, AssertionError)):
         FORMS[form](gaps, np.array([[1.0, 2.0], [np.nan, -np.inf]]))
 
 
-def test_rows_are_counted_once_in_every_form(client):
+def test_rows_are_counted_once_in_every_protocol(client):
     for form, send in FORMS.items():
         before = samples(client)
         send(client, np.array(ROWS))
         assert samples(client) == before + 2, form
 
 
-def test_named_columns_may_come_in_any_order_in_every_form_that_names_them(named):
+def test_named_columns_may_come_in_any_order_in_every_protocol(named):
     there = named.post("/predict?scores=1", json=MESSAGE).json["meta"]["tags"]["anomaly-scores"]
     back = np.array(ROWS)[:, ::-1].tolist()
     heads = [{"name": name, "shape": [2], "datatype": "FP64", "data": [row[j] for row in back]}
@@ -251,7 +251,7 @@ def test_named_columns_may_come_in_any_order_in_every_form_that_names_them(named
     assert wrong.json["message"].startswith("column 'sd' is missing (is it 'sdd'?)")
 
 
-def test_a_message_may_be_in_the_query(client):
+def test_a_message_may_be_a_query_parameter(client):
     for path in ("/predict", "/transform-input"):
         answer = client.get(f"{path}?scores=1&json={quote(json.dumps(MESSAGE))}")
         assert len(answer.json["meta"]["tags"]["anomaly-scores"]) == 2
@@ -273,7 +273,7 @@ def test_an_explanation_names_the_features_that_isolated_a_row(named, forest):
     assert feature["contribution"] == row.min() == row[j]
 
 
-def test_no_outlier_needs_no_explanation(client):
+def test_inliers_have_no_explanation(client):
     answer = client.post("/predict?explain=2", json={"data": {"ndarray": [[1, 1]]}}).json
     assert answer["meta"]["tags"] == {"explanations": []}
     assert "tags" not in client.post("/predict?explain=0", json=MESSAGE).json["meta"]
@@ -287,7 +287,7 @@ def test_no_outlier_needs_no_explanation(client):
     ("query", "meant"),
     [("score=1", "scores"), ("Scores=1", "scores"), ("explian=1&scores=1", "explain")],
 )
-def test_a_misspelt_option_is_refused_with_a_hint(client, query, meant):
+def test_a_misspelt_option_is_refused_with_a_suggestion(client, query, meant):
     answer = client.post(f"/predict?{query}", json=MESSAGE)
     assert answer.status_code == HTTPStatus.BAD_REQUEST
     sent = query.partition("=")[0]
@@ -299,14 +299,14 @@ def test_a_misspelt_option_is_refused_with_a_hint(client, query, meant):
     assert samples(client) == 0
 
 
-def test_unknown_options_of_the_query_are_ignored(client):
+def test_unknown_query_parameters_are_ignored(client):
     answer = client.post("/predict?source=web&plain=1&timeout=3&_=17&scores=1", json=MESSAGE)
     assert len(answer.json["meta"]["tags"]["anomaly-scores"]) == 2
     assert client.post("/invocations?key=x&explain=1", json={"instances": ROWS}).status_code == 200
 
 
 @pytest.mark.parametrize(("switch", "on"), [("True", True), ("TRUE", True), ("False", False)])
-def test_a_switch_may_be_written_as_in_python(client, switch, on):
+def test_boolean_options_may_be_written_as_in_python(client, switch, on):
     asked = {"query_string": {"scores": switch}}
     answer = client.post("/predict", json=MESSAGE, **asked).json
     assert ("tags" in answer["meta"]) == on
@@ -314,7 +314,7 @@ def test_a_switch_may_be_written_as_in_python(client, switch, on):
     assert ("scores" in answer) == on
 
 
-def test_the_largest_number_in_the_query_is_that_of_the_document(client):
+def test_the_limit_of_explain_is_the_documented_one(client):
     found = client.get("/openapi.json").json["paths"]["/predict"]["post"]["parameters"]
     (explain,) = [one["schema"] for one in found if one["name"] == "explain"]
     most = explain["maximum"]
@@ -324,7 +324,7 @@ def test_the_largest_number_in_the_query_is_that_of_the_document(client):
     assert refused.status_code == HTTPStatus.BAD_REQUEST
 
 
-def test_transform_output_passes_data_through_and_counts_nothing(client):
+def test_transform_output_returns_data_unchanged_and_counts_nothing(client):
     sent = {"data": {"names": ["s"], "ndarray": [0, 1]}, "meta": {"puid": "p"}}
     answer = client.post("/transform-output", json=sent).json
     assert answer["data"] == sent["data"]
@@ -341,7 +341,7 @@ def test_route_and_aggregate_are_refused_in_seldons_shape(client, path, text):
         assert answer.json["status"]["info"].startswith(text)
 
 
-def test_the_unit_of_a_graph_is_in_the_request_path(make_client):
+def test_the_name_of_this_unit_is_in_the_request_path(make_client):
     client = make_client(model_name="clf", model_image="reg/if:0.1")
     sent = {**MESSAGE, "meta": {"requestPath": {"up": "img:1"}}}
     for path in ("/predict", "/transform-input", "/transform-output", "/send-feedback"):
@@ -357,13 +357,13 @@ def test_every_answer_to_a_message_has_a_puid(make_client):
         assert client.post(path, json=MESSAGE).json["meta"]["puid"] == "new"
 
 
-def test_answers_have_no_gauges_if_they_are_turned_off(make_client):
+def test_gauges_can_be_turned_off(make_client):
     client = make_client(answer_metrics=False)
     for path in ("/predict", "/transform-input", "/transform-output"):
         assert "metrics" not in client.post(path, json=MESSAGE).json["meta"]
 
 
-def test_pages_of_every_origin_may_read_every_answer(client):
+def test_cors_allows_every_origin_for_every_response(client):
     page = {"Origin": "https://example.org"}
     for answer in (
         client.get("/live", headers=page),
@@ -425,7 +425,7 @@ def test_errors_under_v2_have_its_shape(client, asked, body, status, text):
     assert answer.json["error"].startswith(text)
 
 
-def test_a_path_with_two_slashes_belongs_to_its_protocol(client):
+def test_errors_of_a_path_with_two_slashes_have_its_protocols_shape(client):
     for path, shape in (("//v2/nope", {"error"}), ("//invocations", {"error_code", "message"})):
         answer = client.get("/", environ_overrides={"PATH_INFO": path})
         assert answer.status_code in (404, 405)
@@ -443,7 +443,7 @@ def test_a_path_with_two_slashes_belongs_to_its_protocol(client):
         ({}, b"", 400),
     ],
 )
-def test_bodies_that_cannot_be_read_are_refused(make_client, headers, body, status):
+def test_undecodable_bodies_are_refused(make_client, headers, body, status):
     client = make_client(max_body_bytes=1000)
     answer = client.post(f"{MODEL}/infer", data=body, headers=headers)
     assert answer.status_code == status
@@ -456,7 +456,7 @@ TEXT = b"a,b\n60,40\n"
 @pytest.mark.parametrize(
     ("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)]
 )
-def test_mlflow_takes_compressed_bodies_up_to_the_limit(make_client, encoding, pack):
+def test_mlflow_accepts_compressed_bodies_up_to_the_limit(make_client, encoding, pack):
     client = make_client(max_body_bytes=1000)
     headers = {"Content-Encoding": encoding, "Content-Type": "text/csv"}
     for body, status in ((pack(TEXT), 200), (pack(b"1," * 1000), 413), (TEXT, 400)):
@@ -476,13 +476,13 @@ def test_errors_of_mlflow_have_its_shape(client):
     assert client.get("/version").text.count(".") == 2
 
 
-def test_an_unknown_version_is_not_found_while_the_service_stops_too(client):
+def test_an_unknown_version_is_not_found_even_while_stopping(client):
     client.application.extensions["isoserve admission"].stopping.set()
     for at, status in (("none", 404), (version(client), 503)):
         assert client.get(f"{MODEL}/versions/{at}/ready").status_code == status
 
 
-def test_two_slashes_count_as_one_while_the_service_stops(client):
+def test_readiness_with_two_slashes_is_503_while_stopping(client):
     client.application.extensions["isoserve admission"].stopping.set()
     assert client.get("/", environ_overrides={"PATH_INFO": "//ready"}).status_code == 503
 
@@ -552,7 +552,7 @@ def test_no_request_causes_an_internal_error(client, request, tail, table, text)
         assert answer.json
 
 
-def test_an_answer_names_a_limited_number_of_features(client):
+def test_a_response_lists_a_limited_number_of_explained_features(client):
     rows = {"data": {"ndarray": [[60, 40]] * 5_001}}
     refused = client.post("/predict?explain=999", json=rows)
     assert refused.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
@@ -562,7 +562,7 @@ def test_an_answer_names_a_limited_number_of_features(client):
 
 
 @pytest.mark.parametrize("as_bytes", [False, True])
-def test_an_answer_has_a_limited_number_of_contributions(make_client, as_bytes):
+def test_a_response_has_a_limited_number_of_contributions(make_client, as_bytes):
     client = make_client(max_rows=600_000)
     table = {"name": "x", "shape": [500_001, 2], "datatype": "FP64", "data": [0] * 1_000_002}
     asked = [{"name": "contributions", "parameters": {"binary_data": as_bytes}}]

@@ -43,11 +43,11 @@ def parts(*fields):
         (PARTS, "", parts(("data", '{"ndarray": [[1, 2]]}', "d.json"), ("meta", '{"puid": "ü"}'))),
     ],
 )
-def test_a_message_arrives_in_each_of_seldons_ways(content_type, query, body):
+def test_a_message_is_read_from_each_place_where_seldon_reads_it(content_type, query, body):
     assert read(content_type, query, body) == MESSAGE
 
 
-def test_the_ways_are_tried_in_seldons_order():
+def test_the_places_of_a_message_are_tried_in_seldons_order():
     in_query, in_form, in_parts = (f'"{way}"' for way in ("query", "form", "parts"))
     query = urlencode({"json": in_query})
     assert read(JSON, query, b'"body"') == "query"
@@ -55,7 +55,7 @@ def test_the_ways_are_tried_in_seldons_order():
     assert read(PARTS, query, parts(("strData", in_parts))) == {"strData": in_parts}
 
 
-def test_text_and_bytes_come_as_they_are():
+def test_text_and_bytes_are_read_unchanged():
     body = parts(("strData", "ü", "a.txt"), ("binData", "x y", "a.bin"))
     assert read(PARTS, "", body) == {"strData": "ü", "binData": "eCB5"}
 
@@ -76,19 +76,19 @@ def test_text_and_bytes_come_as_they_are():
         (PARTS, "", parts(*[(f"a{i}", "1") for i in range(20)]), "body cannot be read"),
     ],
 )
-def test_no_json_is_told_in_seldons_words(content_type, query, body, text):
+def test_invalid_json_is_refused_with_seldons_text(content_type, query, body, text):
     with pytest.raises(BadInput, match=f"^Can't find JSON in data: .*{text}"):
         read(content_type, query, body)
 
 
-def test_a_part_that_is_no_json_is_named():
+def test_a_part_with_invalid_json_is_named():
     with pytest.raises(BadInput, match=r"^the part 'data' cannot be read: Can't find JSON"):
         read(PARTS, "", parts(("meta", "{}"), ("data", "[Infinity]")))
 
 
 @pytest.mark.parametrize("header", [b'name="b\xc3\xa2\\"', b"", b'filename="x"'])
 @pytest.mark.parametrize("content", [b"x", b"{}"])
-def test_a_part_without_a_name_is_told(header, content):
+def test_a_part_without_a_name_is_refused(header, content):
     part = b"--cut\r\nContent-Disposition: form-data; " + header + b"\r\n\r\n" + content
     with pytest.raises(BadInput, match="a part has no name; each is named after a key"):
         read("multipart/form-data; boundary=cut", "", part + b"\r\n--cut--\r\n")
@@ -97,6 +97,6 @@ def test_a_part_without_a_name_is_told(header, content):
 @pytest.mark.parametrize(
     ("content_type", "body"), [(FORM, b"json=[[[1]]]"), (PARTS, parts(("data", "[[[1]]]")))]
 )
-def test_depth_is_limited_by_every_way(content_type, body):
+def test_depth_is_limited_wherever_the_message_is(content_type, body):
     with pytest.raises(TooLarge, match="nested more than 2 levels"):
         read(content_type, "", body, max_depth=2)

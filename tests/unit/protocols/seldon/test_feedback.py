@@ -41,7 +41,7 @@ def truth(values):
         {"response": {"status": {"code": 1}}},
     ],
 )
-def test_an_empty_message_says_nothing(body):
+def test_an_empty_message_is_feedback_without_truth_and_reward(body):
     statement = Statement("new", is_new=True, row_field="request.meta.tags.row")
     assert decode(body) == Feedback(statement)
 
@@ -82,7 +82,7 @@ def test_every_reward_of_whole_millionths_is_read_exactly(millionths):
     assert decode_statement({"reward": f"{millionths}e-6"}).reward == millionths
 
 
-def test_the_prediction_is_named_by_the_answer_or_by_the_request():
+def test_the_puid_is_read_from_the_response_or_the_request():
     meta = {"meta": {"puid": "p"}}
     for body in ({"response": meta}, {"request": meta}, {"request": meta, "response": meta}):
         assert decode_statement(body) == Statement("p", row_field="request.meta.tags.row")
@@ -90,7 +90,7 @@ def test_the_prediction_is_named_by_the_answer_or_by_the_request():
     assert (empty.puid, empty.is_new) == ("new", True)
 
 
-def test_the_request_comes_along_as_it_was_sent():
+def test_the_rows_of_the_request_are_decoded():
     body = {"request": {"meta": {"tags": {"row": 1.0}}, "data": {"ndarray": [[1, 2], [3, 4]]}}}
     feedback = decode(body)
     assert feedback.statement.row == 1
@@ -98,7 +98,7 @@ def test_the_request_comes_along_as_it_was_sent():
     assert feedback.is_array
 
 
-def test_a_request_without_rows_is_no_hindrance():
+def test_a_request_without_rows_is_accepted():
     assert decode_statement({"request": {"strData": "hello"}, "reward": 1}).rows is None
 
 
@@ -159,13 +159,13 @@ def test_a_request_without_rows_is_no_hindrance():
         ({"truth": {"data": {"tensor": [1]}}}, "truth.data.tensor is an object"),
     ],
 )  # fmt: skip
-def test_a_message_that_is_no_feedback_is_refused_in_words(body, words):
+def test_a_message_that_is_not_feedback_is_refused_with_a_reason(body, words):
     with pytest.raises(BadInput) as refusal:
         decode(body)
     assert words in str(refusal.value)
 
 
-def test_metrics_of_the_request_come_along():
+def test_metrics_of_the_request_are_kept():
     sent = [{"key": "a", "type": "TIMER", "value": "2.5", "tags": {"b": "c"}}, {"type": 0}, {}]
     assert decode(metrics(*sent)).metrics == tuple(sent)
 
@@ -177,7 +177,7 @@ def test_limits_hold_for_truths_and_for_the_request():
         decode({"request": {"data": {"ndarray": [[1]] * 3}}}, rows=2)
 
 
-def test_the_answer_has_no_data_and_the_figures_among_its_metrics():
+def test_the_response_has_no_data_and_the_figures_as_metrics():
     summary = FeedbackSummary(total=Confusion(true_positive=2), recent=Confusion(true_positive=1))
     about = Statement("p")
     feedback = Feedback(about, is_array=True, metrics=({"key": "mine"},), path={"a": "b:1"})

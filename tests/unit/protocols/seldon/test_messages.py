@@ -25,14 +25,14 @@ def message(**extra):
     return {"data": {"names": ["a", "b"], "ndarray": [[1, 2], [60, 40]]}, **extra}
 
 
-def test_ndarray_and_tensor_are_the_same_rows():
+def test_ndarray_and_tensor_decode_to_the_same_rows():
     tensor = {"data": {"tensor": {"shape": [2, 2], "values": [1, 2, 60, 40]}}}
     for body in (message(), tensor):
         assert decode(body).table.numbers().values.tolist() == [[1, 2], [60, 40]]
 
 
 @pytest.mark.parametrize("shape", [[2, 3], [-1, 3], [2, -1]])
-def test_one_side_of_a_tensors_shape_may_be_left_open(shape):
+def test_one_dimension_of_a_tensors_shape_may_be_minus_1(shape):
     body = {"data": {"tensor": {"shape": shape, "values": [1, 2, 3, 4, 5, 6]}}}
     assert decode(body).table.numbers().values.tolist() == [[1, 2, 3], [4, 5, 6]]
 
@@ -42,7 +42,7 @@ def test_the_tensor_wins_over_ndarray_as_in_seldon():
     assert decode(body).table.numbers().values.tolist() == [[7]]
 
 
-def test_json_data_is_a_table_and_answered_as_a_tensor():
+def test_json_data_is_a_table_and_its_labels_are_a_tensor():
     decoded = decode({"jsonData": [[1, 2], [60, 40]]})
     assert decoded.table.numbers().values.tolist() == [[1, 2], [60, 40]]
     labels = seldon_v1.encode_labels(decoded, VERDICT, TOTALS)["data"]["tensor"]
@@ -51,7 +51,7 @@ def test_json_data_is_a_table_and_answered_as_a_tensor():
     assert (rows["shape"], rows["values"].tolist()) == ([2, 2], [1, 2, 60, 40])
 
 
-def test_rows_come_back_as_a_tensor_of_numbers_and_of_its_true_shape():
+def test_rows_are_returned_as_a_tensor_with_its_actual_shape():
     body = {"data": {"tensor": {"shape": [-1, 2], "values": ["40", 60]}}}
     tensor = seldon_v1.encode_rows(decode(body), VERDICT, TOTALS)["data"]["tensor"]
     assert (tensor["shape"], tensor["values"].tolist()) == ([1, 2], [40.0, 60.0])
@@ -115,7 +115,7 @@ TENSOR_FORM = 'data.tensor is an object with shape and values: {"shape": [1, 2],
         (message(meta={"metrics": {}}), "meta.metrics is not a list"),
     ],
 )  # fmt: skip
-def test_what_is_no_message_is_refused_in_words(body, text):
+def test_an_invalid_message_is_refused_with_a_reason(body, text):
     with pytest.raises(BadInput) as refusal:
         decode(body)
     assert str(refusal.value) == text
@@ -127,7 +127,7 @@ def test_limits_hold_for_tensors_too():
         decode(body, Limits(rows=2))
 
 
-def test_labels_come_back_in_the_form_that_was_sent():
+def test_labels_have_the_form_of_the_request():
     ndarray = seldon_v1.encode_labels(decode(message()), VERDICT, TOTALS)
     assert ndarray["data"]["names"] == []
     assert ndarray["data"]["ndarray"].tolist() == [0, 1]
@@ -137,7 +137,7 @@ def test_labels_come_back_in_the_form_that_was_sent():
     assert tensor["data"]["tensor"]["values"].tolist() == [0, 1]
 
 
-def test_gauges_are_of_this_requests_rows_and_the_services_totals():
+def test_gauges_describe_the_requests_rows_and_the_services_totals():
     answer = seldon_v1.encode_labels(decode(message()), VERDICT, TOTALS)
     assert answer["meta"]["metrics"] == [
         {"key": "is_outlier", "type": "GAUGE", "value": 0.5},
@@ -149,7 +149,7 @@ def test_gauges_are_of_this_requests_rows_and_the_services_totals():
     ]
 
 
-def test_meta_is_repeated_and_added_to():
+def test_meta_of_the_request_is_returned_with_additions():
     own = {"key": "mm", "type": "COUNTER", "value": 1}
     meta = {"puid": "p1", "tags": {"t": 1}, "routing": {"r": 1}, "metrics": [own],
             "requestPath": {"up": "img:1"}}  # fmt: skip
@@ -164,25 +164,25 @@ def test_meta_is_repeated_and_added_to():
     assert "routing" not in answer
 
 
-def test_without_tags_there_is_no_empty_one():
+def test_without_tags_meta_has_no_tags():
     answer = seldon_v1.encode_labels(decode(message()), VERDICT, TOTALS)
     assert set(answer["meta"]) == {"metrics"}
 
 
-def test_transform_input_returns_rows_and_names_as_they_came():
+def test_transform_input_returns_rows_and_names_unchanged():
     answer = seldon_v1.encode_rows(decode(message()), VERDICT, TOTALS)
     assert answer["data"] == {"names": ["a", "b"], "ndarray": [[1, 2], [60, 40]]}
     assert answer["meta"]["tags"]["outlier-predictions"].tolist() == [0, 1]
 
 
-def test_this_unit_joins_those_that_the_message_came_by():
+def test_request_path_keeps_earlier_units_and_adds_this_one():
     sent = decode(message(meta={"requestPath": {"up": "img:1"}}))
     named = seldon_v1.name_meta(sent.meta, lambda: "new", {"clf": "reg/if:0.1"})
     assert named == {"puid": "new", "requestPath": {"clf": "reg/if:0.1", "up": "img:1"}}
     assert seldon_v1.name_meta(named, lambda: "newer", {}) is named
 
 
-def test_an_explanation_names_what_isolated_each_outlier_most():
+def test_an_explanation_lists_the_features_that_isolated_each_outlier_most():
     rows = Rows(np.array([[7.0, 8.0, 9.0]]), ("a", "b", "c"))
     shares = np.array([[-1.0, 0.5, -3.0]])
     assert seldon_v1.explain_tags([1], rows, shares, 2)["explanations"] == [
@@ -200,7 +200,7 @@ def test_an_explanation_names_what_isolated_each_outlier_most():
     "payload",
     [{"data": {"names": ["s"], "ndarray": [0, 1]}}, {"strData": "x"}, {"jsonData": {"a": 1}}],
 )
-def test_what_is_only_passed_on_comes_back_as_it_was(payload):
+def test_transform_output_returns_the_message_unchanged(payload):
     sent = echo({"meta": {"puid": "p", "tags": {"t": 1}}, **payload})
     answer = seldon_v1.encode_echo(*sent, TOTALS, 0.0)
     meta = answer.pop("meta")
@@ -210,7 +210,7 @@ def test_what_is_only_passed_on_comes_back_as_it_was(payload):
 
 
 @pytest.mark.parametrize("body", [{}, {"data": None}, {"meta": {}}, []])
-def test_nothing_cannot_be_passed_on(body):
+def test_transform_output_refuses_an_empty_message(body):
     with pytest.raises(BadInput, match=r"as in|send"):
         echo(body)
 
@@ -220,7 +220,7 @@ def test_a_health_answer_before_the_first_row_leaves_the_fraction_out():
     assert [metric["key"] for metric in metrics] == ["nb_outliers", "observation", "threshold"]
 
 
-def test_metrics_of_the_request_are_passed_on_whatever_they_are_as_in_seldon():
+def test_metrics_of_the_request_are_returned_unchecked_as_in_seldon():
     sent = [1, "x", {"key": "a"}, {"key": "a", "type": "ODD", "value": "x"}]
     message = decode({"data": {"ndarray": [[1, 2]]}, "meta": {"metrics": sent}})
     verdict = Verdict(np.array([0.25]), 0.0)

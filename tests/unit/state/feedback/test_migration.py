@@ -52,7 +52,7 @@ def test_every_figure_is_the_same_after_the_migration(tmp_path, path, caplog):
     assert query(path, "PRAGMA integrity_check") == [("ok",)]
 
 
-def test_what_was_stored_is_found_again(tmp_path, path):
+def test_stored_feedback_is_found_after_the_migration(tmp_path, path):
     with closing(begin_feedback(tmp_path)) as store:
         assert store.find("p2", 0, 9) == {0: ScoredRow(0, 1, -0.2, "v2", recorded=True)}
         assert store.find("x" * 1000 + "a", 0, 0)[0].score == -0.5
@@ -61,7 +61,7 @@ def test_what_was_stored_is_found_again(tmp_path, path):
         assert store.delete(puid="x" * 1000 + "a") == 2
 
 
-def test_all_lines_of_the_history_are_kept(tmp_path, path):
+def test_the_whole_history_is_kept(tmp_path, path):
     with closing(begin_feedback(tmp_path)) as store:
         table = store.history()
     names = ("puid", "row", "label", "truth", "reward", "recorded", "current")
@@ -91,7 +91,7 @@ def test_all_lines_of_the_history_are_kept(tmp_path, path):
         *((float("-inf"), -(10**12)), (0.1 + 0.2, 300_000), (1 / 3, 333_333)),
     ],
 )
-def test_a_reward_becomes_the_nearest_one_of_whole_millionths(tmp_path, path, reward, millionths):
+def test_rewards_are_rounded_to_whole_millionths(tmp_path, path, reward, millionths):
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.create_function("shift", 3, lambda *_: "0", deterministic=True)
         before = connection.execute(migration.COUNT_CHANGED.replace("old_", "")).fetchone()[0]
@@ -134,7 +134,7 @@ def memory(tmp_path):
         yield Path(folder)
 
 
-def test_a_migration_that_is_killed_at_any_statement_has_done_nothing_or_all(memory):
+def test_a_migration_killed_at_any_statement_is_complete_or_undone(memory):
     before = contents(SAMPLE)
     steps = migrated = 0
     killed = True
@@ -153,7 +153,7 @@ def test_a_migration_that_is_killed_at_any_statement_has_done_nothing_or_all(mem
     assert steps - migrated > 35  # the statements of the migration are among them
 
 
-def test_a_migration_that_finds_no_room_is_done_later(tmp_path, path):
+def test_a_migration_that_fails_on_a_full_disk_is_repeated_later(tmp_path, path):
     before = contents(path)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, limits[1]))
@@ -164,7 +164,7 @@ def test_a_migration_that_finds_no_room_is_done_later(tmp_path, path):
         assert store.read() == SUMMARY
 
 
-def test_a_command_migrates_only_what_no_service_uses(tmp_path, path, caplog):
+def test_a_command_migrates_only_while_no_service_runs(tmp_path, path, caplog):
     caplog.set_level(logging.ERROR)
     before, service = contents(path), StateFolder(tmp_path)
     with pytest.raises(BadSetting, match="used by a running service of an older version"):

@@ -47,13 +47,13 @@ def full_disk(path):
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_the_file_is_in_wal_mode_and_its_owners_alone(store, path):
+def test_the_file_is_in_wal_mode_and_readable_by_its_owner_only(store, path):
     add_truth(store, "p", 1, 1)
     assert query(path, "PRAGMA journal_mode") == [("wal",)]
     assert (path.stat().st_mode & 0o777) == 0o600
 
 
-def test_a_commit_waits_for_the_disk(store):
+def test_commits_are_synced_to_the_disk(store):
     with store._database.writing() as connection:
         assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
 
@@ -80,7 +80,7 @@ def test_threads_and_processes_count_every_row_once(store, path, monkeypatch):
     assert store.read().recent == recount(path, 100)
 
 
-def test_a_process_killed_in_a_transaction_leaves_no_trace(tmp_path, store):
+def test_a_transaction_of_a_killed_process_is_rolled_back(tmp_path, store):
     code = (
         "import os, sys; from pathlib import Path; from service.state.feedback.store import *\n"
         "store = open_feedback(Path(sys.argv[1]))\n"
@@ -94,7 +94,7 @@ def test_a_process_killed_in_a_transaction_leaves_no_trace(tmp_path, store):
     assert add_truth(store, "q", 1, 1).total == Confusion(true_positive=2)
 
 
-def test_a_locked_storage_is_reported_within_two_seconds_and_then_at_once(store, path, caplog):
+def test_a_locked_database_is_reported_within_two_seconds_and_then_at_once(store, path, caplog):
     add_truth(store, "p", 1, 1)
     with locked(path):
         began = time.monotonic()
@@ -115,7 +115,7 @@ def test_a_locked_storage_is_reported_within_two_seconds_and_then_at_once(store,
     ]
 
 
-def test_a_storage_that_cannot_even_be_read_is_reported_in_time(store, path):
+def test_a_database_locked_for_readers_is_reported_within_two_seconds(store, path):
     add_truth(store, "p", 1, 1)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         store.close()
@@ -132,7 +132,7 @@ def test_a_storage_that_cannot_even_be_read_is_reported_in_time(store, path):
     assert store.find("p", 0, 0) == {0: row(1)}
 
 
-def test_many_threads_at_a_locked_storage_wait_for_one_timeout_only(store, path):
+def test_many_threads_at_a_locked_database_wait_for_one_timeout_only(store, path):
     add_truth(store, "p", 1, 1)
     with locked(path), ThreadPoolExecutor(8) as pool:
         began = time.monotonic()
@@ -141,7 +141,7 @@ def test_many_threads_at_a_locked_storage_wait_for_one_timeout_only(store, path)
     assert all(failed)
 
 
-def test_a_full_disk_is_reported_until_there_is_room_again(store, path):
+def test_a_full_disk_is_reported_until_there_is_space_again(store, path):
     add_truth(store, "p", 1, 1)
     with full_disk(path):
         assert not store.is_up()
@@ -207,7 +207,7 @@ def test_a_quarantined_file_is_never_deleted(tmp_path):
     assert [path.read_text()[-1] for path in kept] == ["0", "1", "2", "3", "4"]
 
 
-def test_a_start_goes_on_when_the_storage_fails(tmp_path, path, caplog):
+def test_the_service_starts_without_a_usable_database(tmp_path, path, caplog):
     begin_feedback(tmp_path)
     with locked(path):
         store = begin_feedback(tmp_path)
@@ -216,14 +216,14 @@ def test_a_start_goes_on_when_the_storage_fails(tmp_path, path, caplog):
     assert not (tmp_path / "feedback.db.1").exists()
 
 
-def test_what_is_deleted_is_overwritten(store, path):
+def test_deleted_data_is_overwritten(store, path):
     add_truth(store, "a-secret-name", 1, 1)
     store.delete(puid="a-secret-name")
     content = b"".join(file.read_bytes() for file in path.parent.glob(f"{FILE_NAME}*"))
     assert b"a-secret-name" not in content
 
 
-def test_a_reader_sees_one_state_while_others_write(store):
+def test_a_reader_sees_a_consistent_state_while_others_write(store):
     """All truths come in pairs, so at no moment may there be an odd number."""
     end = threading.Event()
 
@@ -239,6 +239,6 @@ def test_a_reader_sees_one_state_while_others_write(store):
             assert total.true_positive == total.true_negative
 
 
-def test_the_file_names_its_format_in_two_ways(store, path):
+def test_the_file_states_its_format_in_user_version_and_schema(store, path):
     store.read()
     assert query(path, "PRAGMA user_version") == query(path, "SELECT version FROM schema_version")

@@ -48,7 +48,7 @@ def test_a_message_sent_twice_counts_once(store, path):
     assert query(path, "SELECT count(*) FROM reward_revisions") == [(0,)]
 
 
-def test_a_later_truth_is_a_revision_that_keeps_the_row_in_its_place(tmp_path, path):
+def test_a_later_truth_is_a_revision_and_keeps_the_rows_position(tmp_path, path):
     store = begin_feedback(tmp_path, window=2)
     for number in range(3):
         add_truth(store, f"p{number}", 0, 0)
@@ -60,7 +60,7 @@ def test_a_later_truth_is_a_revision_that_keeps_the_row_in_its_place(tmp_path, p
     assert revisions == [("p0", 0), ("p2", 0)]
 
 
-def test_a_label_as_it_was_answered_is_never_replaced_by_one_scored_again(store):
+def test_a_recorded_label_is_never_replaced_by_one_scored_again(store):
     add_truth(store, "p", 1, 0, version="old")
     assert add_truth(store, "p", 0, 0, recorded=False).total == Confusion(false_positive=1)
     assert add_truth(store, "p", 0, 1, recorded=False).total == Confusion(true_positive=1)
@@ -93,12 +93,12 @@ def test_accepted_messages_and_positive_rewards_never_fall(store):
     assert (summary.total.rows, summary.rewarded, summary.reward) == (0, 0, 0)
 
 
-def test_unmatched_feedback_is_counted_apart(store):
+def test_unmatched_feedback_is_counted_separately(store):
     store.count_unmatched()
     assert store.read() == FeedbackSummary(unmatched=1)
 
 
-def test_only_the_rows_asked_for_are_found(store):
+def test_only_the_requested_rows_are_found(store):
     store.add(Statement("p", truths=(0,) * 5), [row(n % 2, n) for n in range(5)])
     assert sorted(store.find("p", 1, 3)) == [1, 2, 3]
     assert store.find("p", 1, 3)[3] == row(1, 3)
@@ -246,7 +246,7 @@ def check_against_tables(summary, path):
         assert set(query(path, f"SELECT puid, row_index FROM {revisions}")) <= known
 
 
-def test_deleting_takes_rows_rewards_and_revisions_out_of_every_figure(store, path):
+def test_deleting_removes_rows_rewards_and_revisions_from_every_figure(store, path):
     for puid in "pq":
         store.add(Statement(puid, truths=(1, 0), reward=1_000_000), [row(1), row(1, 1)])
         store.add(Statement(puid, truths=(0,), reward=2_000_000), [row(1)])
@@ -260,7 +260,7 @@ def test_deleting_takes_rows_rewards_and_revisions_out_of_every_figure(store, pa
     assert store.read().total.rows == 0
 
 
-def test_old_feedback_is_deleted_when_it_should_be(tmp_path, path, monkeypatch):
+def test_feedback_is_deleted_after_its_retention_time(tmp_path, path, monkeypatch):
     now = time.time()
     store = begin_feedback(tmp_path, keep_days=30)
     for days in (40, 31, 29):
@@ -285,7 +285,7 @@ def test_expired_feedback_is_deleted_in_pieces(tmp_path, monkeypatch):
     assert left == [150, 50, 0, 0]
 
 
-def test_before_the_first_feedback_there_are_columns_without_lines(store):
+def test_an_export_before_the_first_feedback_has_columns_and_no_lines(store):
     assert store.history()["puid"] == ()
 
 
@@ -304,7 +304,7 @@ def test_all_feedback_can_be_read(store):
     assert set(table["score"]) == {-0.5, None}
 
 
-def test_there_must_be_feedback_to_open(tmp_path):
+def test_opening_a_missing_database_for_reading_is_refused(tmp_path):
     with pytest.raises(BadSetting, match="does not exist"):
         open_feedback(tmp_path)
     begin_feedback(tmp_path)

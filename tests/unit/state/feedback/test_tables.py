@@ -24,7 +24,7 @@ class Recorder:
 
 
 @pytest.mark.parametrize("statement", STATEMENTS.values(), ids=STATEMENTS)
-def test_a_statement_has_named_parameters_and_nothing_that_only_sqlite_knows(statement):
+def test_statements_have_named_parameters_and_portable_sql(statement):
     assert not re.search(r"\?|\b(rowid|REPLACE|zeroblob|PRAGMA|GLOB|IFNULL)\b", statement, re.I)
 
 
