@@ -1,11 +1,11 @@
-"""Send isoserve hostile files, strange requests and too much load, and count what it withstood.
+"""Test isoserve with hostile files, malformed requests and overload, and count the failures.
 
     python -m tests.stress            half an hour
     python -m tests.stress --tenth    a tenth of it
-    python -m tests.stress slow       the section of that name alone
+    python -m tests.stress slow       only the section of that name
 
-Each section tries many things of one kind and returns a `Tally`. To add one, write a function that
-takes a folder of its own and the amounts it stands for, and name it in SECTIONS.
+Each section tries many inputs of one kind and returns a `Tally`. To add one, write a function that
+takes a temporary folder and its amounts as arguments, and list it in SECTIONS.
 """
 
 import argparse
@@ -50,7 +50,7 @@ SECTIONS = {
     stress_stops: {"stops": 20},
     stress_slow: {"clients": 200},
 }
-"""Each section, and what it does in full; a section without amounts is always done in full."""
+"""Each section and its full amounts; a section without amounts always runs in full."""
 
 
 def run(section, share=1.0):
@@ -63,7 +63,7 @@ def run(section, share=1.0):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--tenth", action="store_true", help="a tenth of everything")
+    parser.add_argument("--tenth", action="store_true", help="run a tenth of each amount")
     names = {section.__name__.removeprefix("stress_"): section for section in SECTIONS}
     parser.add_argument("section", nargs="*", help=f"only these: {', '.join(names)}")
     options = parser.parse_args()

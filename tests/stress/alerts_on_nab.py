@@ -1,10 +1,10 @@
-"""Count how many alerts a day the rules give on real series.
+"""Count how many alerts per day the rules raise on real time series.
 
 The series are those of the Numenta Anomaly Benchmark (github.com/numenta/NAB), in folders with
-`timestamp,value` files. Each stands for a service of its own: a forest is trained on the first 15 %
-of the readings (value, mean and standard deviation of the last 12), as the benchmark has it, and
-scores the rest at the pace of their time stamps. What the service would have exposed every five
-minutes goes through `promtool test rules` in fast motion: the real rules in the real engine.
+`timestamp,value` files. Each simulates one service: a forest is trained on the first 15 % of the
+readings (value, mean and standard deviation of the last 12), as in the benchmark, and scores the
+rest. `promtool test rules` evaluates the real rules on the metrics that the service would have
+exposed every five minutes.
 
     python -m tests.stress.alerts_on_nab [FOLDER]
 """
@@ -25,11 +25,11 @@ from service.model.baseline import Baseline
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data" / "nab"
 STEP = 300  # seconds between two scrapes, and between most readings
-LAST = 12  # readings that a row looks back on: an hour
+LAST = 12  # readings in the window of a row: an hour
 TRAINED = 0.15  # NAB's probationary period, in which nothing is scored
 MEASURED = 6  # scrapes from one measurement of drift to the next
 PIECE = 6 * 3600  # seconds
-TOGETHER = 6  # services that one Prometheus looks at
+TOGETHER = 6  # services in one run of promtool
 LONGEST = 30 * 86_400 // STEP  # scrapes: longer series end here
 
 
@@ -48,7 +48,7 @@ def quantiles(values):
 
 
 def watch(path):
-    """Return {metric: its value at each scrape} of the service that a series stands for."""
+    """Return {metric: values at each scrape} of the service simulated by a series."""
     times, rows = read(path)
     split = int(len(rows) * TRAINED)
     forest = IsolationForest(random_state=16).fit(rows[:split])
@@ -87,8 +87,9 @@ def series(name, job, values):
 def case(services):
     """Return a test case that runs the rules over some services.
 
-    Every six hours it asks how many alerts have begun to fire since; nothing is expected, so that
-    promtool prints what it got. One query may look at 10,000 samples there, hence the pieces.
+    Every six hours a query counts the alerts that began to fire since the last one. The expected
+    result is empty, so promtool prints the actual one. A query may read at most 10,000 samples
+    there, hence the pieces.
     """
     end = max(len(values["up"]) for values in services.values()) * STEP
     firing = 'ALERTS{alertstate="firing"}'

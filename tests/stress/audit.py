@@ -1,6 +1,6 @@
-"""Ask for known faults of every library that serving needs: python -m tests.stress.audit
+"""Check the libraries that serving needs for known vulnerabilities: python -m tests.stress.audit
 
-Where the database of faults cannot be reached, says so and holds nobody up.
+If the database of vulnerabilities cannot be reached, print that and succeed.
 """
 
 import json
@@ -18,13 +18,13 @@ def main():
     try:
         found = json.loads(done.stdout)["dependencies"]
     except (ValueError, KeyError):
-        print("the database of known faults cannot be reached: nothing was audited")
+        print("the database of known vulnerabilities cannot be reached: nothing was audited")
         return 0
     audited = [library for library in found if "vulns" in library]
     for library in audited:
         for fault in library["vulns"]:
             print(f"{library['name']} {library['version']}: {fault['id']}, "
-                  f"mended in {', '.join(fault['fix_versions']) or 'no version'}")  # fmt: skip
+                  f"fixed in {', '.join(fault['fix_versions']) or 'no version'}")  # fmt: skip
     if len(audited) < len(found):
         print(f"{len(found) - len(audited)} of {len(found)} libraries are not in the database "
               "that can be reached here: they were NOT audited")  # fmt: skip

@@ -1,6 +1,6 @@
-"""Search at length for a score that differs from scikit-learn: `make nightly ONLY=exactness`.
+"""Search many forests for a score that differs from scikit-learn's: `make nightly ONLY=exactness`.
 
-Prints a report of one screen and ends with exit code 1 if any row differs in any bit.
+Print a short report and exit with code 1 if any row differs in any bit.
 """
 
 import argparse

@@ -24,13 +24,13 @@ def small_forest():
 
 
 def every(amount, things):
-    """Return `amount` of the things, evenly spread, or all if they are fewer."""
+    """Return `amount` evenly spaced items, or all if there are fewer."""
     things = list(things)
     return things[:: max(1, len(things) // amount)] if amount < len(things) else things
 
 
 def stress_attacks(folder, files=10_000):
-    """Pickles that name more than a forest's parts: refused, without any effect."""
+    """Check that pickles with other names than a forest's parts are refused without any effect."""
     sentinel, path = folder / "sentinel", folder / "model.pickle"
     tally = Tally("attack pickles refused")
     for name, content in every(files, hostile.attacks(sentinel)):
@@ -47,7 +47,7 @@ def stress_attacks(folder, files=10_000):
 
 
 def stress_crafted(folder, files=10_000):
-    """Forests that cannot be scored safely, and bombs: refused before they are scored."""
+    """Check that forests that cannot be scored safely, and bombs, are refused before scoring."""
     path = folder / "model.pickle"
     tally = Tally("crafted trees and bombs refused")
     forests = ((name, pickle.dumps(one, 5)) for name, one in hostile.crafted(small_forest()))
@@ -60,7 +60,7 @@ def stress_crafted(folder, files=10_000):
 
 
 def stress_torn(folder, files=200):
-    """A real file, cut at many lengths: refused."""
+    """Check that a real file, truncated at many lengths, is refused."""
     path, content = folder / "model.pickle", pickle.dumps(small_forest(), 5)
     tally = Tally("truncated and empty files refused")
     for size in np.linspace(0, len(content) - 1, files).astype(int).tolist():
@@ -72,11 +72,11 @@ def stress_torn(folder, files=200):
 
 
 def stress_mutations(folder, files=4000):
-    """Damaged real files: refused, or scored with finite scores; with a pin, always refused."""
+    """Check that damaged files are refused or have finite scores; with a pin, always refused."""
     path = folder / "model.pickle"
     originals = [file.read_bytes() for file in sorted(FORESTS.glob("*.pickle"))]
     tally = Tally("mutated real files survived")
-    load_model(FORESTS / "plain-1.9.1.pickle")  # compiles the kernels if need be
+    load_model(FORESTS / "plain-1.9.1.pickle")  # compiles the kernels if necessary
     for number, content in enumerate(hostile.mutations(originals, files)):
         path.write_bytes(content)
         started = time.perf_counter()

@@ -1,11 +1,11 @@
-"""Ask a service at a rate, whether it answers or not.
+"""Send requests to a service at a fixed rate, whether it answers or not.
 
     python -m tests.stress.flood PORT RATE SECONDS ROWS
 
-One process, one thread and an epoll: what it measures is the service, not a queue of its own. A
-request goes out when it is due, on a connection that is free or a new one. Prints JSON: a list of
-[when it was sent, status, seconds until all of the answer was here], the requests that were not
-answered, and by how many seconds the sending was late at the 99th percentile.
+One process with one thread and epoll, so that it measures the service and not a queue of its own. A
+request is sent when it is due, on a free connection or a new one. Prints JSON: a list of [time of
+sending, status, seconds until the whole answer had arrived], the number of unanswered requests, and
+the 99th percentile of the delay of sending, in seconds.
 """
 
 import json
@@ -22,7 +22,7 @@ LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
 
 
 def make_request(rows):
-    """Return the bytes of a request of so many rows over two columns."""
+    """Return the bytes of a request with `rows` rows of two columns."""
     table = [[round(i % 97 / 7, 3), round(i % 89 / 9, 3)] for i in range(rows)]
     body = json.dumps({"data": {"ndarray": table}}).encode()
     head = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -30,7 +30,7 @@ def make_request(rows):
 
 
 class Call:
-    """A connection, and the request that is on it."""
+    """A connection, and the request in progress on it."""
 
     def __init__(self, port):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
@@ -38,22 +38,22 @@ class Call:
         self.socket.setblocking(False)
 
     def begin(self, request):
-        """Send as much of a request as goes."""
+        """Start to send a request."""
         self.sent, self.answer = time.perf_counter(), b""
         self.left = memoryview(request)
-        self.go_on()
+        self.send_more()
 
-    def go_on(self):
-        """Send more of it."""
+    def send_more(self):
+        """Send as much as the socket takes."""
         try:
             self.left = self.left[self.socket.send(self.left) :]
         except BlockingIOError:
             pass
-        except OSError:  # the service has answered already, and listens no more
+        except OSError:  # the service has answered and reads no more
             self.left = self.left[:0]
 
-    def look(self):
-        """Return the status once the whole answer is here, 0 if the connection ended before."""
+    def read_status(self):
+        """Return the status of a complete answer, None before that, 0 if the connection ended."""
         try:
             part = self.socket.recv(2**20)
         except BlockingIOError:
@@ -70,7 +70,7 @@ class Call:
 
 
 def flood(port, rate, seconds, request):
-    """Ask for so many seconds; return the answers, the broken connections and the lateness."""
+    """Send requests for `seconds`; return the answers, broken connections and delay."""
     poll, free, busy = selectors.DefaultSelector(), [], set()
     answers, broken, late = [], 0, []
     begun, number = time.perf_counter(), 0
@@ -82,7 +82,7 @@ def flood(port, rate, seconds, request):
             number += 1
             late.append(now - due)
             if not free and len(busy) >= MOST_CONNECTIONS:
-                answers.append((now - begun, -1, 0.0))  # the client can take no more
+                answers.append((now - begun, -1, 0.0))  # the client has too many connections
                 continue
             call = free.pop() if free else None
             if call is None or now - call.ended > IDLE:
@@ -96,10 +96,10 @@ def flood(port, rate, seconds, request):
         for key, events in poll.select(min(max(wait, 0), 0.5)):
             call = key.data
             if events & selectors.EVENT_WRITE:
-                call.go_on()
+                call.send_more()
                 if not call.left:
                     poll.modify(call.socket, selectors.EVENT_READ, call)
-            if events & selectors.EVENT_READ and (status := call.look()) is not None:
+            if events & selectors.EVENT_READ and (status := call.read_status()) is not None:
                 ended = call.ended = time.perf_counter()
                 poll.unregister(call.socket)
                 busy.discard(call)

@@ -1,8 +1,8 @@
-"""Let atheris loose on the parser or the model loader.
+"""Fuzz the parser or the model loader with atheris.
 
     python -m tests.stress.fuzz parser FOLDER [...]
 
-Exit code 77: there is no atheris here, which has wheels for Linux on x86-64 only.
+Exit code 77: atheris is not installed; it has wheels for Linux on x86-64 only.
 """
 
 import contextlib
@@ -44,11 +44,11 @@ READERS = (
     lambda data: decode_table(data, "text/csv", LIMITS).numbers(),
     lambda data: unpack(data, "gzip", 2**20),
 )
-"""Each way in which a body is read."""
+"""Each function that reads a body."""
 
 
 def parser(data):
-    """A body is read in every protocol, or refused in words."""
+    """Read a body in every protocol; only our own errors may be raised."""
     for read in READERS:
         try:
             read(data)
@@ -57,7 +57,7 @@ def parser(data):
 
 
 def loader(data):
-    """A model file is loaded, or refused in words."""
+    """Load a model file; only our own errors may be raised."""
     PATH.write_bytes(data)
     with contextlib.suppress(BadModel):
         load_model(PATH)

@@ -1,4 +1,4 @@
-"""Strange bodies, framing attacks, floods, slow clients and stops."""
+"""Malformed bodies, framing attacks, overload, slow clients and stops."""
 
 import contextlib
 import http.client
@@ -89,7 +89,7 @@ made_up = st.one_of(
 
 
 def save_model(folder):
-    """Save a forest over two columns, and return where."""
+    """Save a forest of two columns, and return its path."""
     table = np.random.default_rng(16).lognormal(size=(2000, 2))
     path = folder / "model.pickle"
     path.write_bytes(pickle.dumps(IsolationForest(n_estimators=50, random_state=16).fit(table), 5))
@@ -97,24 +97,24 @@ def save_model(folder):
 
 
 def served(folder, **chosen):
-    """Serve a model for as long as the block lasts."""
+    """Serve a model until the `with` block ends."""
     return serving(save_model(folder), folder / "service.log", **chosen)
 
 
 def quiet():
-    """Let the service in this process say nothing."""
+    """Silence the logs of the service in this process."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     logging.getLogger().setLevel(logging.CRITICAL)
 
 
 def stress_bodies(folder, bodies=10_000):
-    """Strange bodies on every route that takes one: answered or refused in its words."""
+    """Send malformed bodies to every route: each is answered or refused in the right shape."""
     quiet()
     app = create_app(Settings(model=save_model(folder), state_dir=folder / "state"))
     client = app.test_client()
     taking = [rule for rule in app.url_map.iter_rules() if "POST" in rule.methods]
     paths = [rule.rule.replace("<model>", "isoserve").replace("<version>", "1") for rule in taking]
-    chance, tally = random.Random(16), Tally("strange bodies answered with care")
+    chance, tally = random.Random(16), Tally("malformed bodies answered or refused")
 
     def ask(name, path, body, kind):
         started = time.perf_counter()
@@ -160,7 +160,7 @@ def _refuse_constant(text):
 
 
 def stress_framing(folder):
-    """Requests whose framing is a lie: one refusal each, and no log line but JSON."""
+    """Send requests with contradictory framing: one refusal each, and only JSON in the log."""
     tally = Tally("framing attacks refused")
     with served(folder, access_log=1) as service:
         for name, (request, statuses) in framing.ATTACKS.items():
@@ -168,8 +168,8 @@ def stress_framing(folder):
             tally.note(
                 name, framing.fault_of(request, answer, statuses), found=answer[9:12].decode()
             )
-        fault = "" if service.request("GET", "/live")[0] == 200 else "it lives no more"
-        tally.note("life after it", fault)
+        fault = "" if service.request("GET", "/live")[0] == 200 else "/live does not answer"
+        tally.note("liveness afterwards", fault)
         for line in service.log.read_text().splitlines():
             try:
                 fault = "" if isinstance(json.loads(line), dict) else f"a forged line: {line!r}"
@@ -188,12 +188,12 @@ AT_THE_EDGE = {
     "another method": (b"TRACE / HTTP/1.1\r\nHost: x\r\n\r\n", {400, 405}),
     "a long header": (framing.HEAD + b"X: " + b"a" * 40_000 + b"\r\n\r\n", {400, 494}),
 }
-"""What nginx answers by itself, or passes on, and with which status."""
+"""Requests to nginx, and the statuses that are allowed in the answer."""
 
 
 def stress_edge(folder):
-    """What is no request, before nginx: refused in JSON, never by an error of its own; and TLS."""
-    tally = Tally("strange requests refused at the edge")
+    """Send invalid requests to nginx: it refuses them in JSON, and speaks TLS."""
+    tally = Tally("invalid requests refused by the proxy")
     if not shutil.which("nginx"):
         tally.missing = "nginx"
         return tally
@@ -215,7 +215,7 @@ def stress_edge(folder):
             for _ in range(150):
                 ask(port, "/predict")
             _refuse_in_shape(tally, port, 429, ONE_ROW)
-            _tell_health(tally, port, "beside a flood")
+            _check_health(tally, port, "beside a flood")
         with edge(folder, service.port, EDGE_REQUESTS="3") as port:
             _hold_requests(tally, port, 3)
         with edge(folder, service.port, command=FULL) as port:
@@ -229,37 +229,37 @@ def stress_edge(folder):
 
 
 SHAPES = {"/predict": "status", "/v2/models/isoserve/infer": "error", "/invocations": "error_code"}
-"""What a refusal has in each protocol."""
+"""The key that an error has in each protocol."""
 
 CODES = {403: "PERMISSION_DENIED", 429: "RESOURCE_EXHAUSTED", 503: "TEMPORARILY_UNAVAILABLE"}
-"""MLflow's words for what nginx refuses; for others it is BAD_REQUEST."""
+"""MLflow's error codes for statuses of nginx; the others have BAD_REQUEST."""
 
 
 FULL = ("sh", "-c", "trap '' XFSZ; ulimit -f 100; exec \"$0\"")
-"""Runs what follows with 50 kB of disk for each file: for who writes more it is full."""
+"""Runs a command that cannot write files of more than 50 kB, as on a full disk."""
 
 
 def _hold_requests(tally, port, number):
-    """See that of one address so many requests are taken at a time, and again when they end."""
+    """Check that nginx limits the requests of one address, and takes more when those end."""
     with contextlib.ExitStack() as held:
         for _ in range(number):
             slow = held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
             slow.sendall(framing.HEAD + b"Content-Length: 99\r\n\r\n{")
         time.sleep(0.2)
         _refuse_in_shape(tally, port, 429, ONE_ROW)
-        _tell_health(tally, port, "beside held requests")
+        _check_health(tally, port, "beside held requests")
     time.sleep(0.2)
     tally.note("after held requests", "" if ask(port, "/predict") == 200 else "not answered")
 
 
 def _refuse_in_shape(tally, port, status, body, context=None):
-    """See that nginx refuses in the shape of each path's protocol."""
+    """Check that nginx refuses in the shape of each path's protocol."""
     for path, key in SHAPES.items():
         got, headers, text = call(port, path, body, context)
-        told = json.loads(text)
-        fault = "" if got == status and key in told else f"{got} {text[:100]!r}"
-        if key == "error_code" and told.get(key) != CODES.get(status, "BAD_REQUEST"):
-            fault = fault or f"{told} is not MLflow's for {status}"
+        refusal = json.loads(text)
+        fault = "" if got == status and key in refusal else f"{got} {text[:100]!r}"
+        if key == "error_code" and refusal.get(key) != CODES.get(status, "BAD_REQUEST"):
+            fault = fault or f"{refusal} is not MLflow's for {status}"
         if headers["Content-Type"] != "application/json" or headers["Server"] != "nginx":
             fault = fault or f"not of nginx: {headers}"
         if (status in (429, 503)) != ("Retry-After" in headers):
@@ -267,18 +267,18 @@ def _refuse_in_shape(tally, port, status, body, context=None):
         tally.note(f"{status} for {path}", fault, found=str(got))
 
 
-def _tell_health(tally, port, when):
-    """See that whatever asks for health is answered."""
+def _check_health(tally, port, when):
+    """Check that every health route answers."""
     for path in (*sorted(READINESS | LIVENESS), "/v2/models/isoserve/ready"):
         status, _, text = call(port, path)
         tally.note(f"{path} {when}", "" if status == 200 else f"{status} {text[:100]!r}")
-        status, _, text = call(port, path, b" " * 20_000)  # which nobody counts
+        status, _, text = call(port, path, b" " * 20_000)  # not counted against EDGE_REQUESTS
         fault = "" if status == 413 else f"{status} {text[:100]!r}"
         tally.note(f"{path} with a body {when}", fault, found=str(status))
 
 
 def _speak_tls(tally, folder, service):
-    """See that nginx speaks TLS with a certificate, old versions not, and in the clear no more."""
+    """Check that with a certificate nginx speaks TLS 1.2 and 1.3 and refuses plain HTTP."""
     certificates = folder / "certs"
     certificates.mkdir()
     certificate, key = certificates / "tls.crt", certificates / "tls.key"
@@ -302,7 +302,7 @@ def _speak_tls(tally, folder, service):
                 status, _, text = call(tls_port, path, body, trusting)
                 tally.note(f"{path} over {version.name}", "" if status == 200 else f"{text}")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that these versions are old
+            warnings.simplefilter("ignore")  # of deprecated TLS versions
             trusting.minimum_version = ssl.TLSVersion.TLSv1
             trusting.maximum_version = ssl.TLSVersion.TLSv1_1
         try:
@@ -311,14 +311,14 @@ def _speak_tls(tally, folder, service):
             fault = ""
         tally.note("an old version of TLS", fault)
         _refuse_in_shape(tally, port, 403, ONE_ROW)
-        _tell_health(tally, port, "in the clear")
+        _check_health(tally, port, "in the clear")
         tally.note("health in the clear", "" if ask(port, "/live") == 200 else "not answered")
         answer = framing.send(tls_port, b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
         tally.note("no TLS where it is spoken", "" if answer[9:12] == b"400" else f"{answer[:99]}")
 
 
 def call(port, path, body=None, context=None):
-    """Return status, headers and body of a request, over TLS where there is a context for it."""
+    """Return status, headers and body of a request, over TLS if `context` is given."""
     connection = (
         http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=context)
         if context
@@ -335,11 +335,11 @@ ROUTES = (
     "/v2/models/{}/versions/{}/infer", "/v2/models/isoserve/versions/{}", "/v2/models/isoserve/{}",
     "/v2/repository/models/{}/load", "/predict?{}={}", "/api/v1.0/{}",
 )  # fmt: skip
-"""What is asked for, with something at random in its gaps."""
+"""Paths to request, with random text in their gaps."""
 
 
 def stress_labels(folder, requests=10_000):
-    """Names at random, wherever a client has a choice: no series has one of them."""
+    """Send random names in paths, headers and bodies: none becomes a label of a series."""
     quiet()
     app = create_app(Settings(model=save_model(folder), state_dir=folder / "state"))
     client, chance = app.test_client(), random.Random(16)
@@ -364,7 +364,7 @@ def stress_labels(folder, requests=10_000):
         return {(name, labels) for name, labels in read_samples(client.get("/metrics").text)}
 
     version = client.get("/v2/models/isoserve").json["versions"][0]
-    for rule in sorted(routes - {OTHER}):  # every series that there may be
+    for rule in sorted(routes - {OTHER}):  # create every possible series first
         right = rule.replace("<model>", "isoserve").replace("<version>", version)
         for path, method in itertools.product((right, rule), ("GET", "POST", "PUT", "OPTIONS")):
             client.open(path, method=method)
@@ -383,11 +383,11 @@ def stress_labels(folder, requests=10_000):
 
 
 LEAST_FUZZED = 100
-"""Inputs with which atheris has begun to look at more than the files it was given."""
+"""The number of inputs from which atheris tries more than the files it was given."""
 
 
 def stress_fuzz(folder, seconds=600):
-    """Bodies and model files made by atheris, which looks at what code they reach: no crash."""
+    """Fuzz bodies and model files with atheris, guided by code coverage: no crash."""
     tally = Tally("inputs of atheris survived")
     model = save_model(folder)
     for target in ("parser", "loader"):
@@ -409,7 +409,7 @@ def stress_fuzz(folder, seconds=600):
         runs = re.search(r"number_of_executed_units:\s*(\d+)", done.stderr)
         tally.found[target] = int(runs[1]) if runs else 0
         tally.tried += tally.found[target]
-        if done.returncode:  # it ends at the first input that is not survived
+        if done.returncode:  # atheris ends at the first crash
             tally.faults.append(f"{target}: {done.stderr[-2000:]}")
         elif tally.found[target] < LEAST_FUZZED:
             tally.faults.append(f"{target}: only {tally.found[target]} inputs were made")
@@ -418,7 +418,7 @@ def stress_fuzz(folder, seconds=600):
 
 
 class Client(Caller):
-    """Asks all the time, until told to stop or to heed; each answer is a `Reply`."""
+    """Sends requests until stopped or until the event `heed` is set; each answer is a `Reply`."""
 
     def __init__(self, port, body, pause, heed):
         super().__init__(port)
@@ -439,26 +439,26 @@ class Client(Caller):
 
 
 def clients(port, number, body, pause=0.0, heed=None):
-    """Return clients that ask all the time."""
+    """Return clients that send requests continuously."""
     return Crowd(Client(port, body, pause, heed) for _ in range(number))
 
 
 def p99(seconds):
-    """Return what 99 of 100 took no longer than."""
+    """Return the 99th percentile."""
     return sorted(seconds)[int(len(seconds) * 0.99)] if seconds else float("inf")
 
 
 @dataclass
 class Flood:
-    """What came of asking at a rate, in a process of its own."""
+    """The result of requests at a fixed rate, sent by a separate process."""
 
     answers: list
     broken: int
     late: float
-    """Seconds by which the sending itself was late, at the 99th percentile."""
+    """The delay of sending in seconds, 99th percentile."""
 
     def seconds(self, status, since=0.0):
-        """Return how long each answer took that has this status."""
+        """Return the seconds that each answer with this status took."""
         return [took for sent, got, took in self.answers if got == status and sent >= since]
 
 
@@ -469,11 +469,11 @@ def flood(port, rate, seconds, rows):
 
 
 LONG = 30
-"""Seconds of a flood from which on it has a 99th percentile to be judged by in every number."""
+"""The shortest flood, in seconds, whose 99th percentiles are checked, not its medians."""
 
 
 def stress_overload(folder, seconds=LONG):
-    """Four times as much as can be done: what is taken is in time, the rest is refused at once."""
+    """Send four times the capacity: accepted requests are in time, others are refused quickly."""
     tally, seconds = Tally("requests of a flood answered or refused in time"), max(15, seconds)
     with served(folder) as service:
         for rows in (5_000, 20_000):
@@ -510,25 +510,25 @@ def _overload(tally, service, rows, seconds):
     for _, status, took in under.answers:
         tally.note(f"flood of {rows} rows a request",
                    "" if status in (200, 503) else str(status), took, str(status))  # fmt: skip
-    told = (
+    summary = (
         f"{rows:,} rows a request, {4 * capacity:,.0f} requests a second: p99 of {len(taken):,} "
         f"taken {p99(taken) * 1000:.1f} ms, of {len(calm):,} calm {p99(calm) * 1000:.1f}; p99 of "
         f"{len(refused):,} refused {p99(refused) * 1000:.1f} ms; liveness at worst "
         f"{max(waits) * 1000:.1f} ms; the client was late by {under.late * 1000:.1f} ms"
     )
-    print(f"  {told}", flush=True)
+    print(f"  {summary}", flush=True)
     judge = p99 if seconds >= LONG else statistics.median
     judge_taken = p99 if rows >= 20_000 else judge
-    tally.note("calm", "" if calm else "nothing was answered in the quiet hour")
-    tally.note("taken", "" if judge_taken(taken) < 3 * judge_taken(calm) else told)
-    tally.note("refused", "" if refused and judge(refused) < 0.05 else told)
+    tally.note("calm", "" if calm else "nothing was answered under light load")
+    tally.note("taken", "" if judge_taken(taken) < 3 * judge_taken(calm) else summary)
+    tally.note("refused", "" if refused and judge(refused) < 0.05 else summary)
     back = judge(after.seconds(200, since=4))
-    tally.note("after", "" if back < 2 * judge(calm) else f"{back:.3f} s after it; {told}")
+    tally.note("after", "" if back < 2 * judge(calm) else f"{back:.3f} s after it; {summary}")
     tally.note("broken", "" if not under.broken else f"{under.broken} broken connections")
 
 
 def stress_stops(folder, stops=20):
-    """Stops under 16 clients that heed readiness, and under 16 that do not."""
+    """Stop a service under 16 clients that look at /ready, and under 16 that do not."""
     tally = Tally("stops without a lost answer")
     for number in range(stops):
         for heeds in (True, False):
@@ -556,14 +556,14 @@ def stress_stops(folder, stops=20):
                     fault = f"answers {statuses}"
                 elif broken if heeds else begun:
                     fault = f"{len(broken)} lost, {begun} of them begun"
-                who = "heed" if heeds else "do not heed"
+                who = "look at /ready" if heeds else "do not"
                 tally.note(f"stop {number} under clients that {who}", fault, took)
                 tally.found["answers"] += len(answers)
     return tally
 
 
 def stress_slow(folder, clients=200):
-    """Slow and idle clients, all at once, before nginx: every health check is answered at once."""
+    """Connect slow and idle clients to nginx: every health check is answered at once."""
     tally = Tally("health checks answered beside slow clients")
     if not shutil.which("nginx"):
         tally.missing = "nginx"
@@ -581,7 +581,7 @@ def stress_slow(folder, clients=200):
             for turn in range(max(20, clients // 4)):
                 for i, one in enumerate(slow):
                     if i % 3 == 2 and turn % 5 == 0:
-                        with contextlib.suppress(OSError):  # it has been shown the door
+                        with contextlib.suppress(OSError):  # nginx has closed the connection
                             one.sendall(b" ")
                 for path in ("/live", "/predict"):
                     started = time.perf_counter()
@@ -594,15 +594,15 @@ def stress_slow(folder, clients=200):
                     tally.found["held"] = len(held_up)
                     tally.note("clients held", "" if len(held_up) == clients else f"{len(held_up)}")
                 time.sleep(0.05)
-            limit = time.monotonic() + 20  # they who say nothing are shown the door after 5
+            limit = time.monotonic() + 20  # nginx closes silent connections after 5
             while (left := sum(not is_closed(one) for one in slow)) and time.monotonic() < limit:
                 time.sleep(0.2)
-            tally.note("clients shown the door", f"{left} are still there" if left else "")
+            tally.note("clients disconnected", f"{left} are still there" if left else "")
     return tally
 
 
 def is_closed(connection):
-    """Return whether the other side has ended a connection."""
+    """Return whether the other side has closed a connection."""
     readable, _, _ = select.select([connection], [], [], 0)
     try:
         return bool(readable) and not connection.recv(65536)
@@ -624,7 +624,7 @@ def ask(port, path):
 
 @contextlib.contextmanager
 def edge(folder, service_port, command=(), **chosen):
-    """Run nginx before a service as the container `edge` does; yield its port."""
+    """Run nginx in front of a service as the container `edge` does; yield its port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -632,7 +632,7 @@ def edge(folder, service_port, command=(), **chosen):
         "EDGE_SERVICE": f"127.0.0.1:{service_port}", "EDGE_PORT": f"127.0.0.1:{port}",
         "EDGE_DIR": str(folder / "edge"), **chosen,
     }  # fmt: skip
-    # Where this is root nginx gives its workers to nobody, who must reach the folder.
+    # If this is root, nginx runs its workers as nobody, who must be able to enter the folder.
     for parent in (folder, *folder.parents[:1]):
         with contextlib.suppress(OSError):
             parent.chmod(parent.stat().st_mode | 0o011)

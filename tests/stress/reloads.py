@@ -1,6 +1,6 @@
-"""Models replaced under load, for `make nightly`.
+"""Replace models under load, for `make nightly`.
 
-Two models of one table, A and B, whose scores for some rows are known. Clients send requests
+There are two models of one table, A and B, with known scores for some rows. Clients send requests
 without a pause and check every answer: its status is 200, it names the model, and its scores are
 exactly that model's.
 """
@@ -30,7 +30,7 @@ TOKEN = "a token for nothing but tests"
 CLIENTS = 8
 ROWS = np.random.default_rng(1).lognormal(size=(100, 2)).tolist()
 LATEST = 1.0
-"""Seconds within which every request is answered while models are replaced."""
+"""The longest time in seconds that an answer may take while models are replaced."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class Pair:
         part.rename(self.path)
 
 
-class Asker(Caller):
-    """A client that requests the scores of one to four rows, again and again."""
+class ScoringClient(Caller):
+    """A client that requests the scores of one to four rows repeatedly."""
 
     def __init__(self, port, pair, seed):
         super().__init__(port)
@@ -125,7 +125,7 @@ class Load(Crowd):
     """Clients that send requests to a service during a `with` block."""
 
     def __init__(self, service, pair, clients=CLIENTS):
-        super().__init__(Asker(service.port, pair, seed) for seed in range(clients))
+        super().__init__(ScoringClient(service.port, pair, seed) for seed in range(clients))
 
     def judge(self, tally, may_break=False):
         """Count every request in a tally."""
@@ -190,7 +190,7 @@ def stress_swaps(folder, swaps=20):
 
 
 def stress_flips(folder, flips=1000):
-    """The files change while they are loaded, by requests and the watch: answers are A's or B's."""
+    """Replace the files while requests and the watch load them: answers are A's or B's."""
     tally, pair = Tally("file flips while reloading"), Pair(folder)
     done = threading.Event()
 
@@ -237,7 +237,7 @@ def stress_kills(folder, rounds=10):
             while len(service.workers()) != 3 and time.monotonic() < end:
                 time.sleep(0.1)
             alive = len(crowd.all("seen")) > 0 and len(service.workers()) == 3
-            tally.note(f"round {number}", "" if alive else "the service did not come back")
+            tally.note(f"round {number}", "" if alive else "the service did not recover")
     return tally
 
 
@@ -255,7 +255,7 @@ def stress_refusals(folder, files=100):
             started = time.perf_counter()
             status, answer = load(service)
             seconds = time.perf_counter() - started
-            # What can be scored all the same has no card, so no names: other columns than A's.
+            # A damaged file that can be scored has no card and so other column names than A.
             fault = "" if status in (400, 409) else f"{status} {answer}"
             tally.note(f"file {number}", fault or ("" if seconds < 5 else f"{seconds:.1f} s"))
             tally.found[f"answered {status}"] += 1

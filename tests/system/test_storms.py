@@ -3,7 +3,7 @@
 import pytest
 
 from tests.stress.storms.__main__ import run
-from tests.stress.storms.clients import Answer, misled
+from tests.stress.storms.clients import Answer, count_wrong_totals
 from tests.stress.storms.model import Tally
 from tests.stress.storms.predictions import storm_clock, storm_rows, storm_workers
 
@@ -30,9 +30,9 @@ def answer(began, ended, rows, observation):
 
 def test_totals_outside_what_was_answered_and_sent_are_detected():
     first, second = answer(0.0, 1.0, 5, 5), answer(2.0, 3.0, 1, 6)
-    assert misled([first, second], "observation") == 0
-    assert misled([first, answer(2.0, 3.0, 1, 5)], "observation") == 1
-    assert misled([answer(0.0, 1.0, 5, 6), second], "observation") == 1
+    assert count_wrong_totals([first, second], "observation") == 0
+    assert count_wrong_totals([first, answer(2.0, 3.0, 1, 5)], "observation") == 1
+    assert count_wrong_totals([answer(0.0, 1.0, 5, 6), second], "observation") == 1
     beside = answer(0.5, 3.0, 1, 6)
-    assert misled([answer(0.0, 1.0, 5, 6), beside], "observation") == 0
-    assert misled([answer(0.0, 1.0, 5, 5), beside], "observation") == 0
+    assert count_wrong_totals([answer(0.0, 1.0, 5, 6), beside], "observation") == 0
+    assert count_wrong_totals([answer(0.0, 1.0, 5, 5), beside], "observation") == 0

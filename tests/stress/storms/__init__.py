@@ -1,1 +1,1 @@
-"""Storms: a real service under load and faults, and what it counted."""
+"""Storms: run a real service under load and faults, and check its counts."""

@@ -1,11 +1,11 @@
-"""Put faults on a real service under load, and compare its counts with what clients were told.
+"""Cause faults in a real service under load, and compare its counts with the clients' answers.
 
     python -m tests.stress.storms            some minutes
     python -m tests.stress.storms --tenth    a tenth of it
 
 Each storm prints what was sent, what was acknowledged with a 200, and what the service counted.
-A request whose connection broke may have been counted or not. The clients' batches have 1, 2, 4,
-8, ... rows, and the counts are read after every kill, so the sum shows which of them were counted.
+A request whose connection broke may or may not have been counted. The clients' batches have 1, 2,
+4, 8, ... rows, and the counts are read after every kill, so the sum shows which were counted.
 """
 
 import argparse
@@ -54,12 +54,12 @@ STORMS = {
 
 
 def run(storm, share=1.0, **more):
-    """Run a storm, or a share of it, and return its report; nothing that it started is left."""
+    """Run a storm, or a share of it, and return its report; stop all its services."""
     started = []
     with tempfile.TemporaryDirectory() as folder:
 
         def start(again=None, **settings):
-            """Start a service; `again` on the folder and port of one that has ended."""
+            """Start a service; `again` gives a stopped one whose folder and port to use."""
             if again:
                 settings = {"port": again.port, "state_dir": again.state} | settings
             state = Path(settings.pop("state_dir", Path(folder) / "state"))
@@ -81,8 +81,10 @@ def run(storm, share=1.0, **more):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--tenth", action="store_true", help="a tenth of everything")
-    parser.add_argument("--only", default="", metavar="WORD", help="those with a name like this")
+    parser.add_argument("--tenth", action="store_true", help="run a tenth of each amount")
+    parser.add_argument(
+        "--only", default="", metavar="WORD", help="only storms whose name contains WORD"
+    )
     arguments = parser.parse_args()
     share = 0.1 if arguments.tenth else 1.0
     table = Table(

@@ -1,4 +1,4 @@
-"""Clients that predict, and whether the counts are what they were told."""
+"""Clients that send predictions, and checks of the counts against their answers."""
 
 import json
 import random
@@ -17,7 +17,7 @@ CLIENTS = 8
 
 @dataclass(frozen=True)
 class Answer:
-    """One acknowledged request: when it was sent and answered, and what it was told."""
+    """One acknowledged request: when it was sent and answered, and the totals in its answer."""
 
     puid: str
     began: float
@@ -28,7 +28,7 @@ class Answer:
 
 
 class Client(Caller):
-    """Posts batches, one after the other, until told to stop."""
+    """Sends batches, one after the other, until stopped."""
 
     def __init__(self, port, name, batches, again):
         super().__init__(port)
@@ -52,17 +52,17 @@ class Client(Caller):
             self.faults.append(f"{reply.status} {reply.body[:200]!r}")
             return
         meta = json.loads(reply.body)["meta"]
-        told = {gauge["key"]: gauge["value"] for gauge in meta["metrics"]}
+        gauges = {gauge["key"]: gauge["value"] for gauge in meta["metrics"]}
         if meta["puid"] != puid:
-            self.faults.append(f"the answer to {puid} is that to {meta['puid']}")
-        observation, nb_outliers = told["observation"], told["nb_outliers"]
+            self.faults.append(f"the answer to {puid} has the puid {meta['puid']}")
+        observation, nb_outliers = gauges["observation"], gauges["nb_outliers"]
         self.answers.append(
             Answer(puid, reply.sent, reply.ended, batch.tally, observation, nb_outliers)
         )
 
 
 def crowd_of(service, name, batches, again=True):
-    """Return eight clients; `batches` gives those of each by its number."""
+    """Return eight clients; `batches(number)` returns the batches of each."""
     return Crowd(
         Client(service.port, f"{name}-{number}", batches(number), again)
         for number in range(CLIENTS)
@@ -70,7 +70,7 @@ def crowd_of(service, name, batches, again=True):
 
 
 def powers_of_two(model):
-    """Give each client endless batches of a size such that no two sums of sizes are equal."""
+    """Give each client endless batches of one size; sizes are different powers of two."""
     chance = random.Random(16)
     known = [[model.batch(2**number, chance) for _ in range(20)] for number in range(CLIENTS)]
     return lambda number: cycle(known[number])
@@ -87,7 +87,7 @@ def mixed(model, rows, chance):
 
 
 def read_tally(service):
-    """Return what the service says that it has counted."""
+    """Return the counts that the service reports."""
     samples = service.scrape()
     bounds = [*map(str, SCORE_BOUNDS), "+Inf"]
     running = [int(samples["isoserve_score_bucket", (("le", bound),)]) for bound in bounds]
@@ -99,7 +99,7 @@ def read_tally(service):
 
 
 def reconcile(report, before, crowd, service):
-    """Compare the counts with what the crowd was told; return them."""
+    """Compare the counts with the clients' answers; return them."""
     counted = read_tally(service)
     known = Tally.sum([before, *(answer.tally for answer in crowd.all("answers"))])
     broken = crowd.all("broken")
@@ -115,14 +115,14 @@ def reconcile(report, before, crowd, service):
     return counted
 
 
-def misled(answers, told):
-    """Count the answers whose totals miss a row answered before, or know one begun after."""
-    rows = np.array([a.tally.rows if told == "observation" else a.tally.outliers for a in answers])
+def count_wrong_totals(answers, name):
+    """Count the answers whose total lacks a row answered before or includes one sent after."""
+    rows = np.array([a.tally.rows if name == "observation" else a.tally.outliers for a in answers])
     began, ended = np.array([a.began for a in answers]), np.array([a.ended for a in answers])
-    said = np.array([getattr(answer, told) for answer in answers])
+    totals = np.array([getattr(answer, name) for answer in answers])
     by_end, by_begin = np.argsort(ended), np.argsort(began)
     answered = np.concatenate([[0], np.cumsum(rows[by_end])])
     begun = np.concatenate([[0], np.cumsum(rows[by_begin])])
     least = answered[np.searchsorted(ended[by_end], began)] + rows
     most = begun[np.searchsorted(began[by_begin], ended)]
-    return int(((said < least) | (said > most)).sum())
+    return int(((totals < least) | (totals > most)).sum())

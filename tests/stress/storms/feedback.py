@@ -1,4 +1,4 @@
-"""Storms of feedback: an acknowledged truth is on the disk, with its row, and counted once."""
+"""Feedback storms: every acknowledged truth is on the disk, with its row, and counted once."""
 
 import contextlib
 import json
@@ -14,6 +14,7 @@ import numpy as np
 from tests.support.callers import Caller, Crowd
 
 from .clients import CLIENTS
+from .faults import fill, kill_a_worker, small_disk, stop_growth
 from .feedback_clients import (
     FeedbackClient,
     check_feedback,
@@ -21,12 +22,11 @@ from .feedback_clients import (
     feedback_clients,
     query,
 )
-from .mischief import fill, kill_a_worker, small_disk, stop_growth
 from .report import Report, check_log
 
 
 def storm_feedback_workers(model, start, kills=100):
-    """Feedback while random workers are killed."""
+    """Send feedback while random workers are killed."""
     report, chance = Report(f"feedback, {kills} x kill -9 of a worker"), random.Random(6)
     clients = []
     service = start(workers=4)
@@ -42,7 +42,7 @@ def storm_feedback_workers(model, start, kills=100):
 
 
 def storm_feedback_group(model, start, kills=30):
-    """Feedback while all processes are killed at once; start again on the same folder."""
+    """Send feedback while all processes are killed at once; restart on the same folder."""
     report, chance = Report(f"feedback, {kills} x kill -9 of the group"), random.Random(7)
     clients = []
     service = start(workers=4)
@@ -77,7 +77,7 @@ class Repeater(FeedbackClient):
 
 
 def storm_feedback_repeats(model, start, messages=10_000):
-    """Three messages of ten are repeated, half of those with another truth; in random order."""
+    """Repeat 30 % of the messages, half of those with another truth, in random order."""
     report = Report(f"{messages:,} feedback messages, 30 % of them repeated or revised")
     chance, truths, first = random.Random(8), {}, int(messages * 0.7)
     service = start(workers=4)
@@ -110,7 +110,7 @@ def storm_feedback_repeats(model, start, messages=10_000):
 
 
 def storm_feedback_many(model, start, labels=100_000):
-    """A message takes as long when many are stored as when few are."""
+    """Check that a message takes no longer with many stored rows than with few."""
     report = Report(f"{labels:,} labels")
     service = start(workers=2)
     client = FeedbackClient(service.port, "fm", model)
@@ -136,8 +136,8 @@ def storm_feedback_many(model, start, labels=100_000):
     return report
 
 
-class Asker(Caller):
-    """Posts one body over and over; notes status and seconds of each answer."""
+class RepeatingClient(Caller):
+    """Sends one body repeatedly; notes status and seconds of each answer."""
 
     def __init__(self, port, path, body):
         super().__init__(port)
@@ -155,8 +155,8 @@ def send_both(service, seconds):
     """Predict and send feedback for a while, three clients each; return the answers of both."""
     row = {"data": {"ndarray": [[1.0, 2.0]]}}
     feedback = {"request": row, "truth": {"data": {"ndarray": [0]}}}
-    predicting = Crowd(Asker(service.port, "/predict", row) for _ in range(3))
-    sending = Crowd(Asker(service.port, "/send-feedback", feedback) for _ in range(3))
+    predicting = Crowd(RepeatingClient(service.port, "/predict", row) for _ in range(3))
+    sending = Crowd(RepeatingClient(service.port, "/send-feedback", feedback) for _ in range(3))
     with predicting, sending:
         time.sleep(seconds)
     return predicting.all("answers"), sending.all("answers")
@@ -190,7 +190,7 @@ def check_recovered(report, service):
 
 
 def storm_feedback_locked(model, start, seconds=30):
-    """F10: another program holds the database's lock."""
+    """F10: another process holds the database's lock."""
     report = Report(f"feedback, a lock held for {seconds} s")
     service = start(workers=2)
     send_both(service, 0.5)
@@ -222,7 +222,7 @@ def storm_feedback_full(model, start, seconds=10):
                 fill(folder)
             else:
                 stop_growth(service, (service.state / "feedback.db-wal").stat().st_size)
-            send_both(service, 1.0)  # the log of SQLite may still have room for some
+            send_both(service, 1.0)  # SQLite's write-ahead log may still have space for some
             report.acknowledged = len(query(service, "SELECT 1 FROM truths"))
             predicted, answers = send_both(service, seconds)
             check_refused(report, service, predicted, answers)

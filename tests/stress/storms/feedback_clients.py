@@ -85,7 +85,7 @@ def feedback_clients(service, name, model, again=True):
 
 
 def query(service, statement):
-    """Ask the database of a service by a connection of our own."""
+    """Query the database of a service on a separate connection."""
     with contextlib.closing(sqlite3.connect(service.state / "feedback.db", timeout=10)) as database:
         return database.execute(statement).fetchall()
 
@@ -112,7 +112,7 @@ def check_feedback(report, service, clients):
 
 
 def check_figures(report, service, pairs):
-    """Compare what /metrics says with scikit-learn's functions over (label, truth) pairs."""
+    """Compare /metrics with scikit-learn's functions over (label, truth) pairs."""
     samples = {name: value for (name, labels), value in service.scrape().items() if len(labels) > 2}
     expected = {}
     for suffix, part in (("tot", pairs), ("roll", pairs[-100:])):

@@ -1,4 +1,4 @@
-"""A model whose scores are known, and batches of rows with what they must count for."""
+"""A model with known scores, and batches of rows with their expected counts."""
 
 import json
 import pickle
@@ -35,14 +35,14 @@ class Tally:
 
 @dataclass(frozen=True)
 class Batch:
-    """The rows of a request as JSON, and what they must count for."""
+    """The rows of a request as JSON, and their expected counts."""
 
     rows: str
     tally: Tally
 
 
 class Model:
-    """A forest in a file with a card, and batches of rows whose scores are known."""
+    """A model file with a card, and batches of rows with known scores."""
 
     def __init__(self, folder):
         table = np.random.default_rng(16).lognormal(size=(5000, 2))
@@ -63,7 +63,7 @@ class Model:
 
 
 def write_card(path, forest, table):
-    """Write a model's card and return what drift is measured from."""
+    """Write a model's card and return its baseline for drift."""
     features, scores = np.quantile(table, PERCENT, axis=0).T.tolist(), forest.score_samples(table)
     card = make_card(
         path.read_bytes(),

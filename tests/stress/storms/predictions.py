@@ -1,4 +1,4 @@
-"""Storms of predictions: every row is counted once, recorded whole, whoever was killed."""
+"""Prediction storms: every row is counted once and recorded completely, despite kills."""
 
 import os
 import random
@@ -7,10 +7,10 @@ import time
 
 import numpy as np
 
-from .clients import CLIENTS, crowd_of, misled, mixed, powers_of_two, reconcile
-from .mischief import (
-    GROWN,
-    ODD_CLOCK,
+from .clients import CLIENTS, count_wrong_totals, crowd_of, mixed, powers_of_two, reconcile
+from .faults import (
+    JUMPING_CLOCK,
+    SIZE_LIMIT,
     SMALL_FILES,
     cannot_grow,
     fill,
@@ -21,12 +21,12 @@ from .mischief import (
 from .model import Tally
 from .report import Report, check_drift, check_log, check_records
 
-# Of the moment: the room that others leave on the disk.
-PASSING = "isoserve_state_free_bytes"
+# Changes at any time: the free space on the disk.
+FREE_BYTES = "isoserve_state_free_bytes"
 
 
 def storm_workers(model, start, kills=100):
-    """F1: kill random workers, again and again."""
+    """F1: kill random workers repeatedly."""
     report, chance = Report(f"{kills} x kill -9 of a worker"), random.Random(1)
     service = start(workers=4)
     counted, batches = Tally(), powers_of_two(model)
@@ -65,9 +65,9 @@ def storm_group(model, start, kills=30):
 
 
 def storm_disk(model, start, predictions=1000):
-    """F4: fill the disk that the state lies on; predict on, restart on it.
+    """F4: fill the disk of the state folder; predict, restart and predict again.
 
-    Where no small disk can be mounted, the files of the service may not grow any more instead.
+    If no small disk can be mounted, the size of the service's files is limited instead.
     """
     with tempfile.TemporaryDirectory() as folder, small_disk(folder) as mounted:
         full = "on a full disk" if mounted else "where no file can grow"
@@ -78,7 +78,7 @@ def storm_disk(model, start, predictions=1000):
                 fill(folder)
                 report.check(os.statvfs(folder).f_bavail == 0, "the disk is not full")
             else:
-                stop_growth(service, GROWN)
+                stop_growth(service, SIZE_LIMIT)
             counted, chance = Tally(), random.Random(4)
             for half in range(2):
                 sizes = iter([chance.randint(1, 300) for _ in range(predictions // 2)])
@@ -104,12 +104,12 @@ def storm_disk(model, start, predictions=1000):
 def storm_clock(model, start, seconds=10.0, faults=()):
     """F15: let the clock jump by a day, back and forth.
 
-    All that Python reads as the time of day jumps, not what the kernel counts for durations. That
-    the checks would see a service that goes by the former for something is proved by `faults`.
+    Only the time of day as Python reads it jumps, not the clocks for durations. `faults` names
+    clocks that jump as well, which proves that the checks detect a service using the wrong one.
     """
     report = Report(f"{seconds:.0f} s of a clock that jumps by a day")
     # Cold, so that the clocks are replaced before the service imports them.
-    service = start(workers=2, cold=True, command=("-c", ODD_CLOCK, *faults))
+    service = start(workers=2, cold=True, command=("-c", JUMPING_CLOCK, *faults))
     with crowd_of(service, "c", powers_of_two(model)) as crowd:
         time.sleep(seconds)
     reconcile(report, Tally(), crowd, service)
@@ -129,14 +129,14 @@ def storm_clock(model, start, seconds=10.0, faults=()):
 
 
 def wait_for_workers(service, before):
-    """Wait until as many workers have started as there were before."""
+    """Wait until all workers have started again."""
     key, limit = ("isoserve_workers", ()), time.monotonic() + 15
     while service.scrape()[key] != before[key] and time.monotonic() < limit:
         time.sleep(0.1)
 
 
 def storm_restarts(model, start, restarts=5):
-    """F19: restart; every number but those of the scrapes themselves stays."""
+    """F19: restart; every metric stays the same, except those about the scrapes themselves."""
     report = Report(f"{restarts} restarts")
     service = start(workers=3)
     counted, batches = Tally(), powers_of_two(model)
@@ -145,11 +145,11 @@ def storm_restarts(model, start, restarts=5):
             time.sleep(0.5)
         counted = reconcile(report, counted, crowd, service)
         before = service.scrape()
-        report.check(service.stop() == 0, "the service ended with a fault")
+        report.check(service.stop() == 0, "the service stopped with an error")
         service = start(workers=3, again=service)
         wait_for_workers(service, before)
         after = service.scrape()
-        kept = {key for key in before if not any(word in key[0] for word in ("drift", PASSING))}
+        kept = {key for key in before if not any(word in key[0] for word in ("drift", FREE_BYTES))}
         ours = {key for key in kept if ("route", "/predict") in key[1] or "route" not in str(key)}
         changed = [key for key in ours if before[key] != after.get(key)]
         report.check(not changed, f"a restart changed {changed[:3]}")
@@ -159,7 +159,7 @@ def storm_restarts(model, start, restarts=5):
 
 
 def storm_rows(model, start, rows=200_000):
-    """No fault at all: 4 workers of 4 threads, mixed batches, every number exact."""
+    """No fault: 4 workers with 4 threads each, batches of mixed sizes, exact counts."""
     report = Report(f"{rows:,} rows, 4 workers x 4 threads")
     service = start(workers=4, threads=4)
     shares = [mixed(model, rows // CLIENTS, random.Random(number)) for number in range(CLIENTS)]
@@ -168,21 +168,21 @@ def storm_rows(model, start, rows=200_000):
     reconcile(report, Tally(), crowd, service)
     answers = crowd.all("answers")
     report.check(report.acknowledged == rows == report.counted, "rows are missing")
-    for told in ("observation", "nb_outliers"):
-        wrong = misled(answers, told)
-        report.check(not wrong, f"{wrong} answers have a wrong {told}")
+    for name in ("observation", "nb_outliers"):
+        wrong = count_wrong_totals(answers, name)
+        report.check(not wrong, f"{wrong} answers have a wrong {name}")
     key = "isoserve_requests_total", (("route", "/predict"), ("status", "2xx"))
     check_drift(report, model, service)
     scrapes = [service.scrape() for _ in range(12)]
     report.check(scrapes[0][key] == len(answers), "requests are missing")
-    passing = ("route", PASSING)  # scrapes themselves change those of a route
+    changing = ("route", FREE_BYTES)  # scrapes change the metrics that have a route
     ours = [
-        {key: value for key, value in one.items() if not any(word in str(key) for word in passing)}
+        {key: value for key, value in one.items() if not any(word in str(key) for word in changing)}
         for one in scrapes
     ]
-    report.check(all(one == ours[0] for one in ours), "workers do not say the same")
+    report.check(all(one == ours[0] for one in ours), "workers report different metrics")
     recorded = check_records(report, model, service)
-    report.check(len(recorded) == min(rows, 100_000), "the record is not full")
+    report.check(len(recorded) == min(rows, 100_000), "rows are missing in the record")
     service.stop()
     check_log(report, service)
     return report

@@ -1,4 +1,4 @@
-"""What came of a storm, and what is held against it."""
+"""The report of a storm, and checks that several storms share."""
 
 import time
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from service.state.records import open_records
 
 @dataclass
 class Report:
-    """What came of a storm."""
+    """The counts and faults of a storm."""
 
     name: str
     sent: int = 0
@@ -27,9 +27,9 @@ class Report:
             self.faults.append(fault)
 
     def note_wait(self, killed, times):
-        """Note how soon after a kill the first request sent after it was answered.
+        """Note the time from a kill to the first answer to a request sent after it.
 
-        `times` has (sent, answered) of each request, by the clock of `killed`.
+        `times` has (sent, answered) of each request, in seconds of the same clock as `killed`.
         """
         waits = [answered - killed for sent, answered in times if sent > killed]
         self.check(waits, "no answer after a kill")
@@ -37,15 +37,15 @@ class Report:
 
 
 def check_records(report, model, service):
-    """Check that every recorded row is whole: its score is that of its values."""
+    """Check that the score of every recorded row belongs to its values."""
     rows = open_records(service.state)[0].read()
     right = np.array_equal(model.forest.decision_function(rows["values"]), rows["score"])
-    report.check(len(rows) and right, "a record is torn")
+    report.check(len(rows) and right, "a recorded row is incomplete")
     return rows
 
 
 def check_drift(report, model, service):
-    """Check that soon every worker says of the drift what the record says."""
+    """Check that every worker soon reports the drift computed from the record."""
     drift = model.baseline.measure(open_records(service.state)[0].scored_by)
     expected = drift.features | {"": drift.score}
     limit = time.monotonic() + 15
@@ -56,7 +56,7 @@ def check_drift(report, model, service):
 
 
 def read_drift(service):
-    """Return the drift of each feature that /metrics shows, and of the score as that of ''."""
+    """Return the drift of each feature in /metrics; that of the score has the key ''."""
     return {
         dict(labels).get("feature", ""): value
         for (name, labels), value in service.scrape().items()

@@ -1,4 +1,4 @@
-"""What is done to a service: a small disk, files that cannot grow, odd clocks, a kill."""
+"""Faults: a small disk, files that cannot grow, a jumping clock, killed workers."""
 
 import contextlib
 import os
@@ -8,9 +8,9 @@ import subprocess
 import time
 from pathlib import Path
 
-# A service with a clock that is a day early or late every now and then, and, as a fault, with other
-# clocks that follow it.
-ODD_CLOCK = """
+# Runs a service whose time of day jumps by a day. The names of other clocks as arguments make those
+# follow it: a fault that the checks must detect.
+JUMPING_CLOCK = """
 import random, runpy, sys, time
 real = time.time
 time.time = lambda: real() + random.choice((-86_400, 0, 86_400))
@@ -22,18 +22,18 @@ sys.argv[1:] = []
 runpy.run_module("service", run_name="__main__")
 """
 
-# A service whose files stay below so many bytes, unless they are larger when it starts.
-GROWN = 65_536
+# Runs a service whose files cannot grow beyond so many bytes.
+SIZE_LIMIT = 65_536
 SMALL_FILES = f"""
 import resource, runpy
-resource.setrlimit(resource.RLIMIT_FSIZE, ({GROWN}, {GROWN}))
+resource.setrlimit(resource.RLIMIT_FSIZE, ({SIZE_LIMIT}, {SIZE_LIMIT}))
 runpy.run_module("service", run_name="__main__")
 """
 
 
 @contextlib.contextmanager
 def small_disk(folder):
-    """Mount a disk of 24 MiB at `folder` and say whether that is allowed here."""
+    """Mount a disk of 24 MiB at `folder`; yield whether this user may mount one."""
     disk = ["mount", "-t", "tmpfs", "-o", "size=24m,mode=700", "isoserve", folder]
     mounted = subprocess.run(disk, check=False, capture_output=True).returncode == 0
     try:
@@ -44,13 +44,13 @@ def small_disk(folder):
 
 
 def stop_growth(service, size):
-    """Let no file of a service grow beyond a size."""
+    """Limit the size of a running service's files."""
     for pid in (service.process.pid, *service.workers()):
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
 def fill(folder):
-    """Leave no byte free on the disk of a folder."""
+    """Fill the disk of a folder completely."""
     with contextlib.suppress(OSError), (Path(folder) / "fill").open("wb", 0) as file:
         while True:
             file.write(bytes(4096))
@@ -58,11 +58,11 @@ def fill(folder):
 
 def cannot_grow(service):
     pids = service.process.pid, *service.workers()
-    return all(resource.prlimit(pid, resource.RLIMIT_FSIZE)[0] == GROWN for pid in pids)
+    return all(resource.prlimit(pid, resource.RLIMIT_FSIZE)[0] == SIZE_LIMIT for pid in pids)
 
 
 def kill_a_worker(service, chance):
-    """Kill a worker at a random moment, and let some time go by; return when it was."""
+    """Kill a worker at a random moment, wait 0.25 s, and return the time of the kill."""
     time.sleep(chance.uniform(0.05, 0.3))
     killed = time.perf_counter()
     os.kill(chance.choice(service.workers()), signal.SIGKILL)
