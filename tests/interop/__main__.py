@@ -1,11 +1,11 @@
-"""Let real clients use a running service and write what worked to docs/internals/conformance.md.
+"""Test real clients against a running service and write docs/internals/conformance.md.
 
     python -m tests.interop              all clients
-    python -m tests.interop triton       this client alone; nothing is written
+    python -m tests.interop triton       this client only; nothing is written
 
     python -m tests.interop --current    exit code 0 if the page was written for this code
 
-Each client's script runs in an environment beside ours; `make nightly ONLY=interop` makes them.
+Each client's script runs in its own environment; `make nightly ONLY=interop` creates them.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ TOKEN = "a token for nothing but tests"
 HERE = Path(__file__).parent
 PAGE = ROOT / "docs/internals/conformance.md"
 
-# script -> the environment that it runs in; "" is this one.
+# script -> its environment; "" is this one.
 SCRIPTS = {
     "plain": "",
     "seldon": ".venv-seldon",
@@ -39,7 +39,7 @@ SCRIPTS = {
     "mlflow_client": ".venv-clients",
 }
 
-# The package whose version is told with each client.
+# The package whose version is reported with each client.
 VERSIONS = {
     "seldon": "seldon-core",
     "triton": "tritonclient",
@@ -48,7 +48,7 @@ VERSIONS = {
     "mlflow_client": "mlflow-skinny",
 }
 
-# The rows of the page: every feature that a script may name.
+# The rows of the page: every feature that a script may report.
 FEATURES = {
     "Seldon v1": [
         "data.ndarray",
@@ -60,42 +60,42 @@ FEATURES = {
         "explanations on request",
         "answers parse as protobuf messages",
         "answers as dict",
-        "puid, tags and requestPath come back",
+        "puid, tags and requestPath are returned",
         "gauges in meta.metrics",
         "message in a form field",
         "message in the query",
         "message in parts",
         "transform-input",
-        "names come back from transform-input",
-        "transform-output passes a message on",
-        "route and aggregate are refused in words",
-        "a wrong message is refused in words",
-        "a compressed message is refused in words",
+        "names are returned by transform-input",
+        "transform-output returns the message",
+        "route and aggregate are refused with a reason",
+        "a wrong message is refused with a reason",
+        "a compressed message is refused with a reason",
         "404, 405 and 413 in Seldon's shape",
-        "strData is refused in words",
-        "binData is refused in words",
-        "data.tftensor is refused in words",
+        "strData is refused with a reason",
+        "binData is refused with a reason",
+        "data.tftensor is refused with a reason",
         "feedback",
         "health and metadata",
         "health, metadata and feedback before the first prediction",
-        "the variables of Seldon's wrapper, and none of ours",
+        "configured by the variables of Seldon's wrapper only",
         "/seldon.json",
-        "every origin is allowed, also before a request",
+        "every origin is allowed, also in preflight requests",
     ],
     "Open Inference Protocol": [
         "live, ready, model ready",
         "a version in the path",
-        "metadata of server and model are true",
+        "metadata of server and model",
         "infer, JSON",
         "data flat and nested",
         "no Content-Type",
         "infer, binary tensors in and out",
         "infer, binary and JSON mixed",
-        "one input a column, in any order",
+        "one input per column, in any order",
         "outputs chosen by name, contributions too",
-        "model_version and id come back",
+        "model_version and id are returned",
         "content types np and pd",
-        "unknown parameters are tolerated",
+        "unknown parameters are accepted",
         "missing values: null, or NaN in bytes",
         "BOOL",
         "INT8 to INT64, UINT8 to UINT64",
@@ -105,14 +105,14 @@ FEATURES = {
         "BYTES",
         "gzip body",
         "deflate body",
-        "gzip body that grows too large: 413",
-        "deflate body that grows too large: 413",
+        "gzip body that decompresses to too much: 413",
+        "deflate body that decompresses to too much: 413",
         "another encoding is refused: 415",
-        "rows that the client joins into batches",
+        "rows that the client combines into batches",
         "repository index",
         "load, with the admin token only",
-        "unload is refused in words",
-        "a wrong request is refused in words",
+        "unload is refused with a reason",
+        "a wrong request is refused with a reason",
         "405, 413 and 415 in the protocol's shape",
         "unknown paths answer in the protocol's shape",
     ],
@@ -128,10 +128,10 @@ FEATURES = {
         "missing values: null, NaN or an empty cell",
         "gzip and deflate bodies",
         "exact scores with ?scores=1",
-        "params are tolerated",
-        "a wrong table is refused in words",
+        "params are accepted",
+        "a wrong table is refused with a reason",
         "another encoding or type is refused: 415",
-        "405, 413 and 415 in MLflow's shape, with an error_code of its own",
+        "405, 413 and 415 in MLflow's shape, with MLflow's error_code",
     ],
     "Documents": [
         "/openapi.json: every route",
@@ -141,7 +141,7 @@ FEATURES = {
 
 
 WATCHED = ["service/protocols", "service/web", "requirements"]
-"""What a client could notice a change of."""
+"""Folders whose changes could affect clients."""
 
 
 def digest() -> str:
@@ -175,7 +175,7 @@ def main(names: list[str]) -> int:
 
 
 def train(folder: Path) -> None:
-    """Train a model of two columns that knows missing values."""
+    """Train a model of two columns that allows missing values."""
     table = np.random.default_rng(16).lognormal(size=(5000, 2))
     table[::50, 0] = table[25::50, 1] = np.nan
     lines = [
@@ -188,7 +188,7 @@ def train(folder: Path) -> None:
 
 
 def make_case(port: int, folder: Path) -> Case:
-    """Return rows and what scikit-learn itself makes of them."""
+    """Return rows, and scikit-learn's own labels and scores for them."""
     model = load_model(folder / "model.pickle")
     rows = np.random.default_rng(8).lognormal(sigma=1.5, size=(7, len(model.features)))
     rows[2] *= 1000
@@ -216,10 +216,10 @@ def make_case(port: int, folder: Path) -> Case:
 
 
 def run(name: str, case: Path) -> list[dict]:
-    """Run one client's script and return what it says."""
+    """Run one client's script and return its reports."""
     python = ROOT / SCRIPTS[name] / "bin/python" if SCRIPTS[name] else Path(sys.executable)
     if name == "seldon":
-        install_ourselves(python)
+        install_isoserve(python)
     done = subprocess.run(
         [python, f"{name}.py", case],
         cwd=HERE,
@@ -240,8 +240,8 @@ def run(name: str, case: Path) -> list[dict]:
     return said
 
 
-def install_ourselves(python: Path) -> None:
-    """Install our package into an environment, as it is now, without what it depends on."""
+def install_isoserve(python: Path) -> None:
+    """Install the current isoserve into an environment, without its dependencies."""
     with tempfile.TemporaryDirectory() as folder:
         build = ["pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder]
         subprocess.run([sys.executable, "-m", *build, ROOT], check=True, capture_output=True)
@@ -281,7 +281,7 @@ def render(found: list[dict]) -> str:
 
 
 def cell(found: list[dict], client: str, feature: str) -> str:
-    """Return what one client's attempt came to; empty where there was none."""
+    """Return the result of one client's attempt, or an empty text."""
     faults = [said["fault"] for said in found
               if (said["client"], said["feature"]) == (client, feature)]  # fmt: skip
     if not faults:

@@ -15,7 +15,7 @@ rows = np.array(case.rows)
 
 
 def ask(do):
-    """Return what `do` gets with a client of its own."""
+    """Return the result of `do` with a new client."""
 
     async def run():
         config = RESTConfig(protocol="v2", retries=0, timeout=30)
@@ -123,10 +123,10 @@ for feature, use in {
         infer([table(binary=True)], [(name, True) for name in OUTPUTS])
     ),
     "infer, binary and JSON mixed": lambda: check(infer([table(binary=True)])),
-    "one input a column, in any order": columns,
+    "one input per column, in any order": columns,
     "outputs chosen by name, contributions too": chosen,
     "content types np and pd": content_types,
-    "unknown parameters are tolerated": lambda: check(infer([table()], odd=1)),
+    "unknown parameters are accepted": lambda: check(infer([table()], odd=1)),
     "missing values: null, or NaN in bytes": gaps,
     "BOOL": lambda: datatype("BOOL", whole % 2 == 1),
     "INT8 to INT64, UINT8 to UINT64": lambda: [
@@ -135,6 +135,6 @@ for feature, use in {
     "FP16": lambda: datatype("FP16", rows[:1].astype(np.float16), ways=[True]),
     "FP32": lambda: datatype("FP32", rows.astype(np.float32)),
     "BYTES": lambda: datatype("BYTES", texts),
-    "a wrong request is refused in words": refusal,
+    "a wrong request is refused with a reason": refusal,
 }.items():
     try_out(CLIENT, feature, use)

@@ -47,7 +47,7 @@ def refusal():
 
 
 def error_codes():
-    """See that whatever is refused has a code that MLflow knows."""
+    """Check that every error has a code that MLflow knows."""
     for status, kind, body in ((405, "", None), (400, "application/json", b"{"),
                                (413, "application/json", b" " * (2**24 + 1)),
                                (415, "text/plain", b"x")):  # fmt: skip
@@ -58,7 +58,7 @@ def error_codes():
             urllib.request.urlopen(request, timeout=30)
         except urllib.error.HTTPError as error:
             same(error.code, status)
-            ErrorCode.Value(json.load(error)["error_code"])  # ValueError where it has none
+            ErrorCode.Value(json.load(error)["error_code"])  # else ValueError
         else:
             raise AssertionError(f"{status} was not refused")
 
@@ -77,8 +77,8 @@ for feature, use in {
     "instances: objects": lambda: check(json.dumps({"instances": objects})),
     "dataframe_records": lambda: check(json.dumps({"dataframe_records": objects})),
     "missing values: null, NaN or an empty cell": gaps,
-    "params are tolerated": lambda: check(rows, params={"anything": 1}),
-    "a wrong table is refused in words": refusal,
-    "405, 413 and 415 in MLflow's shape, with an error_code of its own": error_codes,
+    "params are accepted": lambda: check(rows, params={"anything": 1}),
+    "a wrong table is refused with a reason": refusal,
+    "405, 413 and 415 in MLflow's shape, with MLflow's error_code": error_codes,
 }.items():
     try_out(CLIENT, feature, use)

@@ -62,7 +62,7 @@ def content_types():
 
 
 def batches():
-    """Let it join single rows into requests of its own, and take the answers apart."""
+    """Check that it combines single rows into requests, and splits the responses."""
     rows = [request([row], [1, len(row)], parameters={"content_type": "np"}) for row in case.rows]
     answers = send(rows, "-s", "3")
     labels = [answer["outputs"][0]["data"] for answer in answers]
@@ -74,6 +74,6 @@ for feature, use in {
     "data flat and nested": lambda: [check(answer) for answer in send(whole)],
     "content types np and pd": content_types,
     "infer, binary tensors in and out": lambda: [check(a) for a in send(whole, "--binary-data")],
-    "rows that the client joins into batches": batches,
+    "rows that the client combines into batches": batches,
 }.items():
     try_out(CLIENT, feature, use)

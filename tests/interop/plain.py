@@ -1,4 +1,4 @@
-"""Plain HTTP against the service: what none of the clients sends."""
+"""Plain HTTP against the service: requests that none of the clients sends."""
 
 import contextlib
 import gzip
@@ -88,8 +88,8 @@ def explanations():
         row, start = case.rows[one["row"]], one["row"] * shape[1]
         share = shares[start : start + shape[1]]
         j = share.index(min(share))
-        told = {"name": case.columns[j], "contribution": share[j], "value": row[j]}
-        same(one["features"], [told])
+        received = {"name": case.columns[j], "contribution": share[j], "value": row[j]}
+        same(one["features"], [received])
 
 
 def repeated():
@@ -133,11 +133,11 @@ def gauges():
 
 
 def feedback():
-    told = post("/predict", message)[1]["meta"]["puid"]
-    sent = {"response": {"meta": {"puid": told}}, "truth": {"data": {"ndarray": case.labels}}}
+    received = post("/predict", message)[1]["meta"]["puid"]
+    sent = {"response": {"meta": {"puid": received}}, "truth": {"data": {"ndarray": case.labels}}}
     for path in ("/send-feedback", "/api/v1.0/feedback"):
         status, answer = post(path, sent)
-        same((status, answer["meta"]["puid"]), (200, told))
+        same((status, answer["meta"]["puid"]), (200, received))
 
 
 def refuse(sent, name):
@@ -179,7 +179,7 @@ def health():
 
 @contextlib.contextmanager
 def as_seldon_starts_it():
-    """Run a new service as Seldon's operator would, with its variables alone; give its address."""
+    """Run a service configured by the variables of Seldon's operator only; yield its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -209,7 +209,7 @@ PARAMETERS = [
     {"name": "load_path", "value": case.folder, "type": "STRING"},
 ]
 
-# What Seldon's operator sets, and what a user of its wrapper may have set.
+# Variables that Seldon's operator sets, and that a user of its wrapper may have set.
 SELDONS = {
     "PREDICTIVE_UNIT_PARAMETERS": json.dumps(PARAMETERS),
     "PREDICTIVE_UNIT_ID": "clf",
@@ -233,18 +233,18 @@ SELDONS = {
 
 
 def first_of_all(address):
-    """See that a service that has scored nothing yet answers what Seldon's wrapper does not."""
+    """Check requests before the first prediction that Seldon's wrapper cannot answer."""
     for path in ("/health/status", "/api/v1.0/health/status"):
         answer = json.loads(fetch(path, address=address)[2])
-        told = {one["key"]: one["value"] for one in answer["meta"]["metrics"]}
-        same((answer["strData"], told["observation"]), ("healthy", 0))
+        received = {one["key"]: one["value"] for one in answer["meta"]["metrics"]}
+        same((answer["strData"], received["observation"]), ("healthy", 0))
     same(fetch("/metadata", address=address)[0], 200)
     sent = {"request": message, "reward": 1.0, "truth": {"data": {"ndarray": case.labels}}}
     same(post("/send-feedback", sent, address=address)[0], 200)
 
 
 def seldons_variables(address):
-    """See that a service does what they say."""
+    """Check that a service follows these variables."""
     status, answer = post("/predict?scores=1", message, address=address)
     same((status, answer["meta"]["tags"]["threshold"]), (200, 0.01))
     same(answer["data"]["ndarray"], [int(score < 0.01) for score in case.scores])
@@ -265,9 +265,12 @@ def seldons_shape():
         fetch("/predict", b" " * (2**24 + 1), Content_Type="application/json"),
     ):
         status, _, text = asked
-        told = json.loads(text)["status"]
-        same((told["code"], told["status"], told["reason"]), (-1, 1, "MICROSERVICE_BAD_DATA"))
-        assert status in (404, 405, 413) and told["info"]
+        received = json.loads(text)["status"]
+        same(
+            (received["code"], received["status"], received["reason"]),
+            (-1, 1, "MICROSERVICE_BAD_DATA"),
+        )
+        assert status in (404, 405, 413) and received["info"]
 
 
 def compressed():
@@ -277,7 +280,7 @@ def compressed():
 
 
 def shape_of(path, *keys):
-    """Return the refusals of a path by their status: a wrong method, too much, an encoding."""
+    """Return the errors of a path by status: a wrong method, a large body, an encoding."""
     answers = {}
     for status, asked in (
         (405, fetch(path)),
@@ -368,13 +371,13 @@ def read_parts(sent):
 
 
 def metadata():
-    told = json.loads(fetch("/v2")[2])
-    same((told["name"], told["extensions"]), ("isoserve", ["binary_tensor_data"]))
-    told = json.loads(fetch(model)[2])
-    same((told["name"], told["versions"]), (case.model, [case.version]))
-    same([column["name"] for column in told["inputs"]], case.columns)
-    answer = infer(outputs=[{"name": output["name"]} for output in told["outputs"]])[1]
-    for said, found in zip(told["outputs"], answer["outputs"], strict=True):
+    received = json.loads(fetch("/v2")[2])
+    same((received["name"], received["extensions"]), ("isoserve", ["binary_tensor_data"]))
+    received = json.loads(fetch(model)[2])
+    same((received["name"], received["versions"]), (case.model, [case.version]))
+    same([column["name"] for column in received["inputs"]], case.columns)
+    answer = infer(outputs=[{"name": output["name"]} for output in received["outputs"]])[1]
+    for said, found in zip(received["outputs"], answer["outputs"], strict=True):
         same((found["name"], found["datatype"]), (said["name"], said["datatype"]))
         same(len(found["shape"]), len(said["shape"]))
 
@@ -385,10 +388,10 @@ def mlflows_shape():
 
 
 def routes():
-    told = json.loads(fetch("/openapi.json")[2])
-    same(told["openapi"], "3.1.0")
+    received = json.loads(fetch("/openapi.json")[2])
+    same(received["openapi"], "3.1.0")
     for path in ("/predict", "/v2/models/{model}/infer", "/invocations", "/metrics", "/docs"):
-        assert path in told["paths"], path
+        assert path in received["paths"], path
 
 
 def page():
@@ -459,7 +462,7 @@ def content_types():
     columns(content_type="pd")
 
 
-def tolerated():
+def accepted():
     judged(infer(table(parameters={"odd": 1}), parameters={"strange": "x"}))
 
 
@@ -603,7 +606,7 @@ by_column = {name: [row[j] for row in case.rows] for j, name in enumerate(case.c
 with as_seldon_starts_it() as started:
     for feature, use in {
         "health, metadata and feedback before the first prediction": first_of_all,
-        "the variables of Seldon's wrapper, and none of ours": seldons_variables,
+        "configured by the variables of Seldon's wrapper only": seldons_variables,
     }.items():
         try_out(CLIENT, feature, lambda use=use: use(started))
 
@@ -616,41 +619,41 @@ for feature, use in {
     "message in a form field": form,
     "message in the query": query,
     "message in parts": parts,
-    "puid, tags and requestPath come back": repeated,
+    "puid, tags and requestPath are returned": repeated,
     "transform-input": transform,
-    "transform-output passes a message on": passed_on,
-    "route and aggregate are refused in words": refused,
-    "a wrong message is refused in words": wrong,
-    "a compressed message is refused in words": compressed,
+    "transform-output returns the message": passed_on,
+    "route and aggregate are refused with a reason": refused,
+    "a wrong message is refused with a reason": wrong,
+    "a compressed message is refused with a reason": compressed,
     "404, 405 and 413 in Seldon's shape": seldons_shape,
     "health and metadata": health,
     "/seldon.json": document,
-    "every origin is allowed, also before a request": open_to_pages,
+    "every origin is allowed, also in preflight requests": open_to_pages,
     "data.tensor": tensor,
     "jsonData": json_data,
     "names of columns, in any order": by_name,
-    "names come back from transform-input": names,
+    "names are returned by transform-input": names,
     "missing values: null or NaN": gaps,
     "gauges in meta.metrics": gauges,
     "feedback": feedback,
-    "strData is refused in words": lambda: refuse({"strData": "x"}, "strData"),
-    "binData is refused in words": lambda: refuse({"binData": "eA=="}, "binData"),
-    "data.tftensor is refused in words": lambda: refuse(
+    "strData is refused with a reason": lambda: refuse({"strData": "x"}, "strData"),
+    "binData is refused with a reason": lambda: refuse({"binData": "eA=="}, "binData"),
+    "data.tftensor is refused with a reason": lambda: refuse(
         {"data": {"tftensor": {}}}, "data.tftensor"
     ),
     "live, ready, model ready": alive,
     "a version in the path": versioned,
-    "metadata of server and model are true": metadata,
+    "metadata of server and model": metadata,
     "infer, JSON": lambda: judged(infer()),
     "infer, binary tensors in and out": both_ways,
     "infer, binary and JSON mixed": mixed,
     "data flat and nested": nested,
     "no Content-Type": lambda: judged(infer()),
-    "one input a column, in any order": columns,
+    "one input per column, in any order": columns,
     "outputs chosen by name, contributions too": chosen,
-    "model_version and id come back": named_back,
+    "model_version and id are returned": named_back,
     "content types np and pd": content_types,
-    "unknown parameters are tolerated": tolerated,
+    "unknown parameters are accepted": accepted,
     "missing values: null, or NaN in bytes": inference_gaps,
     "BOOL": lambda: datatype("BOOL"),
     "INT8 to INT64, UINT8 to UINT64": lambda: datatype(*WHOLE),
@@ -660,14 +663,14 @@ for feature, use in {
     "BYTES": lambda: datatype("BYTES"),
     "gzip body": lambda: packed("gzip", gzip.compress),
     "deflate body": lambda: packed("deflate", zlib.compress),
-    "gzip body that grows too large: 413": lambda: too_large("gzip", gzip.compress),
-    "deflate body that grows too large: 413": lambda: too_large("deflate", zlib.compress),
+    "gzip body that decompresses to too much: 413": lambda: too_large("gzip", gzip.compress),
+    "deflate body that decompresses to too much: 413": lambda: too_large("deflate", zlib.compress),
     "another encoding is refused: 415": inference_encoding,
     "405, 413 and 415 in the protocol's shape": lambda: shape_of(f"{model}/infer", "error"),
     "repository index": index,
     "load, with the admin token only": load,
-    "unload is refused in words": unload,
-    "a wrong request is refused in words": wrong_inference,
+    "unload is refused with a reason": unload,
+    "a wrong request is refused with a reason": wrong_inference,
     "unknown paths answer in the protocol's shape": inference_errors,
     "/ping and /version": pings,
     "dataframe_split: a DataFrame, its columns in any order": split,
@@ -677,10 +680,10 @@ for feature, use in {
     "inputs: an array": lambda: invoke({"inputs": case.rows}),
     "inputs: lists by name": lambda: invoke({"inputs": by_column}),
     "exact scores with ?scores=1": lambda: invoke({"inputs": case.rows}),
-    "params are tolerated": lambda: invoke({"inputs": case.rows, "params": {"anything": 1}}),
-    "a wrong table is refused in words": wrong_tables,
+    "params are accepted": lambda: invoke({"inputs": case.rows, "params": {"anything": 1}}),
+    "a wrong table is refused with a reason": wrong_tables,
     "another encoding or type is refused: 415": table_encoding,
-    "405, 413 and 415 in MLflow's shape, with an error_code of its own": mlflows_shape,
+    "405, 413 and 415 in MLflow's shape, with MLflow's error_code": mlflows_shape,
     "/openapi.json: every route": routes,
     "/docs: the page, its files and their licences": page,
     "CSV": lambda: invoke(lines(case.rows), "text/csv"),

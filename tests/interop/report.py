@@ -1,4 +1,4 @@
-"""What the script of a client is told, and what it says: a line of JSON for each feature tried."""
+"""The input of a client's script, and its output: one line of JSON for each feature."""
 
 import json
 import sys
@@ -9,14 +9,14 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Case:
-    """A running service, some rows, and what scikit-learn makes of them."""
+    """A running service, some rows, and scikit-learn's labels and scores for them."""
 
     host: str
     port: int
     model: str
     version: str
     folder: str
-    """Holds model.pickle."""
+    """The folder of model.pickle."""
     columns: list[str]
     rows: list[list[float]]
     labels: list[int]
@@ -28,7 +28,7 @@ class Case:
     gap_labels: list[int]
     gap_scores: list[float]
     token: str
-    """The admin's."""
+    """The admin token."""
 
     @property
     def address(self) -> str:
@@ -45,7 +45,7 @@ def read_case() -> Case:
 
 
 def try_out(client: str, feature: str, use: Callable[[], object]) -> None:
-    """Say whether a client can use a feature: whether `use` runs to its end."""
+    """Report whether a client can use a feature: whether `use` raises nothing."""
     try:
         use()
         fault = ""
@@ -55,6 +55,6 @@ def try_out(client: str, feature: str, use: Callable[[], object]) -> None:
 
 
 def same(found: object, expected: object) -> None:
-    """Raise AssertionError where two values differ; floats must be equal to the last bit."""
+    """Raise AssertionError if two values differ; floats must be equal to the last bit."""
     if found != expected:
         raise AssertionError(f"{str(found)[:200]} is not {str(expected)[:200]}")

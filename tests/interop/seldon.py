@@ -1,4 +1,4 @@
-"""seldon-core's own client and tester against the service, and our classes in its wrapper."""
+"""seldon-core's client and tester against the service, and our classes in Seldon's wrapper."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ PREFIX = "/seldon/default/iforest"
 
 
 class Mesh(BaseHTTPRequestHandler):
-    """What Istio and Ambassador do before a deployment: take the prefix off the path."""
+    """Strip the prefix from the path, as Istio and Ambassador do in front of a deployment."""
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -45,7 +45,7 @@ class Mesh(BaseHTTPRequestHandler):
         self.wfile.write(answer.read())
 
     def log_message(self, *_):
-        """Say nothing."""
+        """Log nothing."""
 
 
 def names_of(message):
@@ -53,7 +53,7 @@ def names_of(message):
 
 
 def values_of(answer):
-    """Return the array of an answer that came through, parsed as protobuf."""
+    """Return the array of a successful response, parsed as protobuf."""
     assert answer.success, answer.msg
     assert answer.response is not None, answer.msg
     return np.array(get_data_from_proto(answer.response))
@@ -65,7 +65,7 @@ def tags_of(answer):
 
 def gauges_of(answer):
     metrics = seldon_message_to_json(answer.response)["meta"]["metrics"]
-    # protobuf leaves a 0 out
+    # protobuf omits a 0
     return {metric["key"]: metric.get("value", 0) for metric in metrics}
 
 
@@ -82,8 +82,8 @@ def check_refusal(answer):
 
 
 def feed_back(client, ask):
-    told = ask(payload_type="ndarray")
-    answer = client.microservice_feedback(told.request, told.response, reward=1.0)
+    predicted = ask(payload_type="ndarray")
+    answer = client.microservice_feedback(predicted.request, predicted.response, reward=1.0)
     assert answer.success, answer.msg
     assert answer.response is not None, answer.msg
 
@@ -141,13 +141,15 @@ def try_microservice():
         "answers parse as protobuf messages": lambda: values_of(ask()),
         "gauges in meta.metrics": gauges,
         "transform-input": lambda: [transform(kind) for kind in ("ndarray", "tensor")],
-        "names come back from transform-input": names,
+        "names are returned by transform-input": names,
         "missing values: null or NaN": gaps,
-        "strData is refused in words": lambda: refuse("strData", str_data="x"),
-        "binData is refused in words": lambda: refuse("binData", bin_data=b"x"),
-        "transform-output passes a message on": passed_on,
-        "route and aggregate are refused in words": refused,
-        "a wrong message is refused in words": lambda: check_refusal(ask(data=np.ones((1, 9)))),
+        "strData is refused with a reason": lambda: refuse("strData", str_data="x"),
+        "binData is refused with a reason": lambda: refuse("binData", bin_data=b"x"),
+        "transform-output returns the message": passed_on,
+        "route and aggregate are refused with a reason": refused,
+        "a wrong message is refused with a reason": lambda: check_refusal(
+            ask(data=np.ones((1, 9)))
+        ),
         "feedback": lambda: feed_back(client, ask),
     }.items():
         try_out(name, feature, use)
@@ -170,9 +172,9 @@ def try_gateway(name, client):
         same(answer.response["data"]["ndarray"], case.labels)
 
     def feedback():
-        told = ask(payload_type="ndarray")
+        predicted = ask(payload_type="ndarray")
         truth = json_to_seldon_message({"data": {"ndarray": case.labels}})
-        answer = client.feedback(told.request, told.response, truth, reward=1.0)
+        answer = client.feedback(predicted.request, predicted.response, truth, reward=1.0)
         assert answer.success, answer.msg
         assert answer.response is not None, answer.msg
 
@@ -186,9 +188,9 @@ def try_gateway(name, client):
         "names of columns, in any order": by_name,
         "answers parse as protobuf messages": lambda: values_of(ask()),
         "answers as dict": as_dict,
-        "puid, tags and requestPath come back": raw,
+        "puid, tags and requestPath are returned": raw,
         "gauges in meta.metrics": lambda: gauges_of(ask()),
-        "a wrong message is refused in words": lambda: check_refusal(ask(np.ones((1, 9)))),
+        "a wrong message is refused with a reason": lambda: check_refusal(ask(np.ones((1, 9)))),
         "feedback": feedback,
     }.items():
         try_out(name, feature, use)
@@ -234,7 +236,7 @@ def free_port():
 
 @contextlib.contextmanager
 def wrapped(name):
-    """Run one of our classes in Seldon's wrapper; give a client of it, and its address."""
+    """Run one of our classes in Seldon's wrapper; yield a client of it, and its address."""
     ports = [free_port() for _ in range(3)]
     parameters = [
         {"name": "threshold", "value": str(case.threshold), "type": "FLOAT"},
@@ -251,7 +253,7 @@ def wrapped(name):
         )
         try:
             address = f"127.0.0.1:{ports[0]}"
-            for _ in range(1500):  # the first start compiles the walk
+            for _ in range(1500):  # the first start compiles the kernels
                 with contextlib.suppress(OSError):
                     urllib.request.urlopen(f"http://{address}/health/status", timeout=5).read()
                     break

@@ -52,7 +52,7 @@ def metadata():
     model = client.get_model_metadata(case.model, case.version)
     same([given["name"] for given in model["inputs"]], case.columns)
     same(model["versions"], [case.version])
-    # What the metadata promise is what comes.
+    # Responses match the metadata.
     answer = infer([table()], [(output["name"], True) for output in model["outputs"]])
     for output in model["outputs"]:
         found = answer.get_output(output["name"])
@@ -126,7 +126,7 @@ def refused(status, words, use):
 
 
 def too_large(algorithm):
-    """Send 32 MiB of zeros, which are small when packed."""
+    """Send 32 MiB of zeros, which are small when compressed."""
     zeros = np.zeros((2**22 // rows.shape[1], rows.shape[1]))
     refused("413", "unpacks to more than",
             lambda: infer([table(zeros)], request_compression_algorithm=algorithm))  # fmt: skip
@@ -160,19 +160,19 @@ packed = {name: partial(infer, [table()], request_compression_algorithm=name)
 for feature, use in {
     "live, ready, model ready": health,
     "a version in the path": in_path,
-    "metadata of server and model are true": metadata,
+    "metadata of server and model": metadata,
     "infer, JSON": lambda: check(infer([table(binary=False)])),
     "infer, binary tensors in and out": lambda: check(infer([table()])),
     "infer, binary and JSON mixed": lambda: check(
         infer([table()], [("predict", True), ("decision_function", False),
                           ("score_samples", True), ("threshold", False)])
     ),
-    "one input a column, in any order": columns,
+    "one input per column, in any order": columns,
     "outputs chosen by name, contributions too": chosen,
-    "model_version and id come back": versions,
+    "model_version and id are returned": versions,
     "no Content-Type": lambda: check(infer([table()])),  # it never sends one
     "content types np and pd": content_types,
-    "unknown parameters are tolerated": lambda: check(infer([table()], parameters={"odd": 1})),
+    "unknown parameters are accepted": lambda: check(infer([table()], parameters={"odd": 1})),
     "missing values: null, or NaN in bytes": gaps,
     "BOOL": lambda: both_ways("BOOL", odd),
     "INT8 to INT64, UINT8 to UINT64": lambda: [
@@ -183,11 +183,11 @@ for feature, use in {
     "BYTES": lambda: both_ways("BYTES", texts),
     "gzip body": lambda: check(packed["gzip"]()),
     "deflate body": lambda: check(packed["deflate"]()),
-    "gzip body that grows too large: 413": lambda: too_large("gzip"),
-    "deflate body that grows too large: 413": lambda: too_large("deflate"),
+    "gzip body that decompresses to too much: 413": lambda: too_large("gzip"),
+    "deflate body that decompresses to too much: 413": lambda: too_large("deflate"),
     "repository index": index,
     "load, with the admin token only": load,
-    "unload is refused in words": unload,
-    "a wrong request is refused in words": refusal,
+    "unload is refused with a reason": unload,
+    "a wrong request is refused with a reason": refusal,
 }.items():  # fmt: skip
     try_out(CLIENT, feature, use)
