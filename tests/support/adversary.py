@@ -75,7 +75,7 @@ class Case:
             random_state=self.seed,
         )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of too few samples, or too large values
+            warnings.simplefilter("ignore")  # about too few samples, or too large values
             return forest.fit(X, sample_weight=weights)
 
     def rows(self, forest, n):
@@ -102,12 +102,12 @@ def thresholds(forest):
 
 
 def neighbours(rng, values):
-    """Return for each value itself or a float near it, where rounding to float32 matters."""
+    """Return each value itself or a float near it, where rounding to float32 matters."""
     with np.errstate(all="ignore"):
         single = values.astype(np.float32)
         singles = [single, np.nextafter(single, np.inf), np.nextafter(single, -np.inf)]
         at, above, below = (kind.astype(np.float64) for kind in singles)
-        half = at + (above - at) / 2  # the next float64 rounds up, the one before down
+        half = at + (above - at) / 2  # the float64 above it rounds up, the one below rounds down
         kinds = [values, at, above, below, half]
         kinds += [np.nextafter(kind, end) for kind in (values, half) for end in (np.inf, -np.inf)]
     return np.choose(rng.integers(0, len(kinds), len(values)), kinds)
@@ -115,5 +115,7 @@ def neighbours(rng, values):
 
 def answers(forest, X):
     """Return scikit-learn's score_samples, decision_function and predict."""
-    with np.errstate(over="ignore", invalid="ignore"):  # it warns of values beyond float32
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # scikit-learn warns of values beyond float32
         return forest.score_samples(X), forest.decision_function(X), forest.predict(X)

@@ -1,4 +1,4 @@
-"""Clients that call a service without a pause, for storms and stress tests."""
+"""Clients that send requests continuously, for storms and stress tests."""
 
 import contextlib
 import http.client
@@ -25,7 +25,7 @@ class Reply:
 
 
 class Unanswered(Exception):
-    """No whole answer came; says whether the request was `sent`, and whether an answer `began`."""
+    """No complete answer arrived; `sent`: the request was sent, `began`: an answer began."""
 
     def __init__(self, sent, began):
         super().__init__(f"no answer ({sent=}, {began=})")
@@ -33,7 +33,7 @@ class Unanswered(Exception):
 
 
 class Caller(threading.Thread):
-    """Sends one request after another, on a connection that it keeps, until it is stopped."""
+    """Sends one request after another, on a persistent connection, until it is stopped."""
 
     def __init__(self, port):
         super().__init__(daemon=True)
@@ -50,7 +50,7 @@ class Caller(threading.Thread):
             self.call()
 
     def post(self, path, body):
-        """Return the reply; raises Unanswered where none came."""
+        """Return the reply; raise Unanswered if none arrived."""
         try:
             if self.connection.sock is None:
                 self.connection.connect()
@@ -69,7 +69,7 @@ class Caller(threading.Thread):
 
 
 class Crowd:
-    """Callers that run until the end of a `with` block, or until they are done."""
+    """Callers that run until a `with` block ends, or until they are done."""
 
     def __init__(self, callers):
         self.callers = list(callers)
@@ -90,5 +90,5 @@ class Crowd:
             caller.join()
 
     def all(self, name):
-        """Return what each caller has a list of under this name, as one list."""
+        """Return the lists that all callers have under this name, as one list."""
         return [one for caller in self.callers for one in getattr(caller, name)]

@@ -1,4 +1,4 @@
-"""The card of a model that a test has made."""
+"""Cards for models made by tests."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""How much of a test is done: a tenth by `make test`, the whole by `make nightly`."""
+"""The number of examples per test: a tenth in `make test`, all in `make nightly`."""
 
 import os
 
@@ -8,7 +8,7 @@ NIGHTLY = os.environ.get("ISOSERVE_TEST_NIGHTLY") == "1"
 
 
 def examples(number):
-    """Return how many examples to try of those that the nightly run tries."""
+    """Return the number of examples to try, if the nightly run tries `number`."""
     return number if NIGHTLY else max(5, number // 10)
 
 

@@ -1,4 +1,4 @@
-"""Add feedback to a store, and count what its database holds in another way than the store does."""
+"""Add feedback to a store, and recount its database independently of the store."""
 
 import sqlite3
 from collections import Counter
@@ -17,12 +17,12 @@ def add_truth(store, puid, label, truth, **about):
 
 
 def query(path, statement):
-    """Ask a database by a connection of our own."""
+    """Query a database on a separate connection."""
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute(statement).fetchall()
 
 
 def recount(path, last=-1):
-    """Count the table of truths, all of it or the rows labelled last."""
+    """Count the table of truths: all rows, or the `last` ones."""
     pairs = query(path, f"SELECT label, truth FROM truths ORDER BY id DESC LIMIT {last}")
     return Confusion.count(Counter(pairs))

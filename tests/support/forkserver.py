@@ -1,15 +1,15 @@
-"""Run Python commands in forks of a process that has imported the service already.
+"""Run Python commands in forks of a process that has already imported the service.
 
     python -m tests.support.forkserver
 
 A cold start of the service takes seconds, a fork milliseconds. `running.Python` starts this once in
-each test process and gives it orders, one line of JSON each:
+each test process and sends it orders, one line of JSON each:
 
     {"command": [...], "environment": {...}, "stdout": path, "stderr": path}    answer: process id
     {"wait": process id}                                                        answer: exit code
 
-A child does what a new `python` with these arguments would do, in a process group of its own.
-At the end of the orders all children that are left are killed.
+A child does what a new `python` with these arguments would do, in its own process group. When the
+orders end, all remaining children are killed.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ import sys
 import warnings
 
 PRELOAD = "service.app", "service.server", "service.tables.write", "rich.table", "typer"
-"""All that `service.__main__` imports; the module itself runs anew in each child."""
+"""All imports of `service.__main__`; that module itself runs anew in each child."""
 
 
 def main():
@@ -36,7 +36,7 @@ def main():
             running.discard(order["wait"])
             print(os.waitstatus_to_exitcode(status), flush=True)
         elif pid := fork():
-            with contextlib.suppress(OSError):  # it has done this itself, or has ended
+            with contextlib.suppress(OSError):  # the child has done this itself, or has ended
                 os.setpgid(pid, pid)
             running.add(pid)
             print(pid, flush=True)
@@ -49,13 +49,13 @@ def main():
 
 
 def fork():
-    with warnings.catch_warnings():  # from Python 3.12 on, of the threads that numpy's BLAS has
+    with warnings.catch_warnings():  # Python 3.12 warns of the threads of numpy's BLAS
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
 
 
 def become(command, environment, stdout, stderr):
-    """Run a command as the whole of this process; what it raises ends the process as ever."""
+    """Run a command in this process; an exception ends the process as usual."""
     os.setpgid(0, 0)
     os.environ.clear()
     os.environ.update(environment)

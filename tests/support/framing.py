@@ -1,6 +1,6 @@
 """Requests with contradictory framing; each must get exactly one refusal or one answer.
 
-A second answer would mean that a part of one request was taken for another: smuggling.
+A second answer would mean that a part of one request was read as another: smuggling.
 """
 
 import re
@@ -49,7 +49,7 @@ PROTOCOLS = {
     b"/v2/models/isoserve/infer": b'{"error":',
     b"/invocations": b'{"error_code":"',
 }
-"""A path of each protocol, and what its refusals have."""
+"""A path of each protocol, and what its errors contain."""
 for coding in (b"xchunked", b"gzip"):
     for path in PROTOCOLS:
         head = HEAD.replace(b"/predict", path)
@@ -59,7 +59,7 @@ for coding in (b"xchunked", b"gzip"):
 
 
 def send(port, request, silence=3):
-    """Send a request; return what comes until the connection ends or is silent for seconds."""
+    """Send a request; return what arrives before the end or `silence` seconds of silence."""
     with socket.create_connection(("127.0.0.1", port), timeout=silence) as connection:
         connection.sendall(request)
         answer, limit = b"", time.monotonic() + 10
@@ -72,7 +72,7 @@ def send(port, request, silence=3):
 
 
 def fault_of(request, answer, statuses):
-    """Return what is wrong with the answer to an attack, if anything."""
+    """Return the fault of the answer to an attack, or an empty text."""
     codes = [int(code) for code in re.findall(rb"HTTP/1\.1 (\d{3}) ", answer)]
     if not codes:
         return "no answer"

@@ -1,6 +1,6 @@
 """Malicious and damaged model files, made when a test needs them.
 
-attacks(sentinel)      pickles that would create the file `sentinel`, or end the process
+attacks(sentinel)      pickles that try to create the file `sentinel`, or to end the process
 crafted(forest)        forests with values that scikit-learn cannot produce
 bombs()                small pickles that would take much time or memory
 mutations(files, n)    real files with bytes changed, cut, moved and spliced
@@ -39,7 +39,7 @@ PROTOCOLS = range(6)
 
 
 class Call:
-    """Pickles as a call of something."""
+    """Is pickled as a call of a function."""
 
     def __init__(self, function, *arguments):
         self.function, self.arguments = function, arguments
@@ -49,7 +49,7 @@ class Call:
 
 
 def calls(sentinel):
-    """Return calls that a pickle may request, by name; those that succeed create `sentinel`."""
+    """Return calls for a pickle by name; a call that is executed creates `sentinel`."""
     touch, code = f"touch {sentinel}", f"open({str(sentinel)!r}, 'w')"
     nested = pickle.dumps(Call(os.system, touch))
     inside = sentinel.with_name("nested.pickle")
@@ -117,7 +117,7 @@ def attacks(sentinel):
 
 
 def handmade(sentinel):
-    """Yield (name, content) of pickles that no pickler writes."""
+    """Yield (name, content) of pickles that no pickler would write."""
     touch = text(f"touch {sentinel}")
 
     def asks(module, name, rest=b""):
@@ -191,7 +191,7 @@ def bombs():
 
 
 def text(value):
-    """Return the instruction for a string."""
+    """Return the pickle instruction for a string."""
     data = value.encode()
     return (
         b"\x8c" + bytes([len(data)]) + data

@@ -59,7 +59,7 @@ rows with feedback. A figure that is not defined yet is absent.
 
 
 def render() -> str:
-    """Return the page as the code stands now."""
+    """Return the page for the current code."""
     return TEXT.format(
         settings=_table(("variable", "default", "meaning"), _settings()),
         seldon=_table(("Seldon's variable", "the same as"), _seldon()),
@@ -89,7 +89,7 @@ def _seldon() -> Iterator[tuple[str, str]]:
 
 
 def _commands(command: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Yield each command below a group, as it is typed, with the first line of its help."""
+    """Yield each command of a group, as it is typed, with the first line of its help."""
     for part, child in command.commands.items():
         if hasattr(child, "commands"):
             yield from _commands(child, f"{name}{part} ")

@@ -1,12 +1,12 @@
-"""Prove that a change of the code changes nothing that a user sees.
+"""Check that a change of the code changes nothing that a user sees.
 
     python -m tests.support.replay record FOLDER     in the checkout before the change
     python -m tests.support.replay compare FOLDER    in the checkout after it
 
 `record` trains small models, serves them in four ways, sends some thousands of requests, one at a
-time, and runs the commands; FOLDER keeps what was done, the models, a state folder and what was
-answered. `compare` does from FOLDER what was done then, and prints how the answers differ. Its exit
-code is 1 where any does, but for the sentences of refusals, and what commands and the log say.
+time, and runs the commands. FOLDER then has the steps, the models, a state folder and the answers.
+`compare` repeats the steps of FOLDER and prints how the answers differ. Its exit code is 1 if any
+differs in more than error sentences, output of commands and logs.
 """
 
 import contextlib
@@ -31,13 +31,13 @@ from tests.support.replay_steps import steps
 MODELS = ("named", "gaps", "other", "wide")
 
 VARIABLES = ("ISOSERVE_", "SELDON_", "PREDICT", "GUNICORN_", "INCLUDE_METRICS")
-"""How the variables begin that a service heeds."""
+"""Prefixes of the variables that a service reads."""
 
 WORDS = "words"
-"""The kind of answers that are nothing but wording."""
+"""The kind of answers that consist of wording only."""
 
 SENTENCE = re.compile(r'("(?:info|error|message)":)"((?:[^"\\]|\\.)*)"')
-"""What a refusal says, in each of the protocols."""
+"""The sentence of an error in each protocol."""
 
 CHANGING = [
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)?", "<time>"),
@@ -45,18 +45,18 @@ CHANGING = [
     (r"(?m)^(isoserve_\w+_seconds_(bucket\{.*le=\"[\d.]+\".*\}|sum\{.*\})) .*", r"\1 <n>"),
     (r"(?m)^(isoserve_state_\w+) .*", r"\1 <n>"),
     (r"(?m)^(isoserve_\w+\{.*route=\"/metrics\".*\}) .*", r"\1 <n>"),
-    (r"(?m)^(isoserve_\w+_seconds_\w+\{.*route=\"other\".*\}) .*", r"\1 <n>"),  # holds /metrics
+    (r"(?m)^(isoserve_\w+_seconds_\w+\{.*route=\"other\".*\}) .*", r"\1 <n>"),  # includes /metrics
     (r"(?m)^took( +)[\d.]+ s", r"took\1<n> s"),
     (r'"ms": [\d.]+', '"ms": <n>'),
     (r"pid: \d+|\(pid:\d+\)|process \d+", "<pid>"),
     (r"(Listening at: \S+) \(\d+\)", r"\1 <pid>"),
     (r"request [0-9a-f]{16}\b", "request <id>"),
 ]
-"""What is never the same twice, and what is compared in its place."""
+"""Patterns of text that differs between runs, and their replacements."""
 
 
 def table(name):
-    """Return a table to train on; some cells are empty in those of models that allow it."""
+    """Return a table to train on; for models that allow missing values some cells are empty."""
     chance = random.Random(name)
     lines = ["mean,sd,odd" if name in ("other", "wide") else "mean,sd"]
     for _ in range(400):
@@ -69,7 +69,7 @@ def table(name):
 
 
 class Player:
-    """Does the steps, in a folder of its own; `answers` are of three texts: kind, title, answer."""
+    """Runs the steps in a temporary folder; each of `answers` is [kind, title, answer]."""
 
     def __init__(self, folder):
         self.folder, self.work = folder, Path(tempfile.mkdtemp(prefix="replay-"))
@@ -78,7 +78,7 @@ class Player:
             (self.work / f"{name}.csv").write_text(table(name))
 
     def note(self, kind, title, text, sent=""):
-        """Keep an answer, without what is never the same twice."""
+        """Keep an answer, without text that differs between runs."""
         for real, shown in ((str(self.work), "{work}"), (str(Path.cwd()), "{checkout}")):
             text = text.replace(real, shown)
         for pattern, shown in CHANGING:
@@ -90,7 +90,7 @@ class Player:
         self.answers.append([kind, title, text])
 
     def environment(self, settings):
-        """Return the variables of a process: these settings and no others."""
+        """Return the environment of a process with these settings and no others."""
         ours = {name: text for name, text in os.environ.items() if not name.startswith(VARIABLES)}
         chosen = {name: text.replace("{work}", str(self.work)) for name, text in settings.items()}
         shown = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb", "TZ": "UTC"}
@@ -110,20 +110,20 @@ class Player:
         self.note(WORDS, title, done.stdout + done.stderr)
 
     def keep_models(self):
-        """Serve the models of the recording; while it is made, they are those just trained."""
+        """Use the models of the recording; while recording, save those just trained."""
         for name in MODELS:
             if not (self.folder / name).exists():
                 shutil.copytree(self.work / name, self.folder / name)
             shutil.copytree(self.folder / name, self.work / name, dirs_exist_ok=True)
 
     def keep_state(self):
-        """Let the service `kept` begin with the state folder of the recording, likewise."""
+        """Start `kept` with the state folder of the recording; while recording, save it."""
         if not (self.folder / "state").exists():
             shutil.copytree(self.home / "state", self.folder / "state")
         shutil.copytree(self.folder / "state", self.work / "served/kept/state")
 
     def put(self, model):
-        """Put another model in the place of the one that is served; `broken` is none."""
+        """Replace the served model file; `broken` is not a model."""
         for name in ("model.pickle", "model.json")[: 2 if self.card else 1]:
             path, new = self.work / model / name, self.home / "new"
             new.write_bytes(path.read_bytes() if path.exists() else b"no model")
@@ -157,7 +157,7 @@ class Player:
             time.sleep(0.1)
 
     def ask(self, *, kind, method, path, headers, body, until=""):
-        """Send a request, again and again until the answer has the text `until`."""
+        """Send a request, repeatedly until the answer contains the text `until`."""
         limit = time.monotonic() + 60
         answer = self.exchange(method, path, headers, body)
         while until not in answer and time.monotonic() < limit:
@@ -167,7 +167,7 @@ class Player:
         self.note(kind, title, answer, f"{path} {headers} {body}")
 
     def exchange(self, method, path, headers, body):
-        """Return the answer to a request: lines for its status and its headers, and its body."""
+        """Return the answer to a request as text: status, headers and body."""
         known, last = self.last
         gaps = {"@VERSION@": known.get("X-Model-Version", ""), "@ETAG@": known.get("ETag", "")}
         body = body.replace("@LAST@", last.decode("latin-1")).encode("latin-1")
@@ -187,10 +187,10 @@ class Player:
         except (OSError, http.client.HTTPException) as error:
             return f"no answer: {error!r}"
         self.last = dict(answer.getheaders()), found
-        told = sorted(f"{name}: {text}" for name, text in answer.getheaders() if name != "Allow")
-        told += [f"Allow: {sorted(answer.getheader('Allow', '').split(', '))}"]
+        lines = sorted(f"{name}: {text}" for name, text in answer.getheaders() if name != "Allow")
+        lines += [f"Allow: {sorted(answer.getheader('Allow', '').split(', '))}"]
         body = found.decode(errors="backslashreplace")
-        return "\n".join([f"{answer.status} {answer.reason}", *told, "", body])
+        return "\n".join([f"{answer.status} {answer.reason}", *lines, "", body])
 
     def wait(self, seconds):
         time.sleep(seconds)
@@ -199,7 +199,7 @@ class Player:
         self.process.terminate()
 
     def stop(self):
-        """Stop the service; tell its end, the files it leaves, and what it logged."""
+        """Stop the service; note its exit code, its state files and its log."""
         if self.process.poll() is None:
             self.process.terminate()
         lines = [f"exit code {self.process.wait(60)}"]
@@ -236,7 +236,7 @@ def record(folder):
 
 
 def compare(folder):
-    """Do what was recorded again, and print how the answers differ."""
+    """Repeat the recorded steps, and print how the answers differ."""
     with gzip.open(folder / "recording.json.gz", "rt") as file:
         recording = json.load(file)
     answers, code = Player(folder).play(recording["steps"]), 0
@@ -255,26 +255,30 @@ def compare(folder):
     for name, chosen in (("answers", False), ("outputs of commands and logs", True)):
         some = [pair for pair in pairs if (pair[0][0] == WORDS) == chosen]
         equal = sum(old == new for old, new in some)
-        told = sum(len(found) for kind, found in kinds.items() if (kind == WORDS) == chosen)
-        more = f", {len(some) - equal - told} are only reworded" if equal + told < len(some) else ""
-        print(f"{len(some)} {name}, {equal} equal, {told} differ{more}")
-        code = code or (told and not chosen)
+        different = sum(len(found) for kind, found in kinds.items() if (kind == WORDS) == chosen)
+        more = (
+            f", {len(some) - equal - different} are only reworded"
+            if equal + different < len(some)
+            else ""
+        )
+        print(f"{len(some)} {name}, {equal} equal, {different} differ{more}")
+        code = code or (different and not chosen)
     return int(bool(code))
 
 
 def changed_sentences(old, new):
-    """Return pairs of sentences, old and new, where two answers differ in nothing else."""
+    """Return the (old, new) sentences of two answers that differ in nothing else, else []."""
     frames = [
         SENTENCE.sub(r"\1", re.sub(r"(?m)^Content-Length: .*", "", text)) for text in (old, new)
     ]
     if frames[0] != frames[1]:
         return []
-    found = [[told for _, told in SENTENCE.findall(text)] for text in (old, new)]
+    found = [[text for _, text in SENTENCE.findall(answer)] for answer in (old, new)]
     return [pair for pair in zip(*found, strict=True) if pair[0] != pair[1]]
 
 
 def show(differing):
-    """Print how answers differ, the same difference once."""
+    """Print the differences of answers, equal ones once."""
     groups = {}
     for title, old, new in differing:
         lines = [re.sub(r'([{\[,])(?=["{\[])', r"\1\n", text).split("\n") for text in (old, new)]
@@ -287,7 +291,7 @@ def show(differing):
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # and leave nothing behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # runs the cleanup
     if len(sys.argv) != 3 or sys.argv[1] not in ("record", "compare"):
         sys.exit(__doc__)
     sys.exit((record if sys.argv[1] == "record" else compare)(Path(sys.argv[2]).absolute()))

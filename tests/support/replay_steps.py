@@ -1,8 +1,8 @@
-"""What `replay` does, in order: trainings, settings, requests and commands.
+"""The steps of `replay` in order: trainings, settings, requests and commands.
 
-Requests are tables of what is odd, messages of which each part is sent wrong in turn, and the
-corpus. In a path, a header or a body @VERSION@, @ETAG@ and @LAST@ stand for the model's version,
-the ETag and the body of the answer before.
+Requests are tables with unusual cells, messages with one wrong part each, and the corpus. In a
+path, a header or a body @VERSION@, @ETAG@ and @LAST@ stand for the model's version, the ETag and
+the body of the previous answer.
 """
 
 import gzip
@@ -43,7 +43,7 @@ scores=1&scores=1 Scores=1 explain=1 explain=2&scores=1 explain=0 explain= expla
 explain=9999999 explain=999999 explain=1&explain=2 explian=1&scores=1 json= json={ scores=%31
 %FF=1 source=web&plain=1&_=17&scores=1"""
 
-# JSON in the place of a number, and bodies with such a place.
+# JSON to put in place of a number, and bodies with such a place.
 CELLS = """null NaN Infinity -Infinity 1e999 -1e999 1e-400 1e39 1e308 -0.0 true false {} [1] [[1]]
 "1.5" "-2e3" "1_000" "" "nan" "NaN" "inf" "abc" "0x10" "NA" 9007199254740993 300 0.5 "\u0663" -1
 18446744073709551616"""
@@ -63,7 +63,7 @@ FORMS = {
        f"{MODEL}/infer" for kind in ("FP64", "FP16", "BYTES", "INT64", "UINT8", "BOOL")},
     '{"threshold":@}': f"{ADMIN}/threshold"}
 
-# Messages of which each part is sent wrong in turn, and where they go.
+# Messages to send with one wrong part each, and their paths.
 TEMPLATES = [
     ({"meta": {**META, "routing": {"r": 1}}, **MESSAGE}, "/predict"),
     ({"data": {"tensor": {"shape": [2, 2], "values": [1, 2, 60, 40]}}}, "/transform-input"),
@@ -129,7 +129,7 @@ TRAININGS = ["--help", "--contamination 2", "--max_samples x", "--bogus",
 
 
 def ask(kind, path, body=b"", content=JSON, method="POST", **headers):
-    """Return the step that sends a request; an underscore in a header's name is a dash."""
+    """Return the step that sends a request; underscores in header names become dashes."""
     if not isinstance(body, bytes):
         body = (body if isinstance(body, str) else json.dumps(body)).encode()
     headers = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -209,7 +209,7 @@ def ask_corpus():
 
 
 def ask_bodies(**headers):
-    """Send names and options, right and wrong, wherever there is a place for them."""
+    """Send correct and wrong names and options wherever a request has them."""
     for names in map(json.loads, NAMES.split()):
         table = [list(range(1, len(names) + 1))] * 2
         columns = [{**SD, "name": name, "data": [j, j]} for j, name in enumerate(names)]
@@ -329,7 +329,7 @@ def ask_limits():
 
 
 def steps():
-    """Yield all that is done: names of methods of `Player`, and their arguments."""
+    """Yield all steps: names of methods of `Player`, and their arguments."""
     for name in ("named", "gaps", "other", "wide"):
         more = {"gaps": " --allow_missing", "other": " --allow_missing --label odd"}.get(name, "")
         words = "training.train --n_estimators 20 --dataset {work}/NAME.csv --save_path {work}/NAME"
@@ -360,7 +360,7 @@ def steps():
 
 
 def serve_plain(small):
-    """Yield the steps with a service that all may use, and with one that begins where it ended."""
+    """Yield the steps with a service without keys, and with one that continues its state."""
     yield serve("plain", "named", **small)
     yield from ask_routes("GET", "HEAD", "OPTIONS", "POST", "ODD")
     for asking in (ask_feedback, ask_headers, ask_bodies, ask_cells, ask_messages, ask_arrival,
@@ -388,7 +388,7 @@ def serve_plain(small):
 
 
 def serve_bare():
-    """Yield the steps with a model without a card, under narrow limits and another name."""
+    """Yield the steps with a model without a card, narrow limits and another model name."""
     chosen = {"MODEL_NAME": "clf", "NAMES": "position", "THRESHOLD": "0.05", "RECORDS": "0"}
     chosen |= {"MAX_BODY_BYTES": "1000", "MAX_ROWS": "3", "MAX_COLUMNS": "3", "MAX_DEPTH": "5"}
     chosen |= {"ANSWER_METRICS": "false", "ACCESS_LOG": "1", "ODD": "1"}

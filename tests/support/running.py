@@ -1,4 +1,4 @@
-"""A real service, in processes of its own."""
+"""Start a real service for a test."""
 
 import atexit
 import contextlib
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class ForkServer:
-    """The process that forks: see `forkserver`."""
+    """The process that forks others: see `forkserver`."""
 
     def __init__(self):
         command = [sys.executable, "-m", "tests.support.forkserver"]
@@ -31,13 +31,13 @@ class ForkServer:
         atexit.register(self.close)
 
     def order(self, **order):
-        """Give an order and return its answer, a number."""
+        """Send an order and return its answer, a number."""
         with self._lock:
             print(json.dumps(order), file=self._process.stdin, flush=True)
             return int(self._process.stdout.readline())
 
     def close(self):
-        """End it, and every process that it has forked."""
+        """Stop it, and every process that it has forked."""
         with self._process:
             self._process.stdin.close()
 
@@ -46,7 +46,7 @@ fork_server = functools.cache(ForkServer)
 
 
 class Python:
-    """A process that runs `python *command` from a fork; to be used like `subprocess.Popen`."""
+    """A process that runs `python *command` from a fork; used like `subprocess.Popen`."""
 
     def __init__(self, command, environment, stdout, stderr):
         self.args, self.returncode = command, None
@@ -88,15 +88,15 @@ def run_python(command, folder, **variables):
 
 
 class Service:
-    """A real service: `python -m service` on a port of its own, in a process group of its own.
+    """A real service: `python -m service` on a free port, in its own process group.
 
-    It is forked from a process that has imported everything, or, if `cold`, started by itself.
+    It is forked from a process that has imported everything, or, if `cold`, a new Python.
     """
 
     def __init__(self, model, log, command=("-m", "service"), cold=False, **settings):
         self.port = settings.pop("port", None) or free_port()
         variables = {f"ISOSERVE_{name.upper()}": str(value) for name, value in settings.items()}
-        variables = {"ISOSERVE_DRAIN_SECONDS": "0"} | variables  # nobody looks at its readiness
+        variables = {"ISOSERVE_DRAIN_SECONDS": "0"} | variables  # no test waits for the drain
         variables |= {"ISOSERVE_MODEL": str(model), "ISOSERVE_PORT": str(self.port)}
         environment = os.environ | {"ISOSERVE_STATE_DIR": str(log.with_suffix(""))} | variables
         self.log = log
@@ -114,7 +114,7 @@ class Service:
         raise AssertionError(f"not ready in {seconds} s: {self.log.read_text()}")
 
     def request(self, method, path, body=None, headers=None):
-        """Return (status, body) of one request on a connection of its own."""
+        """Return (status, body) of one request on a new connection."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(connection):
             connection.request(method, path, body, headers or {})
@@ -149,7 +149,7 @@ class Service:
 
 
 def start_cold(command, environment, log, _):
-    """Start a new Python, whose output goes to one file."""
+    """Start a new Python with all output in one file."""
     with log.open("a") as output:
         return subprocess.Popen(
             [sys.executable, *command],
@@ -162,7 +162,7 @@ def start_cold(command, environment, log, _):
 
 
 def free_port():
-    """Return a port of this machine that nobody listens on."""
+    """Return a port that is not in use."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -177,7 +177,7 @@ def read_samples(page):
 
 @contextlib.contextmanager
 def serving(model, log, **settings):
-    """Serve a model for as long as the block lasts; nothing of the service is left."""
+    """Serve a model until the `with` block ends, then stop every process."""
     service = Service(model, log, **settings)
     try:
         service.wait_until_ready()

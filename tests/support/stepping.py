@@ -1,6 +1,6 @@
 """Stop a process after single machine instructions, as a `kill -9` could.
 
-By default every seventh instruction is observed, and each of them where ISOSERVE_TEST_NIGHTLY=1.
+By default it stops after every seventh instruction; with ISOSERVE_TEST_NIGHTLY=1 after each.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def steps(
 ) -> Iterator[int]:
     """Run `prepare` and then `action` in a child; yield after each `every`th instruction of it.
 
-    Shared memory then contains what killing the child there would leave. Each test begins at an
-    instruction of its own, always the same one. Closing the iterator kills the child.
+    Shared memory then contains what killing the child there would leave. The first
+    instruction depends on the test's name only. Closing the iterator kills the child.
     """
     first = crc32(os.environ.get("PYTEST_CURRENT_TEST", "").encode()) % every
     pid = os.fork()

@@ -1,4 +1,4 @@
-"""What came of a section of the stress tests."""
+"""Results of the stress tests."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Tally:
-    """What came of a section: how much was tried, how much held, and why the rest did not."""
+    """The result of a section: how many inputs were tried, how many held, and the faults."""
 
     title: str
     tried: int = 0
@@ -14,20 +14,20 @@ class Tally:
     found: Counter = field(default_factory=Counter)
     """What was observed, and how often."""
     worst: float = 0.0
-    """The longest that one try took, in seconds."""
+    """The longest time of one input, in seconds."""
     faults: list = field(default_factory=list)
     missing: str = ""
-    """What is not installed here, so that nothing could be tried."""
+    """The program that is not installed, so that nothing could be tried."""
 
     @property
     def verdict(self):
-        """Return what the table says: what was not tried has not held."""
+        """Return the verdict; a section without inputs has not held."""
         if self.faults:
             return "BROKEN"
         return "held" if self.tried else f"not tried: no {self.missing or 'tries'}"
 
     def note(self, name, fault, seconds=0.0, found=None):
-        """Count one try; `fault` is empty if it held."""
+        """Count one input; `fault` is empty if it held."""
         self.tried += 1
         self.worst = max(self.worst, seconds)
         if found:
