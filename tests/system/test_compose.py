@@ -1,4 +1,4 @@
-"""The containers' files, as far as they can be checked without an engine."""
+"""Checks of the container files that need no Docker engine."""
 
 import re
 import shutil
@@ -51,8 +51,8 @@ def test_every_container_drops_its_capabilities_and_has_a_read_only_file_system(
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert "privileged" not in service
-    assert service.get("read_only") or name == "jupyter"  # people install what they need there
-    if name in ("train", "jupyter"):  # they take the identity of the models' owner
+    assert service.get("read_only") or name == "jupyter"  # users install packages there
+    if name in ("train", "jupyter"):  # they switch to the owner of the models
         assert service["cap_add"] == ["SETUID", "SETGID"]
     else:
         assert "cap_add" not in service
@@ -95,7 +95,7 @@ def test_state_is_kept_in_named_volumes_and_models_in_the_checkout():
     assert mount("service", "/models") == "./models:/models:ro"
     assert mount("train", "/data") == "./data:/data:ro"
     assert mount("train", "/models") == mount("jupyter", "/models") == "./models:/models"
-    for folder in ("models", "data"):  # else Docker makes them, as root
+    for folder in ("models", "data"):  # otherwise Docker creates them as root
         assert (ROOT / folder / ".gitkeep").exists()
 
 
@@ -152,7 +152,7 @@ def test_grafana_is_read_only_and_has_no_user_without_a_password():
     assert environment["GF_AUTH_ANONYMOUS_ENABLED"] == "true"
     assert chosen["auth.anonymous"]["org_role"] == "Viewer"
     assert chosen["security"].getboolean("disable_initial_admin_creation")
-    # Grafana takes no notice of an empty variable.
+    # Grafana ignores an empty variable.
     assert environment["GF_SECURITY_ADMIN_PASSWORD"] == "${GRAFANA_PASSWORD:-}"
     assert environment["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "${GRAFANA_PASSWORD:+false}"
 
@@ -211,7 +211,7 @@ def test_train_creates_a_missing_model_and_says_how_to_serve_it(tmp_path, capsys
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
 def test_promtool_accepts_the_prometheus_configuration(tmp_path):
     shutil.copytree(ROOT / "monitoring/rules", tmp_path / "rules")
-    (tmp_path / "api.key").touch()  # which the container makes
+    (tmp_path / "api.key").touch()  # the container creates it
     text = (ROOT / "monitoring/prometheus.yml").read_text()
     (tmp_path / "prometheus.yml").write_text(text.replace("/tmp/", f"{tmp_path}/"))
     subprocess.run(["promtool", "check", "config", tmp_path / "prometheus.yml"], check=True)

@@ -1,4 +1,4 @@
-"""The documentation, held against the code."""
+"""Check the documentation against the code."""
 
 import json
 import os
@@ -123,7 +123,7 @@ def test_every_nightly_part_named_in_the_documentation_exists(page):
 
 
 def commands(page):
-    """Return what stands in shell blocks and in backquotes."""
+    """Return the text in shell blocks and in backquotes."""
     text = page.read_text()
     return re.findall(r"```sh\n(.*?)```", text, re.DOTALL) + re.findall(r"`([^`\n]+)`", text)
 
@@ -196,8 +196,8 @@ def test_the_model_page_shows_the_output_of_its_commands(
     )
     printed = json.loads(blocks("json", page)[0])
     # Other versions of scikit-learn and numpy write other bytes.
-    for told in (load, load["former"], printed, printed["former"]):
-        assert re.fullmatch("[0-9a-f]{12}", told.pop("model_version"))
+    for found in (load, load["former"], printed, printed["former"]):
+        assert re.fullmatch("[0-9a-f]{12}", found.pop("model_version"))
     assert load == printed
     assert threshold["threshold"] == -0.05
 

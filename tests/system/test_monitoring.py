@@ -46,7 +46,7 @@ needs_prometheus = pytest.mark.skipif(
 
 
 def names(expression):
-    """Return the names of the metrics that a PromQL expression asks for."""
+    """Return the names of the metrics in a PromQL expression."""
     found = set("|".join(re.findall(r'__name__=~"(.*?)"', expression)).split("|")) - {""}
     rest = re.sub(r"\{.*?\}|\[.*?\]|\b(by|without|on) \(.*?\)", " ", expression, flags=re.DOTALL)
     words = re.findall(r"(?<![\w.:])[a-zA-Z_][\w:]*(?!\w*\s*\()", rest)
@@ -144,7 +144,7 @@ def test_every_alert_has_a_test_case_that_fires_and_one_that_does_not():
             firing |= set(re.findall(r'alertname="(\w+)"', labels[0]))
             assert case["name"].split(": ")[1].startswith(tuple(firing))
         else:
-            assert "count_over_time" in first["expr"]  # at no time, not only at the last
+            assert "count_over_time" in first["expr"]  # at any time, not only at the end
             quiet |= set(re.findall(r": not (\w+)", case["name"]))
         recorded |= {name for other in others for name in names(other["expr"])}
     assert firing == quiet == ALERTS
@@ -203,7 +203,7 @@ class Prometheus:
         )
 
     def found(self, query):
-        """Return whether a query gives anything; False while Prometheus does not answer."""
+        """Return whether a query has a result; False while Prometheus does not answer."""
         try:
             return bool(ask(self.url, query))
         except OSError:
@@ -254,7 +254,7 @@ class Watched:
         while self.prometheus.value("sum(isoserve_samples_total)") != sent:
             assert time.monotonic() < limit
             time.sleep(0.2)
-        time.sleep(2)  # for the rules and the other service's scrape
+        time.sleep(2)  # until the rules are evaluated and the other service is scraped
 
     def stop(self):
         self.prometheus.stop()

@@ -1,6 +1,6 @@
 """Run the notebooks from top to bottom: on the sample, and on a real table if there is one.
 
-What needs nbconvert imports it in the test, and is slow: the import alone takes six seconds.
+Tests that need nbconvert import it themselves and are slow: the import takes six seconds.
 """
 
 import json

@@ -19,7 +19,7 @@ def read_features(path, labelled):
 
 
 def ask(service, rows):
-    """Return the scores and labels from the service, which gets one batch after another."""
+    """Return the service's scores and labels for rows sent in batches."""
     scores, labels = [], []
     for start in range(0, len(rows), BATCH):
         body = {"data": {"ndarray": rows[start : start + BATCH].tolist()}}

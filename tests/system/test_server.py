@@ -1,4 +1,4 @@
-"""The real thing: a process, a port, a signal."""
+"""Real services: processes, ports and signals."""
 
 import contextlib
 import gzip
@@ -44,7 +44,7 @@ def start(tmp_path):
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory, forest, samples):
-    """One service, for the tests that leave it as it was."""
+    """One service, for tests that do not change it."""
     folder = tmp_path_factory.mktemp("shared")
     content = pickle.dumps(forest, protocol=5)
     (folder / "model.pickle").write_bytes(content)
@@ -62,10 +62,11 @@ def test_a_service_starts_answers_logs_json_and_stops(folder, serve):
     asked = {"Origin": "http://a.page", "Access-Control-Request-Method": "POST",
              "Access-Control-Request-Headers": "content-type, x-api-key"}  # fmt: skip
     url = f"http://127.0.0.1:{service.port}/predict"
-    with urllib.request.urlopen(urllib.request.Request(url, None, asked, method="OPTIONS")) as told:
-        assert told.headers["Access-Control-Allow-Origin"] == "*"
-        assert told.headers["Access-Control-Allow-Headers"] == "content-type, x-api-key"
-        assert "POST" in told.headers["Access-Control-Allow-Methods"]
+    preflight = urllib.request.Request(url, None, asked, method="OPTIONS")
+    with urllib.request.urlopen(preflight) as answer:
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        assert answer.headers["Access-Control-Allow-Headers"] == "content-type, x-api-key"
+        assert "POST" in answer.headers["Access-Control-Allow-Methods"]
     assert service.stop() == 0
     lines = [json.loads(line) for line in service.log.read_text().splitlines()]
     events = [line["event"] for line in lines]
@@ -104,7 +105,7 @@ def test_a_client_that_sends_half_a_body_does_not_delay_a_stop(folder, serve):
         connection.sendall(head + b"Content-Length: 99\r\n\r\n{")
         time.sleep(0.5)
         service.process.send_signal(signal.SIGTERM)
-        assert service.process.wait(timeout=15) == 0  # compose waits as long
+        assert service.process.wait(timeout=15) == 0  # the grace period of docker compose
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
@@ -150,7 +151,7 @@ def test_a_chunked_body_is_limited_and_its_errors_are_4xx(shared):
             connection.sendall(request)
             connection.shutdown(socket.SHUT_WR)
             assert connection.recv(65536).split()[1] == status
-    # A client that looks for the answer only when it has sent everything gets it all the same.
+    # A client that reads only after it has sent everything gets the answer, too.
     assert (
         shared.request("POST", "/predict", b"x" * 300, {"Content-Type": "application/json"})[0]
         == 413
@@ -219,7 +220,7 @@ def test_invalid_http_is_refused_in_the_shape_of_the_paths_protocol(
 )
 def test_openapi_describes_414_and_431(shared, path, schema):
     document = json.loads(shared.request("GET", "/openapi.json")[1])
-    too_long = {  # of a request line that long no path has been read
+    too_long = {  # the path of such a long request line has not been read
         414: ("Seldon", shared.request("GET", f"{path}?x={LONG.decode()}")),
         431: (schema, shared.request("GET", path, headers={"X": LONG})),
     }
@@ -314,7 +315,7 @@ def test_workers_share_counts_that_survive_a_restart(folder, serve):
 def test_state_files_are_readable_by_their_owner_only(shared):
     folder = shared.folder / "state"
     files = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
-    used = {"feedback.db-wal", "feedback.db-shm"}  # there while the database is open
+    used = {"feedback.db-wal", "feedback.db-shm"}  # exist while the database is open
     lasting = {"service.lock", "counts.bin", "records.bin", "swaps.bin", "feedback.db"}
     assert files.keys() - used == lasting
     assert set(files.values()) == {0o600}
@@ -357,7 +358,7 @@ def test_workers_exit_soon_after_their_parent_is_killed(folder, serve):
         wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 8)
 
 
-# Rows of 666 never get an answer, and rows of 667 block the whole worker.
+# Rows of 666 never return, and rows of 667 block the whole worker.
 HANGS = """
 import ctypes, runpy, time
 from service.serving.detector import Detector
@@ -387,8 +388,8 @@ def prediction(rows, request_id="mine"):
 def test_a_hung_worker_is_replaced_and_the_log_names_the_request(folder, serve):
     service = serve(folder / "model.pickle", command=("-c", HANGS), workers=1, timeout=2)
     silent = "has no heartbeat"
-    # The first hangs in a thread of the pool, the others in the one that waits for clients.
-    for value, rows, told in ((666, 1000, "is replaced"), (666, 1, silent), (667, 1, silent)):
+    # The first hangs in a thread of the pool, the others in the connection thread.
+    for value, rows, text in ((666, 1000, "is replaced"), (666, 1, silent), (667, 1, silent)):
         wait_for(service.workers)
         hung, request_id = service.workers(), f"hung-{value}-{rows}"
         with socket.create_connection(("127.0.0.1", service.port), timeout=30) as client:
@@ -400,7 +401,7 @@ def test_a_hung_worker_is_replaced_and_the_log_names_the_request(folder, serve):
         lines = [json.loads(line) for line in service.log.read_text().splitlines()]
         line = next(line for line in lines if line.get("request_id") == request_id)
         assert line["event"].startswith("a request hangs")
-        assert told in line["event"]
+        assert text in line["event"]
         assert line["request"] == "POST /predict"
         assert line["seconds"] >= 2
         if value == 666:
@@ -468,7 +469,7 @@ def can_unshare():
     return subprocess.run([*CONTAINER, "true"], capture_output=True, check=False).returncode == 0
 
 
-def heeds(pid, number):
+def has_handler(pid, number):
     """Return whether a process has a handler for a signal."""
     caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())[1]
     return int(caught, 16) >> (number - 1) & 1
@@ -506,7 +507,9 @@ def test_a_signal_during_the_start_exits_cleanly(folder, number, after, wrapped)
             if wrapped:
                 wait_for(children.read_text)
             pid = int(children.read_text()) if wrapped else process.pid
-            wait_for(lambda: heeds(pid, signal.SIGTERM))  # Python itself hears SIGINT alone
+            wait_for(
+                lambda: has_handler(pid, signal.SIGTERM)
+            )  # Python itself has a handler for SIGINT only
             time.sleep(after)
             os.kill(pid, number)
             said = process.communicate(timeout=10)[0].decode()
@@ -519,7 +522,7 @@ def test_a_signal_during_a_fork_reaches_the_new_worker(folder, serve):
     code = """
 import os, runpy, time
 fork = os.fork
-def fork_and_dawdle():
+def fork_slowly():
     pid = fork()
     if not pid:
         time.sleep(1.5)
@@ -527,7 +530,7 @@ def fork_and_dawdle():
 from service.server import Master
 spawn = Master.spawn_worker
 def spawn_slowly(self):
-    os.fork = fork_and_dawdle
+    os.fork = fork_slowly
     return spawn(self)
 Master.spawn_worker = spawn_slowly
 runpy.run_module("service", run_name="__main__")
@@ -559,7 +562,7 @@ def test_requests_that_waited_too_long_get_503_and_succeed_on_retry(serve, folde
     answers = [connection.getresponse() for connection in waiting]
     bodies = [json.loads(answer.read()) for answer in answers]
     asked.join()
-    # The last one is alone when its turn has come.
+    # The last one is alone when it is handled.
     assert [answer.status for answer in answers] == [503] * 19 + [200]
     assert {answer.headers["Retry-After"] for answer in answers[:-1]} == {"1"}
     assert {answer.headers["X-Request-ID"] for answer in answers} == {"mine"}
@@ -578,7 +581,9 @@ def test_requests_that_waited_too_long_get_503_and_succeed_on_retry(serve, folde
 
 @pytest.mark.parametrize("headers", [{}, {"Connection": "close"}, {"Transfer-Encoding": "chunked"}])
 def test_a_client_that_sends_far_too_much_still_receives_413(shared, headers):
-    body = b"100000\r\n" + bytes(2**20) + b"\r\n"  # one chunk, or so many bytes of any body
+    body = (
+        b"100000\r\n" + bytes(2**20) + b"\r\n"
+    )  # one chunk, or the same bytes of a body with a length
     length = {} if "Transfer-Encoding" in headers else {"Content-Length": str(200 * len(body))}
     pieces = iter([body] * 200)
     kind = {"Content-Type": "application/json"}
@@ -596,7 +601,7 @@ def test_refused_clients_that_keep_sending_occupy_no_thread(serve, folder):
         assert service.request("GET", "/live")[0] == 200
         for client in lazy:
             assert client.recv(1000).startswith(b"HTTP/1.1 401 ")
-        assert time.monotonic() - began < 10  # where gunicorn itself waits it takes twice as long
+        assert time.monotonic() - began < 10  # gunicorn's own wait takes twice as long
 
 
 def test_idle_clients_do_not_delay_others(serve, folder):
@@ -625,8 +630,8 @@ def test_idle_clients_do_not_delay_others(serve, folder):
         assert time.monotonic() - began < 10  # gunicorn itself waits for 5 s for each of them
 
 
-# Each prediction takes 10 ms longer.
-TIRED = """
+# Runs a service whose predictions take 10 ms longer.
+SLOW_SCORES = """
 import runpy, time
 from service.serving.detector import Detector
 score = Detector.score
@@ -639,7 +644,7 @@ runpy.run_module("service", run_name="__main__")
 
 
 def test_a_worker_with_hundreds_of_requests_at_once_is_not_killed_as_hung(serve, folder):
-    service = serve(folder / "model.pickle", command=("-c", TIRED), workers=1, timeout=1)
+    service = serve(folder / "model.pickle", command=("-c", SLOW_SCORES), workers=1, timeout=1)
     wait_for(service.workers)
     workers = service.workers()
     with contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The import rule of docs/internals/design.md, held against the imports of every module.
+"""Check every module against the import rule of docs/internals/design.md.
 
 A package may import those to its right, and skip some; nothing imports to its left:
 

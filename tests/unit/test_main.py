@@ -1,4 +1,4 @@
-"""The commands beside the service itself."""
+"""The commands other than the service itself."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ from service.truths import ScoredRow, Statement
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Run a command on a state folder; return its exit code and all that it said."""
+    """Run a command on a state folder; return its exit code and its output."""
     monkeypatch.setenv("ISOSERVE_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("ISOSERVE_MODEL", str(tmp_path / "model.pickle"))
 

@@ -124,7 +124,7 @@ def test_missing_values_are_left_out():
     values[::2, 0] = values[:2500, 1] = np.nan
     a = RANDOM.random(5000)
     drift = measure(values, RANDOM.random(3000), a=quantiles(a), b=quantiles(a))
-    assert list(drift.features) == ["a"]  # of b too few are left
+    assert list(drift.features) == ["a"]  # too few values of b are left
     assert drift.features["a"] < 0.05
 
 

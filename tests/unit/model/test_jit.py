@@ -31,8 +31,8 @@ kernel(np.array([1.0, 2.5]), out)
 print(out.tolist(), sum(kernel.stats.cache_hits.values()))
 """
 
-# Root may write anywhere; without this one capability (1, CAP_DAC_OVERRIDE) it is like anyone else.
-MORTAL = """
+# Root may write anywhere; without the capability CAP_DAC_OVERRIDE (1) it is like any other user.
+UNPRIVILEGED = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
@@ -41,7 +41,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 
 @pytest.fixture
 def package(tmp_path):
-    """A package with a compiled function of its own."""
+    """A package with a compiled function."""
     folder = tmp_path / "package"
     folder.mkdir()
     (folder / "__init__.py").touch()
@@ -53,11 +53,11 @@ def package(tmp_path):
 
 
 def run(package, code=USE, **variables):
-    """Run code beside the package, without a home and without the right to write anywhere."""
+    """Run code beside the package, without a home and without write permission elsewhere."""
     environment = os.environ | {"HOME": "/nonexistent", "NUMBA_CACHE_DIR": ""} | variables
     environment.pop("XDG_CACHE_HOME", None)
     return subprocess.run(
-        [sys.executable, "-c", MORTAL, "-W", "error", "-c", code],
+        [sys.executable, "-c", UNPRIVILEGED, "-W", "error", "-c", code],
         cwd=package.parent,
         env=environment,
         capture_output=True,

@@ -65,7 +65,7 @@ def test_error_messages_escape_control_characters_in_names(tmp_path):
 
 
 def test_a_pickle_cannot_change_numpys_functions(tmp_path):
-    """A pickle can set attributes of a function that it is given; this one sets its defaults."""
+    """A pickle can set attributes of an allowed function; this one sets its defaults."""
     from numpy._core.numeric import _frombuffer  # a private name of numpy 2
 
     before = _frombuffer.__defaults__

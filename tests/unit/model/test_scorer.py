@@ -252,5 +252,8 @@ assert os.waitpid(child, 0)[1] == 0
 
 @pytest.mark.slow
 def test_a_forked_worker_scores_a_large_batch_within_five_seconds():
-    quiet = ["-W", "ignore::DeprecationWarning"]  # of Python 3.12: threads do not survive a fork
+    quiet = [
+        "-W",
+        "ignore::DeprecationWarning",
+    ]  # Python 3.12 warns that threads do not survive a fork
     subprocess.run([sys.executable, *quiet, "-c", FORK], cwd=ROOT, check=True, timeout=60)

@@ -54,7 +54,7 @@ def test_a_refusal_names_the_cell_that_is_infinite():
     value, refusal = parse_json(b"[[1, Infinity]]")
     with pytest.raises(BadInput, match="row 0, column 1: inf is not a finite number"):
         require_finite(RawTable(value), refusal)
-    with pytest.raises(BadInput, match="Can't find JSON"):  # it stands elsewhere in the body
+    with pytest.raises(BadInput, match="Can't find JSON"):  # it is elsewhere in the body
         require_finite(RawTable([[1, 2]]), refusal)
     assert require_finite(RawTable([[1, 2]]), None)
 
@@ -171,7 +171,7 @@ def test_a_compression_bomb_uses_no_more_memory_than_the_limit():
     ],
 )
 def test_refusing_a_body_takes_linear_time(body):
-    with pytest.raises(Refusal):  # which took hours
+    with pytest.raises(Refusal):  # it took hours once
         load_json(body)
 
 

@@ -230,7 +230,7 @@ def test_rows_that_left_the_record_need_the_request(make_client):
     assert send(client, [0, 1] * 10, "p", rows=[NORMAL])[0] == MISSING  # another request's rows
     assert counts(send(client, [1], "p", row=19)[1]) == (0, 0, 0, 1)
     assert counts(send(client, [0, 1] * 10, "p", rows=[NORMAL, ODD] * 10)[1]) == (10, 0, 0, 10)
-    assert send(client, [0, 1] * 10, "p")[0] == OK  # all are known from before
+    assert send(client, [0, 1] * 10, "p")[0] == OK  # all were known before
 
 
 def test_without_records_feedback_needs_the_request(make_client):
@@ -271,7 +271,7 @@ def test_figures_are_exact_under_many_threads(make_client):
     )
 
     def insist(n):
-        """Send it until it is stored: on a slow disk some are answered with 503."""
+        """Send feedback until it is stored: on a slow disk some messages get 503."""
         while (status := send(app.test_client(), [n % 4 // 2], "p", row=n // 2)[0]) == BUSY:
             time.sleep(0.1)
         assert status == OK
@@ -311,7 +311,7 @@ def test_metrics_are_exposed_when_feedback_cannot_be_read(make_client, folder):
 
 
 def test_feedback_right_after_its_prediction_finds_it(make_client, monkeypatch):
-    """The record of a prediction is there before its answer leaves."""
+    """A prediction is recorded before its response is sent."""
     monkeypatch.setattr("service.state.feedback.sqlite._TIMEOUT", 30)  # the disk may be slow
     app = make_client().application
 

@@ -23,7 +23,7 @@ ADMIN = {"Authorization": f"Bearer {TOKEN}"}
 
 @pytest.fixture
 def pair(folder, monkeypatch):
-    """Two models at the path of the fixture's one; a card of another file is waited for briefly."""
+    """Two models for the path of the fixture's model; a short wait for a matching card."""
     monkeypatch.setattr("service.serving.reload._SETTLE", 0.1)
     pair = Pair(folder)
     pair.put(pair.a)
@@ -44,7 +44,7 @@ def admin(make_client, pair):
 
 
 def served(client, pair):
-    """Return which model answers; check that the scores are its own."""
+    """Return which model answers; check that the scores are that model's."""
     answer = client.post("/predict?scores=1", json={"data": {"ndarray": pair.rows}})
     model = pair.known[answer.headers["X-Model-Version"]]
     assert answer.json["meta"]["tags"]["anomaly-scores"] == model.scores
@@ -112,7 +112,7 @@ def test_a_refused_file_leaves_the_old_model_and_says_why(admin, pair, caplog, s
 
 
 def test_golden_rows_reveal_a_model_with_other_scores(admin, pair):
-    """A's card with the digest of a changed A: one threshold in one tree differs."""
+    """Give A's card the digest of a changed A, in which one threshold of one tree differs."""
     forest = pickle.loads(pair.a.content)
     forest.estimators_[0].tree_.threshold[0] += 1.0
     content = pickle.dumps(forest, protocol=5)

@@ -168,7 +168,7 @@ def test_threads_lose_no_update(counts):
         sys.setswitchinterval(interval)
     assert counts.read().totals == Totals(8000, 4000)
     assert sum(counts.read().score_buckets) == 8000
-    assert len({totals.samples for totals in seen}) == 4000  # each sees its own rows
+    assert len({totals.samples for totals in seen}) == 4000  # each answer includes its own rows
 
 
 def test_cells_do_not_overlap_and_each_lies_on_one_page(counts):
@@ -389,7 +389,7 @@ def test_other_bounds_are_another_layout(tmp_path, caplog, monkeypatch):
 
 
 def test_every_damaged_byte_in_use_is_detected(tmp_path, caplog):
-    """A damaged byte is noticed, or it was not in use."""
+    """Every damaged byte is detected, unless it is not in use."""
     counts = Counts(tmp_path)
     counts.add(THREE)
     counts.add(ONE)
@@ -409,7 +409,7 @@ def test_every_damaged_byte_in_use_is_detected(tmp_path, caplog):
 
 
 def test_a_page_lost_on_the_disk_is_detected(tmp_path, caplog):
-    """It reads as zeros. Pages of slots that were never used are checked, too."""
+    """The lost page reads as zeros. Pages of slots that were never used are checked, too."""
     counts = Counts(tmp_path)
     counts.add(THREE)
     for i in range(60):
@@ -444,7 +444,7 @@ def test_reset_deletes_the_counts_and_refuses_while_the_service_runs(tmp_path):
 
 
 def test_a_stopped_writer_does_not_block_the_others(counts):
-    """It is stopped with SIGSTOP while it writes as fast as it can."""
+    """One writer is stopped with SIGSTOP while it writes continuously."""
 
     def work():
         while True:

@@ -1,4 +1,4 @@
-"""The record of scored rows: what is kept, found, deleted, exported; kills, restarts, damage."""
+"""The record of scored rows: keeping, finding, deleting, exporting; kills, restarts, damage."""
 
 import gzip
 import os
@@ -131,7 +131,7 @@ def test_the_last_rows_are_kept_whichever_worker_writes_or_dies(tmp_path, monkey
     for _ in range(1500):
         slow = random.integers(1, writers + 1)  # the first writes most, the last one rarely
         writer = random.integers(slow)
-        if random.random() < 0.02:  # it dies and another takes its place
+        if random.random() < 0.02:  # it dies and another one replaces it
             crew[writer] = begin_records(tmp_path, ["a", "b"], 200)
         rows = int(random.choice([1, 1, 2, 30]))
         append(crew[writer], "p", rows, start=written)
@@ -333,7 +333,7 @@ def test_recorded_values_are_deleted_when_recording_values_is_turned_off(tmp_pat
 
 
 def test_rows_half_written_to_the_disk_are_dropped_and_logged(tmp_path, caplog):
-    """A power cut leaves pages of different times, so a row may begin or end as another one."""
+    """A power cut leaves pages of different ages, so the ends of a row may belong to other rows."""
     records = begin_records(tmp_path, ["a", "b"], 1000)
     append(records, "p", 20)
     rows = records._row_bytes

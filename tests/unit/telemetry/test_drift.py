@@ -1,4 +1,4 @@
-"""What one process measures and all show. How it is computed: tests/unit/model/test_baseline.py."""
+"""One process measures drift, all show it. The computation: tests/unit/model/test_baseline.py."""
 
 import mmap
 import os

@@ -30,7 +30,7 @@ def write_as_owner(folder):
     ).stdout
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can switch to another user")
 def test_root_becomes_the_owner_and_writes_files_readable_by_all(folder):
     os.chown(folder, 1234, 2345)
     assert write_as_owner(folder) == "1234 2345\n"

@@ -28,7 +28,7 @@ def test_the_sample_is_right_skewed_with_mostly_constant_users():
     assert 40 < mean.max() < 66
     assert 40 < sd.max() < 58
     assert np.median(mean) < mean.mean()  # skewed to the right
-    assert (sd == sd.min()).mean() > 0.5  # most never vary
+    assert (sd == sd.min()).mean() > 0.5  # most have no variation
     assert np.corrcoef(mean, sd)[0, 1] > 0.2
 
 
@@ -93,10 +93,10 @@ def test_a_wrong_column_is_named(wanted, sentence):
     [
         ([1.0, 1.0, 1.0], True),
         ([1.0, 2.0, 1.0], False),
-        ([1.0, np.nan, 1.0], False),  # a tree parts missing cells from the others
+        ([1.0, np.nan, 1.0], False),  # a tree can separate missing cells from the others
         ([np.nan, np.nan, np.nan], True),
         ([1e-9, 2e-9, 3e-9], True),  # steps too small for a tree
-        ([1_700_000_000.0, 1_700_000_001.0, 1_700_000_002.0], True),  # one 32-bit float
+        ([1_700_000_000.0, 1_700_000_001.0, 1_700_000_002.0], True),  # equal as 32-bit floats
         ([0.0, 2e-7, 0.0], False),
     ],
 )

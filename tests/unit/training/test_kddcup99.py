@@ -120,7 +120,7 @@ def test_wrong_columns_are_refused(connections, keep_cols, sentence):
 
 
 def test_without_a_network_the_error_says_where_to_save_the_file(tmp_path, monkeypatch):
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # a port without a server
     with pytest.raises(CannotTrain) as caught:
         kddcup99.load(tmp_path)
     sentence = str(caught.value)

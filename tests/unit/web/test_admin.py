@@ -1,4 +1,4 @@
-"""Who may change what is served, and what the routes answer."""
+"""The admin routes: who may use them, and their responses."""
 
 import json
 

@@ -40,7 +40,7 @@ def test_a_wrong_key_or_scheme_is_refused(header):
 
 
 def refuse(row_limit, rows, text="rows are being scored"):
-    """Return why so many rows are not admitted."""
+    """Check that these rows are refused; return the error."""
     with pytest.raises(Unavailable, match=text) as refusal, row_limit.admit(rows):
         pass
     return refusal.value
@@ -85,13 +85,13 @@ def row_limit():
     return RowLimit(most_rows=1000, threads=4)
 
 
-def is_out(shedder, waited, behind, now):
+def is_shedding(shedder, waited, behind, now):
     shedder.begin(waited, behind, now)
     return shedder.is_active
 
 
 def renew(shedder, monkeypatch, now):
-    """Let a request be refused."""
+    """Refuse a request."""
     monkeypatch.setattr("service.web.admission.monotonic", lambda: now)
     shedder.begin(0.01, 1, now)
     assert shedder.refuses()
@@ -101,23 +101,23 @@ def renew(shedder, monkeypatch, now):
 def test_shedding_does_not_start_while_waits_or_queues_are_short(row_limit, waited, behind):
     shedder = LoadShedder(row_limit)
     with row_limit.admit(1000):
-        assert not any(is_out(shedder, waited, behind, now) for now in range(100, 200))
+        assert not any(is_shedding(shedder, waited, behind, now) for now in range(100, 200))
 
 
 def test_shedding_ends_a_second_after_the_last_refusal(row_limit, monkeypatch):
     shedder = LoadShedder(row_limit)
-    assert is_out(shedder, 0.1, 12, 100)
-    assert is_out(shedder, 0, 0, 100.9)
-    assert not is_out(shedder, 0, 0, 101.1)
-    assert is_out(shedder, 0.1, 12, 200)
+    assert is_shedding(shedder, 0.1, 12, 100)
+    assert is_shedding(shedder, 0, 0, 100.9)
+    assert not is_shedding(shedder, 0, 0, 101.1)
+    assert is_shedding(shedder, 0.1, 12, 200)
     renew(shedder, monkeypatch, 200.9)
-    assert is_out(shedder, 0, 0, 201.8)
-    assert not is_out(shedder, 0, 0, 202)
+    assert is_shedding(shedder, 0, 0, 201.8)
+    assert not is_shedding(shedder, 0, 0, 202)
 
 
 def test_a_request_that_is_alone_is_never_shed(row_limit):
     shedder = LoadShedder(row_limit)
-    assert is_out(shedder, 0.1, 12, 100)
+    assert is_shedding(shedder, 0.1, 12, 100)
     assert shedder.refuses()
     shedder.end()
     shedder.begin(0.1, 0, 100.1)
@@ -126,9 +126,9 @@ def test_a_request_that_is_alone_is_never_shed(row_limit):
 
 def test_shedding_lasts_at_most_half_a_minute_despite_retries(row_limit, monkeypatch):
     shedder, out = LoadShedder(row_limit), []
-    assert is_out(shedder, 0.1, 12, 200)
+    assert is_shedding(shedder, 0.1, 12, 200)
     for now in range(400, 480):
-        out.append(is_out(shedder, 0.01, 0, now / 2))
+        out.append(is_shedding(shedder, 0.01, 0, now / 2))
         if out[-1]:
             renew(shedder, monkeypatch, now / 2)
     assert out == [True] * 61 + [False] * 19
@@ -137,11 +137,11 @@ def test_shedding_lasts_at_most_half_a_minute_despite_retries(row_limit, monkeyp
 def test_shedding_starts_when_the_row_limit_refuses(row_limit, monkeypatch):
     monkeypatch.setattr("service.web.admission.monotonic", lambda: 100.0)
     shedder = LoadShedder(row_limit)
-    assert not is_out(shedder, 0, 0, 99)
+    assert not is_shedding(shedder, 0, 0, 99)
     with row_limit.admit(1000):
         refuse(row_limit, 1)
-    assert is_out(shedder, 0, 0, 100.5)
-    assert not is_out(shedder, 0, 0, 102)
+    assert is_shedding(shedder, 0, 0, 100.5)
+    assert not is_shedding(shedder, 0, 0, 102)
 
 
 def test_while_shedding_one_request_is_answered_at_a_time(row_limit):
@@ -169,9 +169,9 @@ def test_while_shedding_one_request_is_answered_at_a_time(row_limit):
 def test_shedding_is_shared_by_all_processes(row_limit):
     shedder = LoadShedder(row_limit)
     if not (child := os.fork()):
-        os._exit(not is_out(shedder, 0.1, 12, 100.0))
+        os._exit(not is_shedding(shedder, 0.1, 12, 100.0))
     assert os.waitpid(child, 0)[1] == 0
-    assert is_out(shedder, 0, 0, 100.5)
+    assert is_shedding(shedder, 0, 0, 100.5)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_requests_in_flight_are_visible_to_the_parent_until_they_end():
         os.read(end, 1)
         os._exit(0)
     active = []
-    while [flight.request_id for flight in active] != ["id-2"]:
+    while [one.request_id for one in active] != ["id-2"]:
         active = in_flight.active()
     assert active[0].request.startswith("POST /pre\ndict ?xxx")
     assert 0 <= active[0].seconds < 60
@@ -226,17 +226,17 @@ def test_requests_in_flight_are_visible_to_the_parent_until_they_end():
 def test_each_thread_has_its_own_request_in_flight():
     in_flight, at_once = InFlightRequests(threads=3), threading.Barrier(4)
 
-    def fly(name):
+    def request(name):
         offset = in_flight.begin(name, "GET", "/")
         at_once.wait(10)
         at_once.wait(10)
         in_flight.end(offset)
 
-    threads = [threading.Thread(target=fly, args=(name,)) for name in "abc"]
+    threads = [threading.Thread(target=request, args=(name,)) for name in "abc"]
     for thread in threads:
         thread.start()
     at_once.wait(10)
-    assert sorted(flight.request_id for flight in in_flight.active()) == ["a", "b", "c"]
+    assert sorted(one.request_id for one in in_flight.active()) == ["a", "b", "c"]
     at_once.wait(10)
     for thread in threads:
         thread.join()

@@ -1,4 +1,4 @@
-"""What of a connection is answered in the thread that waits for all clients."""
+"""Which requests the connection thread answers itself."""
 
 import contextlib
 import socket
@@ -47,7 +47,7 @@ def test_a_complete_short_prediction_or_health_check_is_a_short_request(pair, se
     client, server = pair
     client.sendall(sent)
     assert is_short_request(server)
-    assert server.recv(10_000) == sent  # it has been looked at, and not taken
+    assert server.recv(10_000) == sent  # it was peeked at, not consumed
 
 
 @pytest.mark.parametrize(

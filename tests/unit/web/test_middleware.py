@@ -212,7 +212,7 @@ def test_a_page_of_another_origin_has_no_more_rights_than_a_client_without_a_key
     client, page = make_client(api_key=KEY), {"Origin": "https://example.org"}
     form = {"json": '{"data":{"ndarray":[[1,2]]}}'}
     for path in ("/predict", "/send-feedback"):
-        answer = client.post(path, data=form, headers=page)  # what needs no preflight
+        answer = client.post(path, data=form, headers=page)  # a request without preflight
         assert answer.status_code == HTTPStatus.UNAUTHORIZED
         assert b"ndarray" not in client.options(path, headers=page).data
     for answer in (client.get("/live", headers=page), make_client().post("/predict", data=form)):
@@ -234,7 +234,7 @@ def test_a_request_is_listed_as_in_flight_only_while_it_is_answered(client):
     admission, seen = app.extensions["isoserve admission"], []
     app.before_request(lambda: seen.extend(admission.in_flight.active()))
     client.get("/live", headers={"X-Request-ID": "mine"})
-    assert [(flight.request_id, flight.request) for flight in seen] == [("mine", "GET /live")]
+    assert [(one.request_id, one.request) for one in seen] == [("mine", "GET /live")]
     assert admission.in_flight.active() == []
 
 

@@ -64,9 +64,9 @@ def test_a_key_is_needed_if_one_is_set_except_for_health(make_client):
         for method, operation in item.items():
             where = re.sub("{(.*?)}", lambda name: values[name[1]], path)
             answer = locked.open(where, method=method.upper())
-            told = "401" in operation["responses"]
-            assert told == (answer.status_code == HTTPStatus.UNAUTHORIZED), path
-            assert told == (operation.get("security") != []), path
+            documented = "401" in operation["responses"]
+            assert documented == (answer.status_code == HTTPStatus.UNAUTHORIZED), path
+            assert documented == (operation.get("security") != []), path
     assert {} in document(make_client())["security"]
 
 
@@ -91,8 +91,8 @@ def test_multipart_bodies_have_the_parts_of_their_message(client):
         content = operation.get("requestBody", {}).get("content", {})
         if PARTS in content:
             name = content["application/json"]["schema"]["$ref"].removeprefix(PREFIX)
-            told = content[PARTS]["schema"]["properties"]
-            assert told.keys() == sent[name].keys(), path
+            documented = content[PARTS]["schema"]["properties"]
+            assert documented.keys() == sent[name].keys(), path
             answer = client.open(path, method=method, data=sent[name], content_type=PARTS)
             assert answer.status_code == HTTPStatus.OK, path
             seen.add(name)
@@ -103,7 +103,7 @@ def test_special_headers_are_described_with_their_responses(make_client):
     client = make_client(api_key="x" * 16)
     key, infer = {"X-API-Key": "x" * 16}, "/v2/models/isoserve/infer"
     found = client.get("/openapi.json", headers=key).json
-    told = found["paths"]["/v2/models/{model}/infer"]["post"]["responses"]
+    documented = found["paths"]["/v2/models/{model}/infer"]["post"]["responses"]
     table = {"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [1, 2]}
     asked = {"inputs": [table], "parameters": {"binary_data_output": True}}
     answers = {
@@ -115,7 +115,7 @@ def test_special_headers_are_described_with_their_responses(make_client):
     own = ("Inference-Header-Content-Length", "WWW-Authenticate", "Retry-After")
     for status, answer in answers.items():
         assert answer.status_code == int(status)
-        assert {name for name in own if name in answer.headers} == told[status][
+        assert {name for name in own if name in answer.headers} == documented[status][
             "headers"
         ].keys() & own
         assert {name for name in own if name in answer.headers}

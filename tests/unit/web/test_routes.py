@@ -1,4 +1,4 @@
-"""The same rows get the same scores in every protocol, and each fault has its own text."""
+"""The same rows get the same scores in every protocol, and each fault has its own message."""
 
 import gzip
 import json
@@ -25,7 +25,7 @@ MODEL = "/v2/models/isoserve"
 
 @pytest.fixture
 def named(write_card, make_client):
-    """A service whose model knows its columns: mean and sd."""
+    """A service whose model has column names: mean and sd."""
     write_card()
     return make_client()
 

@@ -186,9 +186,9 @@ def test_the_response_has_no_data_and_the_figures_as_metrics():
     assert answer["meta"]["puid"] == "p"
     assert answer["meta"]["requestPath"] == {"unit": "c:2", "a": "b:1"}
     assert answer["meta"]["metrics"][0] == {"key": "mine"}
-    told = {gauge["key"]: gauge["value"] for gauge in answer["meta"]["metrics"][1:]}
-    assert (told["observation"], told["recall_tot"], told["nb_labels_roll"]) == (4, 1.0, 1)
-    assert "is_outlier" not in told
+    gauges = {gauge["key"]: gauge["value"] for gauge in answer["meta"]["metrics"][1:]}
+    assert (gauges["observation"], gauges["recall_tot"], gauges["nb_labels_roll"]) == (4, 1.0, 1)
+    assert "is_outlier" not in gauges
     empty = encode_summary(Feedback(about), Totals(0, 0), 0.0, FeedbackSummary(), {})
     assert empty["data"] == {"tensor": {"shape": [0]}}
     assert "requestPath" not in empty["meta"]

@@ -128,7 +128,7 @@ def migrate_and_die(folder, step):
 
 @pytest.fixture
 def memory(tmp_path):
-    """Give a folder in memory where there is one: a killed process loses nothing of either."""
+    """Use a folder in memory if there is one: a killed process loses nothing on either."""
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else tmp_path) as folder:
         yield Path(folder)

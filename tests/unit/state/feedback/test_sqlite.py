@@ -39,7 +39,7 @@ def locked(path):
 
 @contextmanager
 def full_disk(path):
-    """Let no file of this process grow."""
+    """Limit the size of this process's files."""
     size = max(file.stat().st_size for file in path.parent.glob(f"{FILE_NAME}*"))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size // 4096 * 4096, limits[1]))
@@ -105,7 +105,7 @@ def test_a_locked_database_is_reported_within_two_seconds_and_then_at_once(store
         for _ in range(5):
             assert not store.is_up()
         assert time.monotonic() - began < 1
-        assert store.read().total.rows == 1  # a reader never waits
+        assert store.read().total.rows == 1  # readers never wait
     assert add_truth(store, "q", 1, 1).total.rows == 2
     assert store.is_up()
     logged = [record.message for record in caplog.records]

@@ -267,7 +267,7 @@ def test_feedback_is_deleted_after_its_retention_time(tmp_path, path, monkeypatc
         with monkeypatch.context() as patch:
             patch.setattr(module.time, "time", lambda days=days: now - days * DAY)
             store.add(Statement(f"p{days}", truths=(1,), reward=500_000), [row(1)])
-    assert store.read().total.rows == 3  # at its own time, none was too old
+    assert store.read().total.rows == 3  # none was too old when it was added
     summary = add_truth(store, "new", 0, 0)
     assert summary.total == recount(path) == Confusion(true_negative=1, true_positive=1)
     assert (summary.rewarded, summary.reward) == (1, 0.5)
