@@ -17,7 +17,7 @@ endef
 .PHONY: help install train serve test lint fmt lock wheel up demo down logs jupyter notebooks check-model \
 	bench nightly clean
 
-help: ## list the chores
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/all.stamp ## set up .venv with everything that development needs
@@ -30,7 +30,7 @@ serve: $(VENV)/serve.stamp $(if $(ISOSERVE_MODEL),,models/model.pickle) ## serve
 
 # What a run compiles, the next need not, whatever the shell says.
 test: export PYTHONDONTWRITEBYTECODE =
-test: $(VENV)/all.stamp ## run the tests, but for the slow ones
+test: $(VENV)/all.stamp ## run the tests, except the slow ones
 	$(RUN) -m pytest -n 2 -m "not slow"
 
 nightly: $(VENV)/all.stamp ## run everything in full, for an hour and a half (ONLY="storms interop": these parts)

@@ -1,4 +1,4 @@
-# What .ci/run and .ci/nightly share; read by both with `source`.
+# Functions for .ci/run and .ci/nightly, which read this file with `source`.
 
 # Starts a Docker engine and makes base images, on machines that cannot pull them.
 docker_tools=../shared/docker
@@ -10,7 +10,7 @@ took() { # NAME SECONDS [VERDICT]: a line of the table at the end
 
 print_times() { printf '\n'; printf '%s\n' "${times[@]}"; }
 
-find_python() { # VERSION: one that runs, from the path or from pyenv, or nothing
+find_python() { # VERSION: one that runs, from PATH or pyenv, or nothing
     local python
     for python in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$1".*/bin/python"$1"; do
         if "$python" --version >/dev/null 2>&1; then
@@ -20,7 +20,7 @@ find_python() { # VERSION: one that runs, from the path or from pyenv, or nothin
     done
 }
 
-install_tools() { # the tools of the system that tests use, where apt-get can install them
+install_tools() { # system tools that tests use, if apt-get can install them
     local missing=() pair
     for pair in promtool=prometheus nginx=nginx wrk=wrk; do # a command, and the package that has it
         command -v "${pair%=*}" >/dev/null || missing+=("${pair#*=}")
@@ -31,7 +31,7 @@ install_tools() { # the tools of the system that tests use, where apt-get can in
     fi
 }
 
-test_with() { # VERSION MARKERS: run the tests with another Python; 77 where there is none
+test_with() { # VERSION MARKERS: run the tests with another Python; 77 if it is missing
     local python
     python=$(find_python "$1")
     if [ -z "$python" ]; then

@@ -1,1 +1,1 @@
-"""Benchmarks of isoserve, each against something else in the same run: `make bench`."""
+"""Benchmarks of isoserve, each compared with something else in the same run: `make bench`."""

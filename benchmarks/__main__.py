@@ -23,7 +23,7 @@ FAMILIES: dict[str, Family] = {
     "peers": peers.run,
 }
 
-# These need environments of their own and are run only when named.
+# These need separate environments and run only when named.
 APART = {"peers"}
 
 HEADER = """# Benchmarks

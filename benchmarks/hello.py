@@ -22,7 +22,7 @@ BODY = b"hello"
 
 
 def bare(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Read the body and say hello."""
+    """Read the body and return a constant."""
     environ["wsgi.input"].read()
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(BODY)))])
     return [BODY]

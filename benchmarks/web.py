@@ -37,7 +37,7 @@ OTHERS = {
     "Flask hello, our worker": FLASK_OURS,
     "naive": NAIVE,
 }
-"""Each hello runs on gunicorn's own threaded worker, the usual choice, and on ours."""
+"""Each trivial application runs on gunicorn's threaded worker, the usual choice, and on ours."""
 
 TARGETS = {
     (1, "bare WSGI"): 0.7,
