@@ -23,6 +23,7 @@ from service.state.counts import (
 )
 from service.state.folder import StateFolder
 from service.state.shared import MAX_PROCESSES
+from tests.support.children import in_child, wait_for
 from tests.support.stepping import steps
 
 
@@ -32,24 +33,6 @@ def verdict(*scores, threshold=0.0):
 
 ONE = verdict(-0.2)
 THREE = verdict(0.1, -0.2, 0.3)
-
-
-def in_child(action):
-    """Start `action` in a forked process and return its pid."""
-    pid = os.fork()
-    if pid:
-        return pid
-    status = 1
-    try:
-        action()
-        status = 0
-    finally:
-        os._exit(status)
-
-
-def wait_for(*pids):
-    for pid in pids:
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def numbers(snapshot):

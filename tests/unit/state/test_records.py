@@ -19,6 +19,7 @@ from service.rows import Verdict
 from service.state.records import FILE_NAME, MAX_BYTES, as_table, begin_records, open_records
 from service.tables.write import write_table
 from service.web.middleware import new_id
+from tests.support.children import in_child, wait_for
 from tests.support.stepping import EVERY, steps
 
 RECORDS = "service.state.records"
@@ -36,23 +37,6 @@ def batch(rows, start=0.0):
 def append(records, puid, rows=1, start=0.0):
     values, verdict = batch(rows, start)
     records.append(puid, values, verdict)
-
-
-def in_child(action):
-    pid = os.fork()
-    if pid:
-        return pid
-    status = 1
-    try:
-        action()
-        status = 0
-    finally:
-        os._exit(status)
-
-
-def wait_for(*pids):
-    for pid in pids:
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 @pytest.fixture

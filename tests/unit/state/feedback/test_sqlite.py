@@ -17,17 +17,6 @@ from service.truths import Confusion, Statement
 from tests.support.feedback import add_truth, query, recount, row
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / FILE_NAME
-
-
-@pytest.fixture
-def store(tmp_path):
-    with closing(begin_feedback(tmp_path)) as store:
-        yield store
-
-
 @contextmanager
 def locked(path):
     """Hold the lock that every writer needs."""

@@ -16,17 +16,6 @@ from service.truths import Confusion, FeedbackSummary, Statement
 from tests.support.feedback import add_truth, query, recount, row
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / FILE_NAME
-
-
-@pytest.fixture
-def store(tmp_path):
-    with closing(begin_feedback(tmp_path)) as store:
-        yield store
-
-
 def add_reward(store, puid, reward, row=None):
     return store.add(Statement(puid, reward=reward, row=row))
 
