@@ -3,13 +3,32 @@
 Fixtures import what they need: the process that hands tests out to others needs none of it.
 """
 
+import gc
 import importlib
 import os
 import pickle
+import shutil
 import tempfile
 from pathlib import Path
 
 import pytest
+
+MEMORY = Path("/dev/shm")
+"""A file system in memory, where writing a file and waiting for the disk cost next to nothing."""
+
+
+def pytest_configure():
+    """Keep the tests' files in memory where there is room and programs can be run from there."""
+    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2 * 2**30:
+        runs_programs = not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC
+        tempfile.tempdir = str(MEMORY) if runs_programs else None
+
+
+def pytest_collection_finish():
+    """Let the garbage collector pass over what was imported, and look for garbage less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def pytest_collectstart():
@@ -32,6 +51,61 @@ def clean_environment(monkeypatch):
     for name in list(os.environ):
         if name.startswith(PREFIX) or name in {*SELDON_VARIABLES, PARAMETERS, LABELS}:
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_tracebacks():
+    """Log tracebacks as Python prints them: in colour, each takes half a second."""
+    import structlog
+
+    *steps, _ = structlog.get_config()["processors"]
+    plain = structlog.dev.ConsoleRenderer(
+        colors=False, exception_formatter=structlog.dev.plain_traceback
+    )
+    structlog.configure(processors=[*steps, plain])
+
+
+@pytest.fixture(scope="session")
+def patched_for_all_tests():
+    """Undo changes at the end of the session only."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="session")
+def try_each_model_once(patched_for_all_tests):
+    """Try a model file in a child process once; a file that has passed is not tried again.
+
+    A file that is refused is tried each time.
+    """
+    from service.model import file
+
+    passed, try_in_child = {}, file._try_in_child
+
+    def try_once(model_file):
+        if model_file.sha256 not in passed:
+            passed[model_file.sha256] = try_in_child(model_file)
+        return passed[model_file.sha256]
+
+    patched_for_all_tests.setattr(file, "_try_in_child", try_once)
+
+
+@pytest.fixture(scope="session")
+def compile_each_route_once(patched_for_all_tests):
+    """Keep the functions that werkzeug compiles for each route of each application."""
+    from werkzeug.routing import Rule
+
+    builders, compile_builder = {}, Rule._compile_builder
+
+    def compile_once(rule, append_unknown=True):
+        if rule.defaults:
+            return compile_builder(rule, append_unknown)
+        key = rule.rule, tuple(rule._trace), append_unknown
+        if key not in builders:
+            builders[key] = compile_builder(rule, append_unknown)
+        return builders[key]
+
+    patched_for_all_tests.setattr(Rule, "_compile_builder", compile_once)
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +146,7 @@ def write_card(folder, forest, samples):
 
 
 @pytest.fixture
-def make_client(folder):
+def make_client(folder, try_each_model_once, compile_each_route_once):
     """Build the service with some settings, in a state folder of its own; return a test client."""
     from service.app import create_app
     from service.settings import Settings

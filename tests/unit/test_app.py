@@ -16,7 +16,7 @@ from service.settings import Settings
 from service.state.records import begin_records, open_records
 from service.telemetry.drift import DriftWatch
 from service.telemetry.metrics import METRICS
-from tests.support.examples import examples
+from tests.support.examples import NIGHTLY, examples
 from tests.support.running import read_samples
 
 ROUTES = ["/predict", "/transform-input"]
@@ -276,7 +276,7 @@ def test_the_number_of_series_is_limited_for_any_requests(write_card, make_clien
     client = make_client()
     post(client, [[1, 1]] * 1000)
     measure_drift(client)
-    for i in range(2000):
+    for i in range(2000 if NIGHTLY else 600):
         method = ("GET", "POST", "PUT", f"ODD{i}")[i % 4]
         path = (f"/{i}", f"/predict/{i}", "/predict", f"/health/{i}?{i}={i}", "/metrics")[i % 5]
         client.open(path, method=method, json={"data": {"names": [f"x{i}"], "ndarray": [[i]]}})

@@ -139,6 +139,7 @@ def test_errors_of_the_function_are_raised_and_numbas_global_setting_is_unchange
     assert before == config.CACHE_LOCATOR_CLASSES
 
 
+@pytest.mark.slow
 def test_an_operator_can_choose_other_cache_locators(package):
     result = run(package, NUMBA_CACHE_LOCATOR_CLASSES="UserProvidedCacheLocator")
     assert (result.stdout, result.stderr) == ("[2.0, 5.0] 0\n", "")

@@ -34,7 +34,7 @@ def samples(snapshot):
     return {(s.name, *s.labels.values()): s.value for s in found}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def busy():
     """Counts of more routes and status classes than are shown one by one."""
     counts = Counts()
