@@ -31,7 +31,7 @@ serve: $(VENV)/serve.stamp $(if $(ISOSERVE_MODEL),,models/model.pickle) ## serve
 # What a run compiles, the next need not, whatever the shell says.
 test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/all.stamp ## run the tests, except the slow ones
-	$(RUN) -m pytest -n 2 -m "not slow"
+	$(RUN) -m pytest -n 3 --dist worksteal -m "not slow"
 
 nightly: $(VENV)/all.stamp ## run everything in full, for an hour and a half (ONLY="storms interop": these parts)
 	.ci/nightly $(ONLY)

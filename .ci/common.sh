@@ -39,5 +39,5 @@ test_with() { # VERSION MARKERS: run the tests with another Python; 77 if it is 
         return 77
     fi
     make ".venv-$1/all.stamp" PYTHON="$python" VENV=".venv-$1" &&
-        ".venv-$1/bin/python" -m pytest -n 2 -m "$2"
+        ".venv-$1/bin/python" -m pytest -n 3 --dist worksteal -m "$2"
 }

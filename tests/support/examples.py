@@ -7,6 +7,10 @@ from hypothesis import settings
 NIGHTLY = os.environ.get("ISOSERVE_TEST_NIGHTLY") == "1"
 
 
+STRIDE = 1 if NIGHTLY else 3
+"""A test that kills a process at each line or statement does so at every `STRIDE`th."""
+
+
 def examples(number):
     """Return the number of examples to try, if the nightly run tries `number`."""
     return number if NIGHTLY else max(5, number // 10)

@@ -1,4 +1,4 @@
-"""Run Python commands in forks of a process that has already imported the service.
+"""Run Python commands in forks of a process that has already imported the service and its kernels.
 
     python -m tests.support.forkserver
 
@@ -13,6 +13,7 @@ orders end, all remaining children are killed.
 """
 
 import contextlib
+import gc
 import json
 import os
 import runpy
@@ -28,6 +29,9 @@ def main():
     """Fork a child for each order, and run its command there."""
     for module in PRELOAD:
         __import__(module)
+    sys.modules["service.model.scorer"].compile_kernels()
+    gc.collect()
+    gc.freeze()  # a collection in a child would copy all memory that the two share
     running = set()
     for line in sys.stdin:
         order = json.loads(line)

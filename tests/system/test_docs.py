@@ -202,6 +202,7 @@ def test_the_model_page_shows_the_output_of_its_commands(
     assert threshold["threshold"] == -0.05
 
 
+@pytest.mark.slow
 def test_the_feedback_page_shows_the_output_of_its_commands(sample_model, serve, tmp_path):
     page = (ROOT / "docs/guide/feedback.md").read_text()
     page = page.replace("feedback.csv", str(tmp_path / "feedback.csv"))

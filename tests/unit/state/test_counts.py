@@ -24,6 +24,7 @@ from service.state.counts import (
 from service.state.folder import StateFolder
 from service.state.shared import MAX_PROCESSES
 from tests.support.children import in_child, wait_for
+from tests.support.examples import STRIDE, examples
 from tests.support.stepping import steps
 
 
@@ -179,7 +180,7 @@ def test_processes_lose_no_update(counts):
 
 
 def test_totals_include_the_earlier_rows_of_every_process(counts):
-    for i in range(1, 20):
+    for i in range(1, 8):
         wait_for(in_child(lambda: counts.add(ONE)))
         assert counts.add(ONE) == Totals(2 * i, 2 * i)
 
@@ -252,7 +253,7 @@ def kill_at(step):
 @pytest.mark.parametrize("rows", [ONE, THREE], ids=["one row", "three rows"])
 def test_a_slot_is_usable_after_a_writer_was_killed_at_any_line(tmp_path, rows):
     counts = Counts(tmp_path)
-    for step in range(1, 2000):
+    for step in range(1, 2000, STRIDE):
 
         def work(step=step):
             counts.reset_after_fork()
@@ -278,7 +279,7 @@ def test_a_slot_is_usable_after_a_writer_was_killed_at_any_line(tmp_path, rows):
 def test_requests_are_counted_completely_after_a_writer_was_killed_at_any_line(tmp_path):
     counts = Counts(tmp_path)
     before = Durations(buckets=(0,))
-    for step in range(1, 2000):
+    for step in range(1, 2000, STRIDE):
 
         def work(step=step):
             counts.reset_after_fork()
@@ -298,11 +299,12 @@ def test_requests_are_counted_completely_after_a_writer_was_killed_at_any_line(t
     assert Counts(tmp_path).read() == counts.read()
 
 
-def test_slots_of_dead_workers_are_reused(tmp_path):
+def test_slots_of_dead_workers_are_reused(tmp_path, monkeypatch):
+    monkeypatch.setattr("service.state.counts.MAX_PROCESSES", 8)
     counts = Counts(tmp_path)
-    for _ in range(MAX_PROCESSES + 10):
+    for _ in range(8 + 10):
         wait_for(in_child(lambda: counts.add(ONE)))
-    assert counts.add(ONE) == Totals(MAX_PROCESSES + 11, MAX_PROCESSES + 11)
+    assert counts.add(ONE) == Totals(8 + 11, 8 + 11)
 
 
 def test_only_running_processes_are_counted(counts):
@@ -382,7 +384,7 @@ def test_every_damaged_byte_in_use_is_detected(tmp_path, caplog):
     sound, blank = path.read_bytes(), bytes(Counts()._file._file.memory)
     random = np.random.default_rng(16)
     used = random.permutation([i for i in range(len(sound)) if sound[i] != blank[i]])
-    for index in [*used[:150], *random.integers(0, len(sound), 20)]:
+    for index in [*used[: examples(150)], *random.integers(0, len(sound), examples(50))]:
         content = bytearray(sound)
         content[index] ^= random.integers(1, 256)
         path.write_bytes(content)

