@@ -130,7 +130,12 @@ def test_dates_are_refused_like_text(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "auc"),
-    [("mammography", 0.859), ("shuttle", 0.997), ("breastw", 0.988), ("cardio", 0.932)],
+    [
+        pytest.param("mammography", 0.859, marks=pytest.mark.slow),
+        pytest.param("shuttle", 0.997, marks=pytest.mark.slow),
+        ("breastw", 0.988),
+        ("cardio", 0.932),
+    ],
 )
 def test_real_tables_are_ranked_like_scikit_learn(name, auc):
     path = SHARED / name / f"{name}.csv"
