@@ -24,7 +24,7 @@ from service.state.counts import (
 from service.state.folder import StateFolder
 from service.state.shared import MAX_PROCESSES
 from tests.support.children import in_child, wait_for
-from tests.support.examples import STRIDE, examples
+from tests.support.examples import NIGHTLY, STRIDE, examples
 from tests.support.stepping import steps
 
 
@@ -459,7 +459,7 @@ def test_forking_while_a_thread_counts_does_not_deadlock(counts):
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        wait_for(*[in_child(lambda: counts.add(ONE)) for _ in range(20)])
+        wait_for(*[in_child(lambda: counts.add(ONE)) for _ in range(20 if NIGHTLY else 8)])
     finally:
         stop.set()
         thread.join()

@@ -190,9 +190,13 @@ def test_a_worker_killed_while_publishing_leaves_a_complete_generation(generatio
             publish(generations, Generation(number, bytes([number % 256]) * 100_000))
 
     for pause in range(20):
+        before = generations.number
         pid = os.fork()
         if pid == 0:
             work()
+        end = time.monotonic() + 30
+        while generations.number == before and time.monotonic() < end:
+            time.sleep(0.001)  # a busy machine may start the child late
         time.sleep(0.002 * pause)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)

@@ -20,6 +20,7 @@ from service.state.records import FILE_NAME, MAX_BYTES, as_table, begin_records,
 from service.tables.write import write_table
 from service.web.middleware import new_id
 from tests.support.children import in_child, wait_for
+from tests.support.examples import NIGHTLY
 from tests.support.stepping import EVERY, steps
 
 RECORDS = "service.state.records"
@@ -419,7 +420,7 @@ def test_the_record_continues_after_writers_were_killed(tmp_path):
             append(records, new_id(), 1)
             append(records, new_id(), 30)
 
-    for _ in range(60):
+    for _ in range(60 if NIGHTLY else 20):
         child = in_child(work)
         time.sleep(random.uniform(0.001, 0.02))
         os.kill(child, signal.SIGKILL)
