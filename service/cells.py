@@ -6,14 +6,14 @@ Plain Python, shared by the protocols, training and the readers of files.
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 LABELS = (0, 1)
 """The values of a label or truth: inlier, outlier."""
 
-_POSITIONAL = re.compile(r"|t:\d+")
+_POSITION = re.compile(r"(t:|)(0|[1-9][0-9]{0,5})")
 
 
 @dataclass(frozen=True)
@@ -132,13 +132,18 @@ def kind(value: Any) -> str:
     return kinds.get(type(value), "a list" if isinstance(value, list) else "a number")
 
 
-def are_positional(names: tuple[str, ...]) -> bool:
-    """Return whether all names are placeholders: empty, or Seldon's `t:0`, `t:1`, ...
+def read_positions(names: Sequence[str]) -> list[int] | None:
+    """Return the positions that names spell: Seldon's `t:0`, `t:1` or pandas' `0`, `1`.
 
-    >>> are_positional(("t:0", "t:1")), are_positional(("", "sd")), are_positional(())
-    (True, False, True)
+    None if any of them is another name.
+
+    >>> read_positions(("t:1", "t:0")), read_positions(("0", "1")), read_positions(("t:0", "sd"))
+    ([1, 0], [0, 1], None)
     """
-    return all(map(_POSITIONAL.fullmatch, names))
+    found = [match for name in names if (match := _POSITION.fullmatch(name))]
+    if len(found) < len(names) or len({match[1] for match in found}) > 1:
+        return None
+    return [int(match[2]) for match in found]
 
 
 def name_column(j: int) -> str:

@@ -41,12 +41,14 @@ class RawTable:
     """A table as a client sent it; its cells are not parsed yet.
 
     `cells` are a list of rows or an array; with a `shape` (rows, columns) they are flat, one row
-    after another. `names` has a name for each column, or is empty.
+    after another. `names` are those of the columns, as sent, or empty.
     """
 
     cells: Any
     names: tuple[str, ...] = ()
     shape: tuple[int, int] | None = None
+    is_headless: bool = False
+    """Whether the names look like cells: those of a CSV that may have no line of names."""
 
     @classmethod
     def nested(cls, cells: Any, names: Sequence[str], limits: Limits) -> RawTable:
@@ -102,6 +104,11 @@ class RawTable:
             return f"rows are a list of lists, as in [[1, 2]]; {kind(cells)} came"
         if not cells:
             return "there are no rows; one row is [[1, 2]]"
+        if isinstance(cells[0], dict):
+            return (
+                "row 0 is an object, not a list of numbers; send the numbers in the order of the "
+                "columns, as in [[1, 2]], and the columns' names beside the rows"
+            )
         if not any(isinstance(row, list) for row in cells):
             return "rows are a list of lists: one row is [[1, 2]], not [1, 2]"
         faults = (_row_fault(i, row, cells[0], self.names) for i, row in enumerate(cells))

@@ -3,6 +3,7 @@
 import json
 import re
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ UNLESS_SAID = (
 # The start of the error for a body that is not JSON. Seldon's clients look for Seldon's words.
 NO_JSON, NOT_JSON = "Can't find JSON in data", "the body is not JSON"
 
+# Fields that clients of other services use for the names of columns.
+_NAME_FIELDS = frozenset({"names", "columns", "column_names", "feature_names", "features"})
+
 _UNSORTED = orjson.OPT_SERIALIZE_NUMPY
 _SORTED = _UNSORTED | orjson.OPT_SORT_KEYS
 
@@ -43,14 +47,17 @@ def parse_json(
 ) -> tuple[Any, BadInput | None]:
     """Read one JSON value; `fault` is the start of the error for a body that is not JSON.
 
-    NaN is accepted, though it is not JSON, because numpy and pandas users send it. Infinity is
-    read but refused: the second value is the refusal, for the caller to raise once it has looked
-    for the infinite cell (`require_finite`). Of a repeated key the last one counts.
+    As for Flask, the body may have a byte order mark, or be UTF-16 or UTF-32. NaN is accepted,
+    though it is not JSON, because numpy and pandas users send it. Infinity is read but refused: the
+    second value is the refusal, for the caller to raise once it has looked for the infinite cell
+    (`require_finite`). Of a repeated key the last one counts.
 
     Raises:
         BadInput: not JSON.
         TooLarge: nested deeper than `max_depth`.
     """
+    if b"\0" in (start := body[:2]) or not start.isascii():
+        body = _to_utf8(body, fault)
     if _is_deeper(body, max_depth):
         raise TooLarge(f"the JSON is nested more than {max_depth} levels deep")
     try:
@@ -86,12 +93,27 @@ def expect(value: Any, kind: Any, fault: str) -> Any:
 
 
 def decode_names(names: Any, field: str) -> tuple[str, ...]:
-    """Return the names of columns, none for null; `field` is where they stand in the message."""
+    """Return the names of columns, none for null; `field` is where they stand in the message.
+
+    Whole numbers, which pandas gives to columns without names, become strings.
+    """
     if names is None:
         return ()
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list) or not all(type(name) in (str, int) for name in names):
         raise BadInput(f"{field} is not a list of strings")
-    return tuple(names)
+    return tuple(map(str, names))
+
+
+def refuse_stray_names(fields: Mapping[str, Any], where: str, place: str, read: str = "") -> None:
+    """Refuse names of columns in a field that is not read: their order may be another.
+
+    `place` is where names stand in this protocol, and `read` is the field that is read here.
+    """
+    if _NAME_FIELDS.isdisjoint(fields):
+        return
+    for field in fields:
+        if field in _NAME_FIELDS and field != read:
+            raise BadInput(f"{where} has a field {field!r}, which is not read; {place}")
 
 
 def decode_shape(shape: Any, field: str, least: int, dimensions: tuple[int, ...]) -> list[int]:
@@ -146,6 +168,17 @@ def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
     if extra := len(unpacker.unused_data):
         raise BadInput(f"{extra:,} bytes follow the body packed with {encoding}")
     return unpacked
+
+
+def _to_utf8(body: bytes, fault: str) -> bytes:
+    """Return JSON in another encoding as UTF-8, without a byte order mark."""
+    encoding = json.detect_encoding(body)
+    if encoding == "utf-8":
+        return body
+    try:
+        return body.decode(encoding).encode()
+    except UnicodeError as error:
+        raise BadInput(f"{fault}: it begins like {encoding} and is not; send UTF-8") from error
 
 
 def _read_loosely(body: bytes, refusal: BadInput) -> Any:

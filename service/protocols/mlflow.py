@@ -1,19 +1,40 @@
 """MLflow's scoring protocol (/invocations): pure functions from bytes to a table and back."""
 
+import codecs
 import csv
 import io
+import re
 from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
-from ..cells import REQUESTS
+from ..cells import REQUESTS, parse_number
 from ..errors import BadInput, TooLarge, Unsupported, count
 from ..rows import Limits, RawTable, Verdict
-from .codec import NOT_JSON, decode_names, expect, is_json, parse_json, render_json, require_finite
+from .codec import (
+    NOT_JSON,
+    decode_names,
+    expect,
+    is_json,
+    parse_json,
+    refuse_stray_names,
+    render_json,
+    require_finite,
+)
 
 PATHS = ("/invocations", "/ping", "/health", "/version")
 
 EXAMPLE = '{"dataframe_split": {"columns": ["a", "b"], "data": [[1, 2]]}}'
+
+_NAMES_STAND = "names of columns stand in dataframe_split.columns, or in each record"
+
+_CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
+
+# The charsets that a CSV body may have, by the names of Python's codecs.
+_CHARSETS = frozenset(
+    {"utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "ascii"}
+    | {"iso8859-1", "iso8859-15", "cp1250", "cp1252"}
+)
 
 # MLflow's codes for a status; it has none for 405, 413 and 415.
 ERROR_CODES = {
@@ -30,11 +51,12 @@ def decode_request(body: bytes, content_type: str, limits: Limits) -> RawTable:
     Raises:
         BadInput: not such a table; the text names row and column.
         TooLarge: more rows or columns than `limits`, or nested deeper.
-        Unsupported: another type of content.
+        Unsupported: another type of content, or a charset that is not read.
     """
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type == "text/csv":
-        return _decode_csv(body, limits)
+        charset = _CHARSET.search(content_type)
+        return _decode_csv(_decode_text(body, charset[1] if charset else "utf-8"), limits)
     if not is_json(media_type):
         name = repr(media_type[:40])
         raise Unsupported(f"Content-Type {name} is not read here; send JSON or text/csv")
@@ -61,16 +83,18 @@ def _decode_json(body: Any, limits: Limits) -> RawTable:
     if len(forms) != 1:
         found, known = " and ".join(forms) or "no rows", ", ".join(_FORMS)
         raise BadInput(f"{found} came; a request has one of {known}, as in {EXAMPLE}")
+    refuse_stray_names(body, "the request", _NAMES_STAND)
     return _FORMS[forms[0]](forms[0], body[forms[0]], limits)
 
 
 def _decode_split(form: str, table: Any, limits: Limits) -> RawTable:
     if not isinstance(table, dict) or "data" not in table:
         raise BadInput(f"{form} is not an object with data, as in {EXAMPLE}")
-    names = table.get("columns")
-    if isinstance(names, list) and names == list(range(len(names))):
-        names = None  # pandas numbers columns that have no names
-    return RawTable.nested(table["data"], decode_names(names, f"{form}.columns"), limits)
+    refuse_stray_names(table, form, _NAMES_STAND, read="columns")
+    index, data = table.get("index"), table["data"]
+    if isinstance(index, list) and isinstance(data, list) and len(index) != len(data):
+        raise BadInput(f"{form}.index has {len(index):,} entries for {count(len(data), 'row')}")
+    return RawTable.nested(data, decode_names(table.get("columns"), f"{form}.columns"), limits)
 
 
 def _decode_instances(form: str, table: Any, limits: Limits) -> RawTable:
@@ -114,22 +138,54 @@ _FORMS: dict[str, Callable[[str, Any, Limits], RawTable]] = {
 }
 
 
-def _decode_csv(body: bytes, limits: Limits) -> RawTable:
+def _decode_text(body: bytes, charset: str) -> str:
+    """Return the text of a body, without a byte order mark."""
+    try:
+        codec = codecs.lookup(charset).name
+    except LookupError:
+        codec = ""
+    if codec not in _CHARSETS:
+        raise Unsupported(f"the charset {charset[:40]!r} is not read here; send CSV in UTF-8")
+    try:
+        return body.decode(codec).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"the body is not CSV in {charset}: byte {error.start} is {body[error.start]:#04x}; "
+            "send it in UTF-8, or name its charset in the Content-Type"
+        ) from error
+
+
+def _decode_csv(text: str, limits: Limits) -> RawTable:
     """Read comma-separated values; row 0 is the first line after the names.
 
     A cell is missing where it is empty or where pandas reads it as missing.
     """
     try:
-        reader = csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""))
+        reader = csv.reader(io.StringIO(text, newline=""))
         lines = list(islice((line for line in reader if line), limits.rows + 2))
-    except (UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
         raise BadInput(f"the body is not CSV: {error}") from error
     if not lines:
         raise BadInput("the body is empty; send a line of names and a line for each row")
     names, *rows = lines
+    if not rows:
+        raise BadInput("there are no rows after the first line, which is taken for the names")
     if len(rows) > limits.rows:  # counting the others would take seconds
         raise TooLarge(f"more than {limits.rows:,} rows in one request; send fewer at a time")
-    cells = [[None if REQUESTS.is_missing(cell) else cell for cell in row] for row in rows]
-    if rows and len(rows[0]) != len(names):
+    if len(rows[0]) != len(names):
         raise BadInput(f"row 0 has {count(len(rows[0]), 'column')}, the line of names {len(names)}")
-    return RawTable.nested(cells, names, limits)
+    cells = [[None if REQUESTS.is_missing(cell) else cell for cell in row] for row in rows]
+    table = RawTable.nested(cells, names, limits)
+    table.is_headless = all(map(_is_value, names))
+    return table
+
+
+def _is_value(text: str) -> bool:
+    """Return whether a text is a number or a missing value."""
+    if REQUESTS.is_missing(text):
+        return True
+    try:
+        parse_number(text)
+    except ValueError:
+        return False
+    return True

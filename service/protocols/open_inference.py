@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 
 from ..errors import BadInput, NotFound, Refusal, TooLarge, count, nearest
 from ..rows import Floats, Limits, RawTable, Verdict
-from .codec import NOT_JSON, decode_shape, expect, parse_json, render_json, require_finite
+from .codec import (
+    NOT_JSON,
+    decode_shape,
+    expect,
+    parse_json,
+    refuse_stray_names,
+    render_json,
+    require_finite,
+)
 
 JSON_LENGTH = "Inference-Header-Content-Length"
 """The header with the number of bytes that the JSON of a binary message has."""
@@ -32,13 +40,26 @@ OUTPUTS = {
     "predict": ("INT64", "1 for an outlier, 0 for an inlier"),
     "decision_function": ("FP64", "score: lower is more abnormal"),
     "score_samples": ("FP64", "scikit-learn's score_samples: decision_function plus its offset"),
-    "threshold": ("FP64", "a row is an outlier when its decision_function is below this"),
+    "threshold": (
+        "FP64",
+        "a row is an outlier when its decision_function is below this; on request only, because "
+        "it has one value for all rows: every answer has it among its parameters",
+    ),
     "contributions": (
         "FP64",
         "each feature's share in the row's path length, in steps: negative is more abnormal",
     ),
 }
-CONTRIBUTIONS = "contributions"
+CONTRIBUTIONS, THRESHOLD = "contributions", "threshold"
+
+_DEFAULT_OUTPUTS = ("predict", "decision_function", "score_samples")
+"""The outputs of a request that names none; each has one value a row, as pandas needs it."""
+
+OTHER_OPTIONS = {
+    "scores": "ask for the output decision_function, which is there by default",
+    "explain": "ask for the output contributions",
+}
+"""Options of the other protocols, and what stands in their place."""
 
 # datatype -> the type of its values in a binary tensor.
 _TYPES = {
@@ -108,14 +129,14 @@ def encode_answer(
 ) -> tuple[bytes, int | None]:
     """Return the answer, and how many of its bytes are JSON if some are not.
 
-    `id` is the prediction's. `verdict` has its `samples` if `request` asks for them. `shares` are
-    the scorer's contributions, (n_rows, n_features).
+    The threshold is among its parameters. `id` is the prediction's. `verdict` has its `samples` if
+    `request` asks for them. `shares` are the scorer's contributions, (n_rows, n_features).
     """
     values = {
         "predict": verdict.labels,
         "decision_function": verdict.scores,
         "score_samples": verdict.samples,
-        "threshold": np.array([verdict.threshold]),
+        THRESHOLD: np.array([verdict.threshold]),
         CONTRIBUTIONS: shares,
     }
     outputs, blobs = [], []
@@ -129,7 +150,13 @@ def encode_answer(
         else:
             output["data"] = value.ravel()
         outputs.append(output)
-    answer = {"id": id, "model_name": model, "model_version": verdict.version, "outputs": outputs}
+    answer = {
+        "id": id,
+        "model_name": model,
+        "model_version": verdict.version,
+        "parameters": {THRESHOLD: verdict.threshold},
+        "outputs": outputs,
+    }
     text = render_json(answer)
     return b"".join([text, *blobs]), len(text) if blobs else None
 
@@ -155,7 +182,7 @@ def encode_model(
     columns = [
         _tensor(column, _CARD_TYPES.get(kind, "FP64"), [-1]) for column, kind in features.items()
     ]
-    shapes = {"threshold": [1], CONTRIBUTIONS: [-1, width]}
+    shapes = {THRESHOLD: [1], CONTRIBUTIONS: [-1, width]}
     outputs = [
         {**_tensor(output, datatype, shapes.get(output, [-1])), "parameters": {"meaning": meaning}}
         for output, (datatype, meaning) in OUTPUTS.items()
@@ -228,6 +255,7 @@ def _decode(value: Any, raw: bytes, limits: Limits) -> Request:
     expect(value, dict, f"an inference request is a JSON object, as in {EXAMPLE}")
     id = expect(value.get("id"), str | None, "id is not a string") or ""
     parameters = _parameters(value, "the request")
+    _refuse_options(parameters)
     inputs = value.get("inputs")
     if not isinstance(inputs, list) or not inputs:
         raise BadInput(f"there are no inputs; send {EXAMPLE}")
@@ -304,8 +332,19 @@ def _decode_input(
 
 
 def _parameters(value: dict[str, Any], label: str) -> dict[str, Any]:
+    """Return the parameters of a request, an input or an output."""
     fault = f"the parameters of {label} are not an object"
-    return expect(value.get("parameters"), dict | None, fault) or {}
+    parameters: dict[str, Any] = expect(value.get("parameters"), dict | None, fault) or {}
+    for fields, where in ((value, label), (parameters, f"the parameters of {label}")):
+        refuse_stray_names(fields, where, "send one input for each column, named after it")
+    return parameters
+
+
+def _refuse_options(parameters: dict[str, Any]) -> None:
+    """Refuse the options of other protocols, which have their outputs here."""
+    for option, advice in OTHER_OPTIONS.items():
+        if parameters.get(option):
+            raise BadInput(f"{option} is no parameter here; {advice}")
 
 
 def _is_column(parameters: dict[str, Any], default: Any, datatype: str, label: str) -> bool:
@@ -396,8 +435,8 @@ def _decode_outputs(outputs: Any, parameters: dict[str, Any]) -> dict[str, bool]
     """Return the names of the outputs to send, and whether each is sent as bytes."""
     default = parameters.get("binary_data_output") is True
     if outputs is None or outputs == []:
-        return {name: default for name in OUTPUTS if name != CONTRIBUTIONS}
-    wanted = {}
+        return dict.fromkeys(_DEFAULT_OUTPUTS, default)
+    wanted: dict[str, bool] = {}
     for i, output in enumerate(expect(outputs, list, "outputs is not a list")):
         if not isinstance(output, dict) or not isinstance(output.get("name"), str):
             raise BadInput(f"output {i} is not an object with a name")
@@ -406,6 +445,8 @@ def _decode_outputs(outputs: Any, parameters: dict[str, Any]) -> dict[str, bool]
             hint = nearest(name, list(OUTPUTS))
             names = ", ".join(OUTPUTS)
             raise BadInput(f"there is no output {name[:100]!r}{hint}; the outputs are {names}")
+        if name in wanted:
+            raise BadInput(f"output {name!r} is asked for twice")
         settings = _parameters(output, f"output {name!r}")
         for key in ("classification", "shared_memory_region"):
             if settings.get(key):

@@ -21,8 +21,9 @@ class Detector:
     @cached_property
     def columns(self) -> Columns:
         """The columns that the model takes."""
-        card, by_name = self.model.card, self.by_name and self.model.named
-        return Columns(self.model.features, by_name, card is not None and card.allow_missing)
+        model, card = self.model, self.model.card
+        takes_missing = card is not None and card.allow_missing
+        return Columns(model.features, self.by_name, takes_missing, model.named)
 
     @cached_property
     def baseline(self) -> Baseline | None:

@@ -96,12 +96,13 @@ def test_files_have_numbers_of_32_bits_and_requests_of_64():
 
 
 @pytest.mark.parametrize(
-    ("names", "positional"),
-    [((), True), (("", ""), True), (("t:0", "t:12"), True), (("t:0", "a"), False),
-     (("t:", "t:1"), False), (("t:0x",), False)],
+    ("names", "positions"),
+    [(("t:0", "t:12"), [0, 12]), (("1", "0"), [1, 0]), (("t:1", "t:1"), [1, 1]),
+     (("t:0", "a"), None), (("t:0", "1"), None), (("t:", "t:1"), None), (("t:0x",), None),
+     (("", ""), None), (("01",), None), (("-1",), None), (("1.0",), None), (("\u0661",), None)],
 )  # fmt: skip
-def test_placeholder_names_are_recognised(names, positional):
-    assert cells.are_positional(names) == positional
+def test_names_of_seldon_and_pandas_that_count_columns_are_positions(names, positions):
+    assert cells.read_positions(names) == positions
 
 
 def test_a_column_without_a_name_is_recognised():

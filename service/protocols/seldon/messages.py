@@ -10,13 +10,15 @@ import numpy as np
 
 from ...errors import BadInput, count
 from ...rows import Floats, Limits, RawTable, Rows, Totals, Verdict
-from ..codec import decode_names, decode_shape, expect, require_finite
+from ..codec import decode_names, decode_shape, expect, refuse_stray_names, require_finite
 from .envelope import read_json
 from .gauges import encode_gauges
 
 EXAMPLE = '{"data": {"ndarray": [[1, 2]]}}'
 
 _NO_MESSAGE = f"a Seldon message is a JSON object, as in {EXAMPLE}"
+
+_NAMES_STAND = 'names of columns stand in data.names: {"names": ["a", "b"], "ndarray": [[1, 2]]}'
 
 _NO_TAGS: Mapping[str, Any] = MappingProxyType({})
 
@@ -74,6 +76,7 @@ def decode_message(body: Any, limits: Limits) -> Message:
         TooLarge: more rows or columns than `limits`.
     """
     meta = _decode_meta(expect(body, dict, _NO_MESSAGE).get("meta"))
+    refuse_stray_names(body, "the message", _NAMES_STAND)
     data = body.get("data")
     if isinstance(data, dict):
         return _decode_data(data, meta, limits)
@@ -198,6 +201,7 @@ def _payload(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _decode_data(data: dict[str, Any], meta: dict[str, Any], limits: Limits) -> Message:
+    refuse_stray_names(data, "data", _NAMES_STAND, read="names")
     names = decode_names(data.get("names"), "data.names")
     if "tensor" in data:
         return Message(_decode_tensor(data["tensor"], names, limits), None, meta)

@@ -21,7 +21,7 @@ def decode(body, content_type="application/json", limits=LIMITS):
     ("body", "names"),
     [
         ({"dataframe_split": {"columns": ["a", "b"], "index": [0, 1], "data": TABLE}}, NAMED),
-        ({"dataframe_split": {"columns": [0, 1], "data": TABLE}}, ()),
+        ({"dataframe_split": {"columns": [1, 0], "data": TABLE}}, ("1", "0")),
         ({"dataframe_split": {"data": TABLE}}, ()),
         ({"dataframe_records": [{"a": 1, "b": 2}, {"b": 40, "a": 60}]}, NAMED),
         ({"instances": TABLE}, ()),
@@ -61,6 +61,10 @@ def test_an_empty_cell_or_nan_in_csv_is_missing(cell):
         ({"dataframe_split": TABLE}, "dataframe_split is not an object with data, as in "),
         ({"dataframe_split": {"columns": "ab", "data": TABLE}},
          "dataframe_split.columns is not a list of strings"),
+        ({"dataframe_split": {"columns": [True, 0], "data": TABLE}},
+         "dataframe_split.columns is not a list of strings"),
+        ({"dataframe_split": {"index": [0], "data": TABLE}},
+         "dataframe_split.index has 1 entries for 2 rows"),
         ({"dataframe_split": {"columns": ["a", "b"], "data": [[1, {}]]}},
          "row 0, column 1 ('b'): an object is not a number"),
         ({"dataframe_records": {"a": 1}}, "dataframe_records is not a list of objects"),
@@ -90,14 +94,17 @@ def test_invalid_tables_are_refused_with_a_reason(body, text):
     ("body", "text"),
     [
         (b"", "the body is empty; send a line of names and a line for each row"),
-        (b"a,b\n", "there are no rows"),
+        (b"a,b\n", "there are no rows after the first line, which is taken for the names"),
         (b"a,b\n1\n", "row 0 has 1 column, the line of names 2"),
         (b"a,b\n1,2\n3\n", "row 1 has 1 column, row 0 has 2"),
         (b"a,b\n1,x\n", "row 0, column 1 ('b'): 'x' is not a number"),
         (b"a,b\n1,1_000\n", "row 0, column 1 ('b'): '1_000' is not a number"),
         ("a,b\n1,\u0663\n".encode(), "row 0, column 1 ('b'): '\u0663' is not a number"),
         (b"a,b\n,inf\n", "row 0, column 1 ('b'): 'inf' is not a finite number"),
-        (b"\xff", "the body is not CSV: "),
+        (
+            b"a,\xe9\n1,2",
+            "the body is not CSV in utf-8: byte 2 is 0xe9; send it in UTF-8, or name ",
+        ),
         (b'a\n"' + b"x" * 200_000, "the body is not CSV: "),
     ],
 )
@@ -105,6 +112,41 @@ def test_invalid_csv_is_refused_with_a_reason(body, text):
     with pytest.raises(BadInput) as refusal:
         decode(body, "text/csv")
     assert str(refusal.value).startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("charset", "codec"),
+    [("iso-8859-1", "latin-1"), ("ISO-8859-15", "iso8859-15"), ("windows-1252", "cp1252"),
+     ("utf-16", "utf-16"), ("UTF-16LE", "utf-16-le"), ("utf8", "utf-8-sig"), ('"utf-8"', "utf-8")],
+)  # fmt: skip
+def test_csv_is_read_in_the_charset_that_its_content_type_names(charset, codec):
+    body = "\u00e9t\u00e9,b\n1,2\n".encode(codec)
+    rows = decode(body, f"text/csv; header=present; Charset={charset}")
+    assert rows.names == ("\u00e9t\u00e9", "b")
+
+
+@pytest.mark.parametrize("charset", ["x-nonsense", "idna", "base64", "unicode_escape", "utf-7"])
+def test_other_charsets_are_refused(charset):
+    with pytest.raises(Unsupported, match=f"the charset '{charset}' is not read here; send CSV in"):
+        decode(b"a,b\n1,2\n", f"text/csv;charset={charset}")
+
+
+@pytest.mark.parametrize("line", ["60,40", "0,1", '"6e1",', "NA,-1", "0,0"])
+def test_a_first_line_of_cells_is_marked_as_no_line_of_names(line):
+    table = mlflow.decode_request(f"{line}\n1,2\n".encode(), "text/csv", LIMITS)
+    assert table.is_headless
+    assert not mlflow.decode_request(b"60,sd\n1,2\n", "text/csv", LIMITS).is_headless
+
+
+@pytest.mark.parametrize("field", ["names", "columns", "column_names", "feature_names", "features"])
+def test_names_in_a_field_that_is_not_read_are_refused(field):
+    bodies = [{form: TABLE, field: ["b", "a"]} for form in ("inputs", "instances")]
+    bodies.append({"dataframe_split": {"data": TABLE}, field: ["b", "a"]})
+    if field != "columns":
+        bodies.append({"dataframe_split": {"data": TABLE, field: ["b", "a"]}})
+    for body in bodies:
+        with pytest.raises(BadInput, match=f"has a field '{field}', which is not read; names of"):
+            decode(body)
 
 
 @pytest.mark.parametrize("content_type", ["", "text/plain", "application/x-parquet"])

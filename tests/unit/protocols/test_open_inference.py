@@ -9,7 +9,6 @@ from hypothesis.extra import numpy as hnp
 
 from service.errors import BadInput, NotFound, TooLarge
 from service.protocols import open_inference
-from service.protocols.open_inference import OUTPUTS
 from service.rows import Limits, Verdict
 
 LIMITS = Limits()
@@ -107,8 +106,22 @@ def test_string_columns_are_read_as_mlserver_sends_a_data_frame():
     assert rows.values.tolist() == [[1], [60]]
 
 
-def test_default_outputs_are_all_except_contributions():
-    assert list(decode(tensor(TABLE)).outputs) == list(OUTPUTS)[:-1]
+@pytest.mark.parametrize("asked", [{}, {"outputs": None}, {"outputs": []}])
+def test_by_default_every_output_has_one_value_a_row(asked):
+    request = decode(tensor(TABLE), **asked)
+    assert list(request.outputs) == ["predict", "decision_function", "score_samples"]
+    answer = json.loads(open_inference.encode_answer(request, "42", "m", VERDICT)[0])
+    assert [output["shape"] for output in answer["outputs"]] == [[2]] * 3
+    assert answer["parameters"] == {"threshold": 0.0}
+
+
+def test_the_threshold_is_an_output_where_it_is_asked_for():
+    request = decode(tensor(TABLE), outputs=[{"name": "threshold"}])
+    answer = json.loads(open_inference.encode_answer(request, "42", "m", VERDICT)[0])
+    assert [(output["shape"], output["data"]) for output in answer["outputs"]] == [([1], [0.0])]
+
+
+def test_contributions_and_binary_outputs_are_sent_as_asked():
     asked = [{"name": "contributions"}, {"name": "predict", "parameters": {"binary_data": True}}]
     assert decode(tensor(TABLE), outputs=asked).outputs == {"contributions": False, "predict": True}
 
@@ -224,7 +237,6 @@ def test_a_json_response_has_flat_data_and_the_model_version():
         "predict": [0, 1],
         "decision_function": [0.25, -0.5],
         "score_samples": [-0.25, -1.0],
-        "threshold": [0.0],
     }
     assert answer["outputs"][0] == {
         "name": "predict",
@@ -368,7 +380,6 @@ def test_binary_data_of_the_wrong_size_is_refused(inputs, text):
     [
         (b'{"inputs": }', ": unexpected character, expected a JSON value at line 1 column 12"),
         (b"", ": it is a zero-length, empty document at line 1 column 1"),
-        (b"\xef\xbb\xbf{}", ": UTF-8 byte order mark (BOM) is not supported at line 1 column 1"),
     ],
 )
 def test_invalid_json_is_refused_with_its_position(body, text):
@@ -410,6 +421,35 @@ def test_metadata_of_a_model_with_column_names_has_one_input_per_column():
 def test_metadata_of_a_model_without_column_names_has_one_table():
     found = open_inference.encode_model("m", "abc", {"f0": "float", "f1": "float"}, False)
     assert found["inputs"] == [{"name": "rows", "datatype": "FP64", "shape": [-1, 2]}]
+
+
+@pytest.mark.parametrize("field", ["names", "columns", "column_names", "feature_names", "features"])
+def test_names_in_a_field_that_is_not_read_are_refused(field):
+    names = {field: ["sd", "mean"]}
+    for more in ({}, {"outputs": [{"name": "predict"}]}):
+        for inputs, extra in (
+            (tensor(TABLE), names),
+            (tensor(TABLE), {"parameters": names}),
+            (tensor(TABLE, **names), {}),
+            (tensor(TABLE, parameters=names), {}),
+        ):
+            with pytest.raises(
+                BadInput, match=f"has a field '{field}', which is not read; send one"
+            ):
+                decode(inputs, **extra, **more)
+
+
+@pytest.mark.parametrize("option", ["scores", "explain"])
+def test_options_of_other_protocols_are_refused_as_parameters(option):
+    with pytest.raises(BadInput, match=f"{option} is no parameter here; ask for the output "):
+        decode(tensor(TABLE), parameters={option: 1})
+    assert decode(tensor(TABLE), parameters={option: 0})
+
+
+def test_an_output_asked_for_twice_is_refused():
+    asked = [{"name": "predict"}, {"name": "predict", "parameters": {"binary_data": True}}]
+    with pytest.raises(BadInput, match="output 'predict' is asked for twice"):
+        decode(tensor(TABLE), outputs=asked)
 
 
 def test_another_model_or_version_is_not_found():

@@ -65,6 +65,10 @@ def test_data_wins_over_json_data_as_in_seldon():
     assert decode(body).table.numbers().values.tolist() == [[1, 2], [60, 40]]
 
 
+OBJECTS = (
+    "row 0 is an object, not a list of numbers; send the numbers in the order of the columns, as "
+    "in [[1, 2]], and the columns' names beside the rows"
+)
 TENSOR_FORM = 'data.tensor is an object with shape and values: {"shape": [1, 2], "values": [1, 2]}'
 
 
@@ -107,7 +111,10 @@ TENSOR_FORM = 'data.tensor is an object with shape and values: {"shape": [1, 2],
         ({"jsonData": None, "binData": "AA=="},
          'binData is not served here; send {"data": {"ndarray": [[1, 2]]}}'),
         ({"data": {"names": "ab", "ndarray": [[1]]}}, "data.names is not a list of strings"),
-        ({"data": {"names": [1], "ndarray": [[1]]}}, "data.names is not a list of strings"),
+        ({"data": {"names": [1.5], "ndarray": [[1]]}}, "data.names is not a list of strings"),
+        ({"data": {"names": [False], "ndarray": [[1]]}}, "data.names is not a list of strings"),
+        ({"data": {"ndarray": [{"a": 1}]}}, OBJECTS),
+        ({"jsonData": [{"a": 1}, [2]]}, OBJECTS),
         (message(meta="x"), "meta is not an object"),
         (message(meta={"puid": 3}), "meta.puid is not a string"),
         (message(meta={"tags": []}), "meta.tags is not an object"),
@@ -119,6 +126,20 @@ def test_an_invalid_message_is_refused_with_a_reason(body, text):
     with pytest.raises(BadInput) as refusal:
         decode(body)
     assert str(refusal.value) == text
+
+
+@pytest.mark.parametrize("field", ["names", "columns", "column_names", "feature_names", "features"])
+def test_names_in_a_field_that_is_not_read_are_refused(field):
+    bodies = [message(**{field: ["b", "a"]}), {"jsonData": [[1, 2]], field: ["b", "a"]}]
+    if field != "names":
+        bodies.append({"data": {"ndarray": [[1, 2]], field: ["b", "a"]}})
+    for body in bodies:
+        with pytest.raises(BadInput, match=f"'{field}', which is not read; names of columns stand"):
+            decode(body)
+
+
+def test_whole_numbers_are_names_as_pandas_counts_columns():
+    assert decode({"data": {"names": [1, 0], "ndarray": [[1, 2]]}}).table.names == ("1", "0")
 
 
 def test_limits_hold_for_tensors_too():
