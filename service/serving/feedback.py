@@ -26,14 +26,16 @@ class FeedbackMatcher:
         """Store what a message says; return the figures that include it.
 
         Raises:
-            BadInput: the truths do not fit the rows.
+            BadInput: the truths or the carried request do not fit the rows.
             NotFound: the prediction, or one of its rows, is unknown; this is counted apart.
             Unavailable: the storage fails; nothing of the message is stored.
         """
         recorded = self._find_recorded(statement)
         if recorded is not None:
             # A prediction's first rows leave the record first, so its last row gives the size.
-            _check_size(statement, int(recorded["row"][-1]) + 1)
+            size = int(recorded["row"][-1]) + 1
+            _check_carried(statement, size)
+            _check_size(statement, size)
         elif statement.rows is not None:
             _check_size(statement, len(statement.rows))
         elif not (statement.truths or statement.is_new or self.store.knows(statement.puid)):
@@ -54,8 +56,6 @@ class FeedbackMatcher:
         found: dict[int, ScoredRow] = {}
         if recorded is not None:
             found = _read_rows(recorded, indexes)
-            if carried is not None and len(carried) != recorded["row"][-1] + 1:
-                carried = None  # it belongs to another prediction
         if len(found) < len(indexes):
             known = self.store.find(statement.puid, indexes[0], indexes[-1])
             if carried is not None:  # rows that were scored for earlier feedback are scored again
@@ -85,6 +85,16 @@ class FeedbackMatcher:
         raise NotFound(
             f"{part}prediction {statement.puid[:50]!r} is not on record (any more), and the "
             "feedback carries no request to score again; send it along"
+        )
+
+
+def _check_carried(statement: Statement, size: int) -> None:
+    """Check that the request that feedback carries may be that of a prediction of `size` rows."""
+    if statement.rows is not None and len(statement.rows) != size:
+        raise BadInput(
+            f"the feedback carries a request with {count(len(statement.rows), 'row')}, and "
+            f"prediction {statement.puid[:50]!r} has {size:,}; send the puid of that request's "
+            "prediction, or leave the request out"
         )
 
 

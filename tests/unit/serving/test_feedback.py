@@ -221,13 +221,45 @@ def test_a_puid_used_twice_means_the_later_prediction(client, predict):
     assert counts(send(client, [1], "p")[1]) == (0, 0, 1, 0)
 
 
+@pytest.mark.parametrize("message", [{"truth": [0, 1]}, {"truth": [1], "row": 0}, {"reward": 1}])
+def test_a_request_with_another_number_of_rows_than_the_prediction_is_refused(
+    client, predict, message
+):
+    predict([NORMAL, ODD], "p")
+    status, words = send(client, puid="p", rows=[NORMAL] * 3, **message)
+    assert (status, words.partition(";")[0]) == (
+        BAD, "the feedback carries a request with 3 rows, and prediction 'p' has 2",
+    )  # fmt: skip
+    assert samples(client)["nb_labels_tot"] == 0
+    assert send(client, puid="p", rows=[NORMAL] * 2, **message)[0] == OK
+
+
+def test_names_of_the_request_in_the_feedback_are_matched(make_client, write_card):
+    write_card()
+    client = make_client()
+
+    def label(names, row):
+        data = {"names": names, "ndarray": [row]}
+        body = {"request": {"data": data}, "truth": {"data": {"ndarray": [1]}}}
+        return client.post("/send-feedback", json=body).status_code
+
+    skewed = [60.0, 0.1]
+    for names, row in ((["mean", "sd"], skewed), (["sd", "mean"], skewed[::-1]),
+                       (["t:1", "t:0"], skewed[::-1]), ([1, 0], skewed[::-1])):  # fmt: skip
+        assert label(names, row) == OK
+    state = client.application.extensions["isoserve state folder"].path
+    with closing(sqlite3.connect(state / "feedback.db")) as database:
+        assert len(set(database.execute("SELECT score FROM truths"))) == 1
+    for names in (["mean", "mean"], ["mean"], ["t:0", "t:2"]):
+        assert label(names, skewed) == BAD
+
+
 def test_rows_that_left_the_record_need_the_request(make_client):
     client = make_client(records=10)
     body = {"meta": {"puid": "p"}, "data": {"ndarray": [NORMAL, ODD] * 10}}
     client.post("/predict", json=body)
     status, words = send(client, [0, 1] * 10, "p")
     assert (status, words.startswith("row 0 of prediction 'p'")) == (MISSING, True)
-    assert send(client, [0, 1] * 10, "p", rows=[NORMAL])[0] == MISSING  # another request's rows
     assert counts(send(client, [1], "p", row=19)[1]) == (0, 0, 0, 1)
     assert counts(send(client, [0, 1] * 10, "p", rows=[NORMAL, ODD] * 10)[1]) == (10, 0, 0, 10)
     assert send(client, [0, 1] * 10, "p")[0] == OK  # all were known before
