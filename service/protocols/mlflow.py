@@ -64,9 +64,11 @@ def decode_request(body: bytes, content_type: str, limits: Limits) -> RawTable:
     return require_finite(_decode_json(value, limits), refusal)
 
 
-def encode_answer(verdict: Verdict, with_scores: bool = False) -> bytes:
-    """Answer with 1 for each outlier and 0 for each inlier, and exact scores on request."""
+def encode_answer(verdict: Verdict, with_scores: bool = False, explanations: Any = None) -> bytes:
+    """Answer with 1 for each outlier and 0 for each inlier; the rest is there on request."""
     answer: dict[str, Any] = {"predictions": verdict.labels}
+    if explanations is not None:
+        answer["explanations"] = explanations
     if with_scores:
         answer |= {"scores": verdict.scores, "threshold": verdict.threshold}
     return render_json(answer)
@@ -84,7 +86,15 @@ def _decode_json(body: Any, limits: Limits) -> RawTable:
         found, known = " and ".join(forms) or "no rows", ", ".join(_FORMS)
         raise BadInput(f"{found} came; a request has one of {known}, as in {EXAMPLE}")
     refuse_stray_names(body, "the request", _NAMES_STAND)
+    _refuse_options(body.get("params"))
     return _FORMS[forms[0]](forms[0], body[forms[0]], limits)
+
+
+def _refuse_options(params: Any) -> None:
+    """Refuse options among the `params`, which are not read; others are ignored."""
+    for option in ("scores", "explain"):
+        if isinstance(params, dict) and params.get(option):
+            raise BadInput(f"params.{option} is not read here; send it in the query: ?{option}=1")
 
 
 def _decode_split(form: str, table: Any, limits: Limits) -> RawTable:

@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import BadInput, Refusal, TooLarge, count
 from ..protocols import mlflow, open_inference
 from ..protocols.codec import JSON, render_json, unpack
+from ..protocols.explanations import encode_explanations
 from ..protocols.seldon import messages as seldon
 from ..protocols.seldon.feedback import decode_feedback, encode_summary
 from ..rows import Limits, Rows, Totals, Verdict
@@ -70,7 +71,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The options of the query for a Seldon answer."""
+    """The options of the query, and how a Seldon answer is encoded."""
 
     encode: Encoder = seldon.encode_labels
     scores: bool = False
@@ -149,7 +150,7 @@ class Handlers:
         return Answer(200, answer, content_type, verdict.version, json_length=length)
 
     def invocations(
-        self, body: bytes, content_type: str, encoding: str = "", with_scores: bool = False
+        self, body: bytes, content_type: str, encoding: str = "", wanted: Wanted = LABELS
     ) -> Answer:
         """Answer a table as MLflow's scoring server does."""
         body = unpack(body, encoding, self.limits.body_bytes)
@@ -157,8 +158,10 @@ class Handlers:
             table = mlflow.decode_request(body, content_type, self.limits)
             detector = self.predictor.detector
             rows = detector.columns.encode(table)
+            _check_explained(len(rows), wanted.explain, detector)
             verdict, _ = self.predictor.predict(detector, rows, self.new_puid())
-            answer = mlflow.encode_answer(verdict, with_scores)
+            explanations = _explain(detector, rows, verdict, wanted.explain)
+            answer = mlflow.encode_answer(verdict, wanted.scores, explanations)
         return Answer(200, answer, version=verdict.version)
 
     def admit(self, body: bytes, number: int = NUMBER) -> AbstractContextManager[None]:
@@ -210,12 +213,19 @@ def _check_contributions(rows: Rows) -> None:
 def _tags(detector: Detector, rows: Rows, verdict: Verdict, wanted: Wanted) -> dict[str, Any]:
     """Return the tags that `?scores=1` and `?explain=K` add to a Seldon answer."""
     tags = seldon.score_tags(verdict) if wanted.scores else {}
-    if wanted.explain:
-        outliers = np.flatnonzero(verdict.labels)
-        chosen = rows.at(outliers)
-        shares = detector.explain(chosen)
-        tags |= seldon.explain_tags(outliers.tolist(), chosen, shares, wanted.explain)
-    return tags
+    explanations = _explain(detector, rows, verdict, wanted.explain)
+    return tags if explanations is None else tags | {"explanations": explanations}
+
+
+def _explain(
+    detector: Detector, rows: Rows, verdict: Verdict, most: int
+) -> list[dict[str, Any]] | None:
+    """Return the `most` features that isolated each outlier; None if none are asked for."""
+    if not most:
+        return None
+    outliers = np.flatnonzero(verdict.labels)
+    chosen = rows.at(outliers)
+    return encode_explanations(outliers.tolist(), chosen, detector.explain(chosen), most)
 
 
 def encode_error(path: str, text: str, status: int) -> bytes:

@@ -1,6 +1,7 @@
 """Read options of the query, and the body, of a Flask request."""
 
 import re
+from collections.abc import Mapping
 from functools import partial
 
 from flask import request
@@ -60,6 +61,13 @@ def read_number(name: str) -> int:
     if len(text) > len(str(MOST)):
         raise BadInput(f"{name} has at most {len(str(MOST))} digits, not {len(text):,}")
     return int(text)
+
+
+def refuse_options(advice: Mapping[str, str]) -> None:
+    """Refuse options that this route does not have; `advice` says what to do instead of each."""
+    for name, instead in advice.items():
+        if _SWITCH.get(read_option(name).lower(), True):
+            raise BadInput(f"{name} is no option of {request.path}; {instead}")
 
 
 def read_option(name: str) -> str:

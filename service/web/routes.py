@@ -25,7 +25,14 @@ from .handlers import Answer, Encoder, Handlers, Wanted
 from .health import asks_readiness
 from .openapi.document import describe
 from .page import add_page
-from .query import read_body, read_encoding, read_number, read_plain_body, read_switch
+from .query import (
+    read_body,
+    read_encoding,
+    read_number,
+    read_plain_body,
+    read_switch,
+    refuse_options,
+)
 
 # What health checks answer: a dictionary as JSON, a text as it is.
 _HEALTH: dict[str, Any] = {
@@ -36,6 +43,8 @@ _HEALTH: dict[str, Any] = {
     "/ping": "pong",
     "/health": "pong",
 }
+
+_NOT_SCORED = dict.fromkeys(("scores", "explain"), "its answer has no rows that were scored")
 
 _NOT_DEFINED = {"/route": ("Route", "router"), "/aggregate": ("Aggregate", "combiner")}
 
@@ -82,12 +91,14 @@ def _add_seldon(routes: Blueprint, handlers: Handlers) -> None:
 
     @routes.route("/transform-output", methods=["GET", "POST"])
     def transform_output() -> Response:
+        refuse_options(_NOT_SCORED)
         return reply(handlers.seldon_echo(*read_message()))
 
     @routes.route("/send-feedback", methods=["GET", "POST"])
     @routes.post("/api/v1.0/feedback")
     @routes.post("/api/v0.1/feedback")
     def send_feedback() -> Response:
+        refuse_options(_NOT_SCORED)
         return reply(handlers.seldon_feedback(*read_message()))
 
 
@@ -129,6 +140,7 @@ def _add_open_inference(routes: Blueprint, handlers: Handlers) -> None:
     @routes.post("/v2/models/<model>/versions/<version>/infer")
     def infer(model: str, version: str | None = None) -> Response:
         check(model, version)
+        refuse_options(open_inference.OTHER_OPTIONS)
         json_length = request.headers.get(open_inference.JSON_LENGTH)
         body = read_body(handlers.limits.body_bytes)
         return reply(handlers.open_inference(body, read_encoding(), json_length))
@@ -159,9 +171,9 @@ def _add_open_inference_server(routes: Blueprint, handlers: Handlers) -> None:
 def _add_mlflow(routes: Blueprint, handlers: Handlers) -> None:
     @routes.post("/invocations")
     def invocations() -> Response:
-        body, scores = read_body(handlers.limits.body_bytes), read_switch("scores")
-        content_type = request.content_type or ""
-        return reply(handlers.invocations(body, content_type, read_encoding(), scores))
+        wanted = Wanted(scores=read_switch("scores"), explain=read_number("explain"))
+        body, content_type = read_body(handlers.limits.body_bytes), request.content_type or ""
+        return reply(handlers.invocations(body, content_type, read_encoding(), wanted))
 
     @routes.get("/version")
     def version() -> Response:

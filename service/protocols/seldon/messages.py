@@ -1,15 +1,13 @@
 """Seldon Core v1's messages: pure functions from JSON values to rows and back."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 from ...errors import BadInput, count
-from ...rows import Floats, Limits, RawTable, Rows, Totals, Verdict
+from ...rows import Limits, RawTable, Totals, Verdict
 from ..codec import decode_names, decode_shape, expect, refuse_stray_names, require_finite
 from .envelope import read_json
 from .gauges import encode_gauges
@@ -144,29 +142,6 @@ def encode_echo(
 def score_tags(verdict: Verdict) -> dict[str, Any]:
     """Return the tags of `?scores=1`: the exact score of each row, and the threshold."""
     return {"anomaly-scores": verdict.scores, "threshold": verdict.threshold}
-
-
-def explain_tags(outliers: Sequence[int], rows: Rows, shares: Floats, most: int) -> dict[str, Any]:
-    """Return the tag of `?explain=K`: the features that isolated each outlier most, at most K.
-
-    `outliers` are their indices in the request, `rows` their values. `shares` are the scorer's
-    contributions, (n_outliers, n_features) in steps: the most negative isolated a row most.
-    """
-    order = np.argsort(shares, axis=1, kind="stable")[:, :most].tolist()
-    return {
-        "explanations": [
-            {
-                "row": outlier,
-                "features": [
-                    {"name": rows.names[j], "contribution": share[j], "value": values[j]}
-                    for j in chosen
-                ],
-            }
-            for outlier, chosen, share, values in zip(
-                outliers, order, shares, rows.values, strict=True
-            )
-        ]
-    }
 
 
 def encode_health(totals: Totals, threshold: float) -> dict[str, Any]:

@@ -273,6 +273,45 @@ def test_an_explanation_names_the_features_that_isolated_a_row(named, forest):
     assert feature["contribution"] == row.min() == row[j]
 
 
+def test_scores_and_explanations_are_the_same_by_predict_transform_input_and_invocations(named):
+    asked = {"query_string": {"scores": 1, "explain": 2}}
+    tags = named.post("/predict", json=MESSAGE, **asked).json["meta"]["tags"]
+    again = named.post("/transform-input", json=MESSAGE, **asked).json["meta"]["tags"]
+    assert again == tags | {"outlier-predictions": again["outlier-predictions"]}
+    body = {"dataframe_split": {"columns": ["mean", "sd"], "data": ROWS}}
+    answer = named.post("/invocations", json=body, **asked).json
+    assert answer["explanations"] == tags["explanations"] != []
+    assert (answer["scores"], answer["threshold"]) == (tags["anomaly-scores"], tags["threshold"])
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (f"{MODEL}/infer", REQUEST),
+        (f"{MODEL}/versions/@/infer", REQUEST),
+        ("/transform-output", MESSAGE),
+        ("/send-feedback", {}),
+        ("/api/v1.0/feedback", {}),
+    ],
+)
+def test_an_option_that_a_route_does_not_have_is_refused_there(client, path, body):
+    path = path.replace("@", client.get(MODEL).json["versions"][0])
+    for option in ("scores=1", "explain=2", "explain=x", "score=1", "Explain=1"):
+        answer = client.post(f"{path}?{option}", json=body)
+        assert answer.status_code == HTTPStatus.BAD_REQUEST, option
+        assert "is no option" in answer.text, option
+    assert client.post(f"{path}?scores=0&explain=", json=body).status_code == HTTPStatus.OK
+
+
+@pytest.mark.parametrize("params", [{"scores": True}, {"explain": 2, "other": 1}])
+def test_options_among_mlflows_params_are_refused_and_others_ignored(client, params):
+    answer = client.post("/invocations", json={"inputs": ROWS, "params": params})
+    assert answer.status_code == HTTPStatus.BAD_REQUEST
+    assert "is not read here; send it in the query: ?" in answer.json["message"]
+    ignored = {"inputs": ROWS, "params": {"explain": 0, "temperature": 1}}
+    assert client.post("/invocations", json=ignored).status_code == HTTPStatus.OK
+
+
 def test_inliers_have_no_explanation(client):
     answer = client.post("/predict?explain=2", json={"data": {"ndarray": [[1, 1]]}}).json
     assert answer["meta"]["tags"] == {"explanations": []}
@@ -293,16 +332,15 @@ def test_a_misspelt_option_is_refused_with_a_suggestion(client, query, meant):
     sent = query.partition("=")[0]
     said = f"the query has {sent!r}, which is no option (is it {meant!r}?)"
     assert answer.json["status"]["info"] == said
-    if meant == "scores":
-        answer = client.post(f"/invocations?{query}", json={"instances": ROWS})
-        assert (answer.status_code, answer.json["message"]) == (400, said)
+    answer = client.post(f"/invocations?{query}", json={"instances": ROWS})
+    assert (answer.status_code, answer.json["message"]) == (400, said)
     assert samples(client) == 0
 
 
 def test_unknown_query_parameters_are_ignored(client):
     answer = client.post("/predict?source=web&plain=1&timeout=3&_=17&scores=1", json=MESSAGE)
     assert len(answer.json["meta"]["tags"]["anomaly-scores"]) == 2
-    assert client.post("/invocations?key=x&explain=1", json={"instances": ROWS}).status_code == 200
+    assert client.post("/invocations?key=x&top=1", json={"instances": ROWS}).status_code == 200
 
 
 @pytest.mark.parametrize(("switch", "on"), [("True", True), ("TRUE", True), ("False", False)])

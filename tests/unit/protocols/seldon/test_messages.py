@@ -5,7 +5,7 @@ import pytest
 
 from service.errors import BadInput, TooLarge
 from service.protocols.seldon import messages as seldon_v1
-from service.rows import Limits, Rows, Totals, Verdict
+from service.rows import Limits, Totals, Verdict
 
 VERDICT = Verdict(np.array([0.25, -0.5]), threshold=0.0)
 TOTALS = Totals(samples=10, outliers=4)
@@ -201,20 +201,6 @@ def test_request_path_keeps_earlier_units_and_adds_this_one():
     named = seldon_v1.name_meta(sent.meta, lambda: "new", {"clf": "reg/if:0.1"})
     assert named == {"puid": "new", "requestPath": {"clf": "reg/if:0.1", "up": "img:1"}}
     assert seldon_v1.name_meta(named, lambda: "newer", {}) is named
-
-
-def test_an_explanation_lists_the_features_that_isolated_each_outlier_most():
-    rows = Rows(np.array([[7.0, 8.0, 9.0]]), ("a", "b", "c"))
-    shares = np.array([[-1.0, 0.5, -3.0]])
-    assert seldon_v1.explain_tags([1], rows, shares, 2)["explanations"] == [
-        {
-            "row": 1,
-            "features": [
-                {"name": "c", "contribution": -3.0, "value": 9.0},
-                {"name": "a", "contribution": -1.0, "value": 7.0},
-            ],
-        }
-    ]
 
 
 @pytest.mark.parametrize(
