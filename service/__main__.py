@@ -29,6 +29,7 @@ from .state.feedback.store import FeedbackStore, open_feedback
 from .state.records import as_table, open_records
 from .tables.write import write_table
 from .telemetry.logs import configure_logs
+from .truths import Confusion
 
 
 class _Commands(TyperGroup):
@@ -169,8 +170,9 @@ def drift() -> None:
 
 @feedback_cli.command("summary")
 def summarize() -> None:
-    """Print confusion counts, precision, recall and rewards."""
-    summary = _feedback().read()
+    """Print confusion counts, precision, recall, what they were measured on, and rewards."""
+    store = _feedback()
+    summary = store.read()
     table = Table("", "so far", f"last {summary.recent.rows:,}", box=None)
     for name in ("true_negative", "false_positive", "false_negative", "true_positive"):
         counts = (f"{getattr(one, name):,}" for one in (summary.total, summary.recent))
@@ -179,8 +181,26 @@ def summarize() -> None:
     for name, figure in total.items():
         table.add_row(name, f"{figure:.4f}", f"{recent[name]:.4f}" if name in recent else "")
     _print(table)
+    typer.echo(_measured_on(summary.total))
+    if versions := store.count_versions():
+        listed = (f"{version} ({count(rows, 'row')})" for version, rows in versions.items())
+        typer.echo(f"The rows were scored by the models {', '.join(listed)}.")
     typer.echo(f"{count(summary.rewarded, 'reward')} other than 0, in sum {summary.reward:,}.")
     typer.echo(f"{count(summary.unmatched, 'message')} about no known prediction.")
+
+
+def _measured_on(total: Confusion) -> str:
+    """Return which rows precision and recall were measured on."""
+    others = total.rows - total.flagged
+    if not others:
+        return (
+            f"Precision is measured on {count(total.flagged, 'flagged row')}. Recall is not known: "
+            "no row that was not flagged has a truth."
+        )
+    return (
+        f"Precision is measured on {count(total.flagged, 'flagged row')}, recall on these and "
+        f"{count(others, 'row')} that {'was' if others == 1 else 'were'} not flagged."
+    )
 
 
 @feedback_cli.command("export")

@@ -34,6 +34,11 @@ from .web.handlers import Answer, Handlers, encode_error
 from .web.middleware import ID, ROUTE, Middleware, new_id
 from .web.routes import create_routes, reply
 
+_PREDICTIONS = (
+    "predictions are POST /predict (Seldon v1), /v2/models/{model}/infer (Open Inference) and "
+    "/invocations (MLflow)"
+)
+
 log = structlog.get_logger("isoserve")
 
 
@@ -109,7 +114,8 @@ def _load_model(settings: Settings, reloads: bool) -> tuple[StateFolder, Predict
     generations, audit = Generations(state.path), AuditLog(state.path)
     generations.see(seen)
     detector = restore_threshold(detector, audit)
-    counts, records = Counts(state.path), _begin_records(state, detector.model, settings)
+    counts = Counts(state.path, detector.model.features)
+    records = _begin_records(state, detector.model, settings)
     predictor = Predictor(detector, counts, records)
     return state, predictor, ModelReloader(source, predictor, generations, audit)
 
@@ -207,7 +213,10 @@ def _hint(path: str) -> str:
     """Return a hint for an unknown path: the setting that it needs, or the most similar route."""
     if path.startswith("/v2/repository/models/") and "admin" not in current_app.blueprints:
         return " without an admin token (ISOSERVE_ADMIN_TOKEN): see docs/operate/model.md"
-    return nearest(path, [rule.rule for rule in current_app.url_map.iter_rules()])
+    if path.startswith("/v1/"):  # of KServe and TensorFlow Serving
+        return f", and its protocol is not served; {_PREDICTIONS}"
+    hint = nearest(path, [rule.rule for rule in current_app.url_map.iter_rules()])
+    return hint or (f"; {_PREDICTIONS}" if request.method == "POST" else "")
 
 
 def _refuse(error: Exception, environ: Mapping[str, Any]) -> Answer:

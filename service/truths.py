@@ -73,21 +73,32 @@ class Confusion:
         """Return the number of rows that are outliers by their truth."""
         return self.true_positive + self.false_negative
 
+    @property
+    def flagged(self) -> int:
+        """Return the number of rows that are outliers by their label."""
+        return self.true_positive + self.false_positive
+
     def figures(self) -> dict[str, float]:
-        """Return accuracy, precision, recall, f1 and f2, without those not defined yet.
+        """Return accuracy, precision, recall, f1 and f2, without those that are not known.
+
+        Recall, f1 and f2 are not known while all these rows are flagged: nobody has looked for
+        outliers among the others.
 
         >>> Confusion(true_negative=3, false_negative=1).figures()
         {'accuracy': 0.75, 'recall': 0.0, 'f1': 0.0, 'f2': 0.0}
+        >>> Confusion(true_positive=3, false_positive=1).figures()
+        {'accuracy': 0.75, 'precision': 0.75}
         """
-        flagged = self.true_positive + self.false_positive
         parts: dict[str, tuple[float, float]] = {
             "accuracy": (self.true_positive + self.true_negative, self.rows),
-            "precision": (self.true_positive, flagged),
-            "recall": (self.true_positive, self.outliers),
+            "precision": (self.true_positive, self.flagged),
         }
-        # F-beta weighs recall beta times as much as precision (van Rijsbergen, 1979).
-        for name, beta in (("f1", 1.0), ("f2", 2.0)):
-            parts[name] = ((1 + beta**2) * self.true_positive, beta**2 * self.outliers + flagged)
+        if self.flagged < self.rows:
+            parts["recall"] = self.true_positive, self.outliers
+            # F-beta weighs recall beta times as much as precision (van Rijsbergen, 1979).
+            for name, beta in (("f1", 1.0), ("f2", 2.0)):
+                below = beta**2 * self.outliers + self.flagged
+                parts[name] = (1 + beta**2) * self.true_positive, below
         return {name: above / below for name, (above, below) in parts.items() if below}
 
 
@@ -100,9 +111,9 @@ class FeedbackSummary:
     recent: Confusion = Confusion()
     """Over the window: the last labelled rows in the order of their first feedback."""
     rewarded: int = 0
-    """Rewards other than 0."""
+    """Rewards other than 0, as revised; it falls when one is revised or deleted."""
     reward: float = 0.0
-    """The sum of the rewards."""
+    """The sum of these rewards."""
     unmatched: int = 0
     """Messages about an unknown prediction."""
     accepted: int = 0

@@ -103,15 +103,16 @@ class Counts:
     forked after this object was made.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, columns: Sequence[str] = ()) -> None:
         """Open or create the counts in `folder`, which this service has locked.
 
-        A damaged file, or one of another layout, is quarantined with a warning.
+        `columns` are the model's. A file that is damaged, has another layout or counts for a model
+        with other columns is quarantined with a warning.
 
         Raises:
             BadSetting: the disk has no room for the file.
         """
-        self._file = CountsFile(folder)
+        self._file = CountsFile(folder, columns)
         self._samples = [self._file.samples(slot) for slot in range(MAX_PROCESSES)]
         self._ahead = clock_offset_after(max(cell.read()[0][STAMP] for cell in self._samples))
         for digit in range(1, 6):
@@ -233,17 +234,18 @@ def reset_counts(folder: Path) -> None:
 class CountsFile:
     """Slots, cells and names in a mapped file, or in memory that forked processes share."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, columns: Sequence[str]) -> None:
         """Open or create the file in `folder`; quarantine one that is damaged."""
-        self._open(folder)
+        self._open(folder, columns)
         if folder is not None and self._is_damaged():
             quarantine(folder / FILE_NAME, "its numbers are damaged", MOST_QUARANTINED)
-            self._open(folder)
+            self._open(folder, columns)
 
-    def _open(self, folder: Path | None) -> None:
+    def _open(self, folder: Path | None, columns: Sequence[str]) -> None:
         layout: dict[str, Any] = {
             "kind": "counts",
             "format": 2,
+            "columns of the model": list(columns),
             "slots": MAX_PROCESSES,
             "series": SERIES,
             "score bounds": list(SCORE_BOUNDS),

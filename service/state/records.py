@@ -10,7 +10,7 @@ import logging
 import struct
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -342,19 +342,36 @@ def _may_contain_values(path: Path) -> bool:
 
 
 def as_table(records: Records) -> dict[str, Any]:
-    """Return the record column by column, the oldest row first."""
+    """Return the record column by column, the oldest row first.
+
+    `predicted` is 1 for a row that was labelled an outlier. A feature with the name of another
+    column is called `feature_` and its name.
+    """
     rows = records.read()
     columns: dict[str, Any] = {
         "time": rows["time"],
         "puid": [puid.decode(errors="replace") for puid in rows["puid"].tolist()],
         "row": rows["row"],
         "score": rows["score"],
-        "label": rows["label"],
+        "predicted": rows["label"],
         "model_version": rows["version"].astype(str).tolist(),
     }
-    for j, name in enumerate(records.features):
-        columns[f"feature_{name}" if name in columns else name] = rows["values"][:, j]
+    for name, values in zip(_name_apart(columns, records.features), rows["values"].T, strict=True):
+        columns[name] = values
     return columns
+
+
+def _name_apart(columns: Collection[str], features: Sequence[str]) -> list[str]:
+    """Return a name for each feature that is neither a column's nor another feature's."""
+    taken, names = {*columns, *features}, []
+    for feature in features:
+        name = feature
+        if feature in columns:
+            while name in taken:
+                name = f"feature_{name}"
+            taken.add(name)
+        names.append(name)
+    return names
 
 
 def _plan(features: Sequence[str], rows: int) -> tuple[dict[str, Any], int]:

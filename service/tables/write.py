@@ -16,6 +16,9 @@ from ..errors import BadInput
 TIMES = ("time",)
 """Columns in seconds since 1970, which are written as dates."""
 
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""The characters that a formula begins with in one spreadsheet or another."""
+
 _AT_ONCE = 1000  # lines of CSV in memory at a time
 
 Column = Sequence[Any] | NDArray[Any]
@@ -25,7 +28,8 @@ def write_table(columns: Mapping[str, Column], path: Path) -> None:
     """Write columns of the same length to a .csv or .parquet file that only its owner can read.
 
     None becomes an empty cell, and so does NaN in a .csv file. Floats are exact. Lines of CSV end
-    with CR LF (RFC 4180), and cells with a line break are quoted.
+    with CR LF (RFC 4180), and cells with a line break are quoted. A text in a .csv file that a
+    spreadsheet would run as a formula begins with an apostrophe.
 
     Raises:
         BadInput: the file is of another kind or cannot be written, or pyarrow is not installed.
@@ -39,7 +43,7 @@ def _write_csv(columns: Mapping[str, Column], path: Path) -> None:
     rows = max(map(len, columns.values()), default=0)
     with io.TextIOWrapper(_create_private(path), encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(columns)
+        writer.writerow(map(_disarm, columns))
         for start in range(0, rows, _AT_ONCE):
             part = {name: column[start : start + _AT_ONCE] for name, column in columns.items()}
             cells = (_cells(name, column) for name, column in part.items())
@@ -70,7 +74,12 @@ def _cells(name: str, column: Column) -> list[Any]:
         cells = column.astype(object)
         cells[np.isnan(column)] = None
         column = cells
-    return list(column)
+    return list(map(_disarm, column))
+
+
+def _disarm(cell: Any) -> Any:
+    """Return a cell; with an apostrophe before a text that a spreadsheet takes for a formula."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULAS) else cell
 
 
 def _dates(column: Column) -> list[datetime]:

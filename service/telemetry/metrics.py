@@ -40,6 +40,9 @@ _HELP = {
     "isoserve_storage_up": "1 if feedback can be stored, tested at each scrape; otherwise 0.",
     "isoserve_feedback_unmatched_total": "Feedback messages about an unknown prediction, answered "
     "with 404.",
+    "isoserve_feedback_rewards": "Rewards other than 0 in the stored feedback; falls when one is "
+    "revised or deleted.",
+    "isoserve_feedback_reward": "The sum of these rewards.",
     "isoserve_workers": "Worker processes that are alive.",
     "isoserve_state_size_bytes": "Size of the file system that holds the state folder.",
     "isoserve_state_free_bytes": "Space on that file system that is free for the service.",
@@ -49,8 +52,8 @@ _HELP = {
     "fraction_outliers": "Seldon: share of outliers so far.",
     "observation": "Seldon: samples scored so far.",
     "threshold": "Seldon: a sample is an outlier when its score is below this.",
-    "seldon_api_model_feedback_total": "Seldon: feedback with a reward other than 0.",
-    "seldon_api_model_feedback_reward_total": "Seldon: the sum of the rewards.",
+    "seldon_api_model_feedback_total": "Seldon: feedback messages accepted, repeated ones too.",
+    "seldon_api_model_feedback_reward_total": "Seldon: the sum of the positive rewards in them.",
     "true_negative": "Seldon: inliers not flagged, among rows with feedback.",
     "false_positive": "Seldon: inliers flagged, among rows with feedback.",
     "false_negative": "Seldon: outliers not flagged, among rows with feedback.",
@@ -61,11 +64,15 @@ _HELP = {
         for name, text in (
             ("nb_labels", "rows with feedback"),
             ("nb_outliers", "true outliers among rows with feedback"),
-            ("accuracy", "share of correct labels"),
-            ("precision", "share of true outliers among flagged rows"),
-            ("recall", "share of true outliers that were flagged"),
-            ("f1", "harmonic mean of precision and recall"),
-            ("f2", "F-score with recall weighted double"),
+            ("accuracy", "share of correct labels among rows with feedback"),
+            ("precision", "share of true outliers among flagged rows with feedback"),
+            (
+                "recall",
+                "share of flagged rows among true outliers with feedback, absent while only "
+                "flagged rows have feedback",
+            ),
+            ("f1", "harmonic mean of precision and recall, absent where recall is"),
+            ("f2", "F-score with recall weighted double, absent where recall is"),
         )
     },
 }
@@ -145,6 +152,11 @@ def _numbers(readings: Readings) -> dict[str, float]:
         "isoserve_threshold_changes_total": changes.thresholds,
         "isoserve_storage_up": int(readings.storage_up),
         "isoserve_feedback_unmatched_total": summary.unmatched if summary else None,
+        "isoserve_feedback_rewards": summary.rewarded if summary else None,
+        "isoserve_feedback_reward": summary.reward if summary else None,
+        "isoserve_feedback_rewards": "Rewards other than 0 in the stored feedback; falls when one is "
+        "revised or deleted.",
+        "isoserve_feedback_reward": "The sum of these rewards.",
         "isoserve_workers": readings.workers,
         "isoserve_state_size_bytes": size,
         "isoserve_state_free_bytes": free,
@@ -174,8 +186,8 @@ def _feedback(summary: FeedbackSummary | None) -> dict[str, float]:
     if summary is None:
         return {}
     return summary.gauges() | {
-        "seldon_api_model_feedback_total": summary.rewarded,
-        "seldon_api_model_feedback_reward_total": summary.reward,
+        "seldon_api_model_feedback_total": summary.accepted,
+        "seldon_api_model_feedback_reward_total": summary.accepted_reward,
     }
 
 

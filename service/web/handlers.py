@@ -230,7 +230,7 @@ def _explain(
 
 def encode_error(path: str, text: str, status: int) -> bytes:
     """Return a failure as JSON in the protocol that `path` belongs to."""
-    if path == "/v2" or path.startswith("/v2/"):
+    if path == "/v2" or path.startswith(("/v2/", "/v1/")):  # clients of KServe's V1 read it, too
         return render_json(open_inference.encode_error(text, status))
     if path in mlflow.PATHS:
         return render_json(mlflow.encode_error(text, status))

@@ -31,7 +31,7 @@ def check(answer):
     same(answer.as_numpy("predict").tolist(), case.labels)
     same(answer.as_numpy("decision_function").tolist(), case.scores)
     same(answer.as_numpy("score_samples").tolist(), case.samples)
-    same(answer.as_numpy("threshold").tolist(), [case.threshold])
+    same(answer.get_response()["parameters"]["threshold"], case.threshold)
 
 
 def health():

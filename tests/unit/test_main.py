@@ -146,8 +146,16 @@ def test_feedback_is_summarised(run, feedback, tmp_path):
     code, said = run("feedback", "summary")
     assert code == 0
     assert "so far last 3 true negatives 0 0 false positives 1 1" in said
-    assert "precision 0.6667 0.6667 recall 1.0000 1.0000" in said
+    assert "precision 0.6667 0.6667 Precision is measured on 3 flagged rows." in said
+    assert "recall 1.0000" not in said
+    assert "Recall is not known: no row that was not flagged has a truth." in said
+    assert "The rows were scored by the models abc (3 rows)." in said
     assert said.endswith("1 reward other than 0, in sum 0.5. 0 messages about no known prediction.")
+    feedback.add(Statement("p2", truths=(1,)), [ScoredRow(0, 0, 0.1, "def", True)])
+    said = run("feedback", "summary")[1]
+    assert "precision 0.6667 0.6667 recall 0.6667 0.6667" in said
+    assert "Precision is measured on 3 flagged rows, recall on these and 1 row that was not" in said
+    assert "The rows were scored by the models def (1 row), abc (3 rows)." in said
 
 
 def test_feedback_is_exported_with_its_history(run, feedback, tmp_path):

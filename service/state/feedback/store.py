@@ -90,6 +90,11 @@ class FeedbackStore:
         with self._database.reading() as connection:
             return self._read(connection)
 
+    def count_versions(self) -> dict[str, int]:
+        """Return how many of the labelled rows each model version scored, the latest first."""
+        with self._database.reading() as connection:
+            return dict(connection.execute(tables.COUNT_VERSIONS).fetchall())
+
     def survey(self) -> tuple[FeedbackSummary | None, bool]:
         """Return the figures, None if they cannot be read, and whether the storage is up."""
         try:
@@ -109,8 +114,8 @@ class FeedbackStore:
     def history(self) -> dict[str, tuple[Any, ...]]:
         """Return all feedback as columns, the oldest first.
 
-        `current` is 1 for what counts and 0 for what was revised later. A reward of a whole
-        prediction has no `row`.
+        `predicted` is the label, 1 for an outlier. `current` is 1 for what counts and 0 for what was
+        revised later. A reward of a whole prediction has no `row`.
         """
         with self._database.reading() as connection:
             found = connection.execute(tables.READ_HISTORY)

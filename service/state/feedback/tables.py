@@ -146,6 +146,8 @@ FIND_PUID = """
     SELECT 1 FROM truths WHERE puid = :puid UNION ALL
     SELECT 1 FROM rewards WHERE puid = :puid LIMIT 1"""
 
+COUNT_VERSIONS = "SELECT version, count(*) FROM truths GROUP BY version ORDER BY max(id) DESC"
+
 READ_TOTALS = f"SELECT {', '.join(TOTALS)} FROM totals"  # noqa: S608 - names of ours
 
 _SUMS = ", ".join(f"{name} = {name} + :{name}" for name in TOTALS)
@@ -178,7 +180,7 @@ DELETE = "DELETE FROM {table} WHERE {chosen}"
 
 # The first two parts have a value in every column between them, which gives each column its type.
 READ_HISTORY = f"""
-    SELECT time, puid, row_index AS row, label, truth,
+    SELECT time, puid, row_index AS row, label AS predicted, truth,
         reward / CAST({MILLIONTHS} AS DOUBLE PRECISION) AS reward,
         score, model_version, recorded, current
     FROM (

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.state.feedback.store import open_feedback
 from tests.support.examples import examples
 from tests.unit.test_app import json_values
 
@@ -61,6 +62,12 @@ def samples(client):
     """Every sample of /metrics that has one series, by name."""
     families = text_string_to_metric_families(client.get("/metrics").text)
     return {sample.name: sample.value for family in families for sample in family.samples}
+
+
+def rewards(client):
+    """The number of rewards other than 0, and their sum."""
+    seen = samples(client)
+    return seen["isoserve_feedback_rewards"], seen["isoserve_feedback_reward"]
 
 
 def stop(client):
@@ -164,9 +171,9 @@ def test_a_repeated_message_counts_once_and_another_truth_is_a_revision(client, 
         known = send(client, [1], "p", reward=2.0)[1]
     assert counts(known) == (0, 0, 0, 1)
     assert counts(send(client, [0], "p")[1]) == (0, 1, 0, 0)
-    assert samples(client)["seldon_api_model_feedback_reward_total"] == 2.0
+    assert rewards(client) == (1, 2.0)
     send(client, None, "p", reward=0)
-    assert samples(client)["seldon_api_model_feedback_total"] == 0
+    assert rewards(client) == (0, 0)
 
 
 def test_an_unknown_prediction_gets_404_and_is_counted_as_unmatched(client):
@@ -176,6 +183,7 @@ def test_an_unknown_prediction_gets_404_and_is_counted_as_unmatched(client):
         assert words.startswith("prediction 'unheard-of' is not on record (any more)")
     assert samples(client)["isoserve_feedback_unmatched_total"] == 3
     assert samples(client)["seldon_api_model_feedback_total"] == 0
+    assert rewards(client) == (0, 0)
 
 
 @pytest.mark.parametrize("body", [{}, []])
@@ -191,8 +199,9 @@ def test_a_reward_alone_counts_and_changes_nothing_else(client, predict):
     known = send(client, response=predict([ODD]), reward=-0.5)[1]
     assert known["nb_labels_tot"] == 0
     assert send(client, reward=2)[0] == OK
+    assert rewards(client) == (2, 1.5)
     assert samples(client)["seldon_api_model_feedback_total"] == 2
-    assert samples(client)["seldon_api_model_feedback_reward_total"] == 1.5
+    assert samples(client)["seldon_api_model_feedback_reward_total"] == 2.0
 
 
 def test_a_reward_that_is_too_large_or_too_fine_is_refused_with_a_reason(client, predict):
@@ -203,6 +212,37 @@ def test_a_reward_that_is_too_large_or_too_fine_is_refused_with_a_reason(client,
     assert samples(client)["nb_labels_tot"] == 0
     assert send(client, [1], "p", reward=0.3)[0] == OK
     assert samples(client)["seldon_api_model_feedback_reward_total"] == 0.3
+
+
+def test_seldons_counters_never_fall_whatever_is_revised_or_deleted(client, predict):
+    def counters():
+        seen = samples(client)
+        return tuple(
+            seen[f"seldon_api_model_feedback_{name}"] for name in ("total", "reward_total")
+        )
+
+    predict([ODD], "p")
+    before = counters()
+    for truth, reward in (([1], 5), ([0], 3), ([1], -7), (None, 0), ([0], None)):
+        assert send(client, truth, "p", reward=reward)[0] == OK
+        now = counters()
+        assert now[0] == before[0] + 1
+        assert now[1] == before[1] + max(reward or 0, 0)
+        before = now
+    state = client.application.extensions["isoserve state folder"].path
+    open_feedback(state).delete(puid="p")
+    assert (counters(), rewards(client)) == ((5, 8), (0, 0))
+
+
+def test_recall_is_not_known_while_only_flagged_rows_have_a_truth(client, predict):
+    predict([ODD, NORMAL], "p")
+    known = send(client, [1], "p", row=0)[1]
+    assert (known["precision_tot"], known["accuracy_tot"]) == (1, 1)
+    unknown = {f"{name}_{suffix}" for name in ("recall", "f1", "f2") for suffix in ("tot", "roll")}
+    assert not unknown & {*known, *samples(client)}
+    known = send(client, [1], "p", row=1)[1]
+    assert (known["recall_tot"], known["recall_roll"]) == (0.5, 0.5)
+    assert unknown <= {*known} & {*samples(client)}
 
 
 def test_the_number_of_truths_must_equal_the_number_of_rows(client, predict):

@@ -373,6 +373,15 @@ def test_other_bounds_are_another_layout(tmp_path, caplog, monkeypatch):
     assert "set aside as counts.bin.1: its layout is different (duration bounds)" in caplog.text
 
 
+def test_counts_begin_anew_for_a_model_with_other_columns(tmp_path, caplog):
+    Counts(tmp_path, ("mean", "sd")).add(ONE)
+    assert Counts(tmp_path, ("mean", "sd")).read().totals == Totals(1, 1)
+    assert not caplog.records
+    for columns in (("sd", "mean"), ("mean",), ("mean", "sd", "x")):
+        assert Counts(tmp_path, columns).read().totals == Totals(0, 0)
+        assert "its layout is different (columns of the model)" in caplog.records[-1].message
+
+
 def test_every_damaged_byte_in_use_is_detected(tmp_path, caplog):
     """Every damaged byte is detected, unless it is not in use."""
     counts = Counts(tmp_path)

@@ -499,11 +499,33 @@ def test_the_record_is_exported_as_a_table(tmp_path, kind):
     write_table(as_table(records), path)
     table = pd.read_csv(path) if kind == "csv" else pd.read_parquet(path)
     assert list(table.columns) == [
-        "time", "puid", "row", "score", "label", "model_version", "amount", "feature_score"
+        "time", "puid", "row", "score", "predicted", "model_version", "amount", "feature_score"
     ]  # fmt: skip
     assert table.drop(columns="time").iloc[0].tolist() == ["p", 0, -0.1, 1, VERSION, 0.1, 1 / 3]
     assert abs(pd.Timestamp(table["time"][0]).timestamp() - time.time()) < 60
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("features", "named"),
+    [
+        (["feature_time", "time"], ["feature_time", "feature_feature_time"]),
+        (["time", "feature_time"], ["feature_feature_time", "feature_time"]),
+        (["feature_feature_row", "feature_row", "row"],
+         ["feature_feature_row", "feature_row", "feature_feature_feature_row"]),
+        (["predicted", "label", "truth"], ["feature_predicted", "label", "truth"]),
+        (["time", "puid", "row", "score", "predicted", "model_version"],
+         [f"feature_{name}" for name in
+          ("time", "puid", "row", "score", "predicted", "model_version")]),
+    ],
+)  # fmt: skip
+def test_every_feature_has_a_column_of_its_own_in_an_export(tmp_path, features, named):
+    records = begin_records(tmp_path, features, 100)
+    values = np.arange(len(features), dtype=float)
+    records.append("p", values[None], Verdict(np.array([-0.1]), 0.0, VERSION))
+    table = as_table(records)
+    assert list(table)[6:] == named
+    assert [table[name][0] for name in named] == values.tolist()
 
 
 def test_an_export_to_another_file_type_is_refused(records, tmp_path):

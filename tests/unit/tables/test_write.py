@@ -40,6 +40,18 @@ def test_a_line_break_in_a_cell_does_not_start_a_row(tmp_path):
     assert pd.read_csv(tmp_path / "out.csv")["puid"].tolist() == cells
 
 
+def test_a_text_that_a_spreadsheet_would_run_begins_with_an_apostrophe_in_csv(tmp_path):
+    cells = ['=HYPERLINK("http://x","y")', "+1", "-1", "@x", "\t=1", "\r=1", "a=1", "", None]
+    columns = {"puid": cells, "row": [-1] * len(cells), "-odd": np.full(len(cells), -0.5)}
+    write_table(columns, tmp_path / "out.csv")
+    table = pd.read_csv(tmp_path / "out.csv", keep_default_na=False)
+    assert list(table) == ["puid", "row", "'-odd"]
+    assert table["puid"].tolist() == [*(f"'{cell}" for cell in cells[:6]), "a=1", "", ""]
+    assert (set(table["row"]), set(table["'-odd"])) == ({-1}, {-0.5})
+    write_table(columns, tmp_path / "out.parquet")
+    assert pd.read_parquet(tmp_path / "out.parquet")["puid"].tolist() == cells
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_numbers_are_exact_in_a_long_table(tmp_path, kind):
     values = np.random.default_rng(16).lognormal(sigma=9, size=2500)

@@ -65,7 +65,7 @@ def test_stored_feedback_is_found_after_the_migration(tmp_path, path):
 def test_the_whole_history_is_kept(tmp_path, path):
     with closing(begin_feedback(tmp_path)) as store:
         table = store.history()
-    names = ("puid", "row", "label", "truth", "reward", "recorded", "current")
+    names = ("puid", "row", "predicted", "truth", "reward", "recorded", "current")
     lines = list(zip(*(table[name] for name in names), strict=True))
     assert table["time"] == tuple(sorted(table["time"]))
     assert ("p0", 0, 1, 1, None, 1, 1) in lines[:4]

@@ -283,7 +283,7 @@ def test_all_feedback_can_be_read(store):
     store.add(Statement("p", truths=(1,)), [row(1, score=-0.5)])
     table = store.history()
     assert list(table) == [
-        *("time", "puid", "row", "label", "truth"),
+        *("time", "puid", "row", "predicted", "truth"),
         *("reward", "score", "model_version", "recorded", "current"),
     ]
     names = ("row", "truth", "reward", "current")
