@@ -59,20 +59,20 @@ _HELP = {
     "false_negative": "Seldon: outliers not flagged, among rows with feedback.",
     "true_positive": "Seldon: outliers flagged, among rows with feedback.",
     **{
-        f"{name}_{suffix}": f"Seldon: {text}, {which}."
+        f"{name}_{suffix}": f"Seldon: {text.format(which)}."
         for suffix, which in (("tot", "so far"), ("roll", "in the window"))
         for name, text in (
-            ("nb_labels", "rows with feedback"),
-            ("nb_outliers", "true outliers among rows with feedback"),
-            ("accuracy", "share of correct labels among rows with feedback"),
-            ("precision", "share of true outliers among flagged rows with feedback"),
+            ("nb_labels", "rows with feedback, {}"),
+            ("nb_outliers", "true outliers among rows with feedback, {}"),
+            ("accuracy", "share of correct labels among rows with feedback, {}"),
+            ("precision", "share of true outliers among flagged rows with feedback, {}"),
             (
                 "recall",
-                "share of flagged rows among true outliers with feedback, absent while only "
+                "share of flagged rows among true outliers with feedback, {}; absent while only "
                 "flagged rows have feedback",
             ),
-            ("f1", "harmonic mean of precision and recall, absent where recall is"),
-            ("f2", "F-score with recall weighted double, absent where recall is"),
+            ("f1", "harmonic mean of precision and recall, {}; absent where recall is"),
+            ("f2", "F-score with recall weighted double, {}; absent where recall is"),
         )
     },
 }
@@ -154,9 +154,6 @@ def _numbers(readings: Readings) -> dict[str, float]:
         "isoserve_feedback_unmatched_total": summary.unmatched if summary else None,
         "isoserve_feedback_rewards": summary.rewarded if summary else None,
         "isoserve_feedback_reward": summary.reward if summary else None,
-        "isoserve_feedback_rewards": "Rewards other than 0 in the stored feedback; falls when one is "
-        "revised or deleted.",
-        "isoserve_feedback_reward": "The sum of these rewards.",
         "isoserve_workers": readings.workers,
         "isoserve_state_size_bytes": size,
         "isoserve_state_free_bytes": free,

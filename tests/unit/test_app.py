@@ -123,6 +123,26 @@ def test_a_wrong_number_of_columns_is_refused_and_the_columns_are_named(client):
     assert answer.json["status"]["info"] == "rows have 3 columns; this model expects 2: f0, f1"
 
 
+@pytest.mark.parametrize(
+    ("path", "shape"),
+    [
+        ("/v1/models/isoserve:predict", {"error"}),
+        ("/v1/models/isoserve:explain", {"error"}),
+        ("/v1/models/isoserve", {"error"}),
+        ("/score", {"status"}),
+        ("/api/v2/anything/else", {"status"}),
+    ],
+)
+def test_an_unknown_path_is_told_the_three_protocols(client, path, shape):
+    for method in ("POST", "GET") if path.startswith("/v1/") else ("POST",):
+        answer = client.open(path, method=method, json={"instances": [[60, 40]]})
+        assert (answer.status_code, set(answer.json)) == (404, shape)
+        assert (
+            "predictions are POST /predict (Seldon v1), /v2/models/{model}/infer (Open Inference) "
+            "and /invocations (MLflow)"
+        ) in answer.text
+
+
 def test_an_unknown_path_gets_404_and_a_wrong_method_405(client):
     missing = client.post("/predikt")
     assert missing.status_code == HTTPStatus.NOT_FOUND

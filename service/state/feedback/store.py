@@ -114,8 +114,8 @@ class FeedbackStore:
     def history(self) -> dict[str, tuple[Any, ...]]:
         """Return all feedback as columns, the oldest first.
 
-        `predicted` is the label, 1 for an outlier. `current` is 1 for what counts and 0 for what was
-        revised later. A reward of a whole prediction has no `row`.
+        `predicted` is the label, 1 for an outlier. `current` is 1 for what counts and 0 for what
+        was revised later. A reward of a whole prediction has no `row`.
         """
         with self._database.reading() as connection:
             found = connection.execute(tables.READ_HISTORY)
