@@ -4,6 +4,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from service.components import CoreIsolationForest, OutlierIsolationForest
@@ -38,6 +39,93 @@ def test_the_threshold_changes_the_labels(folder, samples):
     scores = CoreIsolationForest(load_path=str(folder)).clf.decision_function(samples)
     labels = CoreIsolationForest(threshold=0.05, load_path=str(folder)).predict(samples)
     assert np.array_equal(labels, scores < 0.05)
+
+
+@pytest.fixture(params=[CoreIsolationForest, OutlierIsolationForest])
+def named(request, folder, write_card):
+    """A component whose model knows its columns: mean, sd."""
+    write_card()
+    return request.param(load_path=str(folder))
+
+
+def scores_of(named, X, names):
+    """Score rows by each method that takes names, and check that all agree."""
+    named.predict(X, names)
+    scores = named.decision_val.tolist()
+    named.transform_input(X, names)
+    assert named.decision_val.tolist() == scores
+    named.send_feedback(X, names, 1.0, [0] * len(X), routing=None)
+    return scores
+
+
+@pytest.mark.parametrize("make", [list, tuple, np.array, pd.Index])
+def test_named_columns_are_matched_in_any_order(named, forest, make):
+    X = np.array([[0.3, 9.0], [60.0, 0.1]])
+    expected = forest.decision_function(X).tolist()
+    for table, names in ((X, ["mean", "sd"]), (X[:, ::-1], ["sd", "mean"])):
+        assert scores_of(named, table, make(names)) == expected
+        assert scores_of(named, pd.DataFrame(table, columns=names), None) == expected
+        assert scores_of(named, pd.DataFrame(table, columns=names), make(names)) == expected
+
+
+@pytest.mark.parametrize("names", [None, [], ["t:0", "t:1"], ["", ""]])
+def test_columns_without_names_are_in_the_models_order(named, forest, names):
+    X = np.array([[0.3, 9.0]])
+    expected = forest.decision_function(X).tolist()
+    assert scores_of(named, X, names) == expected
+    assert scores_of(named, pd.DataFrame(X), names or None) == expected
+
+
+@pytest.mark.parametrize(
+    ("X", "names", "sentence"),
+    [
+        ([NORMAL], ["mean", "std"], "'sd' is missing .is it 'std'"),
+        ([NORMAL], ["mean", "mean"], "'mean' is named twice"),
+        ([NORMAL], ["mean"], "1 name for 2 columns"),
+        ([NORMAL], ["mean", "sd", "id"], "3 names for 2 columns"),
+        (pd.DataFrame([NORMAL], columns=["sd", "mean"]), ["mean", "sd"], "but the columns of X"),
+        (pd.DataFrame([NORMAL], columns=["a", "b"]), None, "'mean' is missing"),
+        (pd.DataFrame([["x", 1]], columns=["mean", "sd"]), None, "row 0, column 0"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused_and_nothing_is_counted(named, X, names, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        named.predict(X, names)
+    with pytest.raises(BadInput, match=sentence):
+        named.transform_input(X, names)
+    if isinstance(named, OutlierIsolationForest):
+        with pytest.raises(BadInput, match=sentence):
+            named.send_feedback(X, names, 1.0, [0])
+    assert named.N == 0
+
+
+def test_the_threshold_can_be_set(component):
+    component.predict([NORMAL])
+    score = component.decision_val[0]
+    component.threshold = np.float64(score + 0.001)
+    assert component.predict([NORMAL]).tolist() == [1]
+    assert values(component.metrics())["threshold"] == component.threshold == score + 0.001
+    component.threshold = -1
+    assert component.predict([NORMAL]).tolist() == [0]
+
+
+@pytest.mark.parametrize("threshold", ["high", None, float("nan"), float("-inf"), [1, 2]])
+def test_a_threshold_that_is_no_number_is_refused_and_the_old_one_stays(component, threshold):
+    with pytest.raises(BadInput, match=r"threshold is .*; give a finite number"):
+        component.threshold = threshold
+    assert component.threshold == 0.0
+    with pytest.raises(BadInput, match="threshold is"):
+        type(component)(threshold=threshold)
+
+
+def test_the_attributes_of_seldons_own_class_describe_the_latest_call(component, forest):
+    names = ("prediction", "decision_val", "prediction_meta")
+    assert [getattr(component, name) for name in names] == [None, None, None]
+    component.transform_input([NORMAL, ODD])
+    assert component.prediction_meta.tolist() == component.prediction.tolist() == [0, 1]
+    assert np.array_equal(component.decision_val, forest.decision_function([NORMAL, ODD]))
+    component.predict([ODD])
+    assert (component.prediction.tolist(), component.prediction_meta) == ([1], None)
 
 
 def test_transform_input_returns_x_unchanged_and_tags_the_labels(component):
@@ -93,9 +181,18 @@ def test_bad_rows_are_refused_and_not_counted(component, X):
     assert component.N == 0
 
 
-def test_a_missing_model_is_reported(tmp_path):
-    with pytest.raises(BadModel, match="cannot be read"):
-        CoreIsolationForest(load_path=str(tmp_path))
+@pytest.mark.parametrize("what", ["no file", "a folder", "no folder", "a broken file"])
+def test_a_model_that_cannot_be_loaded_is_reported_without_settings_of_the_service(tmp_path, what):
+    path = tmp_path / "model.pickle"
+    if what == "a folder":
+        path.mkdir()
+    elif what == "a broken file":
+        path.write_bytes(b"broken")
+    folder = tmp_path / "none" if what == "no folder" else tmp_path
+    with pytest.raises(BadModel) as caught:
+        OutlierIsolationForest(load_path=str(folder))
+    assert ("as load_path" in str(caught.value)) == (what != "a broken file")
+    assert "ISOSERVE_" not in str(caught.value)
 
 
 def test_feedback_is_compared_with_the_rows_in_its_message(folder):
