@@ -1,15 +1,18 @@
-"""The command line: `python -m service` starts the service."""
+"""The command line: `isoserve`, or `python -m service`, starts the service."""
 
 import os
 import signal
 import sys
 
-if __name__ == "__main__" and sys.argv[1:] in ([], ["serve"]):
+_IS_PROGRAM = __name__ == "__main__" or sys.argv[0].endswith("isoserve")
+
+if _IS_PROGRAM and sys.argv[1:] in ([], ["serve"]):
     # Exit at once on a signal during imports and the model load; without a handler, process 1 of a
     # container ignores SIGTERM. Later gunicorn handles signals.
     for _signal in (signal.SIGTERM, signal.SIGINT):
         signal.signal(_signal, lambda *_: os._exit(0))
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +30,7 @@ from .settings import Settings, describe_settings, unknown_variables
 from .state.counts import reset_counts
 from .state.feedback.store import FeedbackStore, open_feedback
 from .state.records import as_table, open_records
-from .tables.write import write_table
+from .tables.write import STDOUT, Column, write_table
 from .telemetry.logs import configure_logs
 from .truths import Confusion
 
@@ -59,7 +62,12 @@ cli.add_typer(counts_cli, name="counts")
 cli.add_typer(records_cli, name="records")
 cli.add_typer(feedback_cli, name="feedback")
 
-_TableFile = Annotated[Path, typer.Argument(help="A .csv or .parquet file to write.")]
+_Options = Annotated[
+    list[str] | None, typer.Argument(help="Options of training.", metavar="OPTION ...")
+]
+_TableFile = Annotated[
+    Path, typer.Argument(help="A .csv or .parquet file to write; - writes CSV to standard output.")
+]
 _Puid = Annotated[str | None, typer.Option(help="Everything about this prediction.")]
 _Before = Annotated[
     str | None,
@@ -92,6 +100,16 @@ def serve() -> None:
 
     app = create_app(settings)
     Server(app, settings).run()
+
+
+@cli.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def train(options: _Options = None) -> None:
+    """Train a model: the same as `python -m training.train`; see `train --help`."""
+    program = Path(__file__).parents[1] / "training/train.py"  # `service` imports no `training`
+    os.execv(sys.executable, [sys.executable, str(program), *(options or [])])  # noqa: S606
 
 
 @cli.command()
@@ -134,8 +152,7 @@ def reset() -> None:
 def export(file: _TableFile) -> None:
     """Write the recorded rows as a table; the service may be running."""
     rows = as_table(open_records(Settings.read().state_dir)[0])
-    write_table(rows, file)
-    typer.echo(f"{len(rows['time']):,} rows are in {file.absolute()}")
+    _export(rows, file, "rows")
 
 
 @records_cli.command("delete")
@@ -207,8 +224,7 @@ def _measured_on(total: Confusion) -> str:
 def export_feedback(file: _TableFile) -> None:
     """Write all feedback as a table, including entries that were revised later."""
     history = _feedback().history()
-    write_table(history, file)
-    typer.echo(f"{len(history['time']):,} lines are in {file.absolute()}")
+    _export(history, file, "lines")
 
 
 @feedback_cli.command("delete")
@@ -217,6 +233,13 @@ def delete_feedback(puid: _Puid = None, before: _Before = None) -> None:
     until = _parse_choice(puid, before)
     deleted = _feedback().delete(puid, until)
     typer.echo(f"{deleted:,} truths and rewards are deleted.")
+
+
+def _export(table: Mapping[str, Column], file: Path, unit: str) -> None:
+    """Write a table, and say where it is; on standard error if the table is on standard output."""
+    write_table(table, file)
+    where = "on standard output" if file == STDOUT else f"in {file.absolute()}"
+    typer.echo(f"{len(table['time']):,} {unit} are {where}", err=file == STDOUT)
 
 
 def _feedback() -> FeedbackStore:

@@ -288,7 +288,7 @@ def _serving_command(path: Path) -> str:
         return command
     setting = f"ISOSERVE_MODEL={shlex.quote(str(path))} "
     if not _in_checkout():
-        return f"{setting}python -m service"
+        return f"{setting}isoserve serve"
     if path.parent == _ROOT / "models":
         setting = ""
     folder = "" if Path.cwd() == _ROOT else f"-C {shlex.quote(str(_ROOT))} "

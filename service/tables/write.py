@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,8 @@ TIMES = ("time",)
 
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
 """The characters that a formula begins with in one spreadsheet or another."""
+STDOUT = Path("-")
+"""The path that stands for standard output."""
 
 _AT_ONCE = 1000  # lines of CSV in memory at a time
 
@@ -27,27 +30,36 @@ Column = Sequence[Any] | NDArray[Any]
 def write_table(columns: Mapping[str, Column], path: Path) -> None:
     """Write columns of the same length to a .csv or .parquet file that only its owner can read.
 
-    None becomes an empty cell, and so does NaN in a .csv file. Floats are exact. Lines of CSV end
-    with CR LF (RFC 4180), and cells with a line break are quoted. A text in a .csv file that a
-    spreadsheet would run as a formula begins with an apostrophe.
+    `STDOUT` stands for CSV on standard output. None becomes an empty cell, and so does NaN in CSV.
+    Floats are exact. Lines of CSV end with CR LF (RFC 4180), and cells with a line break are
+    quoted. A text in CSV that a spreadsheet would run as a formula begins with an apostrophe.
 
     Raises:
         BadInput: the file is of another kind or cannot be written, or pyarrow is not installed.
     """
-    if path.suffix not in _WRITERS:
+    if path == STDOUT:
+        _write_lines(columns, sys.stdout.buffer)
+    elif path.suffix in _WRITERS:
+        _WRITERS[path.suffix](columns, path)
+    else:
         raise BadInput(f"{path} is neither a .csv nor a .parquet file")
-    _WRITERS[path.suffix](columns, path)
 
 
 def _write_csv(columns: Mapping[str, Column], path: Path) -> None:
+    with _create_private(path) as file:
+        _write_lines(columns, file)
+
+
+def _write_lines(columns: Mapping[str, Column], file: BinaryIO) -> None:
     rows = max(map(len, columns.values()), default=0)
-    with io.TextIOWrapper(_create_private(path), encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(map(_disarm, columns))
-        for start in range(0, rows, _AT_ONCE):
-            part = {name: column[start : start + _AT_ONCE] for name, column in columns.items()}
-            cells = (_cells(name, column) for name, column in part.items())
-            writer.writerows(zip(*cells, strict=True))
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    writer = csv.writer(text)
+    writer.writerow(map(_disarm, columns))
+    for start in range(0, rows, _AT_ONCE):
+        part = {name: column[start : start + _AT_ONCE] for name, column in columns.items()}
+        cells = (_cells(name, column) for name, column in part.items())
+        writer.writerows(zip(*cells, strict=True))
+    text.detach()  # flushed, and the file stays open
 
 
 def _write_parquet(columns: Mapping[str, Column], path: Path) -> None:

@@ -34,8 +34,9 @@ Others of Seldon's variables [have no effect](guide/protocols.md#seldon-v1).
 
 ## Commands
 
-`python -m service COMMAND`, with the same settings as the service. A failure ends with one sentence
-and the exit code 1. `python -m service COMMAND --help` describes every option.
+`python -m service COMMAND`, or `isoserve COMMAND` where the wheel is installed, with the same
+settings as the service. A failure ends with one sentence and the exit code 1. `isoserve COMMAND
+--help` describes every option.
 
 {commands}
 

@@ -1,7 +1,11 @@
 """The commands other than the service itself."""
 
+import importlib.metadata
+import io
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +92,19 @@ def test_recorded_rows_are_exported(run, records, tmp_path):
     table = pd.read_csv(tmp_path / "out.csv")
     assert table["puid"].tolist() == ["p0", "p0", "p1", "p1", "p2", "p2"]
     assert table["time"][0] == "1970-01-01 00:00:01.000000+00:00"
+
+
+def test_exports_to_standard_output_are_a_table_and_nothing_else(
+    records, feedback, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("ISOSERVE_STATE_DIR", str(tmp_path / "state"))
+    for group, lines in (("records", 6), ("feedback", 5)):
+        result = CliRunner().invoke(cli, [group, "export", "-"])
+        table = pd.read_csv(io.StringIO(result.stdout))
+        assert (result.exit_code, len(table)) == (0, lines)
+        assert {"time", "puid"} <= set(table)
+        assert result.stderr.endswith("are on standard output\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
 
 @pytest.mark.parametrize(
@@ -219,3 +236,28 @@ def test_commands_that_need_no_model_do_not_wait_for_its_libraries():
         check=True,
     )
     assert done.stdout == "\n"
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_installed_command_is_the_command_line_of_the_module():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts.keys() == {"isoserve"}
+    entry = importlib.metadata.EntryPoint("isoserve", scripts["isoserve"], "console_scripts")
+    assert entry.load() is cli
+
+
+def test_training_is_a_command_that_takes_trainings_options_from_any_folder(tmp_path):
+    (tmp_path / "training").mkdir()  # a folder of the user's own
+    (tmp_path / "training/__init__.py").touch()
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from service.__main__ import cli; cli()"
+
+    def isoserve(*arguments):
+        command = [sys.executable, "-P", "-c", code, *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    wrong = isoserve("train", "--contamination", "0.7")
+    assert (wrong.returncode, wrong.stderr.startswith("error: --contamination 0.7")) == (1, True)
+    assert re.search(r"--keep_cols", isoserve("train", "--help").stdout)
+    assert isoserve("train", "--no_such_option").returncode == 2

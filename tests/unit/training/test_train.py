@@ -103,7 +103,7 @@ def test_outside_a_repository_the_model_is_saved_in_the_current_folder(tmp_path)
     done = run("-m", "training.train", cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     path = tmp_path / "models" / "model.pickle"
-    assert re.search(rf"serve it +ISOSERVE_MODEL={path} python -m service\n", done.stdout)
+    assert re.search(rf"serve it +ISOSERVE_MODEL={path} isoserve serve\n", done.stdout)
 
 
 def test_a_relative_save_path_is_relative_to_the_current_folder(tmp_path, monkeypatch, capsys):
