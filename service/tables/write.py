@@ -103,5 +103,7 @@ def _create_private(path: Path) -> BinaryIO:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.fchmod(file, 0o600)  # the file may have existed
     except OSError as error:
-        raise BadInput(f"{path} cannot be written ({error.strerror})") from error
+        raise BadInput(
+            f"{path} cannot be written ({error.strerror}); - writes CSV to standard output"
+        ) from error
     return os.fdopen(file, "wb")

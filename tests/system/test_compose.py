@@ -1,8 +1,11 @@
 """Checks of the container files that need no Docker engine."""
 
+import os
 import re
 import shutil
 import subprocess
+import sys
+import tempfile
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -31,6 +34,13 @@ def lines(dockerfile, instruction):
     return re.findall(rf"^{instruction} +(.+)$", text, re.MULTILINE)
 
 
+def default(environment):
+    """Return the variables of a container where .env sets nothing."""
+    return {
+        name: re.sub(r"\$\{\w+:-(.*?)\}", r"\1", str(value)) for name, value in environment.items()
+    }
+
+
 def mount(service, target):
     return next(volume for volume in SERVICES[service]["volumes"] if f":{target}" in volume)
 
@@ -38,8 +48,9 @@ def mount(service, target):
 @pytest.mark.parametrize("name", LASTING)
 def test_ports_are_configurable_and_published_on_loopback_by_default(name):
     for port in SERVICES[name]["ports"]:
-        address, _, published = port.partition(":$" if name != "edge" else "}:$")
-        assert address == ("127.0.0.1" if name != "edge" else "${EDGE_ADDRESS:-127.0.0.1")
+        address, published = re.fullmatch(r"(127.0.0.1|\$\{\w+:-127.0.0.1\}):\$(.*)", port).groups()
+        variable = {"edge": "EDGE_ADDRESS", "service": "ISOSERVE_HOST"}.get(name)
+        assert address == (f"${{{variable}:-127.0.0.1}}" if variable else "127.0.0.1")
         assert re.fullmatch(
             r"\{(ISOSERVE|PROMETHEUS|GRAFANA|JUPYTER|EDGE|EDGE_TLS)_PORT:-(\d+)\}:\2", published
         )
@@ -67,6 +78,92 @@ def test_long_running_containers_have_a_health_check_and_time_to_stop(name):
     assert service["restart"] == "unless-stopped"
 
 
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_containers_log_is_rotated(name):
+    logging = SERVICES[name]["logging"]
+    assert logging == {
+        "driver": "json-file",
+        "options": {"max-size": "10m", "max-file": "3"},
+    }
+
+
+def test_every_container_that_asks_the_service_has_its_key():
+    asks = [name for name, one in SERVICES.items() if "ISOSERVE_URL" in one.get("environment", {})]
+    assert {"load", "jupyter"} <= set(asks)
+    for name in [*asks, "prometheus"]:
+        given = SERVICES[name]["environment"].get("ISOSERVE_API_KEY")
+        assert given == "${ISOSERVE_API_KEY:-}" or "env_file" in SERVICES[name]
+
+
+def test_the_health_check_of_the_image_is_the_probe():
+    (check,) = lines("Dockerfile.service", "HEALTHCHECK")
+    assert check.endswith('CMD ["python", "-m", "service.probe"]')
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.name)
+def test_documented_commands_that_stop_the_containers_stop_all_of_them(page):
+    for options in re.findall(r"docker compose ([^`\n]*)\bdown\b", page.read_text()):
+        assert options == "--profile '*' "
+
+
+@pytest.fixture
+def open_folder():
+    """A temporary folder that every user can reach; pytest's own are private."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+@pytest.mark.parametrize(
+    ("fault", "file"),
+    [
+        ("missing", "tls.key"),
+        ("missing", "tls.crt"),
+        ("unreadable", "tls.key"),
+        ("unreadable", "tls.crt"),
+        ("unreadable", "."),
+    ],
+)
+def test_nginx_does_not_start_without_tls_where_a_certificate_cannot_be_read(
+    open_folder, fault, file
+):
+    certs = open_folder / "certs"
+    certs.mkdir(mode=0o755)
+    for name in ("tls.crt", "tls.key"):
+        (certs / name).touch(mode=0o644)
+    program = open_folder / "nginx"
+    program.write_text("#!/bin/sh\necho started\n")
+    program.chmod(0o755)
+    scratch = open_folder / "edge"
+    scratch.mkdir()
+    scratch.chmod(0o777)
+    variables = {
+        "PATH": f"{open_folder}:{os.environ['PATH']}",
+        "EDGE_CERTS": str(certs),
+        "EDGE_DIR": str(scratch),
+    }
+
+    def start():
+        command = [sys.executable, "-c", AS_USER, "edge/start"]
+        return subprocess.run(
+            command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False
+        )
+
+    sound = start()
+    assert (sound.returncode, sound.stdout) == (0, "started\n"), sound.stderr
+    wrong = certs / file
+    wrong.unlink() if fault == "missing" else wrong.chmod(0)
+    refused = start()
+    certs.chmod(0o755)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith(f"edge: {wrong} cannot be read by user ")
+
+
+# Run a file as the user of the containers; root could read anything.
+AS_USER = "import os, sys; os.getuid() or os.setuid(10001); os.execv(sys.argv[1], sys.argv[1:])"
+
+
 def test_containers_start_after_those_they_depend_on():
     assert (
         SERVICES["service"]["depends_on"]["train"]["condition"] == "service_completed_successfully"
@@ -89,7 +186,7 @@ def test_images_are_pinned_by_tags():
 
 def test_state_is_kept_in_named_volumes_and_models_in_the_checkout():
     assert COMPOSE["volumes"].keys() == {"state", "prometheus", "grafana"}
-    assert mount("service", "/state") == "state:/state"
+    assert mount("service", "/state") == "${ISOSERVE_STATE_DIR:-state}:/state"
     assert mount("prometheus", "/prometheus") == "prometheus:/prometheus"
     assert mount("grafana", "/var/lib/grafana") == "grafana:/var/lib/grafana"
     assert mount("service", "/models") == "./models:/models:ro"
@@ -108,11 +205,14 @@ def test_the_grace_period_is_longer_than_a_stop():
 
 
 def test_the_service_listens_on_the_published_port():
-    environment = SERVICES["service"]["environment"]
+    environment = default(SERVICES["service"]["environment"])
     fields = {name.removeprefix("ISOSERVE_").lower(): value for name, value in environment.items()}
     settings = Settings(**fields)
     assert (settings.host, settings.port) == ("0.0.0.0", 8000)
-    assert (str(settings.model), str(settings.state_dir)) == ("/models/model.pickle", "/state")
+    # The working directory is /, laid out like the repository.
+    assert (str(settings.model), str(settings.state_dir)) == ("models/model.pickle", "/state")
+    assert lines("Dockerfile.service", "WORKDIR")[-1] == "/"
+    assert mount("service", "/models") == "./models:/models:ro"
     jobs = PROMETHEUS["scrape_configs"]
     assert [job["static_configs"][0]["targets"] for job in jobs] == [["service:8000"]]
     assert PROMETHEUS["global"]["scrape_interval"] == "5s"
@@ -137,7 +237,7 @@ def test_env_example_lists_every_variable_and_sets_none():
     known = {f"ISOSERVE_{name.upper()}" for name in Settings.model_fields}
     used = set(
         re.findall(
-            r"\$\{((?:\w+_PORT|GRAFANA_\w+|EDGE_\w+)):[-+]",
+            r"\$\{((?:\w+_PORT|GRAFANA_\w+|EDGE_\w+|ISOSERVE_\w+|SERVICE_\w+)):[-+]",
             (ROOT / "docker-compose.yml").read_text(),
         )
     )

@@ -1,0 +1,47 @@
+"""Ask the service of this environment whether it is ready: the image's health check.
+
+    python -m service.probe
+
+The exit code is 0 if it is. The imports are few, because this runs every few seconds.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from http.client import HTTPConnection, HTTPException
+
+_SECONDS = 2
+
+# Addresses that mean every interface -> where this machine reaches them.
+_EVERY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
+
+
+def read_address(variables: Mapping[str, str]) -> tuple[str, int]:
+    """Return host and port of a service with these variables, as `Settings` reads them.
+
+    Kubernetes sets ISOSERVE_PORT=tcp://... for a Kubernetes service named "isoserve".
+    """
+    host = variables.get("ISOSERVE_HOST", "").strip("[]") or "127.0.0.1"
+    port = variables.get("ISOSERVE_PORT", "")
+    if not port or port.startswith("tcp://"):
+        port = variables.get("PREDICTIVE_UNIT_HTTP_SERVICE_PORT") or "8000"
+    return _EVERY.get(host, host), int(port)
+
+
+def main() -> int:
+    """Return 0 if the service is ready, else 1, and say why."""
+    host, port = read_address(os.environ)
+    connection = HTTPConnection(host, port, timeout=_SECONDS)
+    try:
+        connection.request("GET", "/ready")
+        answer = connection.getresponse()
+        text = f"{answer.status} {answer.read().decode(errors='replace').strip()}"
+    except (OSError, HTTPException) as error:
+        print(f"no answer from {host} port {port}: {error}")
+        return 1
+    print(text)
+    return int(answer.status != 200)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
