@@ -1,5 +1,6 @@
 """Build the service from its settings: the model, the state folder, the handlers, the routes."""
 
+import shlex
 from collections.abc import Callable, Mapping
 from functools import partial
 from http import HTTPStatus
@@ -14,6 +15,7 @@ from . import __version__
 from .errors import BadSetting, MethodNotAllowed, NotFound, Refusal, count, nearest
 from .model.file import Model, read_model_file
 from .model.scorer import compile_kernels
+from .probe import reach
 from .rows import Limits
 from .serving.detector import Detector
 from .serving.feedback import FeedbackMatcher
@@ -27,6 +29,7 @@ from .state.folder import StateFolder
 from .state.generations import Generations
 from .state.records import Records, begin_records, delete_records
 from .telemetry.drift import DriftWatch
+from .telemetry.logs import tell_ready
 from .web.admin import create_admin
 from .web.admission import Admission, RowLimit
 from .web.auth import ApiKey
@@ -62,6 +65,7 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     start_worker = partial(reloader.start_worker, settings.watch)
     begins = [start_worker, predictor.counts.begin, *([drift.begin] if drift else [])]
     app.extensions["isoserve in each worker"] = begins
+    app.extensions["isoserve is ready"] = partial(_tell_ready, settings, predictor.detector)
     app.register_blueprint(create_routes(handlers, settings, drift, reloader.changes))
     if token:
         app.register_blueprint(create_admin(reloader, settings.model_name, token))
@@ -162,6 +166,19 @@ def _log_model(detector: Detector, settings: Settings) -> None:
         features=list(detector.model.features),
         threshold=detector.threshold,
     )
+
+
+def _tell_ready(settings: Settings, detector: Detector) -> None:
+    """Say where the service answers, and how to try it with rows of the model's card."""
+    host = reach(settings.host)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    model = detector.model
+    headers = []
+    if settings.api_key_file is not None:
+        headers = [f'"X-API-Key: $(cat {shlex.quote(str(settings.api_key_file))})"']
+    elif settings.read_api_key():
+        headers = ['"X-API-Key: $ISOSERVE_API_KEY"']
+    tell_ready(url, model.features if model.named else (), detector.examples, headers)
 
 
 def _make_flask(max_body_bytes: int) -> Flask:

@@ -12,8 +12,15 @@ from http.client import HTTPConnection, HTTPException
 
 _SECONDS = 2
 
-# Addresses that mean every interface -> where this machine reaches them.
-_EVERY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
+
+def reach(host: str) -> str:
+    """Return the address at which this machine reaches a service that listens on `host`.
+
+    >>> reach("0.0.0.0"), reach("[::1]")
+    ('127.0.0.1', '::1')
+    """
+    host = host.strip("[]")
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - nothing is bound
 
 
 def read_address(variables: Mapping[str, str]) -> tuple[str, int]:
@@ -21,11 +28,11 @@ def read_address(variables: Mapping[str, str]) -> tuple[str, int]:
 
     Kubernetes sets ISOSERVE_PORT=tcp://... for a Kubernetes service named "isoserve".
     """
-    host = variables.get("ISOSERVE_HOST", "").strip("[]") or "127.0.0.1"
+    host = variables.get("ISOSERVE_HOST") or "127.0.0.1"
     port = variables.get("ISOSERVE_PORT", "")
     if not port or port.startswith("tcp://"):
         port = variables.get("PREDICTIVE_UNIT_HTTP_SERVICE_PORT") or "8000"
-    return _EVERY.get(host, host), int(port)
+    return reach(host), int(port)
 
 
 def main() -> int:

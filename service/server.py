@@ -413,6 +413,8 @@ def _begin_work(worker: Any) -> None:
     try:
         for begin in extensions.get("isoserve in each worker", ()):
             begin()
+        if worker.age == 1 and (tell := extensions.get("isoserve is ready")):  # the first worker
+            tell()
     except Exception:
         logging.getLogger(__name__).exception("a worker could not start")
         sys.exit(1)  # an exception would stop gunicorn; this starts another worker

@@ -15,7 +15,8 @@ from service.rows import Floats
 
 SPENDING_ROWS = 20_000
 SPENDING_SEED = 64  # not --seed: the table is always the same
-_ANOMALY_SHARE = 0.005
+SPENDING_OUTLIERS = 0.005
+"""The share of planted outliers, and so the sample's contamination by default."""
 
 # Most users buy one small package, or the same package each time, so most rows have one of a few
 # values. Unit: standard deviations above the lowest mean.
@@ -86,7 +87,7 @@ def spending(rows: int = SPENDING_ROWS, seed: int = SPENDING_SEED) -> Dataset:
     varies = ~steady & (rng.random(rows) < 0.7)
     sd = np.where(varies, np.minimum(mean * rng.lognormal(-0.2, 0.7, rows), 35.0), 0.0)
 
-    planted = rng.choice(rows, round(rows * _ANOMALY_SHARE), replace=False)
+    planted = rng.choice(rows, round(rows * SPENDING_OUTLIERS), replace=False)
     kind = rng.integers(3, size=len(planted))
     large_mean = _between(rng, len(planted), 1.5, 66.2)
     large_sd = _between(rng, len(planted), 1.5, 58.0)

@@ -29,7 +29,7 @@ if not __package__:  # run as a file: perhaps not installed, so imports need the
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from service.errors import CannotTrain, IsoserveError, count
-from training.datasets import Dataset, listed, oddities
+from training.datasets import SPENDING_OUTLIERS, Dataset, listed, oddities
 
 if TYPE_CHECKING:
     from sklearn.ensemble import IsolationForest
@@ -76,10 +76,11 @@ KeepCols = Annotated[
     ),
 ]
 Contamination = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--contamination",
-        help="'auto', or the share of the training rows to call outliers, at most 0.5",
+        help="'auto', or the share of the training rows to call outliers, at most 0.5; by default "
+        f"auto, of the sample 'spending' {SPENDING_OUTLIERS}, which is its share of outliers",
     ),
 ]
 Trees = Annotated[int, typer.Option("--n_estimators", min=1, help="trees in the forest")]
@@ -132,7 +133,7 @@ def train(  # noqa: PLR0913, PLR0917 -- each is an option of the command line
     dataset: DatasetName = "spending",
     samples: Samples = None,
     keep_cols: KeepCols = None,
-    contamination: Contamination = "auto",
+    contamination: Contamination = None,
     n_estimators: Trees = 100,
     max_samples: MaxSamples = "auto",
     max_features: MaxFeatures = "1.0",
@@ -152,7 +153,7 @@ def train(  # noqa: PLR0913, PLR0917 -- each is an option of the command line
     from training.forest import fit_forest  # noqa: PLC0415
     from training.sources import Source  # noqa: PLC0415
 
-    share = parse_share(contamination)
+    share = parse_share(contamination or _usual_share(dataset))
     fit = partial(
         fit_forest,
         contamination=share,
@@ -197,6 +198,11 @@ def _fit_and_describe(
         forest = fit(training.X)
     with _step("scoring"):
         return forest, describe(forest, training, held_out)
+
+
+def _usual_share(dataset: str) -> str:
+    """Return the default of `--contamination` for a dataset."""
+    return str(SPENDING_OUTLIERS) if dataset == "spending" else "auto"
 
 
 def parse_share(text: str) -> float | Auto:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 
 from ..model.baseline import Baseline
 from ..model.columns import Columns
@@ -33,6 +34,15 @@ class Detector:
             return None
         features = {feature.name: feature.quantiles for feature in card.features}
         return Baseline(self.model.version, features, card.score_quantiles)
+
+    @property
+    def examples(self) -> list[list[float | None]]:
+        """Rows to try: the card's most normal and most abnormal golden row; else a row of zeros."""
+        card = self.model.card
+        if card is None or not card.golden.rows:
+            return [[0.0] * len(self.model.features)]
+        ranked = sorted(zip(card.golden.scores, card.golden.rows, strict=True), key=itemgetter(0))
+        return [ranked[-1][1], ranked[0][1]]
 
     def detect(self, table: RawTable) -> Verdict:
         """Read and score a table; nothing is counted or recorded. BadInput as `Columns.encode`."""

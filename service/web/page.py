@@ -1,13 +1,17 @@
-"""The files of the documentation page, `/docs`."""
+"""The pages for a browser: the start page, `/`, and the documentation page, `/docs`."""
 
 import gzip
+from collections.abc import Sequence
 from functools import cache
+from html import escape
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 from flask import Blueprint, Response, redirect, request
 from werkzeug.wrappers import Response as WSGIResponse
 
+from .. import __version__
 from ..errors import NotFound
 
 FOLDER = Path(__file__).parent / "docs_page"
@@ -25,8 +29,64 @@ CONTENT_TYPES = {
 POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
 
 
+START = """\
+<!doctype html>
+<html lang="en">
+<head>
+  <meta charset="utf-8">
+  <meta name="viewport" content="width=device-width, initial-scale=1">
+  <title>isoserve</title>
+  <link rel="icon" href="data:,">
+  <style>
+    :root {{ color-scheme: light dark }}
+    body {{ font: 1rem/1.6 system-ui, sans-serif; margin: 3rem auto; padding: 0 1rem }}
+    body {{ max-width: 40rem }}
+    code {{ overflow-wrap: anywhere }}
+  </style>
+</head>
+<body>
+  <h1>isoserve</h1>
+  <p>This service tells outliers from inliers. It serves the model <code>{name}</code>, version
+  <code>{version}</code>, whose columns are <code>{columns}</code>.</p>
+  <ul>
+    <li><a href="docs">Try it</a>: every route, with rows to send</li>
+    <li><a href="openapi.json">OpenAPI document</a></li>
+    <li><a href="metrics">Metrics</a> for Prometheus</li>
+    <li><a href="ready">Is it ready?</a></li>
+  </ul>
+</body>
+</html>
+"""
+
+
+def render_start(name: str, version: str, columns: Sequence[str]) -> str:
+    """Return the start page of a service with this model."""
+    listed = ", ".join(columns[:20]) + (", ..." if len(columns) > 20 else "")
+    return START.format(name=escape(name), version=escape(version), columns=escape(listed))
+
+
+def describe_start(name: str, version: str, columns: Sequence[str]) -> dict[str, Any]:
+    """Return what the start page says, for a program."""
+    return {
+        "service": "isoserve",
+        "version": __version__,
+        "model": {"name": name, "version": version, "columns": list(columns)},
+        "predict": ["/predict", f"/v2/models/{name}/infer", "/invocations"],
+        "docs": "/docs",
+        "openapi": "/openapi.json",
+        "metrics": "/metrics",
+        "ready": "/ready",
+    }
+
+
+def wants_html() -> bool:
+    """Return whether the client prefers HTML to JSON, as browsers do."""
+    kinds = ["application/json", "text/html"]  # the first if any will do
+    return request.accept_mimetypes.best_match(kinds) == "text/html"
+
+
 def add_page(routes: Blueprint) -> None:
-    """Add the routes of the page and its files."""
+    """Add the routes of the documentation page and its files."""
 
     @routes.get("/docs", strict_slashes=False)
     def page() -> Response | WSGIResponse:

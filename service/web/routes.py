@@ -24,7 +24,7 @@ from ..telemetry.readings import Sources
 from .handlers import Answer, Encoder, Handlers, Wanted
 from .health import asks_readiness
 from .openapi.document import describe
-from .page import add_page
+from .page import POLICY, add_page, describe_start, render_start, wants_html
 from .query import (
     read_body,
     read_encoding,
@@ -201,6 +201,18 @@ def _add_health(routes: Blueprint, predictor: Predictor) -> None:
 
 
 def _add_service(routes: Blueprint, handlers: Handlers, sources: Sources) -> None:
+    @routes.get("/")
+    def start() -> Response:
+        name, model = handlers.model_name, handlers.predictor.detector.model
+        if wants_html():
+            text = render_start(name, model.version, model.features)
+            response = Response(text, content_type="text/html; charset=utf-8")
+            response.headers["Content-Security-Policy"] = POLICY
+        else:
+            response = json_response(describe_start(name, model.version, model.features))
+        response.headers["Vary"] = "Accept"
+        return response
+
     @routes.get("/metrics")
     def show_metrics() -> Response:
         detector = handlers.predictor.detector
@@ -215,6 +227,7 @@ def _add_service(routes: Blueprint, handlers: Handlers, sources: Sources) -> Non
             handlers.model_name,
             model.version,
             list(model.features),
+            handlers.predictor.detector.examples,
             with_admin="admin" in current_app.blueprints,
             with_key=current_app.extensions["isoserve admission"].key is not None,
         )

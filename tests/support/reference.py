@@ -110,7 +110,7 @@ def _routes() -> Iterator[tuple[str, str, str]]:
     for path, methods in describe("isoserve", "", [], with_admin=True)["paths"].items():
         operation = next(iter(methods.values()))
         route = f"`{', '.join(methods).upper()} {path}`"
-        yield route, operation["summary"], operation["tags"][0]
+        yield route, operation["summary"], operation["tags"][-1]
 
 
 def _metrics() -> Iterator[tuple[str, str, str]]:

@@ -3,7 +3,7 @@
 - `document.json`: the document without its paths and schemas.
 - `operations.json`: what the routes take and answer, in a shorter form than OpenAPI's. `routes`
   lists the methods and paths of an operation, `answer` the content of status 200 by type, `errors`
-  other statuses.
+  other statuses. `begin` lists the routes that a page shows first.
 - `schemas.json`: the schemas. They allow everything that the code accepts. Faults that a schema
   cannot express, such as an unknown column, are answered with status 400.
 
@@ -11,8 +11,11 @@
 model, the settings or the code (see `describe`).
 """
 
+import csv
+import io
 import json
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,28 +28,40 @@ from ..query import MOST
 
 Schema = dict[str, Any]
 
+Rows = Sequence[Sequence[float | None]]
+
+INTRODUCTION = (
+    "Begin with **POST /predict**: open it, press *Try it out*, then *Execute*. "
+    "The rows of the examples are a normal and an abnormal row of the training table, where its "
+    "card is known; the answer is 0 for an inlier and 1 for an outlier."
+)
+NEEDS_KEY = " Every route except health needs the API key: press *Authorize* first."
+
 _SHORT_KEYS = {"routes", "answer", "errors", "responses"}
 """Keys of an operation in `operations.json` that OpenAPI does not have, or that are extended."""
 
 
-def describe(
+def describe(  # noqa: PLR0913 - a document's only input
     name: str,
     version: str,
     columns: list[str],
+    rows: Rows = (),
+    *,
     with_admin: bool = False,
     with_key: bool = False,
 ) -> Schema:
     """Return the document of a service with this model: its name, version and columns.
 
-    `with_admin` says whether the admin routes exist, `with_key` whether an API key is needed.
+    `rows` are examples, a normal row first, by default a row of zeros. `with_admin` says whether
+    the admin routes exist, `with_key` whether an API key is needed.
     """
     operations, schemas = _read("operations"), _read("schemas")
-    keys: list[Schema] = [{"key": []}, {"bearer": []}]
     values = {
         **schemas["parts"],
         **operations["parts"],
         **_describe_model(name, version, columns),
-        "security": keys if with_key else [{}, *keys],
+        **_show_examples(columns, rows or [[0.0] * len(columns)]),
+        **_describe_keys(with_admin, with_key),
         "paths": _write_paths(operations, with_admin),
         "schemas": schemas["schemas"],
     }
@@ -62,11 +77,40 @@ def _describe_model(name: str, version: str, columns: list[str]) -> Schema:
         "model version": version,
         "features": columns,
         "width": len(columns),
-        "zeros": [0] * len(columns),
         "datatypes": DATATYPES,
         "outputs": list(OUTPUTS),
         "error codes": sorted(set(ERROR_CODES.values())),
         "largest option": MOST,
+    }
+
+
+def _show_examples(columns: list[str], rows: Rows) -> Schema:
+    """Return the examples of requests, by their names in the data."""
+    message = {"data": {"names": columns, "ndarray": rows}}
+    cells = (["" if cell is None else repr(cell) for cell in row] for row in rows)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *cells])
+    return {
+        "example rows": rows,
+        "example shape": [len(rows), len(columns)],
+        "example labels": list(range(len(rows))),  # the first is normal, the second an outlier
+        "example message": json.dumps(message),
+        "example CSV": text.getvalue(),
+    }
+
+
+def _describe_keys(with_admin: bool, with_key: bool) -> Schema:
+    """Return how requests are authorized. A page asks for each scheme, needed or not."""
+    schemes: Schema = {}
+    if with_key:
+        schemes["key"] = {"type": "apiKey", "in": "header", "name": "X-API-Key"}
+        schemes["bearer"] = {"type": "http", "scheme": "bearer", "description": "the same key"}
+    if with_admin:
+        schemes["admin"] = {"type": "http", "scheme": "bearer", "description": "the admin token"}
+    return {
+        "security": [{"key": []}, {"bearer": []}] if with_key else [],
+        "security schemes": schemes,
+        "introduction": INTRODUCTION + (NEEDS_KEY if with_key else ""),
     }
 
 
@@ -103,6 +147,8 @@ def _write_operation(short: Schema, method: str, path: str, operations: Schema) 
     words = re.findall("[A-Za-z0-9]+", re.sub(r"(v[01])\.[01]", r"\1", path))
     operation = {key: value for key, value in short.items() if key not in _SHORT_KEYS}
     operation["operationId"] = "_".join([method.lower(), *words])
+    if f"{method} {path}" in operations["begin"]:
+        operation["tags"] = ["Begin here", *short["tags"]]
     if method == "GET":
         operation.pop("requestBody", None)
     if _is_health(path):

@@ -51,14 +51,17 @@ def test_a_trained_table_is_a_model_that_the_service_loads(table, tmp_path, caps
     assert f"ISOSERVE_MODEL={tmp_path}/out/model.pickle make" in out
 
 
-def test_the_defaults_are_the_sample_and_scikit_learns_parameters(tmp_path):
+def test_the_defaults_are_the_sample_its_share_of_outliers_and_scikit_learns_parameters(tmp_path):
     assert main(["--save_path", str(tmp_path)]) == 0
     card = json.loads((tmp_path / "model.json").read_text())
     assert (card["dataset"], card["rows"], card["seed"]) == ("spending", 20_000, 16)
     assert card["parameters"] == {
-        "bootstrap": False, "contamination": "auto", "max_features": 1.0, "max_samples": "auto",
+        "bootstrap": False, "contamination": 0.005, "max_features": 1.0, "max_samples": "auto",
         "n_estimators": 100, "n_jobs": None, "random_state": 16, "verbose": 0, "warm_start": False,
     }  # fmt: skip
+    assert card["training_outlier_share"] == pytest.approx(0.005, abs=0.0005)
+    assert card["quality"]["precision"] > 0.4  # with auto it is 0.06
+    assert card["quality"]["recall"] > 0.4
 
 
 @pytest.mark.slow

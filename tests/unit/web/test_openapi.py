@@ -67,7 +67,70 @@ def test_a_key_is_needed_if_one_is_set_except_for_health(make_client):
             documented = "401" in operation["responses"]
             assert documented == (answer.status_code == HTTPStatus.UNAUTHORIZED), path
             assert documented == (operation.get("security") != []), path
-    assert {} in document(make_client())["security"]
+    assert found["components"]["securitySchemes"].keys() == {"key", "bearer", "admin"}
+
+
+def test_a_page_asks_for_no_key_that_no_route_needs(make_client):
+    found = document(make_client())
+    assert (found["security"], found["components"]["securitySchemes"]) == ([], {})
+    assert "API key" not in found["info"]["description"]
+
+
+def send_example(client, path, method, content):
+    """Send a route's example of each type of content; return the answers by type."""
+    where = path.replace("{model}", "isoserve").replace("{version}", version_of(client))
+    answers = {}
+    for kind, body in content.items():
+        schema = body["schema"]
+        if "$ref" in schema:
+            schema = document(client)["components"]["schemas"][schema["$ref"].removeprefix(PREFIX)]
+        if kind == "application/x-www-form-urlencoded":
+            fields = {key: one["examples"][0] for key, one in schema["properties"].items()
+                      if "examples" in one}  # fmt: skip
+            if fields:
+                answers[kind] = client.open(where, method=method, data=fields)
+        elif "examples" in schema:
+            sent = schema["examples"][0]
+            text = sent if isinstance(sent, str) else json.dumps(sent)
+            answers[kind] = client.open(where, method=method, data=text, content_type=kind)
+    return answers
+
+
+def version_of(client):
+    return client.get("/metadata").json["versions"][0]
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["with a card", "without a card"])
+def test_examples_are_golden_rows_and_are_answered(make_client, write_card, known):
+    if known:
+        write_card()
+    client, seen = make_client(), {}
+    for (path, method), operation in operations(client).items():
+        content = operation.get("requestBody", {}).get("content", {})
+        for kind, answer in send_example(client, path, method, content).items():
+            assert answer.status_code == HTTPStatus.OK, (path, answer.text)
+            seen[path, kind] = answer.json
+    labels = [0, 1] if known else [1]
+    assert seen["/predict", "application/json"]["data"]["ndarray"] == labels
+    assert seen["/predict", "application/x-www-form-urlencoded"]["data"]["ndarray"] == labels
+    assert seen["/invocations", "application/json"]["predictions"] == labels
+    assert seen["/invocations", "text/csv"]["predictions"] == labels
+    infer = seen["/v2/models/{model}/infer", "application/json"]
+    assert infer["outputs"][0]["data"] == labels
+    assert ("/send-feedback", "application/json") in seen
+
+
+def test_a_page_begins_with_predictions_and_says_so(client):
+    found = document(client)
+    assert found["tags"][0]["name"] == "Begin here"
+    first = [path for (path, _), one in operations(client).items() if "Begin here" in one["tags"]]
+    assert first[0] == "/predict"
+    assert sorted(first[1:]) == ["/invocations", "/send-feedback", "/v2/models/{model}/infer"]
+    assert found["info"]["description"].startswith("Begin with **POST /predict**")
+    seldon = [path for (path, _), one in operations(client).items() if "Seldon v1" in one["tags"]]
+    assert {"/route", "/aggregate"} == set(seldon[-4:])
+    named = {tag["name"] for tag in found["tags"]}
+    assert {tag for one in operations(client).values() for tag in one["tags"]} == named
 
 
 def test_readiness_is_described_with_the_status_while_stopping(client):
