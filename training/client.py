@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
@@ -28,17 +29,20 @@ _opener = build_opener(ProxyHandler({}))
 class Client:
     """A client of one service: at `url`, else at ISOSERVE_URL, else the one of `make serve`.
 
-    It sends the API key in ISOSERVE_API_KEY, if there is one.
+    It sends the API key in ISOSERVE_API_KEY, or in the file ISOSERVE_API_KEY_FILE, if there is one.
     """
 
     def __init__(self, url: str | None = None) -> None:
         self.url = (url or os.environ.get("ISOSERVE_URL") or DEFAULT_URL).rstrip("/")
-        key = os.environ.get("ISOSERVE_API_KEY")
+        key = _read_key()
         self._headers = {"Content-Type": "application/json"} | ({"X-API-Key": key} if key else {})
 
     def get(self, path: str) -> str:
-        """Return the text of a page."""
-        return self._ask(path)[1]
+        """Return the text of a page; ValueError with the service's sentence if it is refused."""
+        status, text = self._ask(path)
+        if status != 200:
+            raise ValueError(f"{self.url}{path} answers {status}: {text.strip()}{_hint(status)}")
+        return text
 
     def post(self, path: str, message: Any) -> tuple[int, dict[str, Any]]:
         """Send a message as JSON and return (HTTP status, answer), for errors too."""
@@ -51,7 +55,7 @@ class Client:
         message = {"data": {"names": list(names), "ndarray": table.to_numpy().tolist()}}
         status, answer = self.post("/predict?scores=1", message)
         if status != 200:
-            raise ValueError(answer["status"]["info"])
+            raise ValueError(answer["status"]["info"] + _hint(status))
         tags = answer["meta"]["tags"]
         return table.assign(
             label=answer["data"]["ndarray"],
@@ -83,3 +87,14 @@ class Client:
                 f"no service at {self.url} ({error.reason}); start one with `make serve` or "
                 "`docker compose up`, or set ISOSERVE_URL"
             ) from error
+
+
+def _read_key() -> str:
+    """Return the API key of the environment, empty if there is none."""
+    file = os.environ.get("ISOSERVE_API_KEY_FILE")
+    return Path(file).read_text().strip() if file else os.environ.get("ISOSERVE_API_KEY", "")
+
+
+def _hint(status: int) -> str:
+    """Say what to do about a missing key."""
+    return "; set ISOSERVE_API_KEY to the service's key before this" if status == 401 else ""

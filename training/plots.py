@@ -1,12 +1,13 @@
 """The plots of the notebooks: a table, a forest's decision boundary, a service's scores.
 
-Tables have two numeric columns. Functions that draw with Plotly return a figure; those that draw
-with Matplotlib leave it for the notebook to show.
+Two columns are drawn: the first two, or those that `choose` is given. Functions that draw with
+Plotly return a figure; those that draw with Matplotlib leave it for the notebook to show.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,32 +15,113 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+import plotly.io as pio
 from matplotlib.axes import Axes
 from matplotlib.contour import ContourSet
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
+from plotly.io.base_renderers import NotebookRenderer
 from plotly.subplots import make_subplots
 from sklearn.ensemble import IsolationForest
 
+from service.errors import CannotTrain
 from service.rows import Floats
+from training.datasets import listed, pick
 
 BINS = 20
 GRID_STEPS = 100
-GRID_LOW, GRID_HIGH = -2.0, 70.0  # a little more than the range of the normalised spending
+_FINE_STEPS = 400  # for several lines in one plot, which would cross on a coarse grid
+
+Range = tuple[float, float]
+Window = tuple[Range, Range]
+"""What a plot shows: the ranges of its two axes."""
+
+# A little more than the range of the normalised spending.
+_SPENDING: dict[tuple[str, str], Window] = {("mean", "sd"): ((-2.0, 70.0), (-2.0, 70.0))}
 
 INLIER, OUTLIER, BOUNDARY = "steelblue", "crimson", "darkred"
 _CROWDED = [[0.0, "#6baed6"], [0.5, "#54278f"], [1.0, "#1a0a2e"]]  # light blue to near black
 _COLUMN_COLOURS = ("steelblue", "mediumseagreen")
 
 
+class _OfflineRenderer(NotebookRenderer):  # type: ignore[misc]
+    """Plotly's renderer for notebooks, without the script that it fetches for formulas."""
+
+    def to_mimebundle(self, fig_dict: dict[str, Any]) -> dict[str, str]:
+        bundle = super().to_mimebundle(fig_dict)
+        return {kind: _FETCHED.sub("", text) for kind, text in bundle.items()}
+
+
+_FETCHED = re.compile(r"""<script[^>]*\ssrc=["']https?://[^>]*>\s*</script>""")
+
+pio.renderers["offline"] = _OfflineRenderer()
+pio.renderers.default = "plotly_mimetype+offline"
+
+
+@dataclass(frozen=True)
+class View:
+    """Two columns of a table. A plot of a forest holds the other columns at their median."""
+
+    names: tuple[str, str]
+    places: tuple[int, int]
+    middle: Floats
+    """The median of each column of the table, (n_features,)."""
+    whole: Window
+    crowd: Window
+    """The window with 99 % of the values of each column."""
+
+    @classmethod
+    def of(cls, X: Floats, features: Sequence[str], columns: Sequence[str] = ()) -> View:
+        """Return the view of two columns, by default the first two; see `choose`."""
+        one, other = choose(features, *columns)
+        names, x, y = (one, other), features.index(one), features.index(other)
+        whole = _SPENDING.get(names) or (_span(X[:, x], 1.0), _span(X[:, y], 1.0))
+        crowd = (_span(X[:, x], 0.99), _span(X[:, y], 0.99))
+        return cls(names, (x, y), np.median(X, axis=0), whole, crowd)
+
+    def pick(self, X: Floats) -> Floats:
+        """Return the two columns of some rows, (n_rows, 2)."""
+        return X[:, list(self.places)]
+
+    @property
+    def note(self) -> str:
+        """What a plot of a forest says of the other columns, empty if there are none."""
+        more = len(self.middle) - 2
+        return f" ({more} more at the median)" if more else ""
+
+
 @dataclass(frozen=True)
 class Grid:
-    """Scores on a square grid over two columns, each (GRID_STEPS, GRID_STEPS) float64."""
+    """Scores on a square grid over two columns, each (steps, steps) float64."""
 
     x: Floats
     y: Floats
     scores: Floats
     """`decision_function`: lower is more abnormal."""
+
+
+def choose(features: Sequence[str], *columns: str) -> list[str]:
+    """Return the two columns to draw, by default the first two, and say what is left out.
+
+    Raises:
+        CannotTrain: a column does not exist, or there are not two.
+    """
+    chosen = pick(columns or features[:2], features)
+    if len(chosen) != 2:
+        raise CannotTrain(f"name two columns to draw, not {len(chosen)}: {listed(features)}")
+    rest = [name for name in features if name not in chosen]
+    if rest:
+        print(f"the plots show {listed(chosen)}; name two others to see {listed(rest)}")
+    return chosen
+
+
+def readable(value: float) -> str:
+    """Return a number for a person: whole, or with six digits.
+
+    >>> readable(20007.0), readable(0.123456789), readable(float("nan"))
+    ('20,007', '0.123457', 'nan')
+    """
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.6g}"
 
 
 def scatter(table: pd.DataFrame) -> go.Figure:
@@ -100,76 +182,92 @@ def boxes(table: pd.DataFrame) -> go.Figure:
     names = list(table.columns[:2])
     figure = make_subplots(cols=2, horizontal_spacing=0.1)
     for place, name, colour in zip((1, 2), names, _COLUMN_COLOURS, strict=True):
-        figure.add_trace(_box(table[name], colour), row=1, col=place)
+        box = _box(table[name], colour)
+        figure.add_trace(box, row=1, col=place)
+        figure.add_annotation(_describe_box(box), row=1, col=place)
+    figure.update_xaxes(showgrid=False)
     return _laid_out(figure, "Quartiles, whiskers, and what lies beyond", height=480)
 
 
-def boundary_grid(forest: IsolationForest, low: float = GRID_LOW, high: float = GRID_HIGH) -> Grid:
-    """Score a square of 100 x 100 points from `low` to `high` on both columns."""
-    axis = np.linspace(low, high, GRID_STEPS)
-    x, y = np.meshgrid(axis, axis)
-    points = np.column_stack([x.ravel(), y.ravel()])
+def boundary_grid(
+    forest: IsolationForest, view: View, window: Window | None = None, steps: int = GRID_STEPS
+) -> Grid:
+    """Score a grid of 100 x 100 points over a window, by default the whole one."""
+    across, up = window or view.whole
+    x, y = np.meshgrid(np.linspace(*across, steps), np.linspace(*up, steps))
+    points = np.tile(view.middle, (x.size, 1))
+    points[:, view.places[0]], points[:, view.places[1]] = x.ravel(), y.ravel()
     return Grid(x, y, forest.decision_function(points).reshape(x.shape))
 
 
 def draw_boundary(
-    forest: IsolationForest, X: Floats, names: Sequence[str], title: str, corner: bool = True
+    forest: IsolationForest, X: Floats, view: View, title: str, corner: bool = True
 ) -> None:
     """Draw where the forest's score is 0: over the whole grid and, if `corner`, near most rows."""
-    windows = [("the whole grid", GRID_LOW, GRID_HIGH)]
+    windows = [("the whole grid" if corner else "", view.whole)]
     if corner:
-        windows.append(("the corner with nearly all rows", *_crowd(X)))
+        windows.append(("the corner with nearly all rows", view.crowd))
     size = (7.2 * len(windows), 6.2)
     figure, axes = plt.subplots(
         1, len(windows), figsize=size, dpi=110, layout="constrained", squeeze=False
     )
-    levels = np.linspace(boundary_grid(forest).scores.min(), 0, 8)
-    points = np.unique(X, axis=0)
-    for ax, (name, low, high) in zip(axes.flat, windows, strict=True):
-        shades = _fill(ax, boundary_grid(forest, low, high), levels)
-        shown = points[((points >= low) & (points <= high)).all(axis=1)]
-        ax.scatter(shown[:, 0], shown[:, 1], s=9, color="white", edgecolors="black", linewidths=0.4)
-        ax.set(xlim=(low, high), ylim=(low, high), xlabel=names[0], ylabel=names[1], title=name)
+    levels = _levels(forest, view)
+    points = np.unique(view.pick(X), axis=0)
+    for ax, (name, window) in zip(axes.flat, windows, strict=True):
+        shades = _fill(ax, boundary_grid(forest, view, window), levels)
+        ax.scatter(
+            points[:, 0], points[:, 1], s=9, color="white", edgecolors="black", linewidths=0.4
+        )
+        _frame(ax, view, window)
+        ax.set_title(name)
     axes.flat[0].legend(handles=[_line(BOUNDARY, "score 0")], loc="upper right", framealpha=0.9)
-    figure.suptitle(title, fontsize=15)
+    figure.suptitle(title + view.note, fontsize=15)
     figure.colorbar(shades, ax=axes, label="score: lower is more abnormal", format="%.3f")
 
 
 def draw_thresholds(
-    forest: IsolationForest, X: Floats, names: Sequence[str], thresholds: Sequence[float]
+    forest: IsolationForest, X: Floats, view: View, thresholds: Sequence[float]
 ) -> None:
     """Draw the boundary that each threshold gives for the same scores, near most rows."""
-    low, high = _crowd(X)
-    grid = boundary_grid(forest, low, high)
+    grid = boundary_grid(forest, view, view.crowd, _FINE_STEPS)
     scores = forest.decision_function(X)
     colours = plt.get_cmap("plasma")(np.linspace(0.0, 0.8, len(thresholds)))
     _, ax = plt.subplots(figsize=(8.5, 7), dpi=110, layout="constrained")
-    points = np.unique(X, axis=0)
+    points = np.unique(view.pick(X), axis=0)
     ax.scatter(points[:, 0], points[:, 1], s=7, color="silver", linewidths=0)
     lines = []
     for threshold, colour in zip(thresholds, colours, strict=True):
-        ax.contour(
-            grid.x,
-            grid.y,
-            grid.scores,
-            levels=[threshold],
-            colors=[colour],
-            linestyles="solid",
-            linewidths=2,
-        )
+        # The score is constant between the splits of the trees, so a threshold encloses areas.
+        inside = (grid.scores >= threshold).astype(np.float64)
+        ax.contour(grid.x, grid.y, inside, levels=[0.5], colors=[colour], linewidths=2)
         lines.append(_line(colour, f"{threshold:g}: {(scores < threshold).mean():.2%} outside"))
     ax.legend(handles=lines, title="threshold", loc="upper right", framealpha=0.9)
-    ax.set(xlim=(low, high), ylim=(low, high), xlabel=names[0], ylabel=names[1])
-    ax.set_title("One forest, several thresholds")
+    _frame(ax, view, view.crowd)
+    ax.set_title("One forest, several thresholds" + view.note)
 
 
-def draw_predictions(
-    X: Floats, outliers: NDArray[np.bool_], names: Sequence[str], title: str
-) -> None:
-    """Draw inliers in blue and outliers in red."""
+def draw_predictions(forest: IsolationForest, X: Floats, view: View, title: str) -> None:
+    """Draw inliers in blue and outliers in red, on the forest's decision boundary."""
     _, ax = plt.subplots(figsize=(8.5, 7), dpi=110, layout="constrained")
-    _dots(ax, X[:, 0], X[:, 1], outliers)
-    ax.set(xlabel=names[0], ylabel=names[1])
+    _fill(ax, boundary_grid(forest, view), _levels(forest, view))
+    points = view.pick(X)
+    _dots(ax, points[:, 0], points[:, 1], forest.predict(X) == -1)
+    _frame(ax, view, view.whole)
+    ax.set_title(title + view.note, loc="left")
+
+
+def draw_score_histogram(scores: Mapping[str, ArrayLike], threshold: float, title: str) -> None:
+    """Draw how often each score occurs in some tables, and the threshold."""
+    _, ax = plt.subplots(figsize=(12, 5), dpi=110, layout="constrained")
+    values = [np.asarray(some) for some in scores.values()]
+    edges = np.histogram_bin_edges(np.concatenate(values), 60).tolist()
+    for name, some in zip(scores, values, strict=True):
+        label = f"{name}: {(some < threshold).mean():.2%} below the threshold"
+        ax.hist(some, edges, histtype="step", linewidth=2, log=True, label=label)
+    ax.axvline(threshold, color=BOUNDARY, linestyle="--", linewidth=1.5, label="threshold")
+    ax.set(xlabel="score: lower is more abnormal", ylabel="rows")
+    ax.grid(alpha=0.3)
+    ax.legend(loc="upper left")
     ax.set_title(title, loc="left")
 
 
@@ -196,6 +294,18 @@ def _fill(ax: Axes, grid: Grid, levels: Floats) -> ContourSet:
     return ax.contourf(
         grid.x, grid.y, grid.scores, levels=levels, cmap="Blues_r", alpha=0.75, extend="min"
     )
+
+
+def _levels(forest: IsolationForest, view: View) -> Floats:
+    """Return the scores at which the blue outside changes its shade, from the lowest to 0."""
+    lowest = min(boundary_grid(forest, view).scores.min(), -np.finfo(float).tiny)
+    return np.linspace(lowest, 0, 8)
+
+
+def _frame(ax: Axes, view: View, window: Window) -> None:
+    """Set the window and the names of the axes, and draw grid lines."""
+    ax.set(xlim=window[0], ylim=window[1], xlabel=view.names[0], ylabel=view.names[1])
+    ax.grid(alpha=0.3)
 
 
 def _line(colour: Any, text: str) -> Line2D:
@@ -238,10 +348,19 @@ def _box(column: pd.Series[float], colour: str) -> go.Box:
     )
 
 
-def _crowd(X: Floats) -> tuple[float, float]:
-    """Return bounds for both columns that contain 99 % of the values, with a margin."""
-    low, high = float(X.min()), float(np.quantile(X, 0.99))
-    space = 0.08 * (high - low)
+def _describe_box(box: go.Box) -> dict[str, Any]:
+    """Return a note with the numbers of a box, which may be too flat to hover over."""
+    quartiles = ", ".join(readable(value[0]) for value in (box.q1, box.median, box.q3))
+    whiskers = " to ".join(readable(value[0]) for value in (box.lowerfence, box.upperfence))
+    text = f"quartiles {quartiles}<br>whiskers {whiskers}<br>{len(box.y[0]):,} values beyond"
+    place = {"xref": "x domain", "yref": "y domain", "x": 0.02, "y": 0.98}
+    return {**place, "text": text, "align": "left", "showarrow": False}
+
+
+def _span(column: Floats, share: float) -> Range:
+    """Return bounds that contain a share of the values above the smallest, with a margin."""
+    low, high = float(column.min()), float(np.quantile(column, share))
+    space = 0.08 * (high - low) or 1.0
     return low - space, high + space
 
 

@@ -40,8 +40,7 @@ def run(name: str, folder: Path, url: str = "") -> NotebookNode:
     `url`. A cell that fails raises nbclient's CellExecutionError.
     """
     notebook: NotebookNode = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
-    # The page contains Plotly's script, so that it works without a network.
-    env = {"PYTHONPATH": str(ROOT), "PLOTLY_RENDERER": "notebook", "ISOSERVE_URL": url}
+    env = {"PYTHONPATH": str(ROOT), "ISOSERVE_URL": url}
     client = NotebookClient(
         notebook,
         timeout=_SECONDS,
@@ -120,7 +119,7 @@ def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
     while process.poll() is None and time.monotonic() < limit:
         try:
             Client(url).get("/ready")
-        except ConnectionError:
+        except (ConnectionError, ValueError):  # not there, or not ready
             time.sleep(0.1)
         else:
             return

@@ -110,7 +110,7 @@ def test_examples_are_golden_rows_and_are_answered(make_client, write_card, know
         for kind, answer in send_example(client, path, method, content).items():
             assert answer.status_code == HTTPStatus.OK, (path, answer.text)
             seen[path, kind] = answer.json
-    labels = [0, 1] if known else [1]
+    labels = [0, 1] if known else [0]
     assert seen["/predict", "application/json"]["data"]["ndarray"] == labels
     assert seen["/predict", "application/x-www-form-urlencoded"]["data"]["ndarray"] == labels
     assert seen["/invocations", "application/json"]["predictions"] == labels
