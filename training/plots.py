@@ -106,9 +106,9 @@ def choose(features: Sequence[str], *columns: str) -> list[str]:
     Raises:
         CannotTrain: a column does not exist, or there are not two.
     """
+    if len(set(columns or features[:2])) != 2 or len(columns) not in (0, 2):
+        raise CannotTrain(f"name two columns to draw; there are {listed(features)}")
     chosen = pick(columns or features[:2], features)
-    if len(chosen) != 2:
-        raise CannotTrain(f"name two columns to draw, not {len(chosen)}: {listed(features)}")
     rest = [name for name in features if name not in chosen]
     if rest:
         print(f"the plots show {listed(chosen)}; name two others to see {listed(rest)}")

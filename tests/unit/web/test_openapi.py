@@ -7,6 +7,7 @@ from urllib.parse import urljoin
 
 import pytest
 
+from service.model.card import Feature
 from service.web.openapi import document as document_module
 from service.web.page import FOLDER
 
@@ -246,6 +247,43 @@ def test_the_files_of_the_page_are_compressed_and_cached(client):
 def test_the_licences_of_the_page_are_served(client, file):
     answer = client.get(f"/docs/{file.name}")
     assert answer.data == file.read_bytes()
+
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
+
+
+def test_the_start_page_leads_a_browser_on(client):
+    page = client.get("/", headers={"Accept": BROWSER})
+    assert (page.status_code, page.mimetype) == (HTTPStatus.OK, "text/html")
+    assert "default-src 'self'" in page.headers["Content-Security-Policy"]
+    links = re.findall('<a href="([^"]+)"', page.text)
+    assert links[0] == "docs"
+    for link in links:
+        assert client.get(urljoin("/", link)).status_code == HTTPStatus.OK
+    assert "//" not in page.text
+    assert "f0, f1" in page.text
+
+
+@pytest.mark.parametrize("accept", [None, "*/*", "application/json", "application/json, text/html"])
+def test_the_start_page_is_json_for_a_program(client, accept):
+    answer = client.get("/", headers={"Accept": accept} if accept else {})
+    assert answer.headers["Vary"] == "Accept"
+    assert answer.json["model"]["columns"] == ["f0", "f1"]
+    rules = {rule.rule for rule in client.application.url_map.iter_rules()}
+    infer = "/v2/models/isoserve/infer"
+    assert {*answer.json["predict"]} == {"/predict", infer, "/invocations"}
+    assert {answer.json[name] for name in ("docs", "openapi", "metrics", "ready")} <= rules
+
+
+def test_the_start_page_escapes_names(make_client, write_card):
+    write_card(features=[Feature("<b>", "float", [0.0] * 101), Feature("sd", "float", [0.0] * 101)])
+    page = make_client(model_name="<i>").get("/", headers={"Accept": "text/html"}).text
+    assert ("&lt;b&gt;, sd" in page, "&lt;i&gt;" in page) == (True, True)
+    assert not re.search("<[bi]>", page)
+
+
+def test_the_start_page_needs_the_key_if_there_is_one(make_client):
+    assert make_client(api_key="x" * 16).get("/").status_code == HTTPStatus.UNAUTHORIZED
 
 
 def test_the_page_with_a_slash_redirects_to_the_page(client):
