@@ -8,6 +8,8 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -16,6 +18,7 @@ LOVOO = Path(__file__).parents[3] / "shared/data/lovoo"
 
 FIGURES = {
     "spending": [],
+    "four columns": ["the plots show 'a', 'b'; name two others to see 'c', 'd'"],
     "lovoo": [
         "base model: 10,108 of 64,227 training rows are outliers",
         "base model: 2,576 of 16,057 test rows are outliers",
@@ -32,6 +35,11 @@ def printed(notebook):
     streams = [output for output in outputs if output.output_type == "stream"]
     assert [output.text for output in streams if output.name != "stdout"] == []
     return "".join(output.text for output in streams)
+
+
+def fetched(page):
+    """Return what a page loads from other sites."""
+    return re.findall(r"""<(?:script|link|img)[^>]*\s(?:src|href)=["']?https?:[^>]*""", page)
 
 
 def pictures(notebook):
@@ -63,8 +71,8 @@ def test_notebooks_are_committed_without_outputs(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("table", FIGURES)
-def test_the_notebooks_run_from_top_to_bottom(table, tmp_path, serve):
-    from training.render import run
+def test_the_notebooks_run_from_top_to_bottom(table, tmp_path, serve, monkeypatch):
+    from training.render import render, run
 
     folder = tmp_path / "notebooks"
     folder.mkdir()
@@ -74,14 +82,25 @@ def test_the_notebooks_run_from_top_to_bottom(table, tmp_path, serve):
             pytest.skip("the LOVOO table is not here")
         shutil.copytree(LOVOO, folder / "data", copy_function=shutil.copyfile)
 
-    assert pictures(run("exploration", folder)) == 3
+    if table == "four columns":
+        (folder / "data").mkdir()
+        for name in ("train.csv", "test.csv"):
+            rows = np.random.default_rng(len(name)).lognormal(size=(500, 4))
+            pd.DataFrame(rows, columns=list("abcd")).to_csv(folder / "data" / name, index=False)
+
+    exploration = run("exploration", folder)
+    assert pictures(exploration) == 3
     train = run("train", folder)
-    assert pictures(train) == 4
+    assert pictures(train) == 5
+    for notebook in (exploration, train):
+        assert fetched(render(notebook, "a title")) == []
+    assert any("IsolationForest(random_state=16).fit(" in cell.source for cell in train.cells)
     for line in FIGURES[table]:
         assert line + "\n" in printed(train)
     models = {path.name for path in (tmp_path / "models").iterdir()}
     assert models == {"model.pickle", "model.json", "model.joblib"}
 
+    monkeypatch.setenv("ISOSERVE_API_KEY", "a-key-of-24-characters-ok")
     service = serve(tmp_path / "models/model.pickle")
     talk = run("service", folder, f"http://127.0.0.1:{service.port}")
     assert pictures(talk) == 1
@@ -99,4 +118,4 @@ def test_an_exported_page_loads_nothing_and_links_to_exported_pages():
     page = render(nbformat.v4.new_notebook(cells=[cell]), "a title")
     assert "<title>a title</title>" in page
     assert 'href="train.html"' in page
-    assert re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="?http', page) == []
+    assert fetched(page) == []

@@ -66,6 +66,8 @@ def describe(  # noqa: PLR0913 - a document's only input
         "schemas": schemas["schemas"],
     }
     document: Schema = _fill(_read("document"), values)
+    if not values["security schemes"]:  # an empty object would still show a button
+        del document["components"]["securitySchemes"]
     return document
 
 
@@ -132,7 +134,7 @@ def _fill(value: Any, values: Schema) -> Any:
 
 
 def _write_paths(operations: Schema, with_admin: bool) -> Schema:
-    paths: Schema = {}
+    paths: Schema = {route.split()[1]: {} for route in operations["begin"]}
     for short in operations["operations"]:
         if "security" in short and not with_admin:  # only admin routes name their own token
             continue

@@ -39,5 +39,12 @@ def test_the_api_key_is_sent(folder, serve, monkeypatch):
     service = serve(folder / "model.pickle", api_key="a-key-of-24-characters-ok")
     url = f"http://127.0.0.1:{service.port}"
     assert Client(url).post("/predict", {"data": {"ndarray": [[1, 1]]}})[0] == 401
+    for ask in (lambda client: client.get("/metadata"), lambda client: client.score([[1, 1]], [])):
+        with pytest.raises(ValueError, match=r"API key: .*; set ISOSERVE_API_KEY to the service's"):
+            ask(Client(url))
+    (folder / "api.key").write_text("a-key-of-24-characters-ok\n")
+    with monkeypatch.context() as given:
+        given.setenv("ISOSERVE_API_KEY_FILE", str(folder / "api.key"))
+        assert "versions" in Client(url).get("/metadata")
     monkeypatch.setenv("ISOSERVE_API_KEY", "a-key-of-24-characters-ok")
     assert Client(url).post("/predict", {"data": {"ndarray": [[1, 1]]}})[0] == 200

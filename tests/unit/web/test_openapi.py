@@ -73,7 +73,7 @@ def test_a_key_is_needed_if_one_is_set_except_for_health(make_client):
 
 def test_a_page_asks_for_no_key_that_no_route_needs(make_client):
     found = document(make_client())
-    assert (found["security"], found["components"]["securitySchemes"]) == ([], {})
+    assert (found["security"], "securitySchemes" in found["components"]) == ([], False)
     assert "API key" not in found["info"]["description"]
 
 
@@ -125,8 +125,7 @@ def test_a_page_begins_with_predictions_and_says_so(client):
     found = document(client)
     assert found["tags"][0]["name"] == "Begin here"
     first = [path for (path, _), one in operations(client).items() if "Begin here" in one["tags"]]
-    assert first[0] == "/predict"
-    assert sorted(first[1:]) == ["/invocations", "/send-feedback", "/v2/models/{model}/infer"]
+    assert first == ["/predict", "/v2/models/{model}/infer", "/invocations", "/send-feedback"]
     assert found["info"]["description"].startswith("Begin with **POST /predict**")
     seldon = [path for (path, _), one in operations(client).items() if "Seldon v1" in one["tags"]]
     assert {"/route", "/aggregate"} == set(seldon[-4:])
