@@ -39,7 +39,10 @@ def test_the_api_key_is_sent(folder, serve, monkeypatch):
     service = serve(folder / "model.pickle", api_key="a-key-of-24-characters-ok")
     url = f"http://127.0.0.1:{service.port}"
     assert Client(url).post("/predict", {"data": {"ndarray": [[1, 1]]}})[0] == 401
-    for ask in (lambda client: client.get("/metadata"), lambda client: client.score([[1, 1]], [])):
+    for ask in (
+        lambda client: client.get("/metadata"),
+        lambda client: client.score([[1, 1]], ["a", "b"]),
+    ):
         with pytest.raises(ValueError, match=r"API key: .*; set ISOSERVE_API_KEY to the service's"):
             ask(Client(url))
     (folder / "api.key").write_text("a-key-of-24-characters-ok\n")
