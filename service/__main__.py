@@ -12,6 +12,14 @@ if _IS_PROGRAM and sys.argv[1:] in ([], ["serve"]):
     for _signal in (signal.SIGTERM, signal.SIGINT):
         signal.signal(_signal, lambda *_: os._exit(0))
 
+for _number in (0, 1, 2):  # a closed one would be the number of the next file that is opened
+    try:
+        os.fstat(_number)
+    except OSError:
+        os.open(os.devnull, os.O_RDWR)
+sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +33,7 @@ from typer.core import TyperGroup
 
 from . import __version__
 from .errors import BadInput, BadSetting, IsoserveError, count
-from .server import Server, check_address, warn_of_missing_key
+from .server import Server, listen, warn_of_missing_key
 from .settings import Settings, describe_settings, unknown_variables
 from .state.counts import reset_counts
 from .state.feedback.store import FeedbackStore, open_feedback
@@ -91,15 +99,15 @@ def main(
 def serve() -> None:
     """Start the service; also the default without a command."""
     settings = Settings.read()
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, in_thread=True)
     for sentence in unknown_variables():
         structlog.get_logger("isoserve").warning(sentence)
-    check_address(settings)
+    listener = listen(settings)
     warn_of_missing_key(settings)
     from .app import create_app  # noqa: PLC0415 - slow: check the settings first
 
     app = create_app(settings)
-    Server(app, settings).run()
+    Server(app, settings, listener).run()
 
 
 @cli.command(

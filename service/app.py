@@ -1,10 +1,9 @@
 """Build the service from its settings: the model, the state folder, the handlers, the routes."""
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
-from typing import Any
 
 import structlog
 from flask import Flask, Response, current_app, request
@@ -32,9 +31,11 @@ from .telemetry.drift import DriftWatch
 from .telemetry.logs import tell_ready
 from .web.admin import create_admin
 from .web.admission import Admission, RowLimit
+from .web.asgi import AsgiApp
 from .web.auth import ApiKey
 from .web.handlers import Answer, Handlers, encode_error
-from .web.middleware import ID, ROUTE, Middleware, new_id
+from .web.middleware import Entrance, Middleware, new_id
+from .web.request import REQUEST, Request
 from .web.routes import create_routes, reply
 
 _PREDICTIONS = (
@@ -61,7 +62,6 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     handlers = _make_handlers(settings, matcher, admission.row_limit, make_puid)
     app = _make_flask(settings.max_body_bytes)
     app.extensions["isoserve state folder"] = state  # locked as long as the application exists
-    app.extensions["isoserve admission"] = admission
     start_worker = partial(reloader.start_worker, settings.watch)
     begins = [start_worker, predictor.counts.begin, *([drift.begin] if drift else [])]
     app.extensions["isoserve in each worker"] = begins
@@ -69,7 +69,9 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     app.register_blueprint(create_routes(handlers, settings, drift, reloader.changes))
     if token:
         app.register_blueprint(create_admin(reloader, settings.model_name, token))
-    app.wsgi_app = Middleware(app.wsgi_app, handlers, admission, _refuse, settings.access_log)  # type: ignore[method-assign]
+    entrance = Entrance(admission, predictor, settings.access_log)
+    app.wsgi_app = Middleware(app.wsgi_app, entrance, _respond)  # type: ignore[method-assign]
+    app.extensions["isoserve"] = AsgiApp(app.wsgi_app, handlers, entrance, _refuse, settings)
     _log_model(predictor.detector, settings)
     return app
 
@@ -184,9 +186,7 @@ def _tell_ready(settings: Settings, detector: Detector) -> None:
 def _make_flask(max_body_bytes: int) -> Flask:
     app = Flask("isoserve", static_folder=None)
     app.url_map.merge_slashes = False  # "/v2//models" is no route; Flask would redirect it
-    # Werkzeug silently cuts a body without a length at its limit. One byte more lets `read_body`
-    # see that the body is too large.
-    app.config["MAX_CONTENT_LENGTH"] = max_body_bytes + 1
+    app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
     app.before_request(_name_the_route)
     app.after_request(_allow_every_origin)
     app.register_error_handler(Exception, _answer_error)
@@ -195,7 +195,7 @@ def _make_flask(max_body_bytes: int) -> Flask:
 
 def _name_the_route() -> None:
     if request.url_rule:
-        request.environ[ROUTE] = request.url_rule.rule
+        request.environ[REQUEST].route = request.url_rule.rule
 
 
 def _allow_every_origin(response: Response) -> Response:
@@ -209,7 +209,7 @@ def _allow_every_origin(response: Response) -> Response:
 
 def _answer_error(error: Exception) -> Response:
     """Answer a failure of Flask or of the service as an error of the caller's protocol."""
-    response = reply(_refuse(_translate(error), request.environ))
+    response = _respond(_translate(error), request.environ[REQUEST])
     if allowed := getattr(error, "valid_methods", None):
         response.headers["Allow"] = ", ".join(sorted(allowed))
     return response
@@ -236,7 +236,12 @@ def _hint(path: str) -> str:
     return hint or (f"; {_PREDICTIONS}" if request.method == "POST" else "")
 
 
-def _refuse(error: Exception, environ: Mapping[str, Any]) -> Answer:
+def _respond(error: Exception, request: Request) -> Response:
+    """Return any failure as Flask's response."""
+    return reply(_refuse(error, request))
+
+
+def _refuse(error: Exception, request: Request) -> Answer:
     """Encode any failure as one sentence in the caller's protocol."""
     status, text, retry_after = 500, "internal error; the log has it", None
     if isinstance(error, Refusal):
@@ -244,6 +249,6 @@ def _refuse(error: Exception, environ: Mapping[str, Any]) -> Answer:
     elif isinstance(error, HTTPException):
         status, text = error.code or 500, error.description or error.name
     else:
-        log.error("request failed", route=environ[ROUTE], request_id=environ[ID], exc_info=error)
-    body = encode_error(environ["PATH_INFO"], text, status)
+        log.error("request failed", route=request.route, request_id=request.id, exc_info=error)
+    body = encode_error(request.path, text, status)
     return Answer(status, body, retry_after=retry_after)

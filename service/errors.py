@@ -91,6 +91,12 @@ class TooLarge(Refusal):
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
+class TooSlow(Refusal):
+    """The body takes too long to arrive."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+
+
 class Unsupported(Refusal):
     """The body has a type or compression that is not supported."""
 

@@ -46,6 +46,9 @@ PARAMETER_TYPES = {"threshold": ("FLOAT", "DOUBLE", "INT"), "load_path": ("STRIN
 _KUBERNETES = re.compile(PREFIX + r"(SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP)\w*)")
 
 LowerCase = BeforeValidator(lambda text: text.lower() if isinstance(text, str) else text)
+WithoutBrackets = BeforeValidator(
+    lambda text: text[1:-1] if re.fullmatch(r"\[.*\]", str(text)) else text
+)
 UpperCase = BeforeValidator(lambda text: text.upper() if isinstance(text, str) else text)
 
 
@@ -56,15 +59,24 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, frozen=True, extra="forbid", protected_namespaces=()
     )
 
-    host: str = Field(
+    host: Annotated[str, WithoutBrackets] = Field(
         "127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 means every interface"
     )
     port: int = Field(8000, ge=1, le=65535, description="port to listen on")
     # State files have room for 64 processes: while gunicorn reloads, every worker runs twice.
     workers: int = Field(2, ge=1, le=32, description="worker processes")
-    threads: int = Field(4, ge=1, le=256, description="threads per worker")
-    timeout: int = Field(30, ge=1, description="seconds after which a hung worker is replaced")
-    keepalive: int = Field(5, ge=0, description="seconds an idle connection stays open")
+    threads: int = Field(
+        4,
+        ge=1,
+        le=256,
+        description="threads per worker for large bodies, and as many for other routes",
+    )
+    timeout: int = Field(
+        30, ge=1, description="seconds after which a request hangs, or a body comes too slowly"
+    )
+    keepalive: int = Field(
+        5, ge=0, description="seconds an idle connection stays open after a request"
+    )
     model: Path = Field(Path("models/model.pickle"), description="pickled IsolationForest to serve")
     model_name: str = Field(
         "isoserve",
@@ -136,7 +148,8 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Rank the sources: arguments, ISOSERVE_ variables, Seldon's variables."""
-        ours = env_settings()
+        texts = {name: str(text).strip() for name, text in env_settings().items()}
+        ours = {name: text for name, text in texts.items() if text}  # empty is not set
         if str(ours.get("port", "")).startswith("tcp://"):  # Kubernetes set it
             del ours["port"]
         return init_settings, InitSettingsSource(settings_cls, _read_seldon() | ours)
@@ -204,7 +217,9 @@ def _read_secret(name: str, value: SecretStr, file: Path | None) -> str:
 def _read_seldon() -> dict[str, Any]:
     """Return the settings that Seldon's operator puts into a microservice's environment."""
     fields = {
-        field: os.environ[name] for name, field in SELDON_VARIABLES.items() if os.environ.get(name)
+        field: os.environ[name].strip()
+        for name, field in SELDON_VARIABLES.items()
+        if os.environ.get(name, "").strip()
     }
     return fields | _from_parameters() | _from_labels()
 

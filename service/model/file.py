@@ -99,7 +99,7 @@ class Model:
     """Whether `features` are the training table's own names (else f0, f1, ...)."""
     card: Card | None
 
-    @property
+    @cached_property
     def version(self) -> str:
         """The first 12 digits of the file's SHA-256."""
         return self.sha256[:12]

@@ -60,6 +60,17 @@ class CompiledForest:
         anomalies = self._anomalies(X)
         return np.subtract(-self.offset, anomalies, out=anomalies)
 
+    def decide_row(self, row: Floats) -> Floats:
+        """Return the `decision_function` of a contiguous (1, n_features) float64 row, faster."""
+        if not self.denominator:
+            return self.decision_function(row)
+        sums = np.empty(1)
+        self._path_kernel(
+            self.nodes, self.lengths, self.roots, self.depth,
+            self._block_rows, -self.denominator, row, sums,
+        )  # fmt: skip
+        return np.subtract(-self.offset, np.power(2.0, sums))
+
     def depths(self, X: NDArray[Any]) -> Floats:
         """Return the mean path length of each row: (n_rows,), in steps, shorter is more abnormal.
 
@@ -97,8 +108,7 @@ class CompiledForest:
         """Return the sum of each row's path lengths, over `divisor`."""
         table = self._table(X)
         sums = np.empty(len(table))
-        kernel = kernels.kernels(self.nodes.dtype).path_lengths
-        self._run(kernel, (self._block_rows, divisor), table, sums)
+        self._run(self._path_kernel, (self._block_rows, divisor), table, sums)
         return sums
 
     def _table(self, X: NDArray[Any]) -> NDArray[Any]:
@@ -124,6 +134,10 @@ class CompiledForest:
         pieces = _pieces(len(table), self.threads)
         for _ in _pool(self.threads).map(run, pieces) if self.threads > 1 else map(run, pieces):
             pass
+
+    @cached_property
+    def _path_kernel(self) -> Any:
+        return kernels.kernels(self.nodes.dtype).path_lengths
 
     @cached_property
     def _block_rows(self) -> int:

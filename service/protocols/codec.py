@@ -31,6 +31,9 @@ _NAME_FIELDS = frozenset({"names", "columns", "column_names", "feature_names", "
 _UNSORTED = orjson.OPT_SERIALIZE_NUMPY
 _SORTED = _UNSORTED | orjson.OPT_SORT_KEYS
 
+read_strict, write_plain = orjson.loads, orjson.dumps
+"""For messages that are read or written whole at once: ValueError for what is no JSON."""
+
 # Content-Encoding -> zlib's window size, which selects the format.
 _ENCODINGS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 

@@ -54,6 +54,8 @@ class Detector:
         if with_samples:
             samples = scorer.score_samples(rows.values)
             scores = samples - scorer.offset
+        elif len(rows.values) == 1:
+            scores = scorer.decide_row(rows.values)
         else:
             scores = scorer.decision_function(rows.values)
         return Verdict(scores, self.threshold, self.model.version, samples)

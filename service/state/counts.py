@@ -134,21 +134,22 @@ class Counts:
     def add(self, verdict: Verdict) -> Totals:
         """Count the rows of one verdict and return the totals that include them."""
         scores, outliers, total = verdict.scores, verdict.outliers, verdict.score_sum
-        if len(scores) == 1:  # numpy's fixed cost would be nearly all of the time
+        rows = len(scores)
+        if rows == 1:  # numpy's fixed cost would be nearly all of the time
             buckets = [(bisect_left(SCORE_BOUNDS, total), 1)]
         else:
             found = np.searchsorted(SCORE_BOUNDS, scores, side="left")
             buckets = [(i, n) for i, n in enumerate(np.bincount(found).tolist()) if n]
         with self._lock:
-            slot = self._claim()
+            slot = self._slot if self._slot >= 0 else self._claim()
             cell = self._samples[slot]
             words, floats, start = cell.begin()
-            words[start + SAMPLES] += len(scores)
+            words[start + SAMPLES] += rows
             words[start + OUTLIERS] += outliers
             words[start + STAMP] = monotonic_ns() + self._ahead
             floats[start + SCORE_SUM] += total
-            floats[start + LAST_SHARE] = outliers / len(scores)
-            floats[start + LAST_MEAN] = total / len(scores)
+            floats[start + LAST_SHARE] = outliers / rows
+            floats[start + LAST_MEAN] = total / rows
             for i, n in buckets:
                 words[start + SCORE_BUCKETS + i] += n
             cell.commit()
@@ -157,9 +158,11 @@ class Counts:
 
     def observe(self, route: str, status_class: str, seconds: float) -> None:
         """Count one answered request: of a route such as '/predict', of a class such as '2xx'."""
-        seconds = max(seconds, 0.0)  # time can go backwards
+        if seconds < 0:  # time can go backwards
+            seconds = 0.0
         with self._lock:
-            self._claim()
+            if self._slot < 0:
+                self._claim()
             key = route, status_class
             cell = self._requests.get(key) or self._find_requests(key)
             words, floats, start = cell.begin()

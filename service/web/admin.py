@@ -14,7 +14,8 @@ from ..errors import BadInput, BadModel, Conflict, NotFound, Refusal, Unauthoriz
 from ..protocols.codec import NOT_JSON, load_json
 from ..serving.reload import Change, ModelReloader
 from .auth import ApiKey
-from .handlers import receive
+from .query import read_body
+from .request import REQUEST
 from .routes import json_response
 
 _MOST_BYTES, _MOST_DEPTH = 2**16, 8
@@ -56,7 +57,7 @@ def create_admin(reloader: ModelReloader, model_name: str, token: str) -> Bluepr
 
 def _authorize(header: ApiKey, model_name: str) -> None:
     """Check the header Authorization and the model that the path names."""
-    if not header.accepts(request.headers.get("Authorization", "")):
+    if not header.accepts(request.headers.get("Authorization", "").encode()):
         raise Unauthorized(
             "missing or wrong admin token: send the header Authorization: Bearer TOKEN"
         )
@@ -76,7 +77,7 @@ def _refuse_model(reloader: ModelReloader, error: BadModel) -> Response:
 
 def _read_object() -> dict[str, Any]:
     """Return the JSON object in a body of any content type; an empty body is {}."""
-    body = receive(lambda: request.stream.read(_MOST_BYTES + 1), 0, _MOST_BYTES)
+    body = read_body(_MOST_BYTES)
     value = load_json(body, _MOST_DEPTH, NOT_JSON) if body.strip() else {}
     if not isinstance(value, dict):
         raise BadInput("the body is not a JSON object")
@@ -100,7 +101,7 @@ def _who() -> str:
     caller = request.remote_addr or "unknown"
     if _ADDRESSES.fullmatch(forwarded):
         caller += f" for {forwarded} as it says"
-    return f"{caller}, request {request.environ['isoserve.request_id']}"
+    return f"{caller}, request {request.environ[REQUEST].id}"
 
 
 def _is_number(value: Any) -> bool:

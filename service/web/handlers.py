@@ -11,19 +11,24 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BadInput, Refusal, TooLarge, count
+from ..errors import BadInput, TooLarge, count
 from ..protocols import mlflow, open_inference
 from ..protocols.codec import JSON, render_json, unpack
 from ..protocols.explanations import encode_explanations
 from ..protocols.seldon import messages as seldon
+from ..protocols.seldon import plain
 from ..protocols.seldon.feedback import decode_feedback, encode_summary
 from ..rows import Limits, Rows, Totals, Verdict
 from ..serving.detector import Detector
 from ..serving.feedback import FeedbackMatcher
 from ..serving.predictor import Predictor
 from .admission import NUMBER, SHORT, RowLimit, estimate_rows
+from .health import HEALTH, asks_readiness
+from .request import Header
 
 MODEL_VERSION = "X-Model-Version"
+_JSON_TYPE = (b"content-type", JSON.encode())
+_VERSION, _JSON_LENGTH = MODEL_VERSION.lower().encode(), open_inference.JSON_LENGTH.lower().encode()
 
 MOST_EXPLAINED = 10_000
 """The largest number of features that one answer names, all its outliers together."""
@@ -35,6 +40,8 @@ MOST_CONTRIBUTIONS = 1_000_000
 _SIZES = {b'T8"': 1, b'BOOL"': 1, b'16"': 2, b'32"': 4, b'64"': 8}
 
 _NO_LIMIT = nullcontext()
+
+TEXT = "text/plain; charset=utf-8"
 
 Encoder = Callable[[seldon.Message, Verdict, Totals, dict[str, Any]], dict[str, Any]]
 
@@ -54,18 +61,21 @@ class Answer:
     """Bytes of JSON at the start of the body, if binary tensors follow."""
 
     @property
-    def headers(self) -> list[tuple[str, str]]:
+    def headers(self) -> list[Header]:
         """Return the headers that depend on the answer."""
-        headers = [("Content-Type", self.content_type)]
+        is_json = self.content_type is JSON
+        headers = [
+            _JSON_TYPE if is_json else (b"content-type", self.content_type.encode()),
+            (b"content-length", b"%d" % len(self.body)),
+        ]
         if self.version:
-            headers.append((MODEL_VERSION, self.version))
+            headers.append((_VERSION, self.version.encode()))
         if self.json_length is not None:
-            headers.append((open_inference.JSON_LENGTH, str(self.json_length)))
+            headers.append((_JSON_LENGTH, b"%d" % self.json_length))
         if self.retry_after is not None:
-            headers.append(("Retry-After", str(self.retry_after)))
+            headers.append((b"retry-after", b"%d" % self.retry_after))
         if self.status == HTTPStatus.UNAUTHORIZED:
-            headers.append(("WWW-Authenticate", "Bearer"))
-        headers.append(("Content-Length", str(len(self.body))))
+            headers.append((b"www-authenticate", b"Bearer"))
         return headers
 
 
@@ -111,6 +121,18 @@ class Handlers:
             verdict, totals = self.predictor.predict(detector, rows, message.puid)
             tags = _tags(detector, rows, verdict, wanted)
             return self._seldon(wanted.encode(message, verdict, totals, tags), verdict.version)
+
+    def seldon_plain(self, body: bytes) -> Answer:
+        """Answer a Seldon message in a JSON body; one with a single row takes a shorter way."""
+        detector = self.predictor.detector
+        row = None
+        if self.show_metrics and not self.unit:
+            row = plain.read_row(body, detector.model.features)
+        if row is None:
+            return self.seldon(body)
+        puid = self.new_puid()
+        verdict, totals = self.predictor.predict(detector, Rows(row), puid)
+        return Answer(200, plain.write_row(verdict, totals, puid), JSON, verdict.version)
 
     def seldon_echo(self, body: bytes, content_type: str, query: str) -> Answer:
         """Return a Seldon message as it came; its rows are neither scored nor counted."""
@@ -163,6 +185,20 @@ class Handlers:
             explanations = _explain(detector, rows, verdict, wanted.explain)
             answer = mlflow.encode_answer(verdict, wanted.scores, explanations)
         return Answer(200, answer, version=verdict.version)
+
+    def health(self, path: str) -> Answer:
+        """Answer a health check; one about readiness scores a row, which is not counted."""
+        if asks_readiness(path):
+            self.score_a_row()
+        value = HEALTH[path]
+        if isinstance(value, str):
+            return Answer(200, value.encode(), TEXT)
+        return Answer(200, render_json(value))
+
+    def score_a_row(self) -> None:
+        """Check that the model can score a row; the row is not counted."""
+        detector = self.predictor.detector
+        detector.score(Rows(np.zeros((1, len(detector.model.features)))))
 
     def admit(self, body: bytes, number: int = NUMBER) -> AbstractContextManager[None]:
         """Count the rows of a body as in flight until the context ends; Unavailable over the limit.
@@ -235,26 +271,6 @@ def encode_error(path: str, text: str, status: int) -> bytes:
     if path in mlflow.PATHS:
         return render_json(mlflow.encode_error(text, status))
     return render_json(seldon.encode_error(text, status))
-
-
-def receive(read: Callable[[], bytes], announced: int, most: int) -> bytes:
-    """Read the body of a request: at least the `announced` bytes, and at most `most`.
-
-    Raises:
-        BadInput: the body ends early, or is not a proper HTTP body.
-        TooLarge: the body is larger than `most`.
-    """
-    try:
-        body = read()
-    except Refusal:
-        raise
-    except Exception as error:  # the server raises its own for malformed chunks
-        raise BadInput(f"the body cannot be read: {error}") from error
-    if len(body) > most:
-        raise body_too_large(most)
-    if len(body) < announced:
-        raise BadInput(f"the body ends early: {len(body)} of {announced} bytes came")
-    return body
 
 
 def body_too_large(most: int) -> TooLarge:

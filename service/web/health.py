@@ -1,6 +1,18 @@
-"""The paths of health checks."""
+"""The paths of health checks, and what they answer."""
 
 import re
+from typing import Any
+
+HEALTH: dict[str, Any] = {
+    "/live": {"live": True},
+    "/v2/health/live": {"live": True},
+    "/ready": {"ready": True},
+    "/v2/health/ready": {"live": True, "ready": True},
+    "/ping": "pong",
+    "/health": "pong",
+    "/health/ping": "pong",
+}
+"""Path -> its answer: a dictionary as JSON, a text as it is."""
 
 LIVENESS = frozenset({"/live", "/health/ping", "/v2/health/live"})
 READINESS = frozenset(

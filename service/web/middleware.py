@@ -1,43 +1,40 @@
-"""The outermost layer of each request: its id, checks, time, count and headers.
+"""What every request passes: its id, the checks, its count, its log line and its headers.
 
-Flask's routing takes longer than a prediction, so plain predictions (`POST /predict` with a JSON
-body of known length and no query) skip it. The same functions read, answer and refuse them, and a
-test compares both ways.
+`Entrance` does this for the event loop (`asgi`), and `Middleware` for Flask under any WSGI server.
 """
 
 import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
+from threading import get_ident
 from time import perf_counter
 from typing import Any
 
 import structlog
 
-from ..errors import BadInput, Refusal, Unavailable
-from ..protocols.codec import ALWAYS, JSON, UNLESS_SAID
+from ..errors import Refusal
+from ..protocols.codec import ALWAYS, UNLESS_SAID
 from ..protocols.open_inference import JSON_LENGTH
-from ..state.counts import OTHER
-from .admission import SHORT, Admission
-from .handlers import MODEL_VERSION, Answer, Handlers, receive
+from ..serving.predictor import Predictor
+from .admission import Admission
+from .handlers import MODEL_VERSION
+from .request import REQUEST, Header, Request, from_environ
 
 REQUEST_ID = "X-Request-ID"
-PLAIN_PATH = "/predict"
-
-# Keys of the WSGI environment: the request's id, and its route.
-ID, ROUTE = "isoserve.request_id", "isoserve.route"
 
 # A request id goes into logs and headers, so it must not be able to forge either.
-_GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_GOOD_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 # The headers that a page in a browser may read.
-EXPOSED = (
-    "Access-Control-Expose-Headers",
-    f"{REQUEST_ID}, {MODEL_VERSION}, {JSON_LENGTH}, Retry-After",
+_EXPOSED = (
+    b"access-control-expose-headers",
+    f"{REQUEST_ID}, {MODEL_VERSION}, {JSON_LENGTH}, Retry-After".encode(),
 )
+_ALWAYS = [(name.lower().encode(), value.encode()) for name, value in ALWAYS]
+_DEFAULTS = _UNLESS_SAID = [(name.lower().encode(), value.encode()) for name, value in UNLESS_SAID]
+_ID, _VERSION = REQUEST_ID.lower().encode(), MODEL_VERSION.lower().encode()
 
 # New ids are made this many at a time: each system call costs much and may switch threads.
 _IDS_AT_ONCE = 256
@@ -45,13 +42,10 @@ _IDS_AT_ONCE = 256
 _new_ids: deque[str] = deque()
 os.register_at_fork(after_in_child=_new_ids.clear)  # no two processes share ids
 
-_OVERLOADED = "more requests wait than can be answered in time; send this again in a second"
-
 _STATUS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _CLASS = [f"{digit}xx" for digit in range(10)]
 
 Environ = dict[str, Any]
-Headers = list[tuple[str, str]]
 Start = Callable[..., Any]
 Application = Callable[[Environ, Start], Iterable[bytes]]
 
@@ -68,111 +62,74 @@ def new_id() -> str:
             _new_ids.extend(digits[i : i + 32] for i in range(0, len(digits), 32))
 
 
-@dataclass
-class Middleware:
-    """The outermost WSGI application."""
+class Entrance:
+    """Begins and ends every request."""
 
-    inner: Application
-    """Flask."""
-    handlers: Handlers
-    admission: Admission
-    refuse: Callable[[Exception, Environ], Answer]
-    """Turns what a handler raises into an answer."""
-    access_log: bool = False
+    def __init__(self, admission: Admission, predictor: Predictor, access_log: bool) -> None:
+        self.admission, self._predictor, self._access_log = admission, predictor, access_log
+
+    def begin(self, request: Request) -> Refusal | None:
+        """Give a request its id; return why it is refused before its body is read, or None."""
+        sent = request.headers.get(_ID)
+        good = sent is not None and _GOOD_ID.fullmatch(sent)
+        request.id = sent.decode() if sent and good else new_id()[:16]
+        return self.admission.refusal(request)
+
+    def end(
+        self, request: Request, status: int, headers: list[Header], own: bool = False
+    ) -> list[Header]:
+        """Count and log an answer; add the headers that every answer has to its `headers`.
+
+        `own`: they are those of an `Answer`, which leaves caching and framing to this default.
+        """
+        seconds = perf_counter() - request.started
+        self._predictor.counts.observe(request.route, _CLASS[status // 100], seconds)
+        present = dict(headers)
+        headers += _DEFAULTS if own else [one for one in _UNLESS_SAID if one[0] not in present]
+        if _VERSION not in present:
+            headers.append((_VERSION, self._predictor.detector.model.version.encode()))
+        if b"origin" in request.headers:
+            headers.append(_EXPOSED)
+        headers += ((_ID, request.id.encode()), *_ALWAYS)
+        if self._access_log:
+            log.info(
+                "request",
+                method=request.method,
+                route=request.route,
+                status=status,
+                ms=round(seconds * 1000, 3),
+                request_id=request.id,
+            )
+        return headers
+
+
+class Middleware:
+    """Flask's outermost layer; it lets a request pass that the event loop has begun."""
+
+    def __init__(
+        self,
+        flask: Application,
+        entrance: Entrance,
+        refuse: Callable[[Exception, Request], Application],
+    ) -> None:
+        self._flask, self._entrance, self._refuse = flask, entrance, refuse
 
     def __call__(self, environ: Environ, start_response: Start) -> Iterable[bytes]:
         """Answer one request."""
-        started, in_flight = perf_counter(), self.admission.in_flight
         if environ["PATH_INFO"].startswith("//"):  # Flask routes as if it were one slash
             environ["PATH_INFO"] = f"/{environ['PATH_INFO'].lstrip('/')}"
-        request_id = environ.get("HTTP_X_REQUEST_ID")
-        is_good = request_id and _GOOD_ID.fullmatch(request_id)
-        environ[ID] = request_id if is_good else new_id()[:16]
-        environ[ROUTE] = OTHER
-        offset = in_flight.begin(environ[ID], environ["REQUEST_METHOD"], environ["PATH_INFO"])
-        try:
-            if refusal := self._refusal(environ):
-                answer = self.refuse(refusal, environ)
-            elif self._is_plain(environ):
-                answer = self._answer(environ)
-            else:
-                return self._pass_on(environ, start_response, started)
-        finally:
-            in_flight.end(offset)
-        headers = answer.headers
-        self._complete(environ, headers, answer.status, perf_counter() - started)
-        start_response(_STATUS[answer.status], headers)
-        return [answer.body if environ["REQUEST_METHOD"] != "HEAD" else b""]
+        if REQUEST in environ:
+            environ[REQUEST].thread, environ[REQUEST].working = get_ident(), perf_counter()
+            return self._flask(environ, start_response)
+        request = environ[REQUEST] = from_environ(environ)
 
-    def _pass_on(self, environ: Environ, start_response: Start, started: float) -> Iterable[bytes]:
-        """Let Flask answer, and complete its answer."""
-
-        def start(status: str, headers: Headers, exc_info: Any = None) -> Any:
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             code = int(status[:3])
-            self._complete(environ, headers, code, perf_counter() - started)
+            sent = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers]
+            whole = self._entrance.end(request, code, sent)
+            headers = [(name.decode(), value.decode("latin-1")) for name, value in whole]
             return start_response(_STATUS.get(code, status), headers, exc_info)
 
-        return self.inner(environ, start)
-
-    def _refusal(self, environ: Environ) -> Refusal | None:
-        """Return why a request is refused before its body is read, or None."""
-        if "HTTP_HOST" not in environ and environ["SERVER_PROTOCOL"] != "HTTP/1.0":
-            return BadInput("a request of HTTP/1.1 and later has the header Host")
-        admission = self.admission
-        if (admission.key or admission.stopping) and (refusal := admission.refusal(environ)):
-            return refusal
-        if admission.shedder.is_active and not _is_short(environ) and admission.shedder.refuses():
-            return Unavailable(_OVERLOADED)
-        return None
-
-    def _is_plain(self, environ: Environ) -> bool:
-        return (
-            environ["PATH_INFO"] == PLAIN_PATH
-            and environ["REQUEST_METHOD"] == "POST"
-            and environ.get("CONTENT_TYPE") == JSON
-            and not environ.get("QUERY_STRING")
-            and "HTTP_CONTENT_ENCODING" not in environ
-            and "HTTP_TRANSFER_ENCODING" not in environ
-            and len(length := environ.get("CONTENT_LENGTH") or "") < 20
-            and length.isdecimal()
-            and int(length) <= self.handlers.limits.body_bytes
-        )
-
-    def _answer(self, environ: Environ) -> Answer:
-        environ[ROUTE] = PLAIN_PATH
-        length = int(environ["CONTENT_LENGTH"])
-        try:
-            read = partial(environ["wsgi.input"].read, length)
-            return self.handlers.seldon(receive(read, length, self.handlers.limits.body_bytes))
-        except Exception as error:
-            return self.refuse(error, environ)
-
-    def _complete(self, environ: Environ, headers: Headers, status: int, seconds: float) -> None:
-        """Count and log a request, and add the headers that every answer has."""
-        predictor, present = self.handlers.predictor, dict(headers)
-        predictor.counts.observe(environ[ROUTE], _CLASS[status // 100], seconds)
-        headers += [header for header in UNLESS_SAID if header[0] not in present]
-        if MODEL_VERSION not in present:
-            headers.append((MODEL_VERSION, predictor.detector.model.version))
-        if "HTTP_ORIGIN" in environ:
-            headers.append(EXPOSED)
-        headers += ((REQUEST_ID, environ[ID]), *ALWAYS)
-        if self.access_log:
-            log.info(
-                "request",
-                method=environ["REQUEST_METHOD"],
-                route=environ[ROUTE],
-                status=status,
-                ms=round(seconds * 1000, 3),
-                request_id=environ[ID],
-            )
-
-
-def _is_short(environ: Environ) -> bool:
-    """Return whether a body is so short that answering costs little more than refusing."""
-    length = environ.get("CONTENT_LENGTH") or "0"
-    return (
-        "HTTP_TRANSFER_ENCODING" not in environ
-        and len(length) <= len(str(SHORT))
-        and int(length) <= SHORT
-    )
+        refusal = self._entrance.begin(request)
+        answer = self._refuse(refusal, request) if refusal else self._flask
+        return answer(environ, start)

@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Mapping
-from functools import partial
 
 from flask import request
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from ..errors import BadInput, nearest
 from ..protocols.codec import NO_JSON
 from ..protocols.seldon.envelope import FIELD
-from .handlers import body_too_large, receive
+from .handlers import body_too_large
 
 MOST = 999_999
 """Largest number that an option of the query may have."""
@@ -31,13 +31,21 @@ def read_plain_body(max_bytes: int) -> bytes:
 
 
 def read_body(max_bytes: int) -> bytes:
-    """Return the body of this request, still compressed if it was sent so."""
-    announced = request.content_length
-    if announced is None:  # a chunked body: Werkzeug stops at its own limit
-        return receive(partial(request.get_data, cache=False), 0, max_bytes)
-    if announced > max_bytes:
+    """Return the body of this request, still compressed if it was sent so.
+
+    Raises:
+        BadInput: the body ends early.
+        TooLarge: it is larger than `max_bytes`.
+    """
+    try:
+        body = request.get_data(cache=False)
+    except ClientDisconnected as error:
+        raise BadInput(f"the body ends early: it has {request.content_length} bytes") from error
+    except RequestEntityTooLarge as error:
+        raise body_too_large(max_bytes) from error
+    if len(body) > max_bytes:
         raise body_too_large(max_bytes)
-    return receive(partial(request.environ["wsgi.input"].read, announced), announced, max_bytes)
+    return body
 
 
 def read_encoding() -> str:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
 from flask import Blueprint, Response, current_app, request
 
 from .. import __version__
@@ -13,16 +12,13 @@ from ..model.file import Model
 from ..protocols import open_inference
 from ..protocols.codec import NOT_JSON, load_json, render_json, unpack
 from ..protocols.seldon import messages as seldon_v1
-from ..rows import Rows
-from ..serving.detector import Detector
-from ..serving.predictor import Predictor
 from ..settings import Settings
 from ..state.generations import Changes
 from ..telemetry.drift import DriftWatch
 from ..telemetry.metrics import CONTENT_TYPE, render_metrics
 from ..telemetry.readings import Sources
-from .handlers import Answer, Encoder, Handlers, Wanted
-from .health import asks_readiness
+from .handlers import TEXT, Answer, Encoder, Handlers, Wanted
+from .health import HEALTH
 from .openapi.document import describe
 from .page import POLICY, add_page, describe_start, render_start, wants_html
 from .query import (
@@ -33,16 +29,6 @@ from .query import (
     read_switch,
     refuse_options,
 )
-
-# What health checks answer: a dictionary as JSON, a text as it is.
-_HEALTH: dict[str, Any] = {
-    "/live": {"live": True},
-    "/v2/health/live": {"live": True},
-    "/ready": {"ready": True},
-    "/v2/health/ready": {"live": True, "ready": True},
-    "/ping": "pong",
-    "/health": "pong",
-}
 
 _NOT_SCORED = dict.fromkeys(("scores", "explain"), "its answer has no rows that were scored")
 
@@ -63,7 +49,7 @@ def create_routes(
     _add_open_inference(routes, handlers)
     _add_open_inference_server(routes, handlers)
     _add_mlflow(routes, handlers)
-    _add_health(routes, predictor)
+    _add_health(routes, handlers)
     _add_service(routes, handlers, Sources(settings, predictor.counts, feedback, changes, drift))
     add_page(routes)
     return routes
@@ -133,7 +119,7 @@ def _add_open_inference(routes: Blueprint, handlers: Handlers) -> None:
     @routes.get("/v2/models/<model>/versions/<version>/ready")
     def model_ready(model: str, version: str | None = None) -> Response:
         check(model, version)
-        score_a_row(handlers.predictor.detector)
+        handlers.score_a_row()
         return json_response({"name": name, "ready": True})
 
     @routes.post("/v2/models/<model>/infer")
@@ -180,18 +166,14 @@ def _add_mlflow(routes: Blueprint, handlers: Handlers) -> None:
         return text_response(__version__)
 
 
-def _add_health(routes: Blueprint, predictor: Predictor) -> None:
-    def answer(value: Any) -> Response:
-        if asks_readiness(request.path):
-            score_a_row(predictor.detector)
-        return json_response(value) if isinstance(value, dict) else text_response(value)
+def _add_health(routes: Blueprint, handlers: Handlers) -> None:
+    predictor = handlers.predictor
 
-    for path, value in _HEALTH.items():
-        routes.add_url_rule(path, path, partial(answer, value))
+    def answer() -> Response:
+        return reply(handlers.health(request.path))
 
-    @routes.get("/health/ping")
-    def seldon_ping() -> str:
-        return "pong"
+    for path in HEALTH:
+        routes.add_url_rule(path, path, answer)
 
     @routes.get("/health/status")
     @routes.get("/api/v1.0/health/status")
@@ -229,19 +211,15 @@ def _add_service(routes: Blueprint, handlers: Handlers, sources: Sources) -> Non
             list(model.features),
             handlers.predictor.detector.examples,
             with_admin="admin" in current_app.blueprints,
-            with_key=current_app.extensions["isoserve admission"].key is not None,
+            with_key=current_app.extensions["isoserve"].admission.key is not None,
         )
         return reply(Answer(200, render_json(described, in_order=True)))
 
 
-def score_a_row(detector: Detector) -> None:
-    """Check that the model can score a row; the row is not counted."""
-    detector.score(Rows(np.zeros((1, len(detector.model.features)))))
-
-
 def reply(answer: Answer) -> Response:
     """Return a handler's answer as a Flask response."""
-    return Response(answer.body, answer.status, answer.headers)
+    headers = [(name.decode().title(), value.decode("latin-1")) for name, value in answer.headers]
+    return Response(answer.body, answer.status, headers)
 
 
 def json_response(value: Any, status: int = 200) -> Response:
@@ -251,4 +229,4 @@ def json_response(value: Any, status: int = 200) -> Response:
 
 def text_response(text: str) -> Response:
     """Return a plain text response."""
-    return reply(Answer(200, text.encode(), "text/plain; charset=utf-8"))
+    return reply(Answer(200, text.encode(), TEXT))

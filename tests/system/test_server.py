@@ -17,14 +17,10 @@ import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from http import HTTPStatus
 from pathlib import Path
 
 import pytest
-import structlog
 
-from service.server import gunicorn_options, warn_of_missing_key
-from service.settings import Settings
 from tests.support import framing
 from tests.support.cards import make_card
 from tests.support.running import free_port, run_python, serving
@@ -144,12 +140,9 @@ def test_a_chunked_body_is_limited_and_its_errors_are_4xx(shared):
         (chunked(100).replace(b"\r\n64\r\n", b"\r\n-64\r\n"), b"400"),
         (chunked(100).replace(b"\r\n64\r\n", b"\r\nzz\r\n"), b"400"),
     ]
-    cut_short = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-    cut_short += b'Content-Length: 99\r\n\r\n{"data":{"ndarray":[[1,1]]}}'
-    for request, status in [*cases, (cut_short, b"400")]:
+    for request, status in cases:
         with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as connection:
             connection.sendall(request)
-            connection.shutdown(socket.SHUT_WR)
             assert connection.recv(65536).split()[1] == status
     # A client that reads only after it has sent everything gets the answer, too.
     assert (
@@ -177,58 +170,28 @@ def test_the_body_limit_holds_on_every_route_for_every_encoding(shared):
 
 
 LONG = b"a" * 9000
-TOO_LONG = f"414 {HTTPStatus(414).phrase}"  # which Python 3.13 has changed
 
 
 @pytest.mark.parametrize(
-    ("request_line", "rest", "status", "shape"),
+    ("request_line", "rest", "status"),
     [
-        (b"GET /v2/" + LONG + b" HTTP/1.1", b"", TOO_LONG, "seldon"),
-        (b"nonsense", b"", "400 Bad Request", "seldon"),
-        (b"get /v2 HTTP/1.1", b"", "400 Bad Request", "seldon"),
-        (b"GET / HTTP/1.1", b"X: " + LONG, "431 Request Header Fields Too Large", "seldon"),
-        (b"GET /v2 HTTP/1.1", b"X: " + LONG, "431 Request Header Fields Too Large", "v2"),
-        (b"GET /v2 HTTP/3.0", b"", "400 Bad Request", "v2"),
-        (b"GET http://x/%762/models HTTP/1.1", b"X\0: a", "400 Bad Request", "v2"),
-        (b"POST /predict HTTP/1.1", b"Content-Length: -1", "400 Bad Request", "seldon"),
-        (b"POST /predict HTTP/1.1", b"Transfer-Encoding: x", "501 Not Implemented", "seldon"),
-        (b"POST /v2/a/b HTTP/1.1", b"Transfer-Encoding: x", "501 Not Implemented", "v2"),
-        (b"POST /invocations HTTP/1.1", b"Transfer-Encoding: x", "501 Not Implemented", "mlflow"),
-        (b"POST /invocations HTTP/1.1", b"Expect: x", "417 Expectation Failed", "mlflow"),
+        (b"GET /v2/" + LONG + b" HTTP/1.1", b"", "414"),
+        (b"nonsense", b"", "400"),
+        (b"get /v2 HTTP/1.1", b"", "400"),
+        (b"GET / HTTP/1.1", b"X: " + LONG, "431"),
+        (b"GET /v2 HTTP/3.0", b"", "400"),
+        (b"GET /v2/models HTTP/1.1", b"X\0: a", "400"),
+        (b"POST /predict HTTP/1.1", b"Content-Length: -1", "400"),
+        (b"POST /predict HTTP/1.1", b"Content-Length: " + b"9" * 19, "413"),
+        (b"POST /predict HTTP/1.1", b"Transfer-Encoding: x", "501"),
     ],
 )
-def test_invalid_http_is_refused_in_the_shape_of_the_paths_protocol(
-    shared, request_line, rest, status, shape
-):
+def test_what_is_no_request_is_refused_by_the_server(shared, request_line, rest, status):
     with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as connection:
         connection.sendall(request_line + b"\r\nHost: x\r\n" + rest + b"\r\n\r\n")
         answer = http.client.HTTPResponse(connection)
         answer.begin()
-        refusal = json.loads(answer.read())
-    assert f"{answer.status} {answer.reason}" == status
-    text = {
-        "seldon": lambda: refusal["status"]["info"],
-        "v2": lambda: refusal["error"],
-        "mlflow": lambda: refusal["message"],
-    }[shape]()
-    assert text.startswith("no valid HTTP request: ")
-    assert answer.headers["X-Request-ID"]
-
-
-@pytest.mark.parametrize(
-    ("path", "schema"), [("/predict", "Seldon"), ("/v2", "Inference"), ("/ping", "MLflow")]
-)
-def test_openapi_describes_414_and_431(shared, path, schema):
-    document = json.loads(shared.request("GET", "/openapi.json")[1])
-    too_long = {  # the path of such a long request line has not been read
-        414: ("Seldon", shared.request("GET", f"{path}?x={LONG.decode()}")),
-        431: (schema, shared.request("GET", path, headers={"X": LONG})),
-    }
-    for status, (shape, (got, text)) in too_long.items():
-        content = document["paths"][path]["get"]["responses"][str(status)]["content"]
-        assert content["application/json"]["schema"]["$ref"].endswith(f"/{shape}Error")
-        required = document["components"]["schemas"][f"{shape}Error"]["required"]
-        assert (got, json.loads(text).keys()) == (status, set(required))
+        assert str(answer.status) == status, answer.read()
 
 
 @pytest.mark.parametrize(
@@ -387,26 +350,24 @@ def prediction(rows, request_id="mine"):
 
 def test_a_hung_worker_is_replaced_and_the_log_names_the_request(folder, serve):
     service = serve(folder / "model.pickle", command=("-c", HANGS), workers=1, timeout=2)
-    silent = "has no heartbeat"
-    # The first hangs in a thread of the pool, the others in the connection thread.
-    for value, rows, text in ((666, 1000, "is replaced"), (666, 1, silent), (667, 1, silent)):
+    # The first hangs in a thread of the pool, the second in the event loop, and the third holds
+    # the interpreter, so that nobody can say which it is.
+    for value, rows in ((666, 1000), (666, 1), (667, 1)):
         wait_for(service.workers)
         hung, request_id = service.workers(), f"hung-{value}-{rows}"
         with socket.create_connection(("127.0.0.1", service.port), timeout=30) as client:
             client.sendall(prediction([[value, 1]] * rows, request_id))
             with contextlib.suppress(ConnectionResetError):
-                assert client.recv(100) == b""
+                assert value == 667 or client.recv(100) == b""
         wait_for(lambda hung=hung: service.workers() and service.workers() != hung)
         assert predict(service, [[1, 1]])[0] == 200
-        lines = [json.loads(line) for line in service.log.read_text().splitlines()]
-        line = next(line for line in lines if line.get("request_id") == request_id)
-        assert line["event"].startswith("a request hangs")
-        assert text in line["event"]
-        assert line["request"] == "POST /predict"
-        assert line["seconds"] >= 2
         if value == 666:
-            stacks = [line.get("stack", "") for line in lines if str(hung[0]) in str(line)]
-            assert any("in hang" in stack for stack in stacks)
+            lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+            line = next(line for line in lines if line.get("request_id") == request_id)
+            assert line["event"] == f"a request hangs; worker {hung[0]} is replaced"
+            assert line["request"] == "POST /predict"
+            assert line["seconds"] >= 2
+            assert "in hang" in line["stack"]
 
 
 # Loading another model takes 3.5 s longer.
@@ -444,21 +405,6 @@ def test_slow_clients_and_slow_model_loads_are_not_hung_workers(folder, forest, 
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
         assert loading.result()[0] == 200
     assert service.workers() == workers
-
-
-@pytest.mark.parametrize(
-    ("host", "key", "lines"),
-    [
-        ("0.0.0.0", "", 1),
-        ("::", "", 1),
-        ("0.0.0.0", "a key for nothing but tests", 0),
-        ("127.0.0.1", "", 0),
-    ],
-)
-def test_listening_on_all_addresses_without_a_key_logs_a_warning(host, key, lines):
-    with structlog.testing.capture_logs() as logged:
-        warn_of_missing_key(Settings(host=host, api_key=key))
-    assert len(logged) == lines
 
 
 CONTAINER = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
@@ -518,41 +464,52 @@ def test_a_signal_during_the_start_exits_cleanly(folder, number, after, wrapped)
     assert (process.returncode, "Traceback" in said) == (0, False), said
 
 
-def test_a_signal_during_a_fork_reaches_the_new_worker(folder, serve):
-    code = """
-import os, runpy, time
-fork = os.fork
+# Each new worker but the first begins 1.5 s after its fork.
+SLOW_FORKS = """
+import os, runpy, sys, time
+fork, forked = os.fork, []
 def fork_slowly():
+    by_gunicorn = sys._getframe(1).f_globals["__name__"].startswith("gunicorn.")
+    forked.extend([by_gunicorn] * by_gunicorn)
     pid = fork()
-    if not pid:
+    if not pid and by_gunicorn and len(forked) > 1:
         time.sleep(1.5)
     return pid
-from service.server import Master
-spawn = Master.spawn_worker
-def spawn_slowly(self):
-    os.fork = fork_slowly
-    return spawn(self)
-Master.spawn_worker = spawn_slowly
+os.fork = fork_slowly
 runpy.run_module("service", run_name="__main__")
 """
-    service = serve(folder / "model.pickle", command=("-c", code), workers=1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_a_fork_reaches_the_new_worker(folder, serve, number):
+    service = serve(folder / "model.pickle", command=("-c", SLOW_FORKS), workers=1)
     killed = service.workers()
     os.kill(killed[0], signal.SIGKILL)
     wait_for(lambda: service.workers() not in ([], killed))
-    assert service.stop(signal.SIGINT) == 0
-    assert "SIGKILL" not in service.log.read_text().rpartition("Handling signal: int")[2]
+    assert service.stop(number) == 0
+    assert "SIGKILL" not in service.log.read_text().rpartition("Handling signal")[2]
+
+
+# Scoring 5,000 rows takes a second longer.
+SLOW_TABLES = """
+import runpy, time
+from service.serving.detector import Detector
+score = Detector.score
+def score_slowly(self, rows, *more):
+    time.sleep(len(rows) == 5000)
+    return score(self, rows, *more)
+Detector.score = score_slowly
+runpy.run_module("service", run_name="__main__")
+"""
 
 
 def test_requests_that_waited_too_long_get_503_and_succeed_on_retry(serve, folder):
-    service = serve(folder / "model.pickle", workers=1, threads=1)
-    large = json.dumps({"data": {"ndarray": [[1.5, 2.5]] * 200_000}})
-    rows = json.dumps({"data": {"ndarray": [[1, 2]] * 1000}})
-    asked = threading.Thread(
-        target=service.request,
-        args=("POST", "/predict", large, {"Content-Type": "application/json"}),
-    )
+    service = serve(folder / "model.pickle", command=("-c", SLOW_TABLES), workers=1, threads=1)
+    large, rows = (json.dumps({"data": {"ndarray": [[1, 2]] * n}}) for n in (5000, 3000))
+    kind = {"Content-Type": "application/json"}
+    asked = threading.Thread(target=service.request, args=("POST", "/predict", large, kind))
     asked.start()
-    time.sleep(0.05)
+    time.sleep(0.3)
     waiting = []
     for path in ("/predict", "/v2/models/isoserve/infer", *["/predict"] * 18):
         connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
@@ -562,13 +519,12 @@ def test_requests_that_waited_too_long_get_503_and_succeed_on_retry(serve, folde
     answers = [connection.getresponse() for connection in waiting]
     bodies = [json.loads(answer.read()) for answer in answers]
     asked.join()
-    # The last one is alone when it is handled.
-    assert [answer.status for answer in answers] == [503] * 19 + [200]
-    assert {answer.headers["Retry-After"] for answer in answers[:-1]} == {"1"}
+    refused = [i for i, answer in enumerate(answers) if answer.status == 503]
+    assert 0 < len(refused) < 20  # one that is alone when its turn comes is answered
+    assert {answers[i].headers["Retry-After"] for i in refused} == {"1"}
     assert {answer.headers["X-Request-ID"] for answer in answers} == {"mine"}
-    assert "wait" in bodies[0]["status"]["info"]
-    assert "wait" in bodies[1]["error"]
-    time.sleep(1.1)
+    texts = [bodies[i]["error"] if i == 1 else bodies[i]["status"]["info"] for i in refused]
+    assert all("more requests wait" in text for text in texts)
     for connection in waiting:
         connection.request("POST", "/predict", rows, {"Content-Type": "application/json"})
         answer = connection.getresponse()
@@ -576,7 +532,8 @@ def test_requests_that_waited_too_long_get_503_and_succeed_on_retry(serve, folde
         answer.read()
         connection.close()
     metrics = service.request("GET", "/metrics")[1].decode()
-    assert 'isoserve_requests_total{route="other",status="5xx"} 19.0' in metrics
+    counted = re.findall(r'isoserve_requests_total.*status="5xx"} (.*)', metrics)
+    assert sum(map(float, counted)) == len(refused)
 
 
 @pytest.mark.parametrize("headers", [{}, {"Connection": "close"}, {"Transfer-Encoding": "chunked"}])
@@ -659,11 +616,3 @@ def test_a_worker_with_hundreds_of_requests_at_once_is_not_killed_as_hung(serve,
                     answer.read()
                 assert answer.status == 200
     assert service.workers() == workers
-
-
-@pytest.mark.parametrize(("files", "connections"), [(150, 100), (1024, 924), (10**6, 1000)])
-def test_the_connection_limit_leaves_file_descriptors_for_other_files(
-    monkeypatch, files, connections
-):
-    monkeypatch.setattr("service.server.getrlimit", lambda _: (files, files))
-    assert gunicorn_options(Settings())["worker_connections"] == connections

@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.errors import BadSetting
-from service.settings import Settings, describe_settings, unknown_variables
+from service.settings import SELDON_VARIABLES, Settings, describe_settings, unknown_variables
 
 
 def test_defaults_serve_the_default_model_on_loopback():
@@ -32,7 +32,6 @@ def test_settings_come_from_the_environment(monkeypatch):
     [
         ("ISOSERVE_PORT", "http", "ISOSERVE_PORT='http': input should be a valid integer"),
         ("ISOSERVE_PORT", "70000", "ISOSERVE_PORT='70000': input should be less than"),
-        ("ISOSERVE_HOST", "", "ISOSERVE_HOST='': string should have at least 1 character"),
         ("PREDICTOR_LABELS", '{"version": 7}', "PREDICTOR_LABELS: version is not a string"),
         (
             "PREDICTIVE_UNIT_PARAMETERS",
@@ -142,3 +141,19 @@ def test_an_invalid_token_is_refused_and_not_printed(tmp_path, token, file, word
     with pytest.raises(BadSetting, match=words) as refusal:
         settings.read_admin_token()
     assert not token or token not in str(refusal.value)
+
+
+@pytest.mark.parametrize("value", ["", " ", "\r"])
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch, value):
+    for name, _, _ in describe_settings():
+        monkeypatch.setenv(name, value)
+    for name in SELDON_VARIABLES:
+        monkeypatch.setenv(name, value)
+    assert Settings.read() == Settings.model_construct()
+
+
+def test_blanks_and_line_ends_around_a_value_are_no_part_of_it(monkeypatch):
+    monkeypatch.setenv("ISOSERVE_STATE_DIR", " /srv/state\r")
+    monkeypatch.setenv("ISOSERVE_PORT", "8001\r\n")
+    settings = Settings.read()
+    assert (str(settings.state_dir), settings.port) == ("/srv/state", 8001)

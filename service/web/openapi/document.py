@@ -41,6 +41,10 @@ _SHORT_KEYS = {"routes", "answer", "errors", "responses"}
 """Keys of an operation in `operations.json` that OpenAPI does not have, or that are extended."""
 
 
+_OF_THE_SERVER = 414, 431
+"""What the server refuses in its own words, before it knows the route."""
+
+
 def describe(  # noqa: PLR0913 - a document's only input
     name: str,
     version: str,
@@ -172,10 +176,12 @@ def _is_health(path: str) -> bool:
 
 def _errors(method: str, path: str) -> set[int]:
     """Return the errors that can occur before the route is called."""
-    errors = {414, 431}
+    errors = set(_OF_THE_SERVER)
     if not _is_health(path):
         errors.add(401)
-    if method == "POST" or asks_readiness(path):  # a slow body; a service that is stopping
+    if method == "POST":
+        errors.add(408)
+    if method == "POST" or asks_readiness(path):  # overload; a service that is stopping
         errors.add(503)
     return errors
 
@@ -187,7 +193,9 @@ def _write_answer(short: Schema) -> Schema:
 
 
 def _write_error(status: int, tag: str, operations: Schema) -> Schema:
-    protocol = "Service" if status == 414 else tag  # a request line that is too long is not parsed
-    name = operations["error schemas"][protocol]
+    if status in _OF_THE_SERVER:
+        content: Schema = {"text/plain": {"schema": {"type": "string"}}}
+        return {**operations["errors"][str(status)], "content": content}
+    name = operations["error schemas"][tag]
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
     return {**operations["errors"][str(status)], "content": content}

@@ -5,6 +5,7 @@ import re
 import select
 import subprocess
 import sys
+import threading
 import time
 
 from service.telemetry.logs import render_plain, tell_ready
@@ -100,3 +101,60 @@ def test_a_plain_line_cannot_control_a_terminal():
     assert text.isprintable() or {one for one in text if not one.isprintable()} == {"\n"}
     assert text.startswith("12:00:00 warning a path \\x1b[2J")
     assert text.endswith("Traceback\n  x\\x1b[31m")
+
+
+SCRIPT = """
+import logging, os, sys
+from service.telemetry.logs import configure_logs, flush_logs
+configure_logs("INFO", in_thread=True)
+log = logging.getLogger("tests")
+"""
+
+
+def run(code, **more):
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT + code], capture_output=True, timeout=30, check=False, **more
+    )
+
+
+def test_lines_of_this_process_and_its_forks_are_written_before_they_end():
+    code = """
+log.info("first")
+if not os.fork():
+    log.info("child")
+    flush_logs()
+    os._exit(0)
+os.wait()
+log.info("last")
+"""
+    lines = [json.loads(line)["event"] for line in run(code).stdout.splitlines()]
+    assert lines == ["first", "child", "last"]
+
+
+def test_a_stalled_reader_delays_nothing_and_learns_how_many_lines_were_dropped():
+    code = """
+for number in range(5000):
+    log.info("x" * 200)
+sys.stderr.write("done\\n")
+sys.stderr.flush()
+sys.stdin.read()
+log.info("after")
+flush_logs()
+"""
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-c", SCRIPT + code], **pipes) as process:
+        assert process.stderr.readline() == b"done\n"  # nobody has read anything yet
+        seen = []
+        reading = threading.Thread(target=lambda: seen.extend(process.stdout))
+        reading.start()
+        process.stdin.close()
+        reading.join(20)
+    events = [json.loads(line)["event"] for line in seen]
+    dropped = sum(int(event.split()[0]) for event in events if "lines were dropped" in event)
+    assert dropped > 0
+    assert dropped + sum(event in ("x" * 200, "after") for event in events) == 5001
+
+
+def test_closed_standard_output_ends_nothing():
+    done = run("log.info('nobody hears it')", preexec_fn=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (0, b"")

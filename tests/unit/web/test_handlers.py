@@ -15,7 +15,7 @@ from service.state.counts import Counts
 from service.state.feedback.store import begin_feedback
 from service.state.records import begin_records
 from service.web.admission import RowLimit
-from service.web.handlers import Handlers, Wanted, encode_error, receive
+from service.web.handlers import Handlers, Wanted, encode_error
 
 ROW, OUTLIER = [1.0, 1.0], [60.0, 40.0]
 
@@ -107,13 +107,3 @@ def test_rows_beyond_the_limit_in_flight_are_refused_and_the_next_ones_are_not(h
 )
 def test_an_error_has_the_shape_of_its_protocol(path, key):
     assert key in json.loads(encode_error(path, "no", 400))
-
-
-def test_an_incomplete_or_too_large_body_is_refused():
-    assert receive(lambda: b"abc", 3, 3) == b"abc"
-    with pytest.raises(TooLarge, match="larger than 2 bytes"):
-        receive(lambda: b"abc", 3, 2)
-    with pytest.raises(BadInput, match="3 of 4 bytes came"):
-        receive(lambda: b"abc", 4, 9)
-    with pytest.raises(BadInput, match="the body cannot be read: bad chunk"):
-        receive(lambda: (_ for _ in ()).throw(ValueError("bad chunk")), 0, 9)

@@ -134,7 +134,7 @@ def test_a_page_begins_with_predictions_and_says_so(client):
 
 
 def test_readiness_is_described_with_the_status_while_stopping(client):
-    client.application.extensions["isoserve admission"].stopping.set()
+    client.application.extensions["isoserve"].admission.stopping.set()
     for (path, method), operation in operations(client).items():
         where = path.replace("{model}", "isoserve")
         if method == "get" and "{" not in where:
@@ -173,7 +173,7 @@ def test_special_headers_are_described_with_their_responses(make_client):
         "200": client.post(infer, headers=key, json=asked),
         "401": client.post(infer),
     }
-    client.application.extensions["isoserve admission"].stopping.set()
+    client.application.extensions["isoserve"].admission.stopping.set()
     answers["503"] = client.get("/ready")
     own = ("Inference-Header-Content-Length", "WWW-Authenticate", "Retry-After")
     for status, answer in answers.items():

@@ -515,20 +515,20 @@ def test_errors_of_mlflow_have_its_shape(client):
 
 
 def test_an_unknown_version_is_not_found_even_while_stopping(client):
-    client.application.extensions["isoserve admission"].stopping.set()
+    client.application.extensions["isoserve"].admission.stopping.set()
     for at, status in (("none", 404), (version(client), 503)):
         assert client.get(f"{MODEL}/versions/{at}/ready").status_code == status
 
 
 def test_readiness_with_two_slashes_is_503_while_stopping(client):
-    client.application.extensions["isoserve admission"].stopping.set()
+    client.application.extensions["isoserve"].admission.stopping.set()
     assert client.get("/", environ_overrides={"PATH_INFO": "//ready"}).status_code == 503
 
 
 def test_a_missing_key_is_refused_in_mlflows_shape(make_client):
     client = make_client(api_key="x" * 16)
     assert client.post("/invocations", json={}).json["error_code"] == "UNAUTHENTICATED"
-    client.application.extensions["isoserve admission"].stopping.set()
+    client.application.extensions["isoserve"].admission.stopping.set()
     assert client.get("/ping").json["error_code"] == "TEMPORARILY_UNAVAILABLE"
 
 

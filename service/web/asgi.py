@@ -1,0 +1,289 @@
+"""The ASGI application: it answers predictions and health checks, and passes on the rest to Flask.
+
+What is short is answered in the event loop, because a thread costs as much as a prediction. Large
+bodies go to a pool of threads, and all other routes to Flask in a pool of its own. Every body is
+read in the event loop, so a slow client occupies no thread. docs/internals/request.md shows the way
+of a request.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from io import BytesIO
+from threading import get_ident
+from time import perf_counter
+from typing import Any
+from urllib.parse import quote_from_bytes
+
+from a2wsgi import WSGIMiddleware
+
+from ..errors import TooSlow, Unavailable
+from ..settings import Settings
+from .handlers import Answer, Handlers, body_too_large
+from .health import HEALTH
+from .in_flight import InFlightRequests
+from .middleware import Application, Entrance, Environ, Start
+from .request import REQUEST, Request, from_scope
+
+SHORT_BYTES = 16 * 1024
+"""A longer body takes about 2 ms or more, so a thread answers it."""
+
+PATIENCE = 0.03
+"""Seconds in the queue for a thread that are normal; beyond them requests are refused."""
+
+_REST_SECONDS = 5  # for reading the rest of a refused body
+_MOST_HELD = 8  # all long bodies that a worker holds, in units of the largest one
+
+_OVERLOADED = "more requests wait than can be answered in time; send this again in a second"
+_CLOSE = (b"connection", b"close")
+_JSON = b"application/json"
+_ANY_ASCII = bytes(range(128)).decode()
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Direct:
+    """A route that is answered without Flask."""
+
+    route: str
+    answer: Callable[[Request, bytes], Answer]
+    only_json: bool = False
+    """Whether a body of another type, or a compressed one, is left to Flask."""
+
+
+def direct_routes(handlers: Handlers) -> dict[tuple[str, str], Direct]:
+    """Return the routes that are answered without Flask, by method and path."""
+
+    def infer(request: Request, body: bytes) -> Answer:
+        fields = request.headers
+        length = fields.get(b"inference-header-content-length")
+        return handlers.open_inference(
+            body, _text(fields.get(b"content-encoding")), None if length is None else _text(length)
+        )
+
+    def invoke(request: Request, body: bytes) -> Answer:
+        fields = request.headers
+        kind, encoding = fields.get(b"content-type"), fields.get(b"content-encoding")
+        return handlers.invocations(body, _text(kind), _text(encoding))
+
+    predict = [
+        (path, Direct(path, lambda _, body: handlers.seldon_plain(body), only_json=True))
+        for path in ("/predict", "/api/v1.0/predictions", "/api/v0.1/predictions")
+    ]
+    v2 = f"/v2/models/{handlers.model_name}/infer", Direct("/v2/models/<model>/infer", infer)
+    posts = [*predict, v2, ("/invocations", Direct("/invocations", invoke))]
+    health = [
+        ((method, path), Direct(path, lambda request, _: handlers.health(request.path)))
+        for path in HEALTH
+        for method in ("GET", "HEAD")
+    ]
+    return {("POST", path): direct for path, direct in posts} | dict(health)
+
+
+class AsgiApp:
+    """The service as one ASGI application."""
+
+    def __init__(
+        self,
+        flask: Application,
+        handlers: Handlers,
+        entrance: Entrance,
+        refuse: Callable[[Exception, Request], Answer],
+        settings: Settings,
+    ) -> None:
+        self.in_flight = InFlightRequests()
+        self.admission = entrance.admission
+        self.when_started: Callable[[], None] = lambda: None
+        """Called in the event loop before the first request."""
+        self._entrance, self._refuse, self._timeout = entrance, refuse, settings.timeout
+        self._direct = direct_routes(handlers)
+        self._most = handlers.limits.body_bytes
+        self._held = 0
+        self._flask, self._threads, self._thread = flask, settings.threads, 0
+        self._queue: dict[Request, float] = {}
+        self._in_flask = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or start and stop with the server; websockets are not accepted."""
+        if scope["type"] == "http":
+            request = from_scope(scope)
+            self.in_flight.begin(request)
+            try:
+                await self._answer(request, scope, receive, send)
+            finally:
+                self.in_flight.end(request)
+        elif scope["type"] == "lifespan":
+            await receive()
+            self._start()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+
+    def _start(self) -> None:
+        self._thread = get_ident()
+        self._pool = ThreadPoolExecutor(self._threads)
+        self._bridge = WSGIMiddleware(self._enter_flask, workers=self._threads)  # type: ignore[arg-type]
+        self.when_started()
+
+    async def _answer(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            if refusal := self._entrance.begin(request):
+                raise refusal
+            body = await self._receive(request, receive)
+        except ConnectionAbortedError:
+            return
+        except Exception as error:
+            await self._send(request, self._refuse(error, request), send, receive)
+            return
+        try:
+            direct = self._find(request, scope)
+            if direct is None:
+                await self._ask_flask(request, scope, body, send)
+                return
+            request.route = direct.route
+            if len(body) <= SHORT_BYTES and b"content-encoding" not in request.headers:
+                request.thread = self._thread
+                answer = direct.answer(request, body)
+            else:
+                answer = await self._in_thread(request, direct, body)
+        except Exception as error:
+            answer = self._refuse(error, request)
+        finally:
+            self._held -= request.held
+        await self._send(request, answer, send)
+
+    def _find(self, request: Request, scope: Scope) -> Direct | None:
+        direct = self._direct.get((request.method, request.path))
+        if direct is None or (scope["query_string"] and request.method == "POST"):
+            return None
+        fields = request.headers
+        if direct.only_json and (
+            fields.get(b"content-type") != _JSON or b"content-encoding" in fields
+        ):
+            return None
+        return direct
+
+    async def _receive(self, request: Request, receive: Receive) -> bytes:
+        """Return the body; ConnectionAbortedError if the client has gone."""
+        length = request.headers.get(b"content-length")
+        if length is not None and (len(length) > 19 or int(length) > self._most):
+            raise body_too_large(self._most)
+        message = await receive()
+        if length is not None and "more_body" in message and not message["more_body"]:
+            request.working = request.started
+            whole: bytes = message["body"]
+            return whole
+        body = await self._receive_parts(request, message, receive)
+        request.working = perf_counter()
+        return body
+
+    async def _receive_parts(
+        self, request: Request, message: dict[str, Any], receive: Receive
+    ) -> bytes:
+        """Return a body that comes in parts, of which `message` is the first."""
+        parts, size = [], 0
+        try:
+            async with asyncio.timeout(self._timeout):
+                while message["type"] != "http.disconnect":
+                    parts.append(message["body"])
+                    size += len(parts[-1])
+                    self._held += len(parts[-1])
+                    if size > self._most:
+                        raise body_too_large(self._most)
+                    if self._held > _MOST_HELD * self._most:
+                        raise Unavailable(_OVERLOADED)
+                    if not message["more_body"]:
+                        request.held = size
+                        return b"".join(parts)
+                    message = await receive()
+                raise ConnectionAbortedError
+        except TimeoutError as error:
+            fault = f"the body did not arrive within {self._timeout:g} seconds; send it faster"
+            raise TooSlow(fault) from error
+        finally:
+            self._held -= size - request.held
+
+    async def _in_thread(self, request: Request, direct: Direct, body: bytes) -> Answer:
+        """Answer in a thread of the pool; Unavailable if others wait too long already."""
+        queued = perf_counter()
+        if self._queue and queued - next(iter(self._queue.values())) > PATIENCE:
+            raise Unavailable(_OVERLOADED)
+
+        def work() -> Answer:
+            now = perf_counter()
+            self._queue.pop(request, None)
+            if self._queue and now - queued > 2 * PATIENCE:
+                raise Unavailable(_OVERLOADED)
+            request.thread, request.working = get_ident(), now
+            return direct.answer(request, body)
+
+        self._queue[request] = queued
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        finally:
+            self._queue.pop(request, None)
+
+    async def _send(
+        self, request: Request, answer: Answer, send: Send, receive: Receive | None = None
+    ) -> None:
+        """Send an answer; read and drop what `receive` still gives of a refused body.
+
+        Most clients read the answer only after they have sent everything; closing the connection
+        earlier would lose the answer.
+        """
+        headers = self._entrance.end(request, answer.status, answer.headers, own=True)
+        if self.admission.stopping:
+            headers.append(_CLOSE)
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        body = answer.body if request.method != "HEAD" else b""
+        if receive is not None:
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            body = b""
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_REST_SECONDS):
+                    while (await receive()).get("more_body"):
+                        pass
+        await send({"type": "http.response.body", "body": body})
+
+    async def _ask_flask(self, request: Request, scope: Scope, body: bytes, send: Send) -> None:
+        """Pass a request on to Flask, and complete its answer."""
+        if self._in_flask >= 16 * self._threads:
+            raise Unavailable(_OVERLOADED)
+
+        async def complete(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                headers = self._entrance.end(request, message["status"], message["headers"])
+                if self.admission.stopping:
+                    headers.append(_CLOSE)
+                message["headers"] = headers
+            await send(message)
+
+        query = quote_from_bytes(scope["query_string"], safe=_ANY_ASCII).encode()
+        passed = scope | {REQUEST: request, "isoserve.body": body, "query_string": query}
+        self._in_flask += 1
+        try:
+            await self._bridge(passed, _nothing, complete)  # type: ignore[arg-type]
+        finally:
+            self._in_flask -= 1
+
+    def _enter_flask(self, environ: Environ, start_response: Start) -> Iterable[bytes]:
+        """Give Flask the request and its whole body."""
+        scope = environ["asgi.scope"]
+        body = scope["isoserve.body"]
+        environ[REQUEST], environ["SCRIPT_NAME"] = scope[REQUEST], ""
+        environ["wsgi.input"], environ["CONTENT_LENGTH"] = BytesIO(body), str(len(body))
+        environ.pop("HTTP_TRANSFER_ENCODING", None)
+        return self._flask(environ, start_response)
+
+
+async def _nothing() -> dict[str, Any]:
+    return {"type": "http.disconnect"}
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode("latin-1")

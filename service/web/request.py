@@ -1,0 +1,66 @@
+"""An HTTP request, whatever server and framework carry it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from ..state.counts import OTHER
+
+Header = tuple[bytes, bytes]
+"""Name, in lower case, and value of a header."""
+
+REQUEST = "isoserve.request"
+"""Key of the WSGI environment under which Flask finds its `Request`."""
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """What the checks, the counts and the log know of one request."""
+
+    method: str
+    path: str
+    headers: Mapping[bytes, bytes]
+    """By name in lower case; the values of a repeated header are joined with a comma."""
+    needs_host: bool = True
+    """Whether its version of HTTP requires the header Host: not HTTP/1.0."""
+    client: tuple[str, int] | None = None
+    """Address and port."""
+    started: float = 0.0
+    """`time.perf_counter()` at its start."""
+    id: str = ""
+    route: str = OTHER
+    """The route that counts it, such as '/v2/models/<model>/infer'."""
+    thread: int = 0
+    """Identifier of the thread that answers it; 0 while it waits for its body or for a thread."""
+    working: float = 0.0
+    """`time.perf_counter()` when that thread began."""
+    held: int = 0
+    """Bytes of a long body that count as held while the request is answered."""
+
+
+def from_scope(scope: Mapping[str, Any]) -> Request:
+    """Return the request of an ASGI connection scope."""
+    headers = dict(scope["headers"])
+    if len(headers) != len(scope["headers"]):
+        headers = {}
+        for name, value in scope["headers"]:
+            headers[name] = headers[name] + b"," + value if name in headers else value
+    needs_host = scope["http_version"] != "1.0"
+    client = scope["client"]
+    return Request(scope["method"], scope["path"], headers, needs_host, client, perf_counter())
+
+
+def from_environ(environ: Mapping[str, Any]) -> Request:
+    """Return the request of a WSGI environment."""
+    headers = {
+        name[5:].lower().replace("_", "-").encode(): str(value).encode("latin-1", "replace")
+        for name, value in environ.items()
+        if name.startswith("HTTP_")
+    }
+    for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        if value := environ.get(name):
+            headers[name.lower().replace("_", "-").encode()] = value.encode("latin-1", "replace")
+    path = environ["PATH_INFO"].encode("latin-1").decode(errors="replace")
+    needs_host = environ["SERVER_PROTOCOL"] != "HTTP/1.0"
+    return Request(environ["REQUEST_METHOD"], path, headers, needs_host, None, perf_counter())

@@ -1,0 +1,331 @@
+"""The event loop: it answers what Flask answers, and does not wait for slow clients."""
+
+import asyncio
+import json
+from contextlib import ExitStack
+from http import HTTPStatus
+from itertools import count, product
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from werkzeug.test import EnvironBuilder, run_wsgi_app
+
+from service.web import asgi
+from tests.support.asgi import Asker, make_scope
+from tests.support.examples import examples
+
+KEY = "a key for nothing but tests"
+JSON = (b"content-type", b"application/json")
+MINE = (b"x-request-id", b"mine")
+ROW = b'{"data":{"ndarray":[[1,2]]}}'
+V2_ROW = b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP64","data":[1,2]}]}'
+
+numbers = st.one_of(st.floats(), st.integers(-(10**400), 10**400), st.text(max_size=3), st.none())
+cells = st.one_of(st.floats(-100, 100), numbers, st.booleans())
+rows = st.lists(st.floats(-100, 100), min_size=2, max_size=2)
+tables = st.lists(rows, min_size=1, max_size=40)
+odd_tables = st.one_of(st.lists(st.lists(cells, max_size=3), max_size=4), numbers)
+names = st.one_of(
+    st.sampled_from([[], ["mean", "sd"], ["sd", "mean"], ["f0", "f1"], ["t:1", "t:0"], None]),
+    st.lists(st.text(max_size=3), max_size=3),
+)
+metas = st.one_of(
+    st.none(),
+    st.fixed_dictionaries(
+        {}, optional={"puid": st.text(max_size=60), "tags": st.dictionaries(st.text(), numbers)}
+    ),
+)
+messages = st.fixed_dictionaries(
+    {
+        "data": st.fixed_dictionaries(
+            {"ndarray": st.one_of(rows.map(lambda row: [row]), tables, odd_tables)},
+            optional={"names": names},
+        )
+    },
+    optional={"meta": metas},
+)
+bodies = st.one_of(
+    messages.map(lambda message: json.dumps(message).encode()),
+    st.builds(lambda text: text.encode("utf-16"), st.text()),
+    st.binary(max_size=200),
+)
+
+
+class Both:
+    """The same service twice: in the event loop, and as Flask alone under a WSGI server."""
+
+    def __init__(self, make_client, stack, **chosen):
+        self.apps = []
+        for _ in range(2):
+            puids = map("puid-{}".format, count())
+            self.apps.append(make_client(puids.__next__, **chosen).application)
+        self.loop = Asker(self.apps[0].extensions["isoserve"])
+        stack.callback(self.loop.close)
+
+    def ask(self, method, path, body=b"", headers=(JSON,), query=b""):
+        """Return the answer of both; fail if they differ."""
+        headers = [MINE, *headers]
+        first = self.loop.ask(method, path, body, headers, query)
+        builder = EnvironBuilder(path, method=method, data=body, query_string=query.decode())
+        variables = {f"HTTP_{key.decode().upper().replace('-', '_')}": value.decode("latin-1")
+                     for key, value in headers}  # fmt: skip
+        if "HTTP_CONTENT_TYPE" in variables:
+            variables["CONTENT_TYPE"] = variables.pop("HTTP_CONTENT_TYPE")
+        chunks, status, got = run_wsgi_app(self.apps[1].wsgi_app, builder.get_environ() | variables)
+        fields = {name.lower().encode(): value.encode("latin-1") for name, value in got}
+        for headers in (first[1], fields):
+            headers.pop(b"date", None)
+        second = int(status[:3]), fields, b"".join(chunks)
+        assert first == second
+        return first
+
+
+CHECKS = {
+    "no checks": {},
+    "a key": {"api_key": KEY},
+    "few rows in flight": {"rows_in_flight": 1},
+    "an image of Seldon's graph": {"model_image": "image:1"},
+    "no metrics": {"answer_metrics": False},
+}
+
+
+@pytest.fixture(params=CHECKS)
+def both(make_client, request):
+    with ExitStack() as stack:
+        yield Both(make_client, stack, max_body_bytes=100_000, **CHECKS[request.param])
+
+
+@pytest.fixture
+def plain(make_client):
+    with ExitStack() as stack:
+        yield Both(make_client, stack)
+
+
+def test_the_event_loop_and_flask_give_the_same_responses(both, request):
+    check_same(both, 1000 if "no checks" in request.node.name else 50)
+
+
+@pytest.mark.slow
+def test_the_event_loop_and_flask_give_the_same_responses_to_thousands_of_requests(both):
+    check_same(both, 2000)
+
+
+def check_same(both, number):
+    headers = [JSON, (b"x-api-key", KEY.encode())]
+
+    @settings(max_examples=examples(number), deadline=None, suppress_health_check=list(HealthCheck))
+    @given(bodies)
+    @example(b"")
+    @example(ROW)
+    @example(b'{"data":{"ndarray":[[1,2]],"ndarray":[[3,4]]}}')
+    @example(b'{"data":[[[[[[[[[]]]]]]]]],"data":{"ndarray":[[1,2]]}}')
+    @example(b'{"data":{"ndarray":[[true,1e308]]}}')
+    @example(b'{"data":{"ndarray":[[1,1e999]]}}')
+    @example(b'{"data":{"ndarray":[["1","2"]]}}')
+    @example(b'{"data":{"ndarray":[[1,2]]},"meta":{}}')
+    @example(b'{"data":{"names":["mean","sd"],"ndarray":[[1,2]]}}')
+    @example(b'{"data":{"names":["sd","mean"],"ndarray":[[1,2]]}}')
+    @example(b"[" * 100_000)
+    @example(b" " * 100_001)
+    def same(body):
+        status, _, _ = both.ask("POST", "/predict", body, headers)
+        assert status < 500
+
+    same()
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/v2/models/isoserve/infer", V2_ROW), ("/invocations", b'{"inputs":[[1,2]]}')],
+)
+def test_the_other_protocols_are_answered_alike_too(plain, path, body):
+    assert plain.ask("POST", path, body)[0] == HTTPStatus.OK
+    assert plain.ask("POST", path, b"{" + body)[0] == HTTPStatus.BAD_REQUEST
+    assert plain.ask("POST", path, b"")[0] == HTTPStatus.BAD_REQUEST
+
+
+PATHS = (
+    *("/live", "/ready", "/ping", "/health", "/health/ping", "/v2/health/ready", "/metadata"),
+    *("/docs", "/docs/", "/v2", "/v2/", "/v2/models/isoserve", "/v2/models/isoserve/ready"),
+    *("/nowhere", "/predict", "/v2/models/none/infer", "/route", "/invocations/", "/"),
+)
+
+
+def test_every_method_and_path_gets_flasks_response(plain):
+    for path, method in product(PATHS, ["GET", "HEAD", "OPTIONS", "POST", "DELETE"]):
+        plain.ask(method, path)
+
+
+def test_a_path_with_two_slashes_is_one_with_one(plain):
+    for path in ("//predict", "///predict"):
+        assert plain.loop.ask("POST", path, ROW, [JSON])[0] == HTTPStatus.OK
+
+
+UNUSUAL = (
+    ([JSON], b"scores=1"),
+    ([JSON], b"explain=1&x=%C3%A9"),
+    ([JSON], b"explian=1"),
+    ([(b"content-type", b"text/plain")], b""),
+    ([(b"content-type", b"application/json; charset=utf-8")], b""),
+    ([JSON, (b"content-encoding", b"gzip")], b""),
+    ([JSON, (b"origin", b"https://example.org")], b""),
+    ([JSON, (b"authorization", b"\xff")], b""),
+    ([], b""),
+)
+
+
+def test_unusual_predictions_get_flasks_response(plain):
+    for headers, query in UNUSUAL:
+        plain.ask("POST", "/predict", ROW, headers, query)
+
+
+def test_a_query_of_other_bytes_than_ascii_is_read(plain):
+    status, _, body = plain.loop.ask("POST", "/predict", ROW, [JSON], "é=1".encode())
+    assert status == HTTPStatus.OK, body
+
+
+def test_only_harmless_request_ids_are_repeated(plain):
+    for name in (b"mine", b"", b"two words", b"x" * 65):
+        headers = plain.loop.ask("GET", "/live", headers=[(b"x-request-id", name)])[1]
+        assert (headers[b"x-request-id"] == name) == (name == b"mine")
+
+
+def test_an_internal_error_is_one_sentence(plain, monkeypatch):
+    monkeypatch.setattr("service.serving.predictor.Predictor.predict", lambda *arguments: 1 / 0)
+    status, _, body = plain.ask("POST", "/predict", ROW)
+    assert (status, b"internal error; the log has it" in body) == (500, True)
+
+
+def test_the_key_is_checked_before_the_body_is_read(make_client):
+    with ExitStack() as stack:
+        both = Both(make_client, stack, api_key=KEY)
+        status, headers, body = both.ask("POST", "/predict", b"[" * 1000)
+        assert (status, headers[b"www-authenticate"]) == (401, b"Bearer")
+        assert b"X-API-Key" in body
+
+
+def test_a_repeated_key_is_no_key(make_client):
+    with ExitStack() as stack:
+        both = Both(make_client, stack, api_key=KEY)
+        twice = [(b"x-api-key", b"another"), (b"x-api-key", KEY.encode())]
+        assert both.loop.ask("GET", "/metadata", headers=twice)[0] == HTTPStatus.UNAUTHORIZED
+
+
+def test_a_request_without_host_is_refused(plain):
+    scope = make_scope("GET", "/live")
+    scope["headers"] = []
+    assert plain.loop.run(plain.loop.send(scope, [b""]))[0] == HTTPStatus.BAD_REQUEST
+    scope["http_version"] = "1.0"
+    assert plain.loop.run(plain.loop.send(scope, [b""]))[0] == HTTPStatus.OK
+
+
+def test_rows_in_flight_are_limited_and_short_requests_admitted(make_client):
+    with ExitStack() as stack:
+        both = Both(make_client, stack, rows_in_flight=1)
+        for app in both.apps:
+            stack.enter_context(app.extensions["isoserve"].admission.row_limit.admit(1))
+        many = json.dumps({"data": {"ndarray": [[1, 2]] * 200}}).encode()
+        status, headers, body = both.ask("POST", "/predict", many)
+        assert (status, headers[b"retry-after"]) == (503, b"1")
+        assert b"1 rows are being scored already" in body
+        assert both.ask("POST", "/predict", ROW)[0] == HTTPStatus.OK
+
+
+def test_a_body_in_parts_is_joined_and_limited(plain, make_client):
+    scope = make_scope("POST", "/predict", [JSON])
+    parts = [ROW[:5], ROW[5:20], b"", ROW[20:]]
+    assert plain.loop.run(plain.loop.send(scope, parts))[0] == HTTPStatus.OK
+    with ExitStack() as stack:
+        small = Both(make_client, stack, max_body_bytes=20).loop
+        status, _, body = small.run(small.send(scope, parts))
+        assert (status, b"larger than 20 bytes" in body) == (413, True)
+
+
+def test_a_body_that_comes_too_slowly_is_refused(make_client):
+    with ExitStack() as stack:
+        loop = Both(make_client, stack, timeout=1).loop
+        answer = loop.run(loop.send(make_scope("POST", "/predict", [JSON]), [b"{"] * 4, pause=0.4))
+        assert (answer[0], b"did not arrive within 1 seconds" in answer[2]) == (408, True)
+
+
+def test_a_client_that_leaves_gets_no_answer_and_is_forgotten(plain):
+    assert plain.loop.run(plain.loop.send(make_scope("POST", "/predict", [JSON]), [])) is None
+    assert plain.loop.app.in_flight.all() == []
+
+
+def test_bodies_held_at_once_are_bounded(make_client):
+    with ExitStack() as stack:
+        loop = Both(make_client, stack, max_body_bytes=1000).loop
+        scope, parts = make_scope("POST", "/predict", [JSON]), [b" " * 400, b" " * 400, ROW]
+
+        async def many():
+            return await asyncio.gather(*(loop.send(scope, parts, 0.05) for _ in range(30)))
+
+        statuses = [answer[0] for answer in loop.run(many())]
+        assert set(statuses) == {200, 503}
+        assert loop.ask("POST", "/predict", ROW, [JSON])[0] == HTTPStatus.OK
+        assert loop.app._held == 0
+
+
+def test_short_requests_are_answered_while_long_ones_wait_for_a_thread(make_client, monkeypatch):
+    with ExitStack() as stack:
+        loop = Both(make_client, stack, threads=1).loop
+        long = json.dumps({"data": {"ndarray": [[1, 2]] * 5000}}).encode()
+        assert len(long) > asgi.SHORT_BYTES
+        monkeypatch.setattr(asgi, "PATIENCE", 0.0)
+        scope, order = make_scope("POST", "/predict", [JSON]), []
+
+        async def ask(body):
+            answer = await loop.send(scope, [body])
+            order.append(answer[0])
+            return answer
+
+        async def many():
+            return await asyncio.gather(*map(ask, [long] * 20), ask(ROW))
+
+        answers = loop.run(many())
+        assert answers[-1][0] == HTTPStatus.OK
+        assert {200, 503} == {answer[0] for answer in answers}
+        refused = next(answer for answer in answers if answer[0] != HTTPStatus.OK)
+        assert refused[1][b"retry-after"] == b"1"
+        assert b"more requests wait" in refused[2]
+        assert loop.app._queue == {}
+
+
+def test_a_refused_body_is_read_before_the_answer_ends(make_client):
+    with ExitStack() as stack:
+        loop = Both(make_client, stack, api_key=KEY).loop
+        parts = [b"x"] * 5
+        scope, left = make_scope("POST", "/predict", [JSON]), list(parts)
+        sent = []
+
+        async def receive():
+            part = left.pop(0)
+            return {"type": "http.request", "body": part, "more_body": bool(left)}
+
+        async def send(message):
+            sent.append((message, len(left)))
+
+        loop.run(loop.app(scope, receive, send))
+        assert sent[0][0]["status"] == HTTPStatus.UNAUTHORIZED
+        assert [entry[1] for entry in sent] == [5, 5, 0]
+
+
+def test_a_stopping_service_asks_clients_to_close_their_connections(plain):
+    plain.loop.app.admission.stopping.set()
+    assert plain.loop.ask("GET", "/live")[1][b"connection"] == b"close"
+    assert plain.loop.ask("GET", "/metadata")[1][b"connection"] == b"close"
+    assert plain.loop.ask("GET", "/ready")[0] == HTTPStatus.SERVICE_UNAVAILABLE
+
+
+def test_requests_are_counted_by_their_route(plain):
+    for method, path, body in [
+        ("POST", "/predict", ROW),
+        ("GET", "/live", b""),
+        ("GET", "/x", b""),
+    ]:
+        plain.loop.ask(method, path, body, [JSON])
+    page = plain.loop.ask("GET", "/metrics")[2].decode()
+    for route, status in (("/predict", "2xx"), ("/live", "2xx"), ("other", "4xx")):
+        assert f'isoserve_requests_total{{route="{route}",status="{status}"}} 1.0' in page
