@@ -148,6 +148,8 @@ def tell_ready(
 def _escape(text: str) -> str:
     """Escape what could control a terminal."""
     return "".join(one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in text)
+
+
 def flush_logs() -> None:
     """Write the lines that wait, as far as somebody reads them, before the process ends."""
     for handler in logging.getLogger().handlers:

@@ -285,6 +285,35 @@ def test_state_files_are_readable_by_their_owner_only(shared):
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_service_whose_output_is_closed_answers_and_stops(folder):
+    port = free_port()
+    variables = {"ISOSERVE_STATE_DIR": "state", "ISOSERVE_MODEL": "model.pickle",
+                 "ISOSERVE_PORT": str(port), "ISOSERVE_DRAIN_SECONDS": "0",
+                 "PYTHONPATH": str(Path(__file__).parents[2])}  # fmt: skip
+    command = [sys.executable, "-m", "service"]
+    process = subprocess.Popen(
+        ["sh", "-c", 'exec "$@" >&- 2>&- <&-', "sh", *command],
+        cwd=folder,
+        env=os.environ | variables,
+    )
+    try:
+        wait_for(lambda: answers(port), 60)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=15) == 0
+    finally:
+        process.kill()
+
+
+def answers(port):
+    with (
+        contextlib.suppress(OSError),
+        contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection,
+    ):
+        connection.request("GET", "/ready")
+        return connection.getresponse().status == 200
+    return False
+
+
 def is_ready(service):
     return service.request("GET", "/ready")[0] == 200
 
