@@ -22,7 +22,7 @@ help: ## list the targets
 
 install: $(VENV)/all.stamp ## set up .venv with everything that development needs
 
-train: $(if $(DATASET),$(VENV)/train.stamp,$(VENV)/serve.stamp) ## train a model: the sample, or DATASET=my.csv (ARGS="--label y ...")
+train: $(VENV)/train.stamp ## train a model: the sample, or DATASET=my.csv (ARGS="--label y ...")
 	$(RUN) -m training.train $(if $(DATASET),--dataset "$(DATASET)") $(ARGS)
 
 serve: $(VENV)/serve.stamp $(if $(ISOSERVE_MODEL),,models/model.pickle) ## serve models/model.pickle on port 8000, training the sample first if it is missing
@@ -52,7 +52,7 @@ lock: $(VENV)/all.stamp ## compile requirements/*.txt anew from pyproject.toml
 	$(LOCK) pyproject.toml --extra notebooks --constraint requirements/train.txt --output-file requirements/notebooks.txt
 	$(LOCK) pyproject.toml --extra dev --constraint requirements/notebooks.txt --output-file requirements/all.txt
 	echo hatchling | $(LOCK) - --constraint requirements/all.txt --output-file requirements/build.txt
-	$(LOCK) pyproject.toml --extra bench --constraint requirements/serve.txt --output-file requirements/bench.txt
+	$(LOCK) pyproject.toml --extra bench --constraint requirements/train.txt --output-file requirements/bench.txt
 	$(LOCK) requirements/audit.in --output-file requirements/audit.txt
 	$(LOCK) requirements/seldon.in --output-file requirements/seldon.txt
 	$(LOCK) requirements/mlserver.in --output-file requirements/mlserver.txt
@@ -99,7 +99,7 @@ bench: $(BENCH)/stamp .venv-seldon/stamp .venv-mlserver/stamp ## measure, also a
 	$(BENCH)/bin/python -m benchmarks --output benchmarks/results.md
 	$(BENCH)/bin/python -m benchmarks peers --output benchmarks/peers.md
 
-models/model.pickle: | $(VENV)/serve.stamp
+models/model.pickle: | $(VENV)/train.stamp
 	$(RUN) -m training.train
 
 $(VENV)/bin/python:

@@ -123,7 +123,7 @@ def train(options: _Options = None) -> None:
 @cli.command()
 def check(
     file: Annotated[
-        Path | None, typer.Argument(help="A pickled forest; by default ISOSERVE_MODEL.")
+        Path | None, typer.Argument(help="A model file; by default ISOSERVE_MODEL.")
     ] = None,
 ) -> None:
     """Check a model file as the service does at start, and print the result of each step."""

@@ -1,21 +1,21 @@
 """Seldon components: the detector with the methods that Seldon's own wrapper calls.
 
-They import numpy, numba and scikit-learn, but no web framework.
+They import numpy and numba, but no web framework, and no scikit-learn.
 """
 
 import math
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.ensemble import IsolationForest
 
-from .errors import BadInput, BadModel, count
-from .model.file import Model, load_model
+from .errors import BadInput, BadModel, BadSetting, count
+from .model.file import Model, load_fitted, load_model, read_model_file
 from .protocols.seldon.gauges import encode_gauges, gauge
 from .rows import Floats, RawTable, Totals, Verdict
 from .serving.detector import Detector
@@ -48,6 +48,7 @@ class CoreIsolationForest:
     def __init__(self, threshold: float = 0.0, load_path: str = "./models/") -> None:
         """Load `model.pickle` from the folder `load_path`; BadModel when it cannot be served."""
         threshold = _read_threshold(threshold)
+        self._path = Path(load_path) / "model.pickle"
         self._detector = Detector(_load(Path(load_path)), threshold)
         self._counts = Counts()
         self._latest = _LatestCall()
@@ -61,10 +62,21 @@ class CoreIsolationForest:
     def threshold(self, threshold: float) -> None:
         self._detector = replace(self._detector, threshold=_read_threshold(threshold))
 
-    @property
-    def clf(self) -> IsolationForest:
-        """The fitted scikit-learn forest."""
-        return self._detector.model.forest
+    @cached_property
+    def clf(self) -> Any:
+        """The fitted `sklearn.ensemble.IsolationForest`, loaded when it is first asked for.
+
+        BadSetting if scikit-learn is not installed; BadModel if the file has changed since.
+        """
+        file, served = read_model_file(self._path), self._detector.model
+        if file.sha256 != served.sha256:
+            raise BadModel(f"{self._path} is no longer the file that is served", "sha256")
+        try:
+            return load_fitted(file)
+        except ImportError as error:
+            made = served.card.versions.get("scikit-learn") if served.card else None
+            library = f"scikit-learn=={made}" if made else "scikit-learn"
+            raise BadSetting(f"clf needs scikit-learn: pip install {library}") from error
 
     @property
     def N(self) -> int:  # noqa: N802 - Seldon's name

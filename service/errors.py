@@ -36,9 +36,8 @@ class BadSetting(IsoserveError):
 class BadModel(IsoserveError):
     """A model file cannot be served; the text names the file, and `reason` is one of REASONS."""
 
-    REASONS = ("file", "sha256", "pickle", "crash", "forest", "card", "scores", "features")
-    """The step of `model.file` that failed; "crash" is the child process, and "features" are other
-    columns than those served now."""
+    REASONS = ("file", "sha256", "pickle", "forest", "card", "scores", "features")
+    """The step of `model.file` that failed; "features" are other columns than those served now."""
 
     def __init__(self, text: str, reason: str) -> None:
         super().__init__(text)

@@ -77,7 +77,10 @@ class Settings(BaseSettings):
     keepalive: int = Field(
         5, ge=0, description="seconds an idle connection stays open after a request"
     )
-    model: Path = Field(Path("models/model.pickle"), description="pickled IsolationForest to serve")
+    model: Path = Field(
+        Path("models/model.pickle"),
+        description="IsolationForest to serve: a pickle or a joblib file",
+    )
     model_name: str = Field(
         "isoserve",
         pattern=r"^[^/?#%\s]+$",

@@ -73,24 +73,6 @@ def patched_for_all_tests():
 
 
 @pytest.fixture(scope="session")
-def try_each_model_once(patched_for_all_tests):
-    """Try a model file in a child process once; a file that has passed is not tried again.
-
-    A file that is refused is tried each time.
-    """
-    from service.model import file
-
-    passed, try_in_child = {}, file._try_in_child
-
-    def try_once(model_file):
-        if model_file.sha256 not in passed:
-            passed[model_file.sha256] = try_in_child(model_file)
-        return passed[model_file.sha256]
-
-    patched_for_all_tests.setattr(file, "_try_in_child", try_once)
-
-
-@pytest.fixture(scope="session")
 def compile_each_route_once(patched_for_all_tests):
     """Keep the functions that werkzeug compiles for each route of each application."""
     from werkzeug.routing import Rule
@@ -146,7 +128,7 @@ def write_card(folder, forest, samples):
 
 
 @pytest.fixture
-def make_client(folder, try_each_model_once, compile_each_route_once):
+def make_client(folder, compile_each_route_once):
     """Build the service with some settings, in a state folder of its own; return a test client."""
     from service.app import create_app
     from service.settings import Settings

@@ -23,6 +23,7 @@ from sklearn.ensemble import IsolationForest
 import service
 from service.errors import CannotTrain
 from service.model.card import Card, Evaluation, Feature, Golden, card_path
+from service.model.forest import contradiction, unpack
 from service.model.scorer import CompiledForest, compile_forest
 from service.rows import Floats
 from training.datasets import Dataset
@@ -38,18 +39,24 @@ def describe(forest: IsolationForest, dataset: Dataset, held_out: Dataset | None
 
     If there are labels of both kinds, it contains an evaluation: on the held-out rows, or without
     these on the training rows.
+
+    Raises:
+        CannotTrain: the table has other columns than the forest, or in another order.
     """
-    if not isinstance(forest.random_state, int | None):
-        raise CannotTrain("the forest's random_state must be a whole number or None")
+    fault = contradiction(dataset.features, unpack(forest))
+    if fault:
+        raise CannotTrain(f"{dataset.name} {fault}; give the columns in the forest's order")
     scorer = compile_forest(forest)
+    parameters = {name: _plain(value) for name, value in forest.get_params().items()}
+    seed = parameters["random_state"]
     scores = scorer.decision_function(dataset.X)
     return Card(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         dataset=dataset.name,
         rows=len(dataset),
         features=_features(dataset),
-        parameters=forest.get_params(),
-        seed=forest.random_state,
+        parameters=parameters,
+        seed=seed if type(seed) is int else None,
         offset=float(forest.offset_),
         training_outlier_share=float((scores < 0).mean()),
         allow_missing=dataset.allow_missing,
@@ -59,6 +66,26 @@ def describe(forest: IsolationForest, dataset: Dataset, held_out: Dataset | None
         versions=_versions(),
         files={},
     )
+
+
+def _plain(value: object) -> object:
+    """Return a parameter as JSON can hold it: a number of Python, or a text."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    return value if isinstance(value, bool | int | float | str | None) else str(value)
+
+
+def write_card(path: Path, card: Card) -> None:
+    """Write the card of a model file that is there already.
+
+    Raises:
+        CannotTrain: the folder cannot be written; the old card stays.
+    """
+    try:
+        with _locked(path.parent):
+            _write({card_path(path): card.to_json().encode()})
+    except OSError as error:
+        raise CannotTrain(f"{card_path(path)} cannot be written: {error.strerror}") from error
 
 
 def save_model(folder: Path, forest: IsolationForest, card: Card) -> Path:

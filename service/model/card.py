@@ -1,7 +1,7 @@
 """The card of a model file: what training recorded about the forest, as JSON.
 
-pydantic could check the fields, but the component classes read cards where only numpy, numba and
-scikit-learn are installed.
+pydantic could check the fields, but the component classes read cards where only numpy and numba are
+installed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
+
+from .forest import check_names
 
 CARD_FORMAT = 1
 
@@ -103,8 +105,7 @@ class Card:
 
     def _check_lengths(self) -> None:
         names = [feature.name for feature in self.features]
-        if len(set(names)) < len(names):
-            raise ValueError("two features have one name")
+        check_names(tuple(names))
         lengths = {len(feature.quantiles) for feature in self.features}
         if lengths | {len(self.score_quantiles)} != {_QUANTILES}:
             raise ValueError(f"there are not {_QUANTILES} quantiles of each feature and the score")

@@ -2,20 +2,19 @@
 
 Scoring trusts a fitted tree: a child or a column out of range would make it read foreign memory,
 and a cycle would never end. `check_forest` looks at every number that scoring uses, so any forest
-that passes is scored safely, no matter which program wrote the file.
+that passes is scored safely, no matter which program wrote the file. What a file says twice, such
+as the depth of a node, must agree.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .forest import LEAF, NO_COLUMN, Forest, Tree, join
+from .forest import LEAF, NO_COLUMN, Forest, Tree, average_path_lengths, join
 
 DEEPEST = 64
 """The most levels of a tree. An isolation tree of n samples has about log2(n)."""
 
 _MOST_COLUMNS, _MOST_SAMPLES = 10**6, 2**53
-
-_LONGEST = 2 * DEEPEST  # the expected path length among 2**64 samples is 88 steps
 
 
 def check_forest(forest: Forest) -> None:
@@ -39,6 +38,7 @@ def check_forest(forest: Forest) -> None:
     _check_values(nodes)
     _check_children(nodes)
     _check_depth(nodes)
+    _check_steps(nodes, forest.max_samples)
 
 
 class _Nodes:
@@ -81,8 +81,6 @@ def _check_values(nodes: _Nodes) -> None:
     nodes.need_inner(np.isfinite(tree.threshold), "has a threshold that is not a number")
     nodes.need(tree.rows > 0, "has no training rows")
     nodes.need(tree.missing_left <= 1, "sends missing values nowhere")
-    for length in (tree.levels, tree.extra):
-        nodes.need((length >= 0) & (length <= _LONGEST), "has a path length out of range")
 
 
 def _check_children(nodes: _Nodes) -> None:
@@ -98,9 +96,20 @@ def _check_children(nodes: _Nodes) -> None:
 
 def _check_depth(nodes: _Nodes) -> None:
     level = nodes.roots
-    for _ in range(DEEPEST):
+    depths = np.zeros_like(nodes.own)
+    for number in range(DEEPEST):
+        depths[level] = number + 1
         level = level[nodes.inner[level]]
         children = [nodes.tree.left[level], nodes.tree.right[level]]
         level = np.concatenate(children) + np.tile(nodes.first[level], 2)
     if level.size:
         raise ValueError(f"a tree is deeper than {DEEPEST} levels")
+    nodes.need(nodes.tree.levels == depths, "is at another depth than its path length says")
+
+
+def _check_steps(nodes: _Nodes, most: int) -> None:
+    tree = nodes.tree
+    nodes.need(tree.rows <= most, "has more training rows than _max_samples")
+    # Not to the last bit: the logarithm of another machine or numpy may differ in it.
+    steps = np.isclose(tree.extra, average_path_lengths(tree.rows), rtol=1e-9, atol=0.0)
+    nodes.need(steps, "has a path length that is not the one of its training rows")

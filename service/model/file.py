@@ -4,42 +4,36 @@ A file passes these steps, in this order, or is refused at one of them:
 
     file      the bytes are read once; all later steps use these bytes
     sha256    the bytes are the ones that the operator pinned
-    pickle    they are a pickled IsolationForest and nothing else (`pickles`)
+    pickle    they are a pickle or a joblib file of an IsolationForest and nothing else (`pickles`)
     forest    the forest can be scored safely (`checks`)
-    card      the card describes these bytes
+    card      the card describes these bytes, and does not contradict the forest
     scores    the golden rows of the card score as in training
 
-A child process runs the steps pickle and forest first, because a file can crash it.
+scikit-learn is not needed, and no code of the file runs.
 """
 
 import hashlib
+import io
 import logging
+import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from ..errors import BadModel, count
 from .card import Card, card_path
 from .checks import check_forest
-from .forest import Forest, unpack
-from .pickles import read_forest, scan
-from .sandbox import ChildFailed, run_sandboxed
+from .forest import Forest, contradiction, unpack
+from .pickles import MOST_BYTES, read_forest
 from .scorer import CompiledForest, compile_trees
 
-if TYPE_CHECKING:
-    from sklearn.ensemble import IsolationForest
-
 logger = logging.getLogger(__name__)
-
-MOST_BYTES = 256 * 2**20
-"""The largest file that is read: some 20,000 trees of 256 samples."""
 
 _MOST_CARD_BYTES = 32 * 2**20  # the card of 4,096 columns takes 9 MB
 
@@ -48,11 +42,7 @@ CLOSE = 1e-12
 
 _REMEDY = "put back a sound file, or make one with `python -m training.train`"
 
-_FAULTS = {"pickle": "is not a pickled IsolationForest", "forest": "holds no sound forest"}
-
-# A sound file needs at most a third of this time and memory in the child.
-_SECONDS, _BYTES_A_SECOND = 2, 16 * 2**20
-_MEMORY, _MEMORY_A_BYTE = 512 * 2**20, 8
+_FAULTS = {"pickle": "is not a saved IsolationForest", "forest": "holds no sound forest"}
 
 Report = Callable[[str, str], None]
 """Called after each step with its name and its result."""
@@ -90,13 +80,14 @@ class ModelFile:
 class Model:
     """A forest that can be served. Immutable: a reload replaces the whole."""
 
-    forest: "IsolationForest"
     scorer: CompiledForest
     sha256: str
     """The digest of the file, in hexadecimal."""
     features: tuple[str, ...]
     named: bool
     """Whether `features` are the training table's own names (else f0, f1, ...)."""
+    takes_missing: bool
+    """Whether values may be missing: training said so, or had such values."""
     card: Card | None
 
     @cached_property
@@ -142,22 +133,21 @@ def open_model(
     file: ModelFile,
     require_card: bool = False,
     pinned: str = "",
-    passed: bool = False,
     report: Report = lambda step, result: None,
 ) -> Model:
     """Take a model file through all steps and return the model.
 
-    A missing, damaged or foreign card only logs a warning, unless `require_card`. `pinned` is the
-    SHA-256 that the file must have, or empty. `passed`: a child process has read it before.
+    A missing, damaged or foreign card only logs a warning, unless `require_card`. A card of this
+    file that contradicts the forest is refused. `pinned` is the
+    SHA-256 that the file must have, or empty.
 
     Raises:
         BadModel: the file is refused; `reason` names the step.
     """
     report("file", f"{file.path}, {len(file.content):,} bytes")
     report("sha256", _check_pin(file, pinned))
-    if not passed:
-        report("pickle", f"{_try_in_child(file):,} instructions, all of an IsolationForest")
-    fitted, forest = _read_forest(file)
+    forest, kind = _read_forest(file)
+    report("pickle", f"{kind}: all of an IsolationForest")
     nodes = count(sum(tree.left.size for tree in forest.trees), "node")
     columns = count(forest.n_features, "column")
     report("forest", f"{count(len(forest.trees), 'tree')}, {nodes}, {columns}: all sound")
@@ -165,15 +155,30 @@ def open_model(
     report("card", result)
     names = tuple(feature.name for feature in card.features) if card else forest.names
     features = names or tuple(f"f{j}" for j in range(forest.n_features))
-    model = Model(fitted, compile_trees(forest), file.sha256, features, names is not None, card)
+    takes_missing = forest.knows_gaps or (card is not None and card.allow_missing)
+    scorer = compile_trees(forest)
+    model = Model(scorer, file.sha256, features, names is not None, takes_missing, card)
     report("scores", _check_scores(file.path, model))
     return model
 
 
+def load_fitted(file: ModelFile) -> Any:
+    """Return the fitted forest itself, a `sklearn.ensemble.IsolationForest`, of a checked file.
+
+    ImportError if scikit-learn is not installed.
+    """
+    import joblib  # noqa: PLC0415 - it comes with scikit-learn, which serving does not need
+
+    _read_forest(file)
+    return joblib.load(io.BytesIO(file.content))
+
+
 def _read(path: Path, most: int) -> bytes:
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(None, "it is not a file")
-    with path.open("rb") as file:
+    # Not blocking: to open a pipe would wait until somebody writes into it.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(None, "it is not a file")
         content = file.read(most + 1)
     if len(content) > most:
         raise OSError(None, f"it is larger than {most:,} bytes")
@@ -190,40 +195,14 @@ def _check_pin(file: ModelFile, pinned: str) -> str:
     return f"{file.sha256}, {'as pinned' if pinned else 'not pinned'}"
 
 
-def _try_in_child(file: ModelFile) -> int:
-    """Examine a file in a child process, because a damaged one can crash it."""
-    size = len(file.content)
-    seconds, memory = _SECONDS + size // _BYTES_A_SECOND, _MEMORY + _MEMORY_A_BYTE * size
-    try:
-        result = run_sandboxed(lambda: _examine(file), seconds, memory)
-    except ChildFailed as error:
-        raise BadModel(
-            f"{file.path} is damaged or malicious: a child process that read it {error}; {_REMEDY}",
-            "crash",
-        ) from error
-    if isinstance(result, int):
-        return result
-    raise BadModel(*result)
-
-
-def _examine(file: ModelFile) -> int | tuple[str, str]:
-    """Return the number of instructions of a file, or the text and reason of its refusal."""
-    try:
-        with _refusal(file.path, "pickle"):
-            instructions = scan(file.content)
-        _read_forest(file)
-    except BadModel as error:
-        return str(error), error.reason
-    return instructions
-
-
-def _read_forest(file: ModelFile) -> tuple["IsolationForest", Forest]:
+def _read_forest(file: ModelFile) -> tuple[Forest, str]:
+    """Return a file's forest, and the kind of the file."""
     with _refusal(file.path, "pickle"):
-        fitted = read_forest(file.content)
+        fitted, kind = read_forest(file.content)
     with _refusal(file.path, "forest"):
         forest = unpack(fitted)
         check_forest(forest)
-    return fitted, forest
+    return forest, kind
 
 
 @contextmanager
@@ -241,8 +220,6 @@ def _read_card(file: ModelFile, forest: Forest, require_card: bool) -> tuple[Car
     path = card_path(file.path)
     try:
         card = file.read_card()
-        if len(card.features) != forest.n_features:
-            raise ValueError(f"{path} names {len(card.features)} features for {forest.n_features}")
     except ValueError as error:
         if require_card:
             raise BadModel(
@@ -252,7 +229,18 @@ def _read_card(file: ModelFile, forest: Forest, require_card: bool) -> tuple[Car
             ) from error
         logger.warning("%s; the model is served without a card", error)
         return None, f"none: {error}"
+    _check_columns(path, tuple(feature.name for feature in card.features), forest)
     return card, f"{path} describes this file"
+
+
+def _check_columns(path: Path, names: tuple[str, ...], forest: Forest) -> None:
+    """Compare the columns of a card with the forest's own."""
+    fault = contradiction(names, forest)
+    if fault:
+        raise BadModel(
+            f"{path} {fault}; write the card anew: `python -m training.describe MODEL TABLE`",
+            "card",
+        )
 
 
 def _check_scores(path: Path, model: Model) -> str:
@@ -267,9 +255,8 @@ def _check_scores(path: Path, model: Model) -> str:
         row = wrong[0]
         raise BadModel(
             f"{path} does not score as in training: golden row {row} of its card scores "
-            f"{scores[row]!r}, not {golden.scores[row]!r}; train it again with scikit-learn "
-            f"{version('scikit-learn')}, which serves it (training had "
-            f"{model.card.versions.get('scikit-learn', 'an unknown version')})",
+            f"{scores[row]!r}, not {golden.scores[row]!r}; train it again, or write the card anew: "
+            "`python -m training.describe MODEL TABLE`",
             "scores",
         )
     worst = f"equal within {CLOSE:g} (at most {apart.max():.1e} apart)"

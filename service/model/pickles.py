@@ -1,162 +1,206 @@
-"""Read an IsolationForest from a pickle that may be malicious or damaged.
+"""Read an IsolationForest from a file of pickle or joblib, without either and without scikit-learn.
 
-A pickle is a program for a small machine. `scan` looks at its instructions without running any, and
-allows only those that Python's pickler writes for a forest. `read_forest` then runs it with the
-classes and functions that a forest is made of, by their exact names, and no others.
-
-Two dangers are left. The numbers may not be those of a sound forest: see `checks`. And the classes
-are compiled code, which a damaged file can crash: read it in a child process first, see `sandbox`.
+The file may be malicious. `machine` runs it with the parts below, which stand for the classes and
+functions that a forest is made of: exact names, and none but these. What comes out has the
+attributes that scoring needs, and `forest` reads it as it reads a fitted forest.
 """
 
-import io
-import pickle
-import pickletools
-import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from sklearn.ensemble import IsolationForest
 
 from ..errors import count
+from . import arrays
+from .formats import decompress
+from .machine import BadPickle, Machine, Made, Part
 
-_PROTOCOLS = b"\x04", b"\x05"
-"""The protocols that name classes by strings; 4 is Python's default up to 3.13."""
+MOST_BYTES = 256 * 2**20
+"""The largest file, also decompressed: some 20,000 trees of 256 samples."""
 
-# All instructions that any Python's pickler, with or without `pickletools.optimize`, writes for a
-# forest in these protocols. The others are old or dangerous: persistent ids, extension codes (which
-# bypass `find_class`), buffers from outside the file, and memo indices that the file chooses.
-_INSTRUCTIONS = frozenset(
-    """
-    PROTO FRAME STOP MEMOIZE BINGET LONG_BINGET MARK STACK_GLOBAL REDUCE NEWOBJ BUILD
-    NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT
-    SHORT_BINUNICODE BINUNICODE SHORT_BINBYTES BINBYTES BINBYTES8 BYTEARRAY8
-    EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS
-    """.split()  # noqa: SIM905 - as a list it takes forty lines
-)
+_OLDEST = 1, 0
 
-# numpy 2 renamed its private package; files of both kinds are read.
-_NUMPY_CORE = "numpy._core" if int(np.__version__.split(".")[0]) >= 2 else "numpy.core"
-_FROM_BUFFER = (f"{_NUMPY_CORE}.numeric", "_frombuffer")
 
-# Everything that a pickled IsolationForest names.
-_ALLOWED = {
-    ("numpy", "dtype"),
-    ("numpy", "ndarray"),
-    (f"{_NUMPY_CORE}.multiarray", "_reconstruct"),
-    (f"{_NUMPY_CORE}.multiarray", "scalar"),
-    _FROM_BUFFER,
-    ("sklearn.ensemble._iforest", "IsolationForest"),
-    ("sklearn.tree._classes", "ExtraTreeRegressor"),
-    ("sklearn.tree._tree", "Tree"),
+class _StandIn(Made):
+    """Keeps the attributes of an object that are listed, and forgets the others."""
+
+    keeps: tuple[str, ...] = ()
+
+    def build(self, state: Any, machine: Machine) -> None:
+        """Take over attributes."""
+        for name, value in state.items():
+            if type(value) is Part:
+                raise BadPickle(f"its attribute {plain(name)} is the class {value.name}")
+        for name in self.keeps:
+            if name in state:
+                kept = _values(state[name])
+                machine.spend(_size(kept))
+                setattr(self, name, kept)
+
+
+class IsolationForest(_StandIn):
+    """Stands for a fitted scikit-learn IsolationForest."""
+
+    keeps = (
+        "n_features_in_", "feature_names_in_", "_max_samples", "max_samples_", "offset_",
+        "estimators_", "estimators_features_", "_decision_path_lengths",
+        "_average_path_length_per_tree", "_sklearn_version",
+    )  # fmt: skip
+
+
+class ExtraTreeRegressor(_StandIn):
+    """Stands for one tree of a forest."""
+
+    keeps = ("tree_",)
+
+
+class Tree(_StandIn):
+    """Stands for the nodes of a tree."""
+
+    keeps = ("nodes", "node_count")
+
+    def __init__(self, n_features: Any, n_classes: Any, n_outputs: Any) -> None:
+        super().__init__()
+        self.n_features = n_features
+
+    def __getstate__(self) -> dict[str, Any]:  # as scikit-learn's
+        return {name: value for name, value in vars(self).items() if name in self.keeps}
+
+
+class _Ignored(Made):
+    """Stands for what no score depends on, such as a generator of random numbers."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__()
+
+    def build(self, state: Any, machine: Machine) -> None:
+        """Take over nothing."""
+
+
+def _values(found: Any) -> Any:
+    """Return the numpy array of an array, or those in a list or tuple."""
+    if type(found) in (list, tuple):
+        return type(found)(map(_value, found))
+    return _value(found)
+
+
+def _value(found: Any) -> Any:
+    return found.values if isinstance(found, arrays.Array) else found
+
+
+def _size(found: Any) -> int:
+    """Return the number of bytes of an array, or of those in a list or tuple."""
+    items = found if type(found) in (list, tuple) else [found]
+    return sum(item.nbytes for item in items if type(item) is np.ndarray)
+
+
+def _no_call(*arguments: Any) -> Any:
+    raise BadPickle("it calls a class that no forest calls")
+
+
+_MAKES: dict[str, dict[str, Callable[..., Any]]] = {
+    "sklearn.ensemble._iforest": {"IsolationForest": IsolationForest},
+    "sklearn.tree._classes": {"ExtraTreeRegressor": ExtraTreeRegressor},
+    "sklearn.tree._tree": {"Tree": Tree},
+    "numpy": {"dtype": arrays.Type, "ndarray": _no_call, "memmap": _no_call},
+    "numpy.core.multiarray": {"_reconstruct": arrays.reconstruct, "scalar": arrays.scalar},
+    "numpy.core.numeric": {"_frombuffer": arrays.from_buffer},
+    "joblib.numpy_pickle": {"NumpyArrayWrapper": arrays.JoblibArray},
+    "_codecs": {"encode": arrays.encode},
+    "numpy.random._pickle": {"__randomstate_ctor": _Ignored, "__bit_generator_ctor": _Ignored},
+    "numpy.random._mt19937": {"MT19937": _Ignored},
+}
+_PARTS = {
+    (spelling, name): Part(f"{module}.{name}", make)
+    for module, makes in _MAKES.items()
+    for name, make in makes.items()
+    for spelling in {module, module.replace("numpy.core", "numpy._core")}  # renamed in numpy 2
 }
 
-_COMPRESSED = {
-    b"\x78": "zlib",
-    b"\x1f\x8b": "gzip",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ\x00": "xz",
-    b"\x5d\x00\x00": "lzma",
-    b"\x04\x22\x4d\x18": "lz4",
+
+def read_forest(content: bytes) -> tuple[IsolationForest, str]:
+    """Return what stands for the forest of a model file, and a sentence about the file.
+
+    Raises:
+        BadPickle: it is no IsolationForest; the text says what it is, and what to do.
+    """
+    kind, pickled = decompress(content, MOST_BYTES)
+    machine = Machine(pickled, _PARTS, _refuse)
+    found = machine.run()
+    if machine.at != len(pickled):
+        raise BadPickle(f"it has {count(len(pickled) - machine.at, 'byte')} after its end")
+    if type(found) is not IsolationForest:
+        raise BadPickle(f"it holds {_describe(found)}")
+    _check_version(vars(found).get("_sklearn_version"))
+    writer = "joblib" if b"joblib.numpy_pickle" in pickled else "pickle"
+    compressed = f", compressed with {kind}" if kind else ""
+    return found, f"{writer}, protocol {pickled[1]}{compressed}"
+
+
+def plain(text: object) -> str:
+    """Return a text, which a damaged file may have made up, as one short ASCII line."""
+    return ascii(" ".join(str(text).split())[:200])[1:-1]
+
+
+def _check_version(version: Any) -> None:
+    if type(version) is not str:
+        return
+    numbers = version.split(".")[:2]
+    if all(map(str.isdecimal, numbers)) and tuple(map(int, numbers)) < _OLDEST:
+        raise BadPickle(
+            f"it was made by scikit-learn {plain(version)}, and 1.0 or newer is read; fit it again"
+        )
+
+
+def _describe(found: Any) -> str:
+    """Return what a file holds in place of a forest, and what to do."""
+    items = found.items() if type(found) is dict else enumerate(_sequence(found))
+    for place, item in items:
+        if type(item) is IsolationForest:
+            key = place if type(place) is int else repr(plain(place))
+            where = f"the_{type(found).__name__}[{key}]"
+            return (
+                f"a {type(found).__name__} with the forest in it; save the forest alone: "
+                f"pickle.dump({where}, file)"
+            )
+    name = "numpy array" if isinstance(found, arrays.Array) else type(found).__name__
+    return f"a {name}, not an IsolationForest; {_FIT}"
+
+
+def _sequence(found: Any) -> Any:
+    return found if type(found) in (list, tuple) else ()
+
+
+_FIT = "fit an IsolationForest and save that"
+
+_FOREIGN = {
+    "sklearn.pipeline": "a Pipeline; fit the IsolationForest on the raw columns, without the steps "
+    "before it (trees need no scaling), and save that",
+    "sklearn.model_selection": "a search for parameters; save its best_estimator_, if that is an "
+    "IsolationForest",
+    "pyod.models.iforest": "an IForest of PyOD; save its detector_, which is scikit-learn's forest",
+    "joblib.numpy_pickle": "arrays of an old joblib; load it with that joblib, and save it again "
+    "with pickle.dump",
+    "sklearn.externals": "parts of a scikit-learn before 1.0; fit it again",
+    "sklearn.ensemble.iforest": "a forest of a scikit-learn before 1.0; fit it again",
+    "cloudpickle": f"code that cloudpickle stored; {_FIT} with pickle.dump",
+    "dill": f"code that dill stored; {_FIT} with pickle.dump",
 }
-
-_FROM_JOBLIB = (
-    "if you trust it, convert it to a pickle: python -c 'import joblib, pickle, sys; "
-    'pickle.dump(joblib.load(sys.argv[1]), open(sys.argv[2], "wb"))\' FILE model.pickle'
-)
+"""What a file holds that names something in these modules, and what to do."""
 
 
-def scan(content: bytes) -> int:
-    """Check the instructions of a pickle without running any; return their number.
-
-    Raises:
-        ValueError: it is not a pickle, or has an instruction that no forest needs.
-    """
-    for magic, name in _COMPRESSED.items():
-        if content.startswith(magic):
-            raise ValueError(f"it is compressed ({name}), as joblib.dump does; {_FROM_JOBLIB}")
-    if b"joblib.numpy_pickle" in content:
-        raise ValueError(f"it was written by joblib.dump; {_FROM_JOBLIB}")
-    if content[:1] != pickle.PROTO or content[1:2] not in _PROTOCOLS:
-        raise ValueError(
-            f"it is {_kind(content)}; write the forest with pickle.dump(forest, file, protocol=5)"
-        )
-    number = end = 0
-    try:
-        for instruction, _, position in pickletools.genops(content):
-            if instruction.name not in _INSTRUCTIONS:
-                raise ValueError(f"no forest has the instruction {instruction.name}")
-            number, end = number + 1, position or 0
-    except Exception as error:  # a damaged file can raise anything here
-        raise ValueError(f"it is not a complete pickle: {plain(error)}") from error
-    if end + 1 != len(content):
-        raise ValueError(f"it has {count(len(content) - end - 1, 'byte')} after its end")
-    return number
-
-
-def read_forest(content: bytes) -> IsolationForest:
-    """Run a pickle that passed `scan`; it can name nothing but the parts of a forest.
-
-    Raises:
-        ValueError: it holds something else, or is damaged.
-    """
-    try:
-        with warnings.catch_warnings():
-            # scikit-learn warns of another version; the golden rows show whether it matters.
-            warnings.simplefilter("ignore")
-            forest = _Unpickler(io.BytesIO(content)).load()
-    except MemoryError:
-        raise
-    except Exception as error:  # unpickling a damaged file can raise anything
-        raise ValueError(plain(error)) from error
-    if type(forest) is not IsolationForest:
-        raise ValueError(f"it holds a {type(forest).__name__}, not an IsolationForest")
-    return forest
-
-
-def plain(error: object) -> str:
-    """Return an error's text, which a damaged file may have made up, as one short ASCII line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return ascii(text[:300])[1:-1]
-
-
-class _Unpickler(pickle.Unpickler):
-    """An unpickler that finds the parts of an IsolationForest and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        for twin in ("numpy.core", "numpy._core"):
-            if module.startswith(f"{twin}."):
-                module = _NUMPY_CORE + module.removeprefix(twin)
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(_foreign(module, name))
-        part: Any = super().find_class(module, name)
-        return _wrapped(part) if (module, name) == _FROM_BUFFER else part
-
-
-def _wrapped(function: Any) -> Any:
-    """Return a new function that calls `function`.
-
-    A pickle can set attributes of a Python function, such as the defaults of numpy's `_frombuffer`;
-    in that function itself they would change for the whole process.
-    """
-
-    def wrapper(*arguments: Any) -> Any:
-        return function(*arguments)
-
-    return wrapper
-
-
-def _foreign(module: str, name: str) -> str:
-    if module.startswith("numpy.random"):
-        return (
-            "its random_state is an object of numpy.random; give random_state an integer, or set "
-            "forest.random_state = 0 before you pickle it, which changes no score"
-        )
-    return f"it holds {module}.{name}, which is not part of an IsolationForest"
-
-
-def _kind(content: bytes) -> str:
-    if not content:
-        return "empty"
-    if content[:1] == pickle.PROTO and content[1:2]:
-        return f"a pickle of protocol {content[1]}, not 4 or 5"
-    return "not a pickle of protocol 4 or 5"
+def _refuse(module: str, name: str, outermost: Any) -> BadPickle:
+    """Return the error about a name that is no part of a forest."""
+    full = plain(f"{module}.{name}")
+    if type(outermost) in (dict, list, tuple):
+        kind = type(outermost).__name__
+        return BadPickle(f"it holds a {kind} with {full} in it; save the fitted forest alone")
+    if type(outermost) is IsolationForest:
+        mend = "delete the attribute that holds it, and save the forest again"
+        return BadPickle(f"it holds {full}, which is not part of an IsolationForest; {mend}")
+    for prefix, sentence in _FOREIGN.items():
+        if f"{module}.".startswith((f"{prefix}.", f"{prefix}._")):
+            return BadPickle(f"it holds {sentence}")
+    if outermost is None and module.split(".", maxsplit=1)[0] == "sklearn" and "." not in name:
+        return BadPickle(f"it holds a {plain(name)}, not an IsolationForest; {_FIT}")
+    return BadPickle(f"it holds {full}, which is not part of an IsolationForest; {_FIT}")

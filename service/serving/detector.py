@@ -22,9 +22,8 @@ class Detector:
     @cached_property
     def columns(self) -> Columns:
         """The columns that the model takes."""
-        model, card = self.model, self.model.card
-        takes_missing = card is not None and card.allow_missing
-        return Columns(model.features, self.by_name, takes_missing, model.named)
+        model = self.model
+        return Columns(model.features, self.by_name, model.takes_missing, model.named)
 
     @cached_property
     def baseline(self) -> Baseline | None:

@@ -50,17 +50,16 @@ class ModelSource:
     threshold: float = 0.0
     by_name: bool = True
 
-    def load(self, file: ModelFile, passed: bool = False, strict: bool = False) -> Detector:
+    def load(self, file: ModelFile, strict: bool = False) -> Detector:
         """Return a detector with the model of `file` and the setting's threshold; score a row.
 
-        A file that has `passed` before, in another process, is not tried in a sandbox again.
         `strict`: a card that exists must belong to the file.
 
         Raises:
             BadModel: the file is refused.
         """
         require_card = self.require_card or (strict and file.card is not None)
-        model = open_model(file, require_card, self.pinned, passed)
+        model = open_model(file, require_card, self.pinned)
         detector = Detector(model, self.threshold, self.by_name)
         detector.score(Rows(np.zeros((1, len(model.features)))))
         return detector
@@ -126,7 +125,7 @@ class ModelReloader:
             elif (file.sha256, file.card) == self._loaded:
                 detector = self.serving
             else:
-                detector = self._source.load(file, passed=True)
+                detector = self._source.load(file)
             self._serve(number, replace(detector, threshold=generation.threshold), file)
 
     def load(self, who: str) -> Change:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from service.model.file import load_model
+from service.model.file import load_fitted, load_model, read_model_file
 from tests.support.running import serving
 
 from .report import Case
@@ -190,12 +190,13 @@ def train(folder: Path) -> None:
 def make_case(port: int, folder: Path) -> Case:
     """Return rows, and scikit-learn's own labels and scores for them."""
     model = load_model(folder / "model.pickle")
+    fitted = load_fitted(read_model_file(folder / "model.pickle"))
     rows = np.random.default_rng(8).lognormal(sigma=1.5, size=(7, len(model.features)))
     rows[2] *= 1000
-    scores = model.forest.decision_function(rows)
+    scores = fitted.decision_function(rows)
     gaps = rows.copy()
     gaps[1, 0] = gaps[4, 1] = np.nan
-    gap_scores = model.forest.decision_function(gaps)
+    gap_scores = fitted.decision_function(gaps)
     return Case(
         host="127.0.0.1",
         port=port,
@@ -206,7 +207,7 @@ def make_case(port: int, folder: Path) -> Case:
         rows=rows.tolist(),
         labels=(scores < 0).astype(int).tolist(),
         scores=scores.tolist(),
-        samples=model.forest.score_samples(rows).tolist(),
+        samples=fitted.score_samples(rows).tolist(),
         threshold=0.0,
         gaps=np.where(np.isnan(gaps), None, gaps).tolist(),
         gap_labels=(gap_scores < 0).astype(int).tolist(),

@@ -1,8 +1,9 @@
 """Malicious and damaged model files, made when a test needs them.
 
 attacks(sentinel)      pickles that try to create the file `sentinel`, or to end the process
+streams(forest)        joblib files and pickles whose arrays are not what they say
 crafted(forest)        forests with values that scikit-learn cannot produce
-bombs()                small pickles that would take much time or memory
+bombs(forest)          small files that would take much time or memory
 mutations(files, n)    real files with bytes changed, cut, moved and spliced
 """
 
@@ -10,8 +11,10 @@ import builtins
 import codecs
 import ctypes
 import functools
+import gzip
 import importlib
 import io
+import lzma
 import operator
 import os
 import pickle
@@ -27,11 +30,12 @@ import tempfile
 import timeit
 import types
 import webbrowser
-from copy import deepcopy
+from copy import copy, deepcopy
 from pathlib import Path
 
 import joblib
 import numpy as np
+from joblib.numpy_pickle import NumpyArrayWrapper
 from sklearn.ensemble import IsolationForest
 from sklearn.tree._tree import Tree
 
@@ -113,7 +117,18 @@ def attacks(sentinel):
         hiding = deepcopy(forest)
         hiding.estimators_[0].splitter = call
         yield f"{name}, in a tree of a forest", pickle.dumps(hiding, 4)
+        yield f"{name}, compressed by joblib", by_joblib(hiding, 3)
+        hiding = deepcopy(forest)
+        hiding.feature_names_in_ = np.array([call], dtype=object)
+        yield f"{name}, as a column's name by joblib", by_joblib(hiding)
     yield from handmade(sentinel)
+
+
+def by_joblib(value, compress=0):
+    """Return what joblib.dump writes."""
+    file = io.BytesIO()
+    joblib.dump(value, file, compress=compress)
+    return file.getvalue()
 
 
 def handmade(sentinel):
@@ -177,8 +192,94 @@ def handmade(sentinel):
     )
 
 
-def bombs():
-    """Yield (name, content) of small pickles of allowed parts that take much time or memory."""
+def streams(forest):
+    """Yield (name, content) of files of allowed names whose arrays are not what they say."""
+    number, record = np.dtype("f8"), np.dtype([("a", "f8"), ("b", "O")])
+    for name, shape, dtype in (
+        ("more bytes than the file", (2**20,), number),
+        ("2**45 bytes", (2**45,), np.dtype("u1")),
+        ("2**124 bytes", (2**62, 2**62), number),
+        ("a negative size", (-1,), number),
+        ("a size in text", ("1",), number),
+        ("sizes in an array", np.array([1]), number),
+        ("no sizes", None, number),
+        ("forty dimensions", (1,) * 40, number),
+        ("a type in text", (1,), "f8"),
+        ("no type", (1,), None),
+        ("raw bytes", (1,), np.dtype("V8")),
+        ("texts", (1,), np.dtype("U4")),
+        ("times", (1,), np.dtype("M8[s]")),
+        ("complex numbers", (1,), np.dtype("c16")),
+        ("records with objects", (1,), record),
+        ("objects that do not follow", (1,), np.dtype("O")),
+    ):
+        hiding = deepcopy(forest)
+        wrapper = NumpyArrayWrapper(np.ndarray, shape, "C", dtype)
+        hiding.estimators_features_ = [wrapper, *forest.estimators_features_[1:]]
+        yield f"a joblib array of {name}", pickle.dumps(hiding, 4)
+    nested = deepcopy(forest)
+    nested.feature_names_in_ = np.array([np.array(["a"], dtype=object), "b"], dtype=object)
+    yield "an object array in an object array by joblib", by_joblib(nested)
+    nested.feature_names_in_ = np.array([["a"], ["b"]], dtype=object)
+    yield "an object array of two dimensions by joblib", by_joblib(nested)
+    plain = by_joblib(forest)
+    yield "a pickle behind a joblib file", plain + pickle.dumps(1)
+    yield "half of a compressed file", gzip.compress(plain)[:-200]
+    yield "a compressed file in a compressed file", gzip.compress(gzip.compress(plain))
+    yield "something behind a compressed file", gzip.compress(plain) + b"x"
+    yield "a pointer", with_pointer(forest)
+    for name, change in {
+        "a type that is another later": lambda one: one.replace(b"\x8c\x02f8", b"\x8c\x02O8"),
+        "a type of another order": lambda one: one.replace(b"\x8c\x01<", b"\x8c\x01?"),
+        "a type of other fields": lambda one: one.replace(
+            b"\x8c\x09threshold", b"\x8c\x09thresholt"
+        ),
+        "fields outside of a record": lambda one: one.replace(b"K\x30\x86", b"K\x7f\x86"),
+        "smaller records": lambda one: one.replace(b"K\x40K\x01K\x10t", b"K\x3fK\x01K\x10t"),
+    }.items():
+        content = pickle.dumps(forest, 4)
+        assert change(content) != content, name
+        yield name, change(content)
+
+
+def with_pointer(forest):
+    """Return a pickle in which the type of an array becomes `object` after the array was made."""
+    late = b"\x8c\x05numpy\x8c\x05dtype\x93\x8c\x02V8\x89\x88\x87R"
+    fields = b"}\x8c\x01a\x8c\x05numpy\x8c\x05dtype\x93\x8c\x02O8\x89\x88\x87RK\x00\x86s"
+    state = b"(K\x03\x8c\x01|N\x8c\x01a\x85" + fields + b"K\x08K\x01K\x3ftb"
+    array = b"\x8c\x16numpy._core.multiarray\x8c\x0c_reconstruct\x93"
+    array += b"\x8c\x05numpy\x8c\x07ndarray\x93K\x00\x85C\x01b\x87R"
+    array += b"(K\x01K\x01\x85r\xff\xff\x00\x000j\xff\xff\x00\x00"
+    whole = b"\x80\x04" + late + b"r\xff\xfe\x00\x00" + state
+    whole += array.replace(b"r\xff\xff\x00\x000j\xff\xff\x00\x00", b"j\xff\xfe\x00\x00")
+    return whole + b"\x89C\x08" + b"A" * 8 + b"tb" + b"\x86" + pickle.dumps(forest, 4)[2:]
+
+
+class Sharing:
+    """Is pickled as a tree whose nodes are those of the trees before it."""
+
+    def __init__(self, tree, state):
+        self.tree, self.state = tree, state
+
+    def __reduce__(self):
+        return Tree, (self.tree.n_features, np.array([1]), 1), self.state
+
+
+def with_shared_nodes(forest, n):
+    """Return a forest of n trees that name one array of nodes."""
+    shared, one = deepcopy(forest), forest.estimators_[0]
+    state = one.tree_.__getstate__()
+    shared.estimators_ = [copy(one) for _ in range(n)]
+    for estimator in shared.estimators_:
+        estimator.tree_ = Sharing(one.tree_, state)
+    shared.estimators_features_ = forest.estimators_features_[:1] * n
+    for name in ("_decision_path_lengths", "_average_path_length_per_tree"):
+        setattr(shared, name, getattr(forest, name)[:1] * n)
+    return shared
+
+
+def bombs(forest):
+    """Yield (name, content) of small files of allowed parts that take much time or memory."""
     head = b"\x80\x04"
     ndarray = text("numpy") + text("ndarray") + b"\x93"
     yield "an array of 2**45 bytes", head + ndarray + b"\x8a\x06" + bytes(5) + b"\x20\x85\x85R."
@@ -188,6 +289,18 @@ def bombs():
     yield "a key that takes years to hash", deep + b"Ns."
     yield "brackets, a million deep", head + b"]" * 10**6 + b"a" * (10**6 - 1) + b"."
     yield "ten million of nothing", head + b"(" + b"N" * 10**7 + b"t."
+    yield "ten million empty dicts", head + b"(" + b"}" * 10**7 + b"t."
+    yield "ten million marks", head + b"(" * 10**7
+    parts = text("numpy") + b"\x94" + text("dtype") + b"\x94\x93\x94"
+    yield "a million parts", head + b"(" + parts + b"h\x02h\x01\x85R" * 10**6 + b"t."
+    number = [(n * (2**61 - 1)).to_bytes(10, "little") for n in range(2**16)]
+    keys = b"".join(b"\x8a\x0a" + one + b"N" for one in number)
+    yield "keys of one hash", head + b"}(" + keys + b"u."
+    yield "a thousand times its size, gzip", gzip.compress(head + bytes(2**28), 1)
+    yield "a thousand times its size, xz", lzma.compress(head + bytes(2**28), preset=0)
+    yield "ten million of nothing, gzip", gzip.compress(head + b"(" + b"N" * 10**7 + b"t.", 1)
+    yield "a dictionary of 4 GB, lzma", b"\x5d\x00\x00\xff\xff" + b"\xff" * 8 + bytes(100)
+    yield "nodes of 20,000 trees in one array", pickle.dumps(with_shared_nodes(forest, 20_000), 4)
 
 
 def text(value):
@@ -214,6 +327,10 @@ def with_nodes(forest, change, n_features=None):
         first, *others = getattr(copy, name)
         setattr(copy, name, (np.resize(first, len(nodes)), *others))
     return copy
+
+
+ONLY_IN_FILES = {"a method replaced"}
+"""Crafted forests that are refused while their file is read, not by the checks of a forest."""
 
 
 def crafted(forest):
@@ -303,6 +420,21 @@ def _odd_attributes(forest):
     yield "offset huge", has(offset_=-1e300)
     yield "offset a text", has(offset_="0")
     yield "a method replaced", has(decision_function=IsolationForest)
+    yield "two counts of samples", has(max_samples_=31)
+    yield "few samples", has(_max_samples=2, max_samples_=2)
+    yield (
+        "a tree twice",
+        has(
+            estimators_=[one] * 2,
+            estimators_features_=columns[:1] * 2,
+            _decision_path_lengths=lengths[:1] * 2,
+            _average_path_length_per_tree=extra[:1] * 2,
+        ),
+    )
+    yield "levels of other nodes", has(_decision_path_lengths=tuple(x + 1 for x in lengths))
+    yield "one name twice", has(feature_names_in_=np.array(["a", "a"], dtype=object))
+    yield "a name of 10 MB", has(feature_names_in_=np.array(["a", "b" * 10**7], dtype=object))
+    yield "a name that is no text", has(feature_names_in_=np.array(["a", "\ud800"], dtype=object))
     yield "names that are numbers", has(feature_names_in_=np.array([1, 2], dtype=object))
     yield "too many names", has(feature_names_in_=np.array(["a", "b", "c"], dtype=object))
     yield "names in a list", has(feature_names_in_=["a", "b"])

@@ -1,4 +1,5 @@
 import os
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -6,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.ensemble import IsolationForest
 
 from service.components import CoreIsolationForest, OutlierIsolationForest
-from service.errors import BadInput, BadModel
+from service.errors import BadInput, BadModel, BadSetting
 from service.model.file import load_model
 from service.rows import RawTable
 from service.serving.detector import Detector
@@ -126,6 +128,20 @@ def test_the_attributes_of_seldons_own_class_describe_the_latest_call(component,
     assert np.array_equal(component.decision_val, forest.decision_function([NORMAL, ODD]))
     component.predict([ODD])
     assert (component.prediction.tolist(), component.prediction_meta) == ([1], None)
+
+
+def test_clf_says_what_to_install_without_scikit_learn(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "joblib", None)
+    with pytest.raises(BadSetting, match="clf needs scikit-learn: pip install scikit-learn"):
+        _ = CoreIsolationForest(load_path=str(folder)).clf
+
+
+def test_clf_is_never_another_file_than_the_one_that_is_served(folder, samples):
+    component = CoreIsolationForest(load_path=str(folder))
+    other = IsolationForest(n_estimators=1).fit(samples)
+    (folder / "model.pickle").write_bytes(pickle.dumps(other))
+    with pytest.raises(BadModel, match="is no longer the file that is served"):
+        _ = component.clf
 
 
 def test_transform_input_returns_x_unchanged_and_tags_the_labels(component):

@@ -62,7 +62,7 @@ def test_a_file_that_is_not_a_model_is_refused_with_the_step(run, folder, monkey
     (folder / "notes.txt").write_text("notes")
     monkeypatch.delenv("ISOSERVE_MODEL_SHA256")
     code, said = run("check", str(folder / "notes.txt"))
-    assert (code, "is not a pickled IsolationForest" in said) == (1, True)
+    assert (code, "is not a saved IsolationForest" in said) == (1, True)
 
 
 def test_golden_rows_with_tiny_differences_are_reported_as_close(run, write_card, forest, samples):

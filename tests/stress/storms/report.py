@@ -39,7 +39,7 @@ class Report:
 def check_records(report, model, service):
     """Check that the score of every recorded row belongs to its values."""
     rows = open_records(service.state)[0].read()
-    right = np.array_equal(model.forest.decision_function(rows["values"]), rows["score"])
+    right = np.array_equal(model.scorer.decision_function(rows["values"]), rows["score"])
     report.check(len(rows) and right, "a recorded row is incomplete")
     return rows
 

@@ -1,14 +1,18 @@
 import logging
+import os
 import pickle
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.ensemble import IsolationForest
 
 from service.errors import BadModel
-from service.model.card import Golden
+from service.model.card import Feature, Golden
 from service.model.file import load_model
+from tests.support.cards import make_card
+from tests.support.hostile import by_joblib
 
 
 def test_a_model_is_read_with_its_card(folder, write_card, forest, samples):
@@ -33,7 +37,6 @@ def test_a_model_without_a_card_is_served_with_a_warning(folder, caplog):
     [
         ({"offset": "high"}, r"is damaged \(offset is of the wrong type\)"),
         ({"files": {"model.pickle": "0"}}, "describes another file"),
-        ({"features": [], "golden": Golden([], [])}, "names 0 features for 2"),
     ],
 )
 def test_a_card_that_does_not_fit_is_ignored_or_refused(folder, write_card, caplog, changes, words):
@@ -43,6 +46,45 @@ def test_a_card_that_does_not_fit_is_ignored_or_refused(folder, write_card, capl
     assert re.search(words, caplog.text)
     with pytest.raises(BadModel, match="ISOSERVE_REQUIRE_CARD"):
         load_model(folder / "model.pickle", require_card=True)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (
+            (),
+            r"model.json has 0 columns, and the forest 2; write the card anew: .*training.describe",
+        ),
+        (("sd", "mean"), "in another order .*column 0 is 'sd', there 'mean'"),
+    ],
+)
+@pytest.mark.parametrize("require", [False, True])
+def test_a_card_that_contradicts_its_forest_is_refused(tmp_path, samples, names, words, require):
+    """Its names would give rows with names the scores of other columns."""
+    frame = pd.DataFrame(samples, columns=["mean", "sd"])
+    forest = IsolationForest(n_estimators=2, random_state=16).fit(frame)
+    content = pickle.dumps(forest)
+    features = [Feature(name, "float", [0.0] * 101) for name in names]
+    card = make_card(content, forest, frame, n_golden=0, features=features, golden=Golden([], []))
+    (tmp_path / "model.pickle").write_bytes(content)
+    (tmp_path / "model.json").write_text(card.to_json())
+    with pytest.raises(BadModel, match=words) as refusal:
+        load_model(tmp_path / "model.pickle", require)
+    assert refusal.value.reason == "card"
+
+
+def test_a_forest_that_knows_missing_values_takes_them_without_a_card(tmp_path, samples):
+    gaps = np.where(np.random.default_rng(16).random(samples.shape) < 0.1, np.nan, samples)
+    for table, expected in ((gaps, True), (samples, False)):
+        forest = IsolationForest(n_estimators=10, random_state=16).fit(table)
+        (tmp_path / "model.joblib").write_bytes(by_joblib(forest))
+        assert load_model(tmp_path / "model.joblib").takes_missing is expected
+
+
+def test_a_pipe_in_place_of_a_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "model.pickle")
+    with pytest.raises(BadModel, match="it is not a file"):
+        load_model(tmp_path / "model.pickle")
 
 
 def test_a_card_that_is_not_text_is_damaged(folder, caplog):
@@ -64,8 +106,8 @@ class Attack:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "is not a pickled IsolationForest"),
-        (b"not a pickle", "is not a pickled IsolationForest"),
+        (b"", "is not a saved IsolationForest"),
+        (b"not a pickle", "is not a saved IsolationForest"),
         (pickle.dumps([1]), "holds a list"),
         (pickle.dumps(Attack()), "it holds builtins.print"),
         (pickle.dumps(IsolationForest()), "never fitted"),
@@ -82,7 +124,7 @@ def test_a_file_without_a_forest_is_refused(tmp_path, capsys, content, words):
 def test_half_a_file_is_refused(folder):
     path = folder / "model.pickle"
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(BadModel, match="is not a pickled IsolationForest"):
+    with pytest.raises(BadModel, match="is not a saved IsolationForest"):
         load_model(path)
 
 

@@ -15,7 +15,7 @@ from sklearn.ensemble import IsolationForest
 
 from service.errors import CannotTrain
 from service.model.card import Card
-from service.model.file import load_model
+from service.model.file import load_fitted, load_model, read_model_file
 from training.datasets import Dataset, held_out_spending, spending
 from training.export import check_folder, describe, save_model
 from training.forest import fit_forest
@@ -153,9 +153,21 @@ def test_a_forest_fitted_in_a_notebook_can_be_saved(tmp_path):
     assert load_model(path, require_card=True).features == ("mean", "sd")
 
 
-def test_a_generator_as_random_state_is_refused(dataset):
-    forest = IsolationForest(n_estimators=2, random_state=np.random.RandomState(1)).fit(dataset.X)
-    with pytest.raises(CannotTrain, match="random_state must be a whole number"):
+def test_parameters_from_numpy_are_described_as_json_has_them(dataset):
+    forest = IsolationForest(
+        n_estimators=np.int64(2), warm_start=np.bool_(False), contamination=np.float32(0.125),
+        random_state=np.random.RandomState(1),
+    ).fit(dataset.X)  # fmt: skip
+    card = Card.from_json(describe(forest, dataset).to_json())
+    assert (card.seed, card.parameters["n_estimators"]) == (None, 2)
+    assert card.parameters["random_state"].startswith("RandomState")
+
+
+@pytest.mark.parametrize("order", [["sd", "mean"], ["mean", "other"]])
+def test_columns_that_contradict_the_forest_are_not_described(dataset, order):
+    named = pd.DataFrame(dataset.X, columns=order)
+    forest = IsolationForest(n_estimators=2).fit(named)
+    with pytest.raises(CannotTrain, match="the table that the forest was fitted on"):
         describe(forest, dataset)
 
 
@@ -224,7 +236,8 @@ for _ in range(10):
     ]
     assert [process.wait(timeout=60) for process in running] == [0, 0]
     model = load_model(tmp_path / "model.pickle", require_card=True)
-    assert model.card.seed == model.forest.random_state
+    fitted = load_fitted(read_model_file(tmp_path / "model.pickle"))
+    assert model.card.seed == fitted.random_state
     assert len(list(tmp_path.iterdir())) == 2
 
 
