@@ -1,20 +1,20 @@
-"""Applications that do nothing, on the same gunicorn as ours, to measure the cost of HTTP alone.
+"""Applications that do nothing, on gunicorn as ours is, to measure the cost of HTTP alone.
 
-`python -m benchmarks.hello bare|flask|naive` serves one of them on ISOSERVE_PORT with gunicorn's
-own threaded worker and our settings. With `ours` after the name it uses our worker.
+`python -m benchmarks.hello NAME` serves one of them on ISOSERVE_PORT: `bare`, `flask` and `naive` with
+gunicorn's threaded worker, the usual choice, and `asgi` with the asgi worker that we use.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from importlib import import_module
 from typing import Any
 
 from flask import Flask, request
 from gunicorn.app.base import BaseApplication
 
-from service.server import Server, gunicorn_options
+from service.server import gunicorn_options, listen
 from service.settings import Settings
 from service.telemetry.logs import configure_logs
 
@@ -26,6 +26,19 @@ def bare(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterabl
     environ["wsgi.input"].read()
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(BODY)))])
     return [BODY]
+
+
+async def asgi(
+    scope: dict[str, Any],
+    receive: Callable[[], Awaitable[dict[str, Any]]],
+    send: Callable[[dict[str, Any]], Awaitable[None]],
+) -> None:
+    """Do the same in the event loop."""
+    while (await receive()).get("more_body"):
+        pass
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(BODY))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": BODY})
 
 
 flask = Flask("hello")
@@ -46,9 +59,12 @@ class Plain(BaseApplication):  # type: ignore[misc]
         super().__init__()
 
     def load_config(self) -> None:
-        """Set gunicorn's options, with its own threaded worker."""
-        options = gunicorn_options(self._settings) | {"worker_class": "gthread"}
-        del options["post_worker_init"]
+        """Set gunicorn's options."""
+        options = gunicorn_options(self._settings, listen(self._settings))
+        if self._app is asgi:
+            options["asgi_lifespan"] = "off"
+        else:
+            options |= {"worker_class": "gthread", "threads": self._settings.threads}
         for name, value in options.items():
             self.cfg.set(name, value)
 
@@ -61,9 +77,9 @@ def main() -> None:
     """Serve the application that the command line names."""
     settings = Settings.read()
     configure_logs(settings.log_level)
-    name, *worker = sys.argv[1:]
+    name = sys.argv[1]
     app = import_module("benchmarks.naive").app if name == "naive" else globals()[name]
-    (Server if worker == ["ours"] else Plain)(app, settings).run()
+    Plain(app, settings).run()
 
 
 if __name__ == "__main__":

@@ -25,10 +25,12 @@ from numpy.typing import NDArray
 from .forests import subject
 
 OURS = (sys.executable, "-m", "service")
-BARE, FLASK, NAIVE = (
-    (sys.executable, "-m", "benchmarks.hello", name) for name in ("bare", "flask", "naive")
+BARE, ASGI, FLASK, NAIVE = (
+    (sys.executable, "-m", "benchmarks.hello", name) for name in ("bare", "asgi", "flask", "naive")
 )
-BARE_OURS, FLASK_OURS = (*BARE, "ours"), (*FLASK, "ours")
+EXPERT = (sys.executable, "-m", "benchmarks.expert")
+
+INFER = "/v2/models/isoserve/infer"
 
 _TICK = os.sysconf("SC_CLK_TCK")
 
@@ -44,6 +46,18 @@ def message(n_rows: int) -> bytes:
     """Return a Seldon message of rows for the small forest."""
     rows = some_rows(n_rows).tolist()
     return json.dumps({"data": {"ndarray": rows}}).encode()
+
+
+def infer_message(n_rows: int) -> bytes:
+    """Return the same rows as an Open Inference request."""
+    rows = some_rows(n_rows)
+    tensor = {"name": "rows", "datatype": "FP64", "shape": list(rows.shape)}
+    return json.dumps({"inputs": [{**tensor, "data": rows.ravel().tolist()}]}).encode()
+
+
+def invocation(n_rows: int) -> bytes:
+    """Return the same rows as a request to MLflow's scoring server."""
+    return json.dumps({"inputs": some_rows(n_rows).tolist()}).encode()
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +188,7 @@ def loading(
 
     The list has the result after the block, which ends when wrk does.
     """
-    script = folder / f"{server.port}-{n_rows}.lua"
+    script = folder / f"{server.port}-{server.encode.__name__}-{n_rows}.lua"
     if not script.exists():
         script.write_text(
             f"wrk.method = 'POST'\nwrk.body = [=[{server.encode(n_rows).decode()}]=]\n"
