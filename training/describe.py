@@ -78,6 +78,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code: 1 for an error, 2 for wrong usage."""
     try:
         app(args=arguments, standalone_mode=False)
+    except ModuleNotFoundError as error:
+        typer.echo(f"error: {error.name} is not installed: pip install 'isoserve[train]'", err=True)
+        return 1
     except (IsoserveError, typer.TyperException) as error:
         text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
         typer.echo(f"error: {text}", err=True)

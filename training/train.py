@@ -256,6 +256,9 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # file names may not be valid text
     try:
         code: int | None = app(args=arguments, standalone_mode=False)
+    except ModuleNotFoundError as error:
+        _say(f"error: {error.name} is not installed; training needs: pip install 'isoserve[train]'")
+        return 1
     except (IsoserveError, typer.TyperException) as error:
         text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
         _say(f"error: {text}")

@@ -1,6 +1,7 @@
 """A forest of one's own gets a card."""
 
 import pickle
+import sys
 
 import joblib
 import numpy as np
@@ -46,3 +47,14 @@ def test_what_is_no_forest_is_refused_with_the_sentence_of_the_service(tmp_path,
     model.write_bytes(pickle.dumps(make_pipeline(IsolationForest())))
     assert main([str(model), str(tmp_path / "my.csv")]) == 1
     assert "fit the IsolationForest on the raw columns" in capsys.readouterr().err
+
+
+def test_an_environment_for_serving_says_what_training_needs(tmp_path, monkeypatch, capsys):
+    for module in [name for name in sys.modules if name.split(".")[0] in ("sklearn", "training")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    from training import describe, train
+
+    for command, arguments in ((train.main, []), (describe.main, [str(tmp_path), str(tmp_path)])):
+        assert command(arguments) == 1
+        assert "sklearn is not installed" in capsys.readouterr().err
