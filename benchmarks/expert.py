@@ -1,8 +1,8 @@
 """An expert's afternoon: the fastest parts one can buy, put together without what makes a product.
 
 Granian serves a WSGI function that reads JSON with orjson and scores with the isolation forest of
-`coniferest`, fitted on the same rows. It counts, records, checks and logs nothing, and its scores are
-not scikit-learn's. `python -m benchmarks.expert` serves it on ISOSERVE_PORT.
+`coniferest`, fitted on the same rows. It counts, records, checks and logs nothing, and its scores
+are not scikit-learn's. `python -m benchmarks.expert` serves it on ISOSERVE_PORT.
 """
 
 from __future__ import annotations

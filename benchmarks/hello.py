@@ -1,7 +1,7 @@
 """Applications that do nothing, on gunicorn as ours is, to measure the cost of HTTP alone.
 
-`python -m benchmarks.hello NAME` serves one of them on ISOSERVE_PORT: `bare`, `flask` and `naive` with
-gunicorn's threaded worker, the usual choice, and `asgi` with the asgi worker that we use.
+`python -m benchmarks.hello NAME` serves one of them on ISOSERVE_PORT: `bare`, `flask` and `naive`
+with gunicorn's threaded worker, the usual choice, and `asgi` with the asgi worker that we use.
 """
 
 from __future__ import annotations
