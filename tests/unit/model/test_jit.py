@@ -150,3 +150,12 @@ def test_functions_compile_on_a_full_disk(package):
     full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
     result = run(package, full + USE)
     assert (result.stdout, result.stderr) == ("[2.0, 5.0] 0\n", "")
+
+
+def test_a_variable_that_forbids_to_compile_is_named(tmp_path):
+    code = "from service.model.scorer import compile_kernels; compile_kernels()"
+    variables = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=False
+    )
+    assert "BadSetting: NUMBA_DISABLE_JIT is set" in done.stderr

@@ -178,7 +178,8 @@ def test_limits_hold_for_truths_and_for_the_request():
 
 
 def test_the_response_has_no_data_and_the_figures_as_metrics():
-    summary = FeedbackSummary(total=Confusion(true_positive=2), recent=Confusion(true_positive=1))
+    total, recent = Confusion(true_positive=2, true_negative=1), Confusion(true_positive=1)
+    summary = FeedbackSummary(total=total, recent=recent)
     about = Statement("p")
     feedback = Feedback(about, is_array=True, metrics=({"key": "mine"},), path={"a": "b:1"})
     answer = encode_summary(feedback, Totals(4, 1), 0.0, summary, {"unit": "c:2"})
