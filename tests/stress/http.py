@@ -180,7 +180,7 @@ def stress_framing(folder):
 
 
 AT_THE_EDGE = {
-    "HTTP/2.0 without its preface": (b"GET /live HTTP/2.0\r\nHost: x\r\n\r\n", {400}),
+    "HTTP/2.0 without its preface": (b"GET /live HTTP/2.0\r\nHost: x\r\n\r\n", {505}),
     "a probe without a host": (b"GET /live HTTP/1.0\r\n\r\n", {200}),
     "garbage": (b"GARBAGE\r\n\r\n", {400}),
     "no path": (b"GET  HTTP/1.1\r\nHost: x\r\n\r\n", {400}),
