@@ -8,8 +8,6 @@ from typing import Any
 from numba import config, njit
 from numba.core.caching import InTreeCacheLocator
 
-from ..errors import BadSetting
-
 _LOCATORS = f"UserProvidedCacheLocator,{__name__}.ReadableCacheLocator,UserWideCacheLocator"
 
 
@@ -19,12 +17,7 @@ def compile_ahead(function: Callable[..., None], *types: Any) -> Any:
     It runs without the GIL and divides as numpy does. The machine code is kept in NUMBA_CACHE_DIR,
     in `__pycache__` beside the function's module, or in the user's cache folder: the first of them
     that can be used. Where none can, it is compiled again in each process.
-
-    Raises:
-        BadSetting: NUMBA_DISABLE_JIT is set.
     """
-    if config.DISABLE_JIT:  # type: ignore[attr-defined]
-        raise BadSetting("NUMBA_DISABLE_JIT is set, and a forest must be compiled: unset it")
     try:
         with _locators():
             dispatcher = _compile(function, types, cache=True)

@@ -26,8 +26,9 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import from_dtype, njit, types
+from numba import config, from_dtype, njit, types
 
+from ..errors import BadSetting
 from .jit import compile_ahead
 
 COMPACT = np.dtype([("key", "u4"), ("column", "u2"), ("jump", "u2")])
@@ -78,7 +79,13 @@ class Kernels(NamedTuple):
 
 @cache
 def kernels(layout: np.dtype[np.void]) -> Kernels:
-    """Compile for a layout of nodes, once in a process: some seconds, less than one from disk."""
+    """Compile for a layout of nodes, once in a process: some seconds, less than one from disk.
+
+    Raises:
+        BadSetting: NUMBA_DISABLE_JIT is set.
+    """
+    if config.DISABLE_JIT:
+        raise BadSetting("NUMBA_DISABLE_JIT is set, and a forest must be compiled: unset it")
     arrays = from_dtype(layout), types.float64, types.uint64
     forest = *map(_frozen, arrays), types.intp
     X = _frozen(types.float64, dimensions=2)
