@@ -84,7 +84,7 @@ def kernels(layout: np.dtype[np.void]) -> Kernels:
     Raises:
         BadSetting: NUMBA_DISABLE_JIT is set.
     """
-    if config.DISABLE_JIT:
+    if config.DISABLE_JIT:  # type: ignore[attr-defined]
         raise BadSetting("NUMBA_DISABLE_JIT is set, and a forest must be compiled: unset it")
     arrays = from_dtype(layout), types.float64, types.uint64
     forest = *map(_frozen, arrays), types.intp
