@@ -27,17 +27,18 @@ from typing import Annotated, Any
 
 import structlog
 import typer
+from click import ClickException
 from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
 from . import __version__
-from .errors import BadInput, BadSetting, IsoserveError, count
+from .errors import BadInput, BadSetting, count, explain
 from .server import Server, listen, warn_of_missing_key
 from .settings import Settings, describe_settings, unknown_variables
 from .state.counts import reset_counts
 from .state.feedback.store import FeedbackStore, open_feedback
-from .state.records import as_table, open_records
+from .state.records import as_table, delete_rows, open_records
 from .tables.write import STDOUT, Column, write_table
 from .telemetry.logs import configure_logs
 from .truths import Confusion
@@ -50,9 +51,13 @@ class _Commands(TyperGroup):
         """Run the command that `ctx` names."""
         try:
             return super().invoke(ctx)
-        except IsoserveError as error:
-            typer.echo(f"isoserve: {error}", err=True)
-            raise typer.Exit(1) from error
+        except (typer.Exit, typer.Abort, ClickException):
+            raise
+        except Exception as error:
+            typer.echo(f"isoserve: {explain(error)}", err=True)
+            if os.environ.get("ISOSERVE_LOG_LEVEL", "").upper() == "DEBUG":
+                raise
+            raise typer.Exit(1) from None
 
 
 cli = typer.Typer(
@@ -159,7 +164,7 @@ def reset() -> None:
 @records_cli.command("export")
 def export(file: _TableFile) -> None:
     """Write the recorded rows as a table; the service may be running."""
-    rows = as_table(open_records(Settings.read().state_dir)[0])
+    rows = as_table(open_records(Settings.read().state_dir))
     _export(rows, file, "rows")
 
 
@@ -167,8 +172,7 @@ def export(file: _TableFile) -> None:
 def delete(puid: _Puid = None, before: _Before = None) -> None:
     """Wipe recorded rows, also in quarantined files; the service may be running."""
     until = _parse_choice(puid, before)
-    records = open_records(Settings.read().state_dir)
-    rows = sum(record.delete(puid, until) for record in records)
+    rows = delete_rows(Settings.read().state_dir, puid, until)
     typer.echo(f"{rows:,} rows are wiped.")
 
 
@@ -183,7 +187,7 @@ def drift() -> None:
     baseline = Detector(model).baseline
     if baseline is None:
         raise BadSetting(f"{settings.model} has no card to compare the recorded rows with")
-    found = baseline.measure(open_records(settings.state_dir)[0].scored_by)
+    found = baseline.measure(open_records(settings.state_dir).scored_by)
     if found.score is None:
         raise BadInput(f"{found.rows:,} rows of this model are recorded; drift needs 1,000")
     table = Table("column", "population stability index", box=None)

@@ -63,7 +63,8 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     app = _make_flask(settings.max_body_bytes)
     app.extensions["isoserve state folder"] = state  # locked as long as the application exists
     start_worker = partial(reloader.start_worker, settings.watch)
-    begins = [start_worker, predictor.counts.begin, *([drift.begin] if drift else [])]
+    begins = [start_worker, predictor.counts.begin, feedback.begin]
+    begins += [drift.begin] if drift else []
     app.extensions["isoserve in each worker"] = begins
     app.extensions["isoserve is ready"] = partial(_tell_ready, settings, predictor.detector)
     app.register_blueprint(create_routes(handlers, settings, drift, reloader.changes))
@@ -118,6 +119,8 @@ def _load_model(settings: Settings, reloads: bool) -> tuple[StateFolder, Predict
         compile_kernels()  # now, so that no request waits for it
     state = StateFolder(settings.state_dir)
     generations, audit = Generations(state.path), AuditLog(state.path)
+    changes = generations.changes()
+    audit.report_missing(changes.swaps + changes.thresholds)
     generations.see(seen)
     detector = restore_threshold(detector, audit)
     counts = Counts(state.path, detector.model.features)

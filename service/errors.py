@@ -18,8 +18,10 @@ The text of each is one sentence: what is wrong, where, and what to do.
 """
 
 import difflib
+import traceback
 from collections.abc import Sequence
 from http import HTTPStatus
+from pathlib import Path
 
 _LONGEST = 100
 """The most characters of a name, and the most names, that `nearest` compares."""
@@ -124,3 +126,22 @@ def nearest(name: str, names: Sequence[str], likeness: float = 0.6) -> str:
     names = [one for one in names if len(one) <= _LONGEST][:_LONGEST]
     close = difflib.get_close_matches(name, names, n=1, cutoff=likeness)
     return f" (is it {close[0]!r}?)" if close else ""
+
+
+def explain(error: Exception) -> str:
+    """Return one sentence about any error: what is wrong, where, and what to do."""
+    if isinstance(error, IsoserveError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "there is not enough memory; give the process more, or serve a smaller model"
+    if isinstance(error, RuntimeError) and "thread" in str(error):
+        return "the system gives no more threads; raise its limit of processes (ulimit -u)"
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}; look at the file, the disk and the limits"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{Path(frame.filename).name}, line {frame.lineno}"
+    return (
+        f"{type(error).__name__}: {error} ({place}); this is a fault of isoserve: "
+        "ISOSERVE_LOG_LEVEL=DEBUG shows where it came from"
+    )

@@ -35,6 +35,11 @@ class Limits:
     """Levels of nesting in its JSON."""
     body_bytes: int = 16 * 2**20
 
+    @property
+    def lists(self) -> int:
+        """Lists and objects in its JSON: each row may be one, and its truth another."""
+        return 2 * self.rows + 10_000
+
 
 @dataclass(slots=True)
 class RawTable:

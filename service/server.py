@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from gunicorn.app.base import BaseApplication
 
-from .errors import BadSetting
+from .errors import BadSetting, explain
 from .settings import Settings
 from .telemetry.logs import flush_logs
 from .web.admission import SharedFlag
@@ -73,8 +73,8 @@ class Server(BaseApplication):  # type: ignore[misc]
         try:
             for begin in self._begins:
                 begin()
-        except Exception:
-            logging.getLogger(__name__).exception("a worker could not start")
+        except Exception as error:
+            log.error(f"a worker could not start: {explain(error)}")
             end_process(1)  # an exception would stop gunicorn; this starts another worker
         self._is_first = worker.age == 1
         self._app.when_started = self._open

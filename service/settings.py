@@ -17,10 +17,11 @@ from pydantic_settings import (
 )
 
 from .errors import BadSetting, nearest
+from .files import read_regular
 
 PREFIX = "ISOSERVE_"
 
-_SHORTEST_TOKEN = 16
+_SHORTEST_TOKEN, _MOST_SECRET = 16, 2**16  # characters, bytes of the file
 
 # Seldon's own variables -> the setting that each one provides, unless ours is set.
 SELDON_VARIABLES = {
@@ -204,9 +205,10 @@ def _read_secret(name: str, value: SecretStr, file: Path | None) -> str:
             raise BadSetting(f"{name}_FILE={file}: {name} is set as well; choose one of them")
         name = f"{name}_FILE={file}"
         try:
-            secret = file.read_text().strip()
+            secret = read_regular(file, _MOST_SECRET).decode().strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise BadSetting(f"{name}: cannot be read ({error})") from error
+            reason = getattr(error, "strerror", None) or error
+            raise BadSetting(f"{name}: cannot be read ({reason})") from error
     elif not secret:
         return ""
     if len(secret) < _SHORTEST_TOKEN or not (secret.isascii() and secret.isprintable()):

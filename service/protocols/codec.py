@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from ..errors import BadInput, TooLarge, Unsupported, count
-from ..rows import RawTable
+from ..rows import Limits, RawTable
 
 JSON = "application/json"
 
@@ -28,6 +29,11 @@ NO_JSON, NOT_JSON = "Can't find JSON in data", "the body is not JSON"
 # Fields that clients of other services use for the names of columns.
 _NAME_FIELDS = frozenset({"names", "columns", "column_names", "feature_names", "features"})
 
+MOST_LISTS = Limits().lists
+
+MOST_ITEMS = 1000
+"""The most metrics or tags in a message, and the most parts of anything else that is short."""
+
 _UNSORTED = orjson.OPT_SERIALIZE_NUMPY
 _SORTED = _UNSORTED | orjson.OPT_SORT_KEYS
 
@@ -37,18 +43,19 @@ read_strict, write_plain = orjson.loads, orjson.dumps
 # Content-Encoding -> zlib's window size, which selects the format.
 _ENCODINGS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
-# Possessive, and a missing closing quote is allowed: the search takes one pass over any body.
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-_STRING_OR_NAN = re.compile(rb"(" + _STRING.pattern + rb")|NaN", re.DOTALL)
 _ODD_NUMBER = re.compile(rb"NaN|Infinity|(?<![0-9])[0-9]{300}|[eE]\+?[0-9]{3}")
 _BRACES_TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NOT_NESTING = bytes(set(range(256)) - set(b'[]{}"'))
 
 
 def parse_json(
-    body: bytes, max_depth: int = 8, fault: str = NO_JSON
+    body: bytes, max_depth: int = 8, fault: str = NO_JSON, most: int = MOST_LISTS
 ) -> tuple[Any, BadInput | None]:
     """Read one JSON value; `fault` is the start of the error for a body that is not JSON.
+
+    Every protocol reads JSON here. What reading costs is bounded before it begins: numbers and
+    texts take about ten times their bytes of memory, and there are at most `most` lists and
+    objects, which take more.
 
     As for Flask, the body may have a byte order mark, or be UTF-16 or UTF-32. NaN is accepted,
     though it is not JSON, because numpy and pandas users send it. Infinity is read but refused: the
@@ -57,24 +64,43 @@ def parse_json(
 
     Raises:
         BadInput: not JSON.
-        TooLarge: nested deeper than `max_depth`.
+        TooLarge: nested deeper than `max_depth`, or too many lists and objects.
     """
     if b"\0" in (start := body[:2]) or not start.isascii():
         body = _to_utf8(body, fault)
-    if _is_deeper(body, max_depth):
-        raise TooLarge(f"the JSON is nested more than {max_depth} levels deep")
+    check_nesting(body, max_depth, most)
     try:
         return orjson.loads(body), None
     except orjson.JSONDecodeError as error:
         reason = error.msg.replace("Input is", "it is")
         refusal = BadInput(f"{fault}: {reason} at line {error.lineno} column {error.colno}")
-        value = _read_loosely(body, refusal)
-        return value, None if _is_json_but_for_nan(body) else refusal
+    sound = _is_json_but_for_nan(body)
+    return _read_loosely(body, refusal), None if sound else refusal
 
 
-def load_json(body: bytes, max_depth: int = 8, fault: str = NO_JSON) -> Any:
+def check_nesting(body: bytes, max_depth: int, most: int = MOST_LISTS) -> None:
+    """Raise TooLarge if lists and objects are nested too deeply, or if there are too many."""
+    opened = body.count(b"[") + body.count(b"{")
+    if opened <= min(max_depth, most):
+        return
+    # numpy, because a pattern would hold the interpreter for seconds on millions of strings.
+    marks = _without_escapes(body).translate(_BRACES_TO_BRACKETS, _NOT_NESTING)
+    steps = 92 - np.frombuffer(marks, dtype=np.int8)  # "[" is 91 and "]" is 93: up or down
+    steps[_in_string(marks)] = 0
+    if steps.cumsum(dtype=np.int32).max(initial=0) > max_depth:
+        raise TooLarge(f"the JSON is nested more than {max_depth} levels deep")
+    bounded(int(np.count_nonzero(steps == 1)), most, "lists and objects")
+
+
+def bounded(number: int, most: int, what: str) -> None:
+    """Raise TooLarge if a message has more than `most` of something; before it is gone through."""
+    if number > most:
+        raise TooLarge(f"{number:,} {what} in one message; at most {most:,}")
+
+
+def load_json(body: bytes, max_depth: int = 8, fault: str = NO_JSON, most: int = MOST_LISTS) -> Any:
     """Read one JSON value as `parse_json` does, and raise the refusal of Infinity."""
-    value, refusal = parse_json(body, max_depth, fault)
+    value, refusal = parse_json(body, max_depth, fault, most)
     if refusal:
         raise refusal
     return value
@@ -95,13 +121,15 @@ def expect(value: Any, kind: Any, fault: str) -> Any:
     return value
 
 
-def decode_names(names: Any, field: str) -> tuple[str, ...]:
-    """Return the names of columns, none for null; `field` is where they stand in the message.
+def decode_names(names: Any, field: str, most: int) -> tuple[str, ...]:
+    """Return at most `most` names of columns, none for null; `field` is where they stand.
 
     Whole numbers, which pandas gives to columns without names, become strings.
     """
     if names is None:
         return ()
+    if isinstance(names, list):
+        bounded(len(names), most, f"names in {field}")
     if not isinstance(names, list) or not all(type(name) in (str, int) for name in names):
         raise BadInput(f"{field} is not a list of strings")
     return tuple(map(str, names))
@@ -121,10 +149,10 @@ def refuse_stray_names(fields: Mapping[str, Any], where: str, place: str, read: 
 
 def decode_shape(shape: Any, field: str, least: int, dimensions: tuple[int, ...]) -> list[int]:
     """Return the shape of a tensor, each side at least `least`; `dimensions` are allowed."""
+    if isinstance(shape, list) and len(shape) not in dimensions:
+        raise BadInput(f"{field} has {count(len(shape), 'dimension')}; rows have 2, as in [1, 2]")
     if not isinstance(shape, list) or not all(type(n) is int and n >= least for n in shape):
         raise BadInput(f"{field} is not a list of whole numbers")
-    if len(shape) not in dimensions:
-        raise BadInput(f"{field} has {count(len(shape), 'dimension')}; rows have 2, as in [1, 2]")
     return shape
 
 
@@ -195,10 +223,19 @@ def _read_loosely(body: bytes, refusal: BadInput) -> Any:
 
 
 def _is_json_but_for_nan(body: bytes) -> bool:
+    """Return whether a body is JSON where `[] ` stands in place of each NaN outside texts."""
     if b"NaN" not in body:
         return False
+    plain = _without_escapes(body)
+    found = np.frombuffer(plain, dtype=np.uint8)
+    starts = found[:-2] == ord("N")
+    starts &= (found[1:-1] == ord("a")) & (found[2:] == ord("N"))
+    places = np.flatnonzero(starts & ~_in_string(plain)[:-2])
+    changed = np.frombuffer(bytearray(body), dtype=np.uint8)
+    for i, character in enumerate(b"[] "):
+        changed[places + i] = character
     try:
-        orjson.loads(_STRING_OR_NAN.sub(lambda found: found[1] or b"null", body))
+        orjson.loads(changed.data)
     except orjson.JSONDecodeError:
         return False
     return True
@@ -210,16 +247,16 @@ def _parse_int(text: str) -> int | float:
     return number if -(2**63) <= number < 2**64 else float(text)
 
 
-def _is_deeper(body: bytes, limit: int) -> bool:
-    """Return whether lists and objects are nested more than `limit` levels deep."""
-    if body.count(b"[") + body.count(b"{") <= limit:
-        return False
-    if b"\\" in body:  # remove escaped quotes: those that are left begin and end a string
-        body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    # numpy, because a pattern would hold the interpreter for seconds on millions of strings.
-    marks = np.frombuffer(body.translate(_BRACES_TO_BRACKETS, _NOT_NESTING), dtype=np.int8)
-    quotes = marks == ord('"')
-    in_string = np.logical_xor.accumulate(quotes) | quotes
-    # "[" is 91 and "]" is 93, so 92 minus the byte is the step up or down.
-    steps = np.where(in_string, 0, 92 - marks)
-    return bool(steps.cumsum(dtype=np.int32).max(initial=0) > limit)
+def _without_escapes(body: bytes) -> bytes:
+    """Return a body of the same length without escaped quotes: those left begin and end texts."""
+    if b"\\" in body:
+        body = body.replace(b"\\\\", b"..").replace(b'\\"', b"..")
+    return body
+
+
+def _in_string(text: bytes) -> NDArray[np.bool_]:
+    """Return which bytes are in a text, its quotes included; no quote is escaped."""
+    quotes = np.frombuffer(text, dtype=np.uint8) == ord('"')
+    inside = np.logical_xor.accumulate(quotes)
+    inside |= quotes
+    return inside

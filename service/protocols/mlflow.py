@@ -13,6 +13,7 @@ from ..errors import BadInput, TooLarge, Unsupported, count
 from ..rows import Limits, RawTable, Verdict
 from .codec import (
     NOT_JSON,
+    bounded,
     decode_names,
     expect,
     is_json,
@@ -35,6 +36,9 @@ _CHARSETS = frozenset(
     {"utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "ascii"}
     | {"iso8859-1", "iso8859-15", "cp1250", "cp1252"}
 )
+
+# A number begins with one of these, and a missing value with none.
+_NUMBER = frozenset("0123456789-+.")
 
 # MLflow's codes for a status; it has none for 405, 413 and 415.
 ERROR_CODES = {
@@ -60,7 +64,7 @@ def decode_request(body: bytes, content_type: str, limits: Limits) -> RawTable:
     if not is_json(media_type):
         name = repr(media_type[:40])
         raise Unsupported(f"Content-Type {name} is not read here; send JSON or text/csv")
-    value, refusal = parse_json(body, limits.depth, NOT_JSON)
+    value, refusal = parse_json(body, limits.depth, NOT_JSON, limits.lists)
     return require_finite(_decode_json(value, limits), refusal)
 
 
@@ -104,7 +108,8 @@ def _decode_split(form: str, table: Any, limits: Limits) -> RawTable:
     index, data = table.get("index"), table["data"]
     if isinstance(index, list) and isinstance(data, list) and len(index) != len(data):
         raise BadInput(f"{form}.index has {len(index):,} entries for {count(len(data), 'row')}")
-    return RawTable.nested(data, decode_names(table.get("columns"), f"{form}.columns"), limits)
+    names = decode_names(table.get("columns"), f"{form}.columns", limits.columns)
+    return RawTable.nested(data, names, limits)
 
 
 def _decode_instances(form: str, table: Any, limits: Limits) -> RawTable:
@@ -119,6 +124,8 @@ def _decode_records(form: str, records: Any, limits: Limits) -> RawTable:
     if not isinstance(records, list) or not all(isinstance(row, dict) for row in records):
         raise BadInput(f'{form} is not a list of objects, as in [{{"a": 1, "b": 2}}]')
     names = tuple(records[0]) if records else ()
+    bounded(len(records), limits.rows, "rows")
+    bounded(len(names), limits.columns, "columns")
     for i, row in enumerate(records):
         if missing := [name for name in names if name not in row]:
             raise BadInput(f"row {i} has no column {missing[0]!r}, row 0 has")
@@ -131,7 +138,9 @@ def _decode_records(form: str, records: Any, limits: Limits) -> RawTable:
 def _join_columns(form: str, columns: dict[str, Any], limits: Limits) -> RawTable:
     if not columns or not all(isinstance(column, list) for column in columns.values()):
         raise BadInput(f'{form} is neither rows nor lists by name, as in {{"a": [1], "b": [2]}}')
+    bounded(len(columns), limits.columns, "columns")
     first, length = next((name, len(column)) for name, column in columns.items())
+    bounded(length, limits.rows, "rows")
     for name, column in columns.items():
         if len(column) != length:
             n_rows = count(len(column), "row")
@@ -175,6 +184,7 @@ def _decode_csv(text: str, limits: Limits) -> RawTable:
         lines = list(islice((line for line in reader if line), limits.rows + 2))
     except csv.Error as error:
         raise BadInput(f"the body is not CSV: {error}") from error
+    is_missing = REQUESTS.is_missing
     if not lines:
         raise BadInput("the body is empty; send a line of names and a line for each row")
     names, *rows = lines
@@ -182,9 +192,14 @@ def _decode_csv(text: str, limits: Limits) -> RawTable:
         raise BadInput("there are no rows after the first line, which is taken for the names")
     if len(rows) > limits.rows:  # counting the others would take seconds
         raise TooLarge(f"more than {limits.rows:,} rows in one request; send fewer at a time")
+    bounded(len(names), limits.columns, "columns")
+    bounded(max(map(len, rows)), limits.columns, "columns")
     if len(rows[0]) != len(names):
         raise BadInput(f"row 0 has {count(len(rows[0]), 'column')}, the line of names {len(names)}")
-    cells = [[None if REQUESTS.is_missing(cell) else cell for cell in row] for row in rows]
+    cells = [
+        [cell if cell[:1] in _NUMBER or not is_missing(cell) else None for cell in row]
+        for row in rows
+    ]
     table = RawTable.nested(cells, names, limits)
     table.is_headless = all(map(_is_value, names))
     return table

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from ..errors import BadInput, NotFound, Refusal, TooLarge, count, nearest
 from ..rows import Floats, Limits, RawTable, Verdict
 from .codec import (
+    MOST_ITEMS,
     NOT_JSON,
+    bounded,
     decode_shape,
     expect,
     parse_json,
@@ -118,7 +120,7 @@ def decode_request(body: bytes, json_length: str | None, limits: Limits) -> Requ
     if json_length is not None:
         length = _decode_length(json_length, len(body))
         body, raw = body[:length], body[length:]
-    value, refusal = parse_json(body, limits.depth, NOT_JSON)
+    value, refusal = parse_json(body, limits.depth, NOT_JSON, limits.lists)
     request = _decode(value, raw, limits)
     require_finite(request.table, refusal)
     return request
@@ -405,12 +407,13 @@ def _read_binary(raw: memoryview, datatype: str, label: str) -> list[str] | NDAr
 
 def _read_strings(raw: memoryview, label: str) -> Iterator[str]:
     """Read texts, each with its length before it: 4 bytes, little-endian."""
-    while raw:
-        length = int.from_bytes(raw[:4], "little")
-        if 4 + length > len(raw):
+    data, at, end = bytes(raw), 0, len(raw)
+    while at < end:
+        start = at + 4
+        at = start + int.from_bytes(data[at:start], "little")
+        if at > end or start > end:
             raise BadInput(f"{label}: its binary data ends early")
-        yield str(raw[4 : 4 + length], errors="replace")
-        raw = raw[4 + length :]
+        yield data[start:at].decode(errors="replace")
 
 
 def _check_type(values: Floats, cells: Sequence[Any] | NDArray[Any], datatype: str) -> None:
@@ -421,7 +424,11 @@ def _check_type(values: Floats, cells: Sequence[Any] | NDArray[Any], datatype: s
         bounds = np.iinfo(_TYPES[datatype])
         beyond = bounds.max + 1.0  # the largest number of 64 bits is rounded to this
         wrong = (values != np.rint(values)) | (values < bounds.min) | (values > beyond)
-        for k in np.flatnonzero((values == beyond) | (values == _INT64_MIN)).tolist():
+        exact = (
+            isinstance(cells, np.ndarray) and cells.dtype == _TYPES[datatype]
+        )  # so none is wrong
+        edge = (values == beyond) | (values == _INT64_MIN)
+        for k in [] if exact else np.flatnonzero(edge).tolist():
             wrong.flat[k] = not bounds.min <= Decimal(str(cells[k])) <= bounds.max
     else:
         wrong = np.abs(values) >= _INFINITE[datatype]
@@ -437,7 +444,8 @@ def _decode_outputs(outputs: Any, parameters: dict[str, Any]) -> dict[str, bool]
     if outputs is None or outputs == []:
         return dict.fromkeys(_DEFAULT_OUTPUTS, default)
     wanted: dict[str, bool] = {}
-    for i, output in enumerate(expect(outputs, list, "outputs is not a list")):
+    bounded(len(expect(outputs, list, "outputs is not a list")), MOST_ITEMS, "outputs")
+    for i, output in enumerate(outputs):
         if not isinstance(output, dict) or not isinstance(output.get("name"), str):
             raise BadInput(f"output {i} is not an object with a name")
         name = output["name"]

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -98,6 +99,11 @@ class ModelReloader:
         """SHA-256 and card of the current model's file; None for the first model."""
 
     @property
+    def folder(self) -> Path:
+        """The folder of the model file."""
+        return self._source.path.parent
+
+    @property
     def serving(self) -> Detector:
         """What this process serves now."""
         return self._predictor.detector
@@ -145,14 +151,12 @@ class ModelReloader:
             if new is old:
                 return old, old
             number = self._generations.write(Generation(new.threshold, file.content, file.card))
-            self._audit.write(who, "model", old.model.sha256, new.model.sha256)
+            self._record(who, old, new, loaded=True)
             if new.threshold != old.threshold:
-                self._record_threshold(None, old, new, who)
                 logger.warning(
                     "the threshold %s was chosen for the former model; the new one begins with %s",
                     old.threshold, new.threshold,
                 )  # fmt: skip
-            self._generations.count("swap")
             self._publish(number, new, file)
         versions = new.model.version, old.model.version
         logger.info("model %s is served in place of %s (asked by %s)", *versions, who)
@@ -172,7 +176,7 @@ class ModelReloader:
             former = self._generations.read()[1] or Generation(old.threshold)
             generation = replace(former, threshold=new.threshold)
             number = self._generations.write(generation)
-            self._record_threshold(threshold, old, new, who)
+            self._record(who, old, new, threshold)
             self._publish(number, new, self._file_of(generation))
         thresholds = new.threshold, old.threshold
         logger.info("the threshold is %s in place of %s (asked by %s)", *thresholds, who)
@@ -203,13 +207,30 @@ class ModelReloader:
         same = new.model.sha256 == old.model.sha256
         return replace(new, threshold=old.threshold) if same else new
 
-    def _record_threshold(
-        self, chosen: float | None, old: Detector, new: Detector, who: str
+    def _record(
+        self,
+        who: str,
+        old: Detector,
+        new: Detector,
+        chosen: float | None = None,
+        loaded: bool = False,
     ) -> None:
-        """Record a new threshold: the chosen one, or None for the setting's."""
-        self._audit.write(who, "threshold", old.threshold, new.threshold)
-        self._audit.choose(chosen, new.model.sha256, self._source.threshold)
-        self._generations.count("threshold")
+        """Record a change as a whole or not at all: of the model, the threshold, or both.
+
+        `chosen` is the new threshold, or None if it is the setting's.
+        """
+        changes: list[tuple[str, Any, Any]] = []
+        if loaded:
+            changes.append(("model", old.model.sha256, new.model.sha256))
+        moved = new.threshold != old.threshold
+        if moved:
+            changes.append(("threshold", old.threshold, new.threshold))
+        with self._audit.recording(who, *changes):
+            if moved:
+                self._audit.choose(chosen, new.model.sha256, self._source.threshold)
+        for what, done in (("swap", loaded), ("threshold", moved)):
+            if done:
+                self._generations.count(what)
 
     def _publish(self, number: int, detector: Detector, file: ModelFile | None) -> None:
         """Publish a written generation and wait until all workers serve it."""

@@ -1,35 +1,78 @@
 """The operator's changes while the service runs: an audit log and the chosen threshold.
 
-Both are files in the state folder that only their owner may read. `audit.jsonl` grows by one JSON
-line for each change, which is on the disk before the change is made. `threshold.json` contains the
-chosen threshold, and the model file and the setting that it was chosen for. The choice is valid
-while both are the same, also after a restart.
+Both are files in the state folder that only their owner may read. `audit.jsonl` grows by one sealed
+line of JSON for each change, which is on the disk before the change is made. `threshold.json`
+contains the chosen threshold, and the model file and the setting that it was chosen for. The choice
+is valid while both are the same, also after a restart.
 """
 
 import json
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .folder import writing
+from ..errors import BadSetting
+from .files import Damaged, open_file, quarantine, read_file, replace_file, seal, unseal, writing
+
+logger = logging.getLogger(__name__)
 
 AUDIT_NAME = "audit.jsonl"
 CHOICE_NAME = "threshold.json"
+
+_FIELDS = ("when", "who", "what", "old", "new")
+
+# The most bytes of each file: a line has some 300, a choice some 150.
+_MOST_AUDIT, _MOST_CHOICE = 2**28, 2**16
 
 
 class AuditLog:
     """The two files in a state folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._audit, self._choice = folder / AUDIT_NAME, folder / CHOICE_NAME
+        """Use the files in `folder`; keep only the sound lines of a damaged log.
 
-    def write(self, who: str, what: str, old: Any, new: Any) -> None:
-        """Append a line and wait until it is on the disk; Unavailable if it cannot be written."""
+        Raises:
+            BadSetting: the log cannot be read or written.
+        """
+        self._audit, self._choice = folder / AUDIT_NAME, folder / CHOICE_NAME
+        try:
+            self._check_lines()
+        except OSError as error:
+            raise BadSetting(
+                f"ISOSERVE_STATE_DIR: {self._audit} cannot be used ({error.strerror})"
+            ) from error
+
+    @contextmanager
+    def recording(self, who: str, *changes: tuple[str, Any, Any]) -> Iterator[None]:
+        """Append a line for each change (what, old, new); take them back if the block fails.
+
+        The lines are on the disk before the block begins. Unavailable if they cannot be written.
+        """
         when = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = {"when": when, "who": who, "what": what, "old": old, "new": new}
+        lines = (seal(dict(zip(_FIELDS, (when, who, *change), strict=True))) for change in changes)
         with writing(self._audit):
-            _append(self._audit, json.dumps(line).encode() + b"\n")
+            size = _append(self._audit, b"".join(lines))
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):
+                os.truncate(self._audit, size)
+            raise
+
+    def report_missing(self, changes: int) -> None:
+        """Log if there are fewer lines than changes: whole lines are lost."""
+        lines = 0
+        with suppress(OSError, Damaged):
+            lines = read_file(self._audit, _MOST_AUDIT).count(b"\n")
+        if lines < changes:
+            logger.warning(
+                "%s has %d lines, and %d changes were made: the others are lost",
+                self._audit, lines, changes,
+            )  # fmt: skip
 
     def choose(self, threshold: float | None, sha256: str, setting: float) -> None:
         """Store the threshold chosen instead of `setting` for the model file `sha256`.
@@ -41,10 +84,7 @@ class AuditLog:
                 self._choice.unlink(missing_ok=True)
                 return
             choice = {"threshold": threshold, "sha256": sha256, "setting": setting}
-            unfinished = self._choice.with_suffix(".new")
-            unfinished.unlink(missing_ok=True)
-            _append(unfinished, json.dumps(choice).encode())
-            unfinished.rename(self._choice)
+            replace_file(self._choice, [seal(choice)])
 
     def chosen(self, sha256: str, setting: float) -> tuple[float | None, str]:
         """Return the chosen threshold, or None and why an earlier choice is no longer valid.
@@ -52,28 +92,68 @@ class AuditLog:
         The reason is empty if no threshold was ever chosen.
         """
         try:
-            choice = json.loads(self._choice.read_bytes())
-            threshold = float(choice["threshold"])
-            former = choice["sha256"], choice["setting"]
+            choice = unseal(read_file(self._choice, _MOST_CHOICE))
         except FileNotFoundError:
             return None, ""
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            return None, f"{self._choice} is damaged ({type(error).__name__})"
-        if former[0] != sha256:
-            return None, f"it was chosen for the model {str(former[0])[:12]}"
-        if former[1] != setting:
-            return None, f"it was chosen instead of the setting {former[1]}, which is {setting} now"
-        return threshold, ""
+        except OSError as error:
+            return None, f"{self._choice} cannot be read ({error.strerror})"
+        except Damaged as error:
+            quarantine(self._choice, str(error))
+            return None, f"{self._choice} was damaged"
+        if choice["sha256"] != sha256:
+            return None, f"it was chosen for the model {choice['sha256'][:12]}"
+        if choice["setting"] != setting:
+            fault = f"it was chosen instead of the setting {choice['setting']}"
+            return None, f"{fault}, which is {setting} now"
+        return float(choice["threshold"]), ""
+
+    def _check_lines(self) -> None:
+        """Quarantine a log with damaged lines, and begin a new one with the sound lines."""
+        sound, damaged = [], []
+        try:
+            lines = read_file(self._audit, _MOST_AUDIT).splitlines(keepends=True)
+        except FileNotFoundError:
+            return
+        except Damaged as error:
+            quarantine(self._audit, str(error))
+            return
+        for number, line in enumerate(lines, 1):
+            if _is_sound(line):
+                sound.append(line)
+            else:
+                damaged.append(str(number))
+        if damaged:
+            which = ", ".join(damaged[:5]) + (", ..." if len(damaged) > 5 else "")
+            reason = f"of its {len(lines)} lines these are damaged: {which}; the others are kept"
+            quarantine(self._audit, reason)
+            replace_file(self._audit, sound)
 
 
-def _append(path: Path, data: bytes) -> None:
-    """Append bytes to a file, all or none, and wait until they are on the disk."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+def _is_sound(line: bytes) -> bool:
+    """Return whether a line is sealed, or as an earlier version wrote it."""
+    with suppress(Damaged):
+        unseal(line)
+        return True
+    try:
+        return tuple(json.loads(line)) == _FIELDS and line.endswith(b"}\n")
+    except (ValueError, TypeError, RecursionError):
+        return False
+
+
+def _append(path: Path, data: bytes) -> int:
+    """Append whole lines, all or none, and wait until they are on the disk.
+
+    Return the size of the file before. A last line that was not written to its end stays a line.
+    """
+    file = open_file(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
     try:
         before = os.fstat(file).st_size
+        if before and os.pread(file, 1, before - 1) != b"\n":
+            data = b"\n" + data
         if os.write(file, data) != len(data):
             os.ftruncate(file, before)
             raise OSError(None, "the disk is full")
         os.fsync(file)
+        return before
     finally:
         os.close(file)

@@ -15,6 +15,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from time import monotonic_ns
 from typing import Any
@@ -25,7 +26,8 @@ import numpy as np
 from ..errors import BadSetting
 from ..rows import Totals, Verdict
 from .double_buffer import DoubleBuffer, fence
-from .folder import MOST_QUARANTINED, InUse, StateFolder, quarantine
+from .files import Damaged, delete
+from .folder import InUse, StateFolder
 from .shared import MAX_PROCESSES, ByteLocks, MappedFile, clock_offset_after, reset_in_children
 
 FILE_NAME = "counts.bin"
@@ -63,7 +65,9 @@ _SLOTS = _NAMES + SERIES * _NAME_WORDS
 _SLOT_WORDS = _SAMPLES_CELL + SERIES * _REQUESTS_CELL
 _SELECTORS = [0, *range(_SAMPLES_CELL, _SLOT_WORDS, _REQUESTS_CELL)]  # where a slot's cells begin
 
-_CLAIM = MAX_PROCESSES  # the lock for claiming a slot or a name; those before it are the slots'
+# The lock for claiming a slot or a name, after those of the slots. Seconds to wait for it: its
+# process may be stopped, and requests wait meanwhile.
+_CLAIM, _PATIENCE = MAX_PROCESSES, 0.2
 
 
 @dataclass(frozen=True)
@@ -216,9 +220,11 @@ class Counts:
 
     def _find_requests(self, key: Key) -> DoubleBuffer:
         number = self._file.number(key)
-        if number is None:
-            return self._find_requests((OTHER, key[1]))
-        self._requests[key] = cell = self._file.requests(self._slot, number)
+        if number is None:  # from now on, because the next request shall not wait again
+            cell = self._find_requests((OTHER, key[1]))
+        else:
+            cell = self._file.requests(self._slot, number)
+        self._requests[key] = cell
         return cell
 
 
@@ -231,7 +237,7 @@ def reset_counts(folder: Path) -> None:
             f"the counts in {folder} are those of a running service (process {error.owner}); "
             "stop it first"
         ) from error
-    (locked.path / FILE_NAME).unlink(missing_ok=True)
+    delete(locked.path / FILE_NAME)
 
 
 class CountsFile:
@@ -239,33 +245,29 @@ class CountsFile:
 
     def __init__(self, folder: Path | None, columns: Sequence[str]) -> None:
         """Open or create the file in `folder`; quarantine one that is damaged."""
-        self._open(folder, columns)
-        if folder is not None and self._is_damaged():
-            quarantine(folder / FILE_NAME, "its numbers are damaged", MOST_QUARANTINED)
-            self._open(folder, columns)
-
-    def _open(self, folder: Path | None, columns: Sequence[str]) -> None:
         layout: dict[str, Any] = {
             "kind": "counts",
-            "format": 2,
+            "format": 3,
             "columns of the model": list(columns),
             "slots": MAX_PROCESSES,
             "series": SERIES,
             "score bounds": list(SCORE_BOUNDS),
             "duration bounds": list(DURATION_BOUNDS),
         }
-        content = _empty()
+        content = _empty(MAX_PROCESSES)
         if folder is None:
-            self._file = MappedFile.anonymous(layout, len(content), content)
+            self._use(MappedFile.anonymous(layout, len(content), content))
         else:
             path = folder / FILE_NAME
-            self._file = MappedFile.open_or_create(path, layout, len(content), content)
-        self._body = self._file.body
-        self._words, self._floats = self._body.cast("q"), self._body.cast("d")
+            self._use(MappedFile.open_or_create(path, layout, len(content), content, self._prove))
         # The stored number of used slots has no check sum, so it is computed again.
         slots = np.asarray(self._words)[_SLOTS:].reshape(MAX_PROCESSES, _SLOT_WORDS)
         used = slots[:, _SELECTORS].any(axis=1)
         self._words[_USED] = 1 + max(np.flatnonzero(used).tolist(), default=-1)
+
+    def _use(self, file: MappedFile) -> None:
+        self._file, self._body = file, file.body
+        self._words, self._floats = self._body.cast("q"), self._body.cast("d")
 
     @property
     def used(self) -> int:
@@ -279,7 +281,9 @@ class CountsFile:
     def claim_slot(self) -> tuple[int, ByteLocks]:
         """Lock the first slot that no living process holds; return it and the locks to keep."""
         locks = self._file.locks()
-        locks.acquire(_CLAIM, wait=True)  # two at once could both store the same number of slots
+        # Two at once could both store the same number of slots. That is unlikely, so after a while
+        # it is risked.
+        locks.acquire(_CLAIM, _PATIENCE)
         slot = locks.acquire_first(MAX_PROCESSES)
         self._words[_USED] = max(self.used, slot + 1)
         locks.release(_CLAIM)
@@ -303,13 +307,17 @@ class CountsFile:
         return [(route, status) for status, route in (name.split(" ", 1) for name in names)]
 
     def number(self, key: Key) -> int | None:
-        """Return the number of a key's name; add it if it is new. None if there is no room."""
+        """Return the number of a key's name; add it if it is new.
+
+        None if there is no room, or the process that adds a name is stopped.
+        """
         route, status_class = key
         name = f"{status_class} {route}".encode()[:_NAME_BYTES].ljust(_NAME_BYTES, b"\0")
         names = self._read_names()
         if name not in names:
             locks = self._file.locks()
-            locks.acquire(_CLAIM, wait=True)
+            if not locks.acquire(_CLAIM, _PATIENCE):
+                return None
             names = self._read_names()  # another process may have added it meanwhile
             if name not in names and len(names) < SERIES:
                 self._write_name(len(names), name)
@@ -321,54 +329,51 @@ class CountsFile:
         start = _NAMES + number * _NAME_WORDS
         self._body[(start + 1) * _WORD : (start + _NAME_WORDS) * _WORD] = name
         fence()
-        self._words[start] = _check_sum(name)
+        self._words[start] = _check_sum(name, number)
 
     def _read_names(self) -> list[bytes]:
         """Return the names in use, up to the first without its check sum."""
         names: list[bytes] = []
-        for start in range(_NAMES, _SLOTS, _NAME_WORDS):
+        for number, start in enumerate(range(_NAMES, _SLOTS, _NAME_WORDS)):
             check = self._words[start]
             fence()
             name = bytes(self._body[(start + 1) * _WORD : (start + _NAME_WORDS) * _WORD])
-            if check != _check_sum(name):
+            if check != _check_sum(name, number):
                 break
             names.append(name)
         return names
 
-    def _is_damaged(self) -> bool:
+    def _prove(self, file: MappedFile) -> None:
+        """Raise Damaged if a name or number in a file is not as it was written."""
+        self._use(file)
         names = len(self._read_names())
         if any(self._words[_NAMES + names * _NAME_WORDS : _SLOTS : _NAME_WORDS]):
-            return True
-        size, first = _SLOT_WORDS * _WORD, _SLOTS * _WORD
-        unused = _empty()[first : first + size]
+            raise Damaged("its names are damaged")
+        size, blank = _SLOT_WORDS * _WORD, memoryview(_empty(MAX_PROCESSES))
         for slot in range(MAX_PROCESSES):
-            start = first + slot * size
-            if bytes(self._body[start : start + size]) == unused:
+            start = (_SLOTS + slot * _SLOT_WORDS) * _WORD
+            if self._body[start : start + size] == blank[start : start + size]:
                 continue
             cells = [self.samples(slot), *(self.requests(slot, i) for i in range(SERIES))]
             unnamed = cells[1 + names :]
             if not all(cell.is_whole() for cell in cells) or any(c.is_used() for c in unnamed):
-                return True
-        return False
+                raise Damaged("its numbers are damaged")
 
 
 def _add(rows: Iterable[Sequence[int]]) -> tuple[int, ...]:
     return tuple(sum(column) for column in zip(*rows, strict=True))
 
 
-def _empty() -> bytes:
-    """Return the names and slots of a new file.
-
-    Each cell contains the check sum of its zeros. So a page that the disk lost, which reads as
-    zeros, differs from cells that were never used.
-    """
-    words = np.zeros(_SLOTS + MAX_PROCESSES * _SLOT_WORDS, np.int64)
-    slots = words[_SLOTS:].reshape(MAX_PROCESSES, _SLOT_WORDS)
-    samples, *requests = _SELECTORS
-    slots[:, samples + 1 + _SAMPLES_SIZE] = crc32(bytes(_SAMPLES_SIZE * _WORD))
-    slots[:, np.array(requests) + 1 + _REQUESTS_SIZE] = crc32(bytes(_REQUESTS_SIZE * _WORD))
+@cache
+def _empty(slots: int) -> bytes:
+    """Return the names and slots of a new file."""
+    words = np.zeros(_SLOTS + slots * _SLOT_WORDS, np.int64)
+    for slot in range(_SLOTS, len(words), _SLOT_WORDS):
+        for cell in _SELECTORS:
+            size = _REQUESTS_SIZE if cell else _SAMPLES_SIZE
+            DoubleBuffer.clear(words.data, slot + cell, size)
     return words.tobytes()
 
 
-def _check_sum(name: bytes) -> int:
-    return 1 << 32 | crc32(name)  # never 0, which is no name
+def _check_sum(name: bytes, number: int) -> int:
+    return 1 << 32 | crc32(name, number)  # never 0, which is no name

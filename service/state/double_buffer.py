@@ -36,6 +36,8 @@ class DoubleBuffer:
     any instruction, the live copy is complete: the old numbers before that store, the new ones
     after it. An unfinished idle copy is overwritten by the next writer.
 
+    The check sum begins with the place of the buffer, so two buffers that changed places are wrong.
+
     A reader reads the selector, the live copy, and the selector again. If the selector has not
     changed, no writer has begun to overwrite what was read; else the reader starts again. A dead or
     stopped writer changes no selector, so readers never wait.
@@ -60,6 +62,16 @@ class DoubleBuffer:
         """Return how many words of memory `size` numbers take."""
         return 1 + 2 * (size + 1)
 
+    @staticmethod
+    def clear(words: "memoryview[int]", start: int, size: int) -> None:
+        """Begin a buffer in memory that is zero.
+
+        Its copies get the check sums of their zeros. So a page that the disk lost, which reads as
+        zeros, differs from a buffer that was never used.
+        """
+        check = crc32(bytes(8 * size), start)
+        words[start + 1 + size] = words[start + 1 + size + 1 + size] = check
+
     def begin(self) -> tuple["memoryview[int]", "memoryview[float]", int]:
         """Copy the live numbers to the idle copy; return the memory and the idle copy's start."""
         words, size = self._words, self._size
@@ -74,7 +86,7 @@ class DoubleBuffer:
         words, size = self._words, self._size
         selector = words[self._selector]
         idle = self._copies[~selector & 1]
-        words[idle + size] = crc32(words[idle : idle + size])
+        words[idle + size] = crc32(words[idle : idle + size], self._selector)
         if OUT_OF_ORDER:
             fence()
         words[self._selector] = selector + 1
@@ -116,4 +128,5 @@ class DoubleBuffer:
         words, size = self._words, self._size
         selector = words[self._selector]
         live = self._copies[selector & 1]
-        return words[live] == selector and words[live + size] == crc32(words[live : live + size])
+        check = crc32(words[live : live + size], self._selector)
+        return words[live] == selector and words[live + size] == check

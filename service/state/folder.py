@@ -1,4 +1,4 @@
-"""The state folder, used by one service at a time, and the quarantine of its damaged files."""
+"""The state folder, used by one service at a time."""
 
 import fcntl
 import logging
@@ -6,16 +6,13 @@ import os
 import shutil
 import time
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
-from ..errors import BadSetting, Unavailable
+from ..errors import BadSetting
+from ..files import open_regular
 
 logger = logging.getLogger(__name__)
-
-MOST_QUARANTINED = 3
-"""How many quarantined files are kept for each mapped file."""
 
 _LOCK_NAME = "service.lock"
 
@@ -47,7 +44,7 @@ class StateFolder:
         self.path = path
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._file = os.open(path / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+            self._file = open_regular(path / _LOCK_NAME, os.O_RDWR | os.O_CREAT)
             # A read-only folder can still contain a lock file that can be opened.
             probe = path / f".probe-{os.getpid()}"
             probe.touch(mode=0o600)
@@ -70,23 +67,13 @@ class StateFolder:
                 break
             except BlockingIOError as error:
                 if time.monotonic() > end:
-                    owner = os.pread(self._file, 20, 0).decode() or "unknown"
+                    owner = os.pread(self._file, 20, 0).decode(errors="replace")
                     os.close(self._file)
-                    raise InUse(self.path, owner) from error
+                    raise InUse(self.path, owner if owner.isdecimal() else "unknown") from error
                 time.sleep(0.05)
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, str(os.getpid()).encode(), 0)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Raise Unavailable if `path` cannot be written: the change must not be made."""
-    try:
-        yield
-    except OSError as error:
-        raise Unavailable(
-            f"{path} cannot be written ({error.strerror}), so nothing was changed"
-        ) from error
+        with suppress(OSError):  # on a full disk the number is missing, and nothing else
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, str(os.getpid()).encode(), 0)
 
 
 def measure_space(folder: Path) -> tuple[int, int] | None:
@@ -96,30 +83,3 @@ def measure_space(folder: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return usage.total, usage.free
-
-
-def quarantine(
-    path: Path, reason: str, keep: int | None = None, beside: Sequence[str] = ()
-) -> None:
-    """Rename an unusable file to NAME.1, the next one to NAME.2, and so on, and log it.
-
-    Keep the last `keep` quarantined files, by default all. Files with the same name and one of the
-    endings in `beside` are renamed together with it.
-    """
-    before = quarantined(path)
-    number = 1 + int(before[-1].suffix[1:]) if before else 1
-    other = path.with_name(f"{path.name}.{number}")
-    path.rename(other)
-    for ending in beside:
-        with suppress(FileNotFoundError):
-            Path(f"{path}{ending}").rename(f"{other}{ending}")
-    logger.warning("%s is set aside as %s: %s; a new file is created", path, other.name, reason)
-    for old in before[: max(0, len(before) + 1 - keep)] if keep else ():
-        old.unlink()
-        logger.warning("%s is deleted: only the last %d set aside are kept", old, keep)
-
-
-def quarantined(path: Path) -> list[Path]:
-    """Return the quarantined files of `path`, the oldest first."""
-    found = [one for one in path.parent.glob(f"{path.name}.*") if one.suffix[1:].isdecimal()]
-    return sorted(found, key=lambda one: int(one.suffix[1:]))

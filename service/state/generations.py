@@ -5,35 +5,37 @@ The number of the current one is a word in shared memory; docs/internals/state.m
 follow it. Only the counts of changes outlive the service, in a mapped file.
 """
 
-import os
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 from ..errors import BadModel, BadSetting, Unavailable
-from .double_buffer import fence
-from .folder import writing
+from .double_buffer import DoubleBuffer, fence
+from .files import Damaged, delete, read_file, replace_file, writing
 from .shared import MAX_PROCESSES, ByteLocks, MappedFile, reset_in_children
 
 FILE_NAME = "swaps.bin"
 _GENERATION = "generation-"
 
+# What is counted; a number of the double buffer each, after its sequence.
 _COUNTED = ("swap", "threshold", *BadModel.REASONS)
+_SIZE = 1 + len(_COUNTED)
 
-# Words of the mapped file: the number of the current generation, the fingerprint that the watch saw
-# last, the counts, the slots. Locks: one for each slot, one to change anything, one for the watch.
-_NUMBER, _SEEN, _COUNTS = range(3)
-_SLOTS = _COUNTS + len(_COUNTED)
+# Words of the shared memory: the number of the current generation, the fingerprint that the watch
+# saw last, the slots. Locks: one for each slot, one to change anything, one for the watch.
+_NUMBER, _SEEN, _SLOTS = range(3)
 _WORDS = _SLOTS + MAX_PROCESSES
 _CHANGE, _WATCH = MAX_PROCESSES, MAX_PROCESSES + 1
 
-# Head of a generation's file: threshold, bytes of the model file and of the card (-1: there is
-# none), SHA-256 of both.
-_HEAD = struct.Struct("<dqq32s")
+_PATIENCE = 60.0  # seconds to wait for another change: longer than loading a large model takes
+
+# Head of a generation's file: SHA-256 of all that follows; threshold, bytes of the model file and
+# of the card (-1: there is none).
+_DIGEST, _HEAD = 32, struct.Struct("<dqq")
+_MOST_BYTES = 2**30  # more than the largest model and card take
 
 
 @dataclass(frozen=True)
@@ -61,17 +63,16 @@ class Generations:
 
     def __init__(self, folder: Path) -> None:
         """Begin with generation 0, what the service was started with."""
-        layout = {
-            "kind": "swaps",
-            "format": 1,
-            "slots": MAX_PROCESSES,
-            "reasons": list(BadModel.REASONS),
-        }
+        layout = {"kind": "swaps", "format": 2, "reasons": list(BadModel.REASONS)}
         self._folder = folder
-        self._file = MappedFile.open_or_create(folder / FILE_NAME, layout, 8 * _WORDS)
-        self._words = self._file.body.cast("q")
-        for index in (_NUMBER, _SEEN, *range(_SLOTS, _WORDS)):
-            self._words[index] = 0
+        size = 8 * DoubleBuffer.words(_SIZE)
+        content = memoryview(bytearray(size))
+        DoubleBuffer.clear(content.cast("q"), 0, _SIZE)
+        path = folder / FILE_NAME
+        file = MappedFile.open_or_create(path, layout, size, bytes(content), _prove)
+        self._counts = _buffer(file)
+        self._shared = MappedFile.anonymous({"kind": "generations"}, 8 * _WORDS)
+        self._words = self._shared.body.cast("q")
         self._delete_others()
         reset_in_children(self)
 
@@ -88,9 +89,13 @@ class Generations:
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """Wait for the lock for changes and hold it; at the end, delete former generations."""
-        locks = self._file.locks()
-        locks.acquire(_CHANGE, wait=True)
+        """Wait for the lock for changes and hold it; at the end, delete former generations.
+
+        Unavailable if another change takes too long, or its process is stopped.
+        """
+        locks = self._shared.locks()
+        if not locks.acquire(_CHANGE, _PATIENCE):
+            raise Unavailable("another change has not ended yet, so nothing was changed; try again")
         try:
             yield
         finally:
@@ -104,13 +109,8 @@ class Generations:
         """
         number = self.number + 1
         path = self._path(number)
-        parts = generation.content, generation.card
-        sizes = (-1 if part is None else len(part) for part in parts)
-        digest = sha256(parts[0] or b"")
-        digest.update(parts[1] or b"")
-        head = _HEAD.pack(generation.threshold, *sizes, digest.digest())
-        with writing(path), open(path, "wb", opener=partial(os.open, mode=0o600)) as file:
-            file.writelines((head, *filter(None, parts)))
+        with writing(path):
+            replace_file(path, _encode(generation))
         return number
 
     def publish(self, number: int) -> None:
@@ -124,18 +124,20 @@ class Generations:
         Unavailable if its file is missing or damaged.
         """
         while number := self.number:
+            path = self._path(number)
             try:
-                return number, _decode(self._path(number).read_bytes())
-            except (OSError, ValueError) as error:
+                return number, _decode(read_file(path, _MOST_BYTES))
+            except (OSError, Damaged) as error:
                 if number == self.number:  # else another was published and this one deleted
+                    reason = getattr(error, "strerror", None) or error
                     raise Unavailable(
-                        f"{self._path(number)} is missing or damaged ({error}); restart the service"
+                        f"{path.name} is missing or damaged ({reason}); restart the service"
                     ) from error
         return 0, None
 
     def register(self) -> None:
         """Acquire a slot, for a worker that has yet to read the current generation."""
-        locks = self._file.locks()
+        locks = self._shared.locks()
         slot = locks.acquire_first(MAX_PROCESSES)
         if slot < 0:
             raise BadSetting(f"more than {MAX_PROCESSES} workers serve one model")
@@ -150,7 +152,7 @@ class Generations:
 
     def count_behind(self, number: int) -> int:
         """Return how many living workers serve an older generation than `number`."""
-        locks, behind = self._file.locks(), 0
+        locks, behind = self._shared.locks(), 0
         for slot in range(MAX_PROCESSES):
             if self._words[_SLOTS + slot] < number:
                 if locks.acquire(slot):  # its worker is dead, or there never was one
@@ -172,11 +174,13 @@ class Generations:
 
     def count(self, what: str) -> None:
         """Count a "swap", a "threshold" or the reason of a refusal. Only inside `changing`."""
-        self._words[_COUNTS + _COUNTED.index(what)] += 1
+        words, _, start = self._counts.begin()
+        words[start + 1 + _COUNTED.index(what)] += 1
+        self._counts.commit()
 
     def changes(self) -> Changes:
         """Return all counts."""
-        swaps, thresholds, *failures = self._words[_COUNTS:_SLOTS]
+        _, swaps, thresholds, *failures = self._counts.read()[0]
         return Changes(swaps, thresholds, dict(zip(BadModel.REASONS, failures, strict=True)))
 
     def _path(self, number: int) -> Path:
@@ -187,16 +191,36 @@ class Generations:
         for path in self._folder.glob(f"{_GENERATION}[0-9]*"):
             if path != self._path(self.number):
                 with suppress(OSError):
-                    path.unlink()
+                    delete(path)
+
+
+def _buffer(file: MappedFile) -> DoubleBuffer:
+    return DoubleBuffer(file.body.cast("q"), file.body.cast("d"), 0, _SIZE)
+
+
+def _prove(file: MappedFile) -> None:
+    if not _buffer(file).is_whole():
+        raise Damaged("its numbers are damaged")
+
+
+def _encode(generation: Generation) -> list[bytes]:
+    """Return the parts of the file of a generation."""
+    parts = generation.content, generation.card
+    sizes = (-1 if part is None else len(part) for part in parts)
+    head = _HEAD.pack(generation.threshold, *sizes)
+    digest = sha256(head)
+    for part in parts:
+        digest.update(part or b"")
+    return [digest.digest(), head, *filter(None, parts)]
 
 
 def _decode(data: bytes) -> Generation:
-    """Read the file of a generation; raise ValueError if it is damaged."""
-    if len(data) < _HEAD.size:
-        raise ValueError("it is cut short")
-    threshold, content_size, card_size, digest = _HEAD.unpack_from(data)
-    if sha256(memoryview(data)[_HEAD.size :]).digest() != digest:
-        raise ValueError("its check sum is wrong")
-    card_start = _HEAD.size + max(content_size, 0)
-    content = None if content_size < 0 else data[_HEAD.size : card_start]
+    """Read the file of a generation; raise Damaged if any byte is not as it was written."""
+    if len(data) < _DIGEST + _HEAD.size:
+        raise Damaged("it is cut short")
+    if sha256(memoryview(data)[_DIGEST:]).digest() != data[:_DIGEST]:
+        raise Damaged("its check sum is wrong")
+    threshold, content_size, card_size = _HEAD.unpack_from(data, _DIGEST)
+    card_start = _DIGEST + _HEAD.size + max(content_size, 0)
+    content = None if content_size < 0 else data[_DIGEST + _HEAD.size : card_start]
     return Generation(threshold, content, None if card_size < 0 else data[card_start:])

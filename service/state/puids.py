@@ -20,7 +20,7 @@ def storage_bytes(puid: str, longest: int) -> bytes:
     >>> storage_bytes("a" * 300, 48) == ("a" * 15 + "~" + digest("a" * 300)).encode()
     True
     """
-    name = _encode(puid)
+    name = puid.encode("utf-8", "surrogatepass")
     if len(name) <= longest and 0 not in name:
         return name
     end = b"~" + digest(puid).encode()
@@ -29,8 +29,4 @@ def storage_bytes(puid: str, longest: int) -> bytes:
 
 def digest(puid: str) -> str:
     """Return 32 hexadecimal digits that tell one puid from another."""
-    return blake2b(_encode(puid), digest_size=16).hexdigest()
-
-
-def _encode(puid: str) -> bytes:
-    return puid.encode("utf-8", "surrogatepass")
+    return blake2b(puid.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

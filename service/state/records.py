@@ -2,15 +2,19 @@
 
 Its file is a ring of blocks of rows that all workers write into. docs/internals/state.md explains
 how each row is written whole, in which order rows are read, and why the last ones are never lost.
-After the header the file contains all stamps, then all rows, then all keys (a check sum of the
-puid, to find it quickly).
+After the header the file contains all rows, then all keys (a check sum of the puid, to find it
+quickly). A row begins with its stamp and ends with a check sum of all its bytes.
 """
 
 import logging
+import os
 import struct
+import sys
 import threading
 import time
 from collections.abc import Collection, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -21,9 +25,19 @@ from numpy.typing import NDArray
 from ..errors import BadSetting
 from ..rows import Floats, Verdict
 from .double_buffer import OUT_OF_ORDER, fence
-from .folder import quarantined
+from .files import Damaged, delete, quarantined, replace_file
+from .folder import InUse, StateFolder
 from .puids import storage_bytes
-from .shared import MAX_PROCESSES, ByteLocks, MappedFile, clock_offset_after, reset_in_children
+from .shared import (
+    MAX_PROCESSES,
+    ByteLocks,
+    MappedFile,
+    clock_offset_after,
+    pack_mapped,
+    read_mapped,
+    reset_in_children,
+    write_back,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +65,15 @@ _Request = tuple[float, bytes, bytes, int, float]
 # Up to this number, rows are written one by one: numpy's fixed cost equals about ten rows.
 _FEW = 8
 
+_FORMAT, _OLD_FORMAT = 3, 2
+
+# The CRC of a row begins with the lower half of its stamp, and so proves that as well.
+_HALF = 0xFFFFFFFF
+_FACTOR, _NEGATIVE = np.uint64(0x9E3779B97F4A7C15), np.uint64(1 << 63)
+
+# How many bytes of rows are checked at a time at the start.
+_PIECE_BYTES = 2**22
+
 
 class Records:
     """The last rows scored, shared by the threads and processes of a service."""
@@ -67,15 +90,16 @@ class Records:
         self._blocks: int = layout["blocks"]
         size = self._block_rows * self._blocks
         row_type = _row_type(len(self.features))
-        keys_start = (8 + row_type.itemsize) * size
-        self._stamps = np.frombuffer(file.body, np.int64, size)
-        self._table: Recorded = np.frombuffer(file.body, row_type, size, 8 * size)
-        self._keys = np.frombuffer(file.body, np.uint32, size, keys_start)
-        # The same memory as plain numbers and bytes: storing one item is ten times faster.
-        self._stamp_words, self._key_words = self._stamps.data, self._keys.data
-        self._row_bytes = file.body[8 * size : keys_start]
         self._row_size, self._values_size = row_type.itemsize, 8 * len(self.features)
-        self._pack_row = struct.Struct(f"=qqddII16s48s{self._values_size}sq").pack_into
+        self._row_bytes = file.body[: size * self._row_size]
+        self._table: Recorded = np.frombuffer(self._row_bytes, row_type)
+        self._stamps: NDArray[np.int64] = self._table["stamp"]
+        self._keys = np.frombuffer(file.body, np.uint32, size, size * self._row_size)
+        # The same memory as plain numbers: storing one item is ten times faster.
+        self._words, self._key_words = self._row_bytes.cast("q"), self._keys.data
+        self._row_words = self._row_size // 8
+        self._pack_row = struct.Struct(f"=qddII16s48s{self._values_size}s").pack_into
+        self._reported = False
         self._set_clock()
         reset_in_children(self)
 
@@ -113,15 +137,16 @@ class Records:
             index, stamp = self._next, first + row
             if index == self._end:
                 index = self._open_block()
+            start, end = index * self._row_words, (index + 1) * self._row_words - 1
             self._pack_row(
-                self._row_bytes, index * self._row_size,
-                stamp, first, now, score, row, score < threshold, version, puid,
-                cells[row * width : (row + 1) * width], stamp,
+                self._row_bytes, 8 * start + 8, first, now, score, row, score < threshold, version,
+                puid, cells[row * width : (row + 1) * width],
             )  # fmt: skip
-            self._key_words[index] = key
+            self._words[end] = crc32(self._words[start + 1 : end], stamp & _HALF)
             if OUT_OF_ORDER:
                 fence()
-            self._stamp_words[index] = stamp
+            self._words[start] = stamp
+            self._key_words[index] = key
             self._next = index + 1
 
     def _write_many(self, values: Floats, verdict: Verdict, request: _Request) -> None:
@@ -146,11 +171,15 @@ class Records:
         first, last = self._next, min(self._next + len(rows), self._end)
         written, size = rows[: last - first], self._row_size
         stamp = time.monotonic_ns() + self._ahead
-        written["stamp"] = written["end"] = np.arange(stamp, stamp + len(written))
+        stamps = np.arange(stamp, stamp + len(written))
+        written["stamp"] = stamps
+        written["check"] = _check_sums(written)
+        written["stamp"] = 0
         self._row_bytes[first * size : last * size] = written.view(np.uint8).data
-        self._keys[first:last] = key
         fence()
-        self._stamps[first:last] = written["stamp"]
+        self._stamps[first:last] = stamps
+        fence()
+        self._keys[first:last] = key
         self._next = last
         return last - first
 
@@ -181,6 +210,8 @@ class Records:
                 locks.release(block)
                 continue
             if found:
+                self._keys[block * self._block_rows : (block + 1) * self._block_rows] = 0
+                fence()
                 blocks[block] = 0
                 fence()
             return block, int(np.flatnonzero(blocks[block]).max(initial=-1)) + 1
@@ -244,6 +275,11 @@ class Records:
         self._file.memory.flush()
         return deleted
 
+    def write_back(self, path: Path) -> None:
+        """Overwrite the file that this is a copy of, as far as it reaches."""
+        length = len(read_mapped(path)[1])
+        write_back(path, self._file.layout, self._file.body[:length])
+
     def _delete_in(self, block: int, name: bytes | None, before: float | None) -> int:
         indices = np.arange(block * self._block_rows, (block + 1) * self._block_rows)
         indices = indices[self._stamps[indices] > 0]
@@ -251,22 +287,39 @@ class Records:
             indices = indices[self._table["puid"][indices] == name]
         if before is not None:
             indices = indices[self._table["time"][indices] < before]
-        self._stamps[indices] *= -1
-        fence()
-        self._table[indices] = np.zeros((), self._table.dtype)
-        self._keys[indices] = 0
+        self._wipe(indices)
         return len(indices)
+
+    def _wipe(self, indices: NDArray[np.intp]) -> None:
+        """Overwrite rows; they still count as written, so that no older row comes back."""
+        wiped = np.zeros(len(indices), self._table.dtype)
+        wiped["stamp"] = -np.abs(self._stamps[indices])
+        wiped["check"] = _check_sums(wiped)
+        self._keys[indices] = 0
+        self._stamps[indices] = wiped["stamp"]
+        fence()
+        self._table[indices] = wiped
 
     def drop_damaged(self) -> int:
         """Drop rows that are damaged, as after a power cut; return how many.
 
         Only for a file that no process writes to.
         """
-        wrong = (self._table["stamp"] != self._stamps) | (self._table["end"] != self._stamps)
-        wrong &= self._stamps > 0
-        self._stamps[wrong] = 0
+        dropped, step = 0, max(1, _PIECE_BYTES // self._row_size)
+        for start in range(0, len(self._stamps), step):
+            rows, keys = self._table[start : start + step], self._keys[start : start + step]
+            stamps = rows["stamp"]
+            # A row without a stamp has no key either, so a key tells that its row was lost.
+            wrong = (keys != 0) & (stamps == 0)
+            used = np.flatnonzero(stamps)
+            wrong[used] = ~_are_sound(rows[used])
+            stamps[wrong] = 0
+            keys[:] = 0
+            good = np.flatnonzero(stamps > 0)
+            keys[good] = [crc32(puid) for puid in rows["puid"][good].tolist()]
+            dropped += int(wrong.sum())
         self._set_clock()
-        return int(wrong.sum())
+        return dropped
 
     def _read_whole(self, indices: NDArray[np.intp], stamps: NDArray[np.int64]) -> Recorded:
         """Return the rows that had these stamps, without those missing or overwritten since."""
@@ -274,7 +327,12 @@ class Records:
         rows = self._table[indices]
         fence()
         unchanged = (stamps > 0) & (self._stamps[indices] == stamps)
-        whole: Recorded = rows[unchanged & (rows["stamp"] == stamps)]
+        rows = rows[unchanged & (rows["stamp"] == stamps)]
+        sound = _are_sound(rows)
+        if not sound.all() and not self._reported:
+            self._reported = True
+            logger.warning("%d recorded rows are damaged on the disk and left out", (~sound).sum())
+        whole: Recorded = rows[sound]
         return whole
 
 
@@ -298,28 +356,51 @@ def begin_records(folder: Path, features: Sequence[str], rows: int, values: bool
             "the last %d rows are recorded, not %d: more of this width take over %d MiB",
             layout["rows"], rows, MAX_BYTES // 2**20,
         )  # fmt: skip
-    records = Records(MappedFile.open_or_create(folder / FILE_NAME, layout, size))
+    path = folder / FILE_NAME
+    _migrate(path)
+    file = MappedFile.open_or_create(
+        path, layout, size, rescue=partial(_rescue, layout=layout, size=size)
+    )
+    records = Records(file)
     if dropped := records.drop_damaged():
-        logger.warning("%s: %d damaged rows are dropped", folder / FILE_NAME, dropped)
+        logger.warning("%s: %d damaged rows are dropped", path, dropped)
     return records
 
 
-def open_records(folder: Path) -> list[Records]:
-    """Open the record in `folder`, and after it the quarantined ones.
+def open_records(folder: Path) -> Records:
+    """Open the record in `folder`, to read it; a service may be running.
+
+    A damaged one is read as far as it is sound, and not changed.
 
     Raises:
-        BadSetting: there is none, or the first cannot be read.
+        BadSetting: there is none, or nothing of it can be read.
     """
     try:
-        files = [MappedFile.open(folder / FILE_NAME)]
-    except (OSError, ValueError) as error:
-        raise BadSetting(f"{folder / FILE_NAME} cannot be read ({error})") from error
-    for path in quarantined(folder / FILE_NAME):
+        return _open(folder / FILE_NAME)[0]
+    except (OSError, Damaged) as error:
+        raise _unreadable(folder / FILE_NAME, error) from error
+
+
+def delete_rows(folder: Path, puid: str | None = None, before: float | None = None) -> int:
+    """Wipe rows as `Records.delete` does, also in quarantined files; return how many.
+
+    A service may be running. A quarantined file that cannot be read is named in the log.
+
+    Raises:
+        BadSetting: there is no record, or nothing of it can be read.
+    """
+    deleted, path = 0, folder / FILE_NAME
+    for one in (*quarantined(path), path):
         try:
-            files.append(MappedFile.open(path))
-        except (OSError, ValueError) as error:
-            logger.warning("%s cannot be read (%s); delete it by hand", path, error)
-    return [Records(file) for file in files]
+            records, is_copy = _open(one)
+            deleted += records.delete(puid, before)
+            if is_copy:
+                records.write_back(one)
+        except (OSError, Damaged) as error:
+            if one == path:
+                raise _unreadable(path, error) from error
+            logger.warning("%s cannot be read (%s); delete it by hand", one, _reason(error))
+    return deleted
 
 
 def delete_records(folder: Path, only_values: bool = False) -> None:
@@ -328,17 +409,56 @@ def delete_records(folder: Path, only_values: bool = False) -> None:
     if only_values:
         reason = "it contains values, which are not to be kept (ISOSERVE_RECORD_VALUES=false)"
     path = folder / FILE_NAME
-    for one in [path] * path.exists() + quarantined(path):
+    for one in [path] * os.path.lexists(path) + quarantined(path):
         if not only_values or _may_contain_values(one):
-            one.unlink()
+            delete(one)
             logger.warning("%s is deleted: %s", one, reason)
 
 
 def _may_contain_values(path: Path) -> bool:
     try:
-        return MappedFile.open(path).layout.get("features") != []
-    except (OSError, ValueError):
+        return read_mapped(path, 0)[0].get("features") != []
+    except (OSError, Damaged):
         return True
+
+
+def _open(path: Path) -> tuple[Records, bool]:
+    """Open a record; True: it is damaged, and this is a copy of it.
+
+    What is missing at the end of a damaged one reads as zeros, which are no rows.
+
+    Raises:
+        OSError: it cannot be opened.
+        Damaged: nothing of it can be read; the text is the reason.
+    """
+    if read_mapped(path, 0)[0].get("format") == _OLD_FORMAT:
+        _migrate_unused(path)
+    layout = read_mapped(path, 0)[0]
+    if (layout.get("kind"), layout.get("format")) != ("records", _FORMAT):
+        raise Damaged("it is no record of this version")
+    size = _size(layout)
+    with suppress(Damaged):
+        return Records(MappedFile.open(path, layout, size)), False
+    body = read_mapped(path)[1][:size]
+    logger.warning("%s is damaged: its rows are read as far as they are sound", path)
+    return Records(MappedFile.anonymous(layout, size, body)), True
+
+
+def _rescue(path: Path, layout: dict[str, Any], size: int) -> bytes:
+    """Return what is there of a damaged file with this layout."""
+    with suppress(OSError, Damaged):
+        found, body = read_mapped(path)
+        if found == layout | {"byte order": sys.byteorder}:
+            return body[:size]
+    return b""
+
+
+def _unreadable(path: Path, error: Exception) -> BadSetting:
+    return BadSetting(f"{path} cannot be read ({_reason(error)})")
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def as_table(records: Records) -> dict[str, Any]:
@@ -374,25 +494,86 @@ def _name_apart(columns: Collection[str], features: Sequence[str]) -> list[str]:
     return names
 
 
+def _migrate_unused(path: Path) -> None:
+    """Migrate a file that a command was given; BadSetting while an older service uses it."""
+    try:
+        held = StateFolder(path.parent, wait_seconds=0)
+    except InUse as error:
+        raise BadSetting(
+            f"{path} has an older format and is used by a running service of an older version "
+            f"(process {error.owner}); stop that first"
+        ) from error
+    _migrate(path)
+    del held
+
+
+def _migrate(path: Path) -> None:
+    """Rewrite a file of the former format, which had its stamps apart and no check sums.
+
+    Each row keeps its place. The file is replaced as a whole or not at all.
+    """
+    try:
+        if read_mapped(path, 0)[0].get("format") != _OLD_FORMAT:
+            return
+        layout, body = read_mapped(path)
+    except (OSError, Damaged):
+        return  # there is none, or `open_or_create` will say why it is damaged
+    size, new = layout["block rows"] * layout["blocks"], _row_type(len(layout["features"]))
+    fields = (new.names or ())[:-1]
+    old = np.dtype([*((name, new[name]) for name in fields), ("end", np.int64)])
+    body = body.ljust((8 + old.itemsize) * size, b"\0")
+    stamps = np.frombuffer(body, np.int64, size)
+    found = np.frombuffer(body, old, size, 8 * size)
+    whole = (stamps > 0) & (found["stamp"] == stamps) & (found["end"] == stamps)
+    rows, keys = np.zeros(size, new), np.zeros(size, np.uint32)
+    for name in fields[1:]:
+        rows[name][whole] = found[name][whole]
+    rows["stamp"] = np.where(whole | (stamps < 0), stamps, 0)
+    used = np.flatnonzero(rows["stamp"])
+    rows["check"][used] = _check_sums(rows[used])
+    keys[whole] = [crc32(puid) for puid in rows["puid"][whole].tolist()]
+    layout["format"] = _FORMAT
+    try:
+        replace_file(path, pack_mapped(layout, rows.view(np.uint8).data, keys.view(np.uint8).data))
+    except OSError as error:
+        raise BadSetting(f"{path} cannot be migrated ({error.strerror})") from error
+    logger.warning(
+        "%s is migrated from format %d to %d; %d damaged rows are dropped",
+        path, _OLD_FORMAT, _FORMAT, int(((stamps > 0) & ~whole).sum()),
+    )  # fmt: skip
+
+
 def _plan(features: Sequence[str], rows: int) -> tuple[dict[str, Any], int]:
     """Return the layout and size of a file for `rows` rows, fewer if they exceed MAX_BYTES."""
-    row_bytes = 8 + _row_type(len(features)).itemsize + 4
     header = 2**20  # more than the names of the features ever take
-    most = (MAX_BYTES - header) // row_bytes
+    most = (MAX_BYTES - header) // _bytes_a_row(features)
     block_rows = min(_LARGEST_BLOCK, max(_SMALLEST_BLOCK, min(rows, most) // _BLOCKS))
     blocks = min(-(-rows // block_rows) + _SPARE_BLOCKS, most // block_rows)
     layout = {
         "kind": "records",
-        "format": 2,
+        "format": _FORMAT,
         "rows": min(rows, (blocks - _SPARE_BLOCKS) * block_rows),
         "features": list(features),
         "block rows": block_rows,
         "blocks": blocks,
     }
-    return layout, row_bytes * block_rows * blocks
+    return layout, _size(layout)
+
+
+def _size(layout: dict[str, Any]) -> int:
+    rows: int = layout["block rows"] * layout["blocks"]
+    return rows * _bytes_a_row(layout["features"])
+
+
+def _bytes_a_row(features: Sequence[str]) -> int:
+    return _row_type(len(features)).itemsize + 4  # with its key
 
 
 def _row_type(features: int) -> np.dtype[np.void]:
+    """Return the fields of a row: whatever they are, a stamp begins it and a check sum ends it.
+
+    Each row begins at a multiple of 8 bytes, so that its stamp is stored in one step.
+    """
     return np.dtype(
         [
             ("stamp", np.int64),  # see docs/internals/state.md
@@ -404,6 +585,37 @@ def _row_type(features: int) -> np.dtype[np.void]:
             ("version", "S16"),  # of the model
             ("puid", f"S{PUID_BYTES}"),
             ("values", np.float64, (features,)),
-            ("end", np.int64),  # the stamp once more
+            ("check", np.int64),  # of all fields
         ]
     )
+
+
+def _check_sums(rows: Recorded) -> NDArray[np.int64]:
+    """Return check sums of many rows at once: negative, as a row written alone has a CRC instead.
+
+    Each word counts with another odd factor, so no single word can change unnoticed.
+    """
+    words = np.ascontiguousarray(rows).view(np.uint64).reshape(len(rows), rows.dtype.itemsize // 8)
+    factors = np.arange(1, 2 * words.shape[1] - 1, 2, dtype=np.uint64) * _FACTOR
+    sums = words[:, :-1] @ factors
+    checks: NDArray[np.int64] = (sums ^ (sums >> np.uint64(33)) | _NEGATIVE).view(np.int64)
+    return checks
+
+
+def _are_sound(rows: Recorded) -> NDArray[np.bool_]:
+    """Return which rows have the check sum of their bytes."""
+    checks = rows["check"]
+    sound: NDArray[np.bool_] = checks == _check_sums(rows)
+    alone = np.flatnonzero(checks >= 0)
+    if len(alone):
+        size, written = rows.dtype.itemsize, rows[alone]
+        names: Any = {
+            "names": ["body"],
+            "formats": [f"V{size - 16}"],
+            "offsets": [8],
+            "itemsize": size,
+        }
+        bodies = written.view(np.dtype(names))["body"].tolist()
+        halves = (written["stamp"] & _HALF).tolist()
+        sound[alone] = checks[alone] == list(map(crc32, bodies, halves))
+    return sound

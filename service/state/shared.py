@@ -14,12 +14,13 @@ import struct
 import sys
 import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 from ..errors import BadSetting
-from .folder import MOST_QUARANTINED, quarantine
+from .files import MOST_QUARANTINED, Damaged, delete, open_file, quarantine, sync_folder
 
 MAX_PROCESSES = 64
 """The most workers at one time, including new workers that replace old ones."""
@@ -27,6 +28,7 @@ MAX_PROCESSES = 64
 _MAGIC = b"isoserve"
 _HEAD = struct.Struct("<8sII")  # magic, check sum of the text, its length in bytes
 _PAGE = 4096
+_MOST_BYTES = 2**30  # more than any mapped file has
 
 # struct flock of Linux on 64 bits: type, whence, start, length, pid.
 _FLOCK = struct.Struct("hhqqi4x")
@@ -53,16 +55,29 @@ class MappedFile:
         return cls(file, layout)
 
     @classmethod
-    def _create(cls, path: Path, layout: dict[str, Any], size: int, content: bytes) -> MappedFile:
+    def create(
+        cls, path: Path, layout: dict[str, Any], size: int, content: bytes = b""
+    ) -> MappedFile:
+        """Create a file of `size` bytes, which are `content` and then zeros; no part is a hole.
+
+        Raises:
+            BadSetting: the disk has no room for it.
+        """
         unfinished = path.with_name(f"{path.name}.new")
-        file = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            _write_new(file, layout, size, content)
-            os.fsync(file)
-            unfinished.rename(path)
+            delete(unfinished)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            file = os.open(unfinished, flags, 0o600)
+            try:
+                _write_new(file, layout, size, content)
+                os.fsync(file)
+                unfinished.rename(path)
+                sync_folder(path.parent)
+            except OSError:
+                os.close(file)
+                unfinished.unlink(missing_ok=True)
+                raise
         except OSError as error:
-            os.close(file)
-            unfinished.unlink(missing_ok=True)
             raise BadSetting(
                 f"ISOSERVE_STATE_DIR: {path} cannot be created ({error.strerror}); it needs "
                 f"{size:,} bytes"
@@ -70,54 +85,60 @@ class MappedFile:
         return cls(file, layout)
 
     @classmethod
-    def open(cls, path: Path) -> MappedFile:
-        """Map an existing file.
+    def open(
+        cls, path: Path, layout: dict[str, Any] | None = None, size: int | None = None
+    ) -> MappedFile:
+        """Map an existing file, with this layout and as many bytes after it, where given.
 
         Raises:
-            OSError: the file does not exist, or may not be read and written.
-            ValueError: its header is damaged; the text is the reason.
+            OSError: the file does not exist, may not be read and written, or has holes that the
+                disk has no room for: writing there later would kill the process.
+            Damaged: it is another file than that.
         """
-        file = os.open(path, os.O_RDWR)
+        file = open_file(path)
         try:
-            return cls(file, _read_layout(file))
-        except ValueError:
+            found = _read_layout(file)
+            _check(file, found, layout, size)
+            os.posix_fallocate(file, 0, os.fstat(file).st_size)
+            return cls(file, found)
+        except (OSError, ValueError):
             os.close(file)
             raise
 
     @classmethod
-    def open_or_create(
-        cls, path: Path, layout: dict[str, Any], size: int, content: bytes = b""
+    def open_or_create(  # noqa: PLR0913, PLR0917 - the layout of a file, and what proves it
+        cls,
+        path: Path,
+        layout: dict[str, Any],
+        size: int,
+        content: bytes = b"",
+        prove: Callable[[MappedFile], None] = lambda file: None,
+        rescue: Callable[[Path], bytes] = lambda path: b"",
     ) -> MappedFile:
         """Map the file at `path`, or create it: `size` bytes, which are `content` and then zeros.
 
-        A file with a damaged header, another layout or another size is quarantined.
+        A file with a damaged header, another layout or another size, or for which `prove` raises
+        Damaged, is quarantined. A new one begins with what `rescue` returns, if anything.
 
         Raises:
             BadSetting: the file cannot be opened, or the disk has no room for it.
         """
         layout = layout | {"byte order": sys.byteorder}
         try:
-            found = cls.open(path)
-            found._check(layout, size)
+            found = cls.open(path, layout, size)
+            prove(found)
         except FileNotFoundError:
             pass
         except OSError as error:
             raise BadSetting(
                 f"ISOSERVE_STATE_DIR: {path} cannot be opened ({error.strerror})"
             ) from error
-        except ValueError as error:
+        except Damaged as error:
+            content = rescue(path) or content
             quarantine(path, str(error), MOST_QUARANTINED)
         else:
             return found
-        return cls._create(path, layout, size, content)
-
-    def _check(self, layout: dict[str, Any], size: int) -> None:
-        """Raise ValueError if this is not the file that is expected; the text is the reason."""
-        if self.layout != layout:
-            changed = [key for key in layout if self.layout.get(key) != layout[key]]
-            raise ValueError(f"its layout is different ({', '.join(changed)})")
-        if len(self.body) != size:
-            raise ValueError(f"it has {len(self.memory):,} bytes, not {self.start + size:,}")
+        return cls.create(path, layout, size, content)
 
     def locks(self) -> ByteLocks:
         """Return locks that belong to this process alone, even if a parent opened the file."""
@@ -135,14 +156,21 @@ class ByteLocks:
         self._file = file
         weakref.finalize(self, os.close, file)
 
-    def acquire(self, number: int, wait: bool = False) -> bool:
-        """Lock; return False if another object holds the lock and `wait` is false."""
-        command = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
-        try:
-            self._call(command, fcntl.F_WRLCK, number)
-        except (BlockingIOError, PermissionError):
-            return False
-        return True
+    def acquire(self, number: int, wait: float = 0.0) -> bool:
+        """Lock; return False if another object still holds the lock after `wait` seconds.
+
+        Its process may be stopped, so nobody waits without end.
+        """
+        end = time.monotonic() + wait
+        while True:
+            try:
+                self._call(fcntl.F_OFD_SETLK, fcntl.F_WRLCK, number)
+            except (BlockingIOError, PermissionError):
+                if time.monotonic() >= end:
+                    return False
+                time.sleep(0.002)
+            else:
+                return True
 
     def acquire_first(self, count: int) -> int:
         """Lock the first of `count` locks that is free and return its number; -1 if none is."""
@@ -205,14 +233,54 @@ def _write_new(file: int, layout: dict[str, Any], size: int, content: bytes) -> 
 def _read_layout(file: int) -> dict[str, Any]:
     start = os.pread(file, _HEAD.size, 0)
     if len(start) < _HEAD.size:
-        raise ValueError("it is cut short")
+        raise Damaged("it is cut short")
     magic, check, length = _HEAD.unpack(start)
     if magic != _MAGIC:
-        raise ValueError("it is not a state file of isoserve")
+        raise Damaged("it is not a state file of isoserve")
     text = os.pread(file, min(length, os.fstat(file).st_size), _HEAD.size)
     if crc32(text) != check:
-        raise ValueError("its header is damaged")
+        raise Damaged("its header is damaged")
     layout: dict[str, Any] = json.loads(text)
     if os.fstat(file).st_size < len(_header(layout)):
-        raise ValueError("it is cut short")
+        raise Damaged("it is cut short")
     return layout
+
+
+def _check(
+    file: int, found: dict[str, Any], layout: dict[str, Any] | None, size: int | None
+) -> None:
+    """Raise Damaged if this is not the file that is expected."""
+    if layout is not None and found != layout:
+        changed = [key for key in layout if found.get(key) != layout[key]]
+        raise Damaged(f"its layout is different ({', '.join(changed)})")
+    has, start = os.fstat(file).st_size, len(_header(found))
+    if size is not None and has != start + size:
+        raise Damaged(f"it has {has:,} bytes, not {start + size:,}")
+
+
+def read_mapped(path: Path, most: int | None = None) -> tuple[dict[str, Any], bytes]:
+    """Return the layout of a file, and at most `most` of the bytes after it that are there.
+
+    Raises:
+        OSError: the file cannot be read.
+        Damaged: its header is damaged.
+    """
+    file = open_file(path, os.O_RDONLY)
+    with os.fdopen(file, "rb") as stream:
+        layout = _read_layout(file)
+        stream.seek(len(_header(layout)))
+        return layout, stream.read(_MOST_BYTES if most is None else most)
+
+
+def write_back(path: Path, layout: dict[str, Any], body: memoryview) -> None:
+    """Overwrite what an existing file has after its header, and wait until it is on the disk."""
+    with os.fdopen(open_file(path), "r+b") as stream:
+        stream.seek(len(_header(layout)))
+        stream.write(body)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def pack_mapped(layout: dict[str, Any], *body: memoryview) -> list[bytes | memoryview]:
+    """Return the parts of a mapped file, for `replace_file`."""
+    return [_header(layout), *body]

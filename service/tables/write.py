@@ -5,6 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -39,15 +40,29 @@ def write_table(columns: Mapping[str, Column], path: Path) -> None:
     """
     if path == STDOUT:
         _write_lines(columns, sys.stdout.buffer)
-    elif path.suffix in _WRITERS:
-        _WRITERS[path.suffix](columns, path)
-    else:
+        return
+    if path.suffix not in _WRITERS:
         raise BadInput(f"{path} is neither a .csv nor a .parquet file")
-
-
-def _write_csv(columns: Mapping[str, Column], path: Path) -> None:
-    with _create_private(path) as file:
-        _write_lines(columns, file)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError(None, "it is not a regular file")
+        with _create_private(unfinished) as file:
+            _WRITERS[path.suffix](columns, file)
+        unfinished.replace(path)
+    except ImportError as error:
+        raise BadInput(
+            f"{path} needs pyarrow, which is not installed: "
+            "name a .csv file, or install isoserve[train]"
+        ) from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise BadInput(
+            f"{path} cannot be written ({reason}); - writes CSV to standard output"
+        ) from error
+    finally:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def _write_lines(columns: Mapping[str, Column], file: BinaryIO) -> None:
@@ -62,21 +77,15 @@ def _write_lines(columns: Mapping[str, Column], file: BinaryIO) -> None:
     text.detach()  # flushed, and the file stays open
 
 
-def _write_parquet(columns: Mapping[str, Column], path: Path) -> None:
-    try:
-        import pyarrow  # noqa: PLC0415 -- a server does without it
-        from pyarrow import parquet  # noqa: PLC0415
-    except ImportError as error:
-        raise BadInput(
-            f"{path} needs pyarrow, which is not installed: "
-            "name a .csv file, or install isoserve[train]"
-        ) from error
+def _write_parquet(columns: Mapping[str, Column], file: BinaryIO) -> None:
+    import pyarrow  # noqa: PLC0415 -- a server does without it
+    from pyarrow import parquet  # noqa: PLC0415
+
     dates = {name: _dates(columns[name]) for name in TIMES if name in columns}
-    with _create_private(path) as file:
-        parquet.write_table(pyarrow.table(dict(columns) | dates), file)
+    parquet.write_table(pyarrow.table(dict(columns) | dates), file)
 
 
-_WRITERS = {".csv": _write_csv, ".parquet": _write_parquet}
+_WRITERS = {".csv": _write_lines, ".parquet": _write_parquet}
 
 
 def _cells(name: str, column: Column) -> list[Any]:
@@ -99,11 +108,4 @@ def _dates(column: Column) -> list[datetime]:
 
 
 def _create_private(path: Path) -> BinaryIO:
-    try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.fchmod(file, 0o600)  # the file may have existed
-    except OSError as error:
-        raise BadInput(
-            f"{path} cannot be written ({error.strerror}); - writes CSV to standard output"
-        ) from error
-    return os.fdopen(file, "wb")
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")

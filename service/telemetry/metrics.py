@@ -37,7 +37,10 @@ _HELP = {
     "isoserve_model_info": "The model being served, in the labels; the value is always 1.",
     "isoserve_requests_total": "Requests answered, by route and status class.",
     "isoserve_request_duration_seconds": "Time to answer a request in seconds, by route.",
-    "isoserve_storage_up": "1 if feedback can be stored, tested at each scrape; otherwise 0.",
+    "isoserve_storage_up": "1 if feedback can be stored, tested in its tables at each scrape; "
+    "otherwise 0.",
+    "isoserve_quarantined_files": "Files in the state folder that were set aside because they were "
+    "damaged or of another layout.",
     "isoserve_feedback_unmatched_total": "Feedback messages about an unknown prediction, answered "
     "with 404.",
     "isoserve_feedback_rewards": "Rewards other than 0 in the stored feedback; falls when one is "
@@ -157,6 +160,7 @@ def _numbers(readings: Readings) -> dict[str, float]:
         "isoserve_workers": readings.workers,
         "isoserve_state_size_bytes": size,
         "isoserve_state_free_bytes": free,
+        "isoserve_quarantined_files": readings.quarantined,
     }
     return {name: value for name, value in numbers.items() if value is not None}
 

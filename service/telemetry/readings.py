@@ -12,6 +12,7 @@ from ..model.file import Model
 from ..settings import Settings
 from ..state.counts import Counts, Snapshot
 from ..state.feedback.store import FeedbackStore
+from ..state.files import count_quarantined
 from ..state.folder import measure_space
 from ..state.generations import Changes
 from ..truths import FeedbackSummary
@@ -39,6 +40,8 @@ class Readings:
     """Worker processes that are alive."""
     space: tuple[int, int] | None = None
     """Total and free bytes of the state folder's file system; None if they are unknown."""
+    quarantined: int | None = None
+    """Quarantined files in the state folder; None if it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Sources:
             storage_up=storage_up,
             workers=self.counts.processes(),
             space=measure_space(self.settings.state_dir),
+            quarantined=count_quarantined(self.settings.state_dir),
         )
 
 

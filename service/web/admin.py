@@ -72,7 +72,8 @@ def _refuse(refusal: Refusal) -> Response:
 
 def _refuse_model(reloader: ModelReloader, error: BadModel) -> Response:
     refusal = Conflict if error.reason == "features" else BadInput
-    return _refuse(refusal(f"{error}; version {reloader.serving.model.version} is still served"))
+    text = str(error).replace(f"{reloader.folder}/", "")  # a client may not learn where it is
+    return _refuse(refusal(f"{text}; version {reloader.serving.model.version} is still served"))
 
 
 def _read_object() -> dict[str, Any]:

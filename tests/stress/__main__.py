@@ -31,12 +31,14 @@ from tests.stress.http import (
     stress_stops,
 )
 from tests.stress.reloads import stress_flips, stress_kills, stress_refusals, stress_swaps
+from tests.stress.state import stress_state
 
 SECTIONS = {
     stress_attacks: {},
     stress_crafted: {"files": 10_000},
     stress_torn: {"files": 200},
     stress_mutations: {"files": 4000},
+    stress_state: {"damages": 1000},
     stress_swaps: {"swaps": 20},
     stress_flips: {"flips": 1000},
     stress_kills: {"rounds": 10},

@@ -212,7 +212,11 @@ def test_the_feedback_page_shows_the_output_of_its_commands(sample_model, serve,
     assert [len(answers), len(printed)] == [4, 7]
     assert not any("status" in answer for answer in answers)
     assert answers[1] == json.loads(blocks("json", page)[0])
-    assert printed[4].split() == blocks("text", page)[0].split()
+    # Other versions of scikit-learn and numpy write other bytes, which are another version.
+    summary, shown = (
+        re.sub("[0-9a-f]{12}", "", text) for text in (printed[4], blocks("text", page)[0])
+    )
+    assert summary.split() == shown.split()
     assert printed[5].startswith("5 lines are in")
     assert printed[6].startswith("3 truths and rewards are deleted.")
 

@@ -2,12 +2,14 @@
 
 import pytest
 
-from tests.stress.__main__ import run, stress_crafted, stress_torn
+from tests.stress.__main__ import run, stress_crafted, stress_state, stress_torn
 from tests.support.tally import Tally
 
 
-@pytest.mark.parametrize(("section", "share"), [(stress_crafted, 0.0005), (stress_torn, 0.05)])
-def test_a_few_hostile_files_are_refused(section, share):
+@pytest.mark.parametrize(
+    ("section", "share"), [(stress_crafted, 0.0005), (stress_torn, 0.05), (stress_state, 0.05)]
+)
+def test_a_few_hostile_or_damaged_files_do_no_harm(section, share):
     tally = run(section, share)
     assert tally.faults == []
     assert tally.held == tally.tried > 0

@@ -324,7 +324,7 @@ def test_each_scored_row_is_recorded_with_its_label(write_card, make_client, fol
     assert client.post("/predict", json=body).status_code == HTTPStatus.OK
     post(client, [[1, "x"]])
     client.get("/ready")
-    (records,) = open_records(folder / "state")
+    records = open_records(folder / "state")
     rows = records.find("p")
     assert len(records.read()) == 2
     assert records.features == ("mean", "sd")
@@ -341,7 +341,7 @@ def test_recording_rows_and_values_can_be_turned_off(make_client, folder, record
     assert post(client, [[1, 2]] * 20).status_code == HTTPStatus.OK
     assert (folder / "state/records.bin").exists() == kept
     if kept:
-        (record,) = open_records(folder / "state")
+        record = open_records(folder / "state")
         assert record.read()["values"].shape == (10, 0)
 
 
@@ -349,7 +349,7 @@ def test_recorded_rows_are_deleted_when_recording_is_turned_off(make_client, fol
     (folder / "state").mkdir(mode=0o700)
     for rows in (10, 20):
         begin_records(folder / "state", ["a"], rows)
-    assert len(open_records(folder / "state")) == 2
+    assert len(list((folder / "state").glob("records.bin*"))) == 2
     make_client(state_dir=folder / "state", records=0)
     assert not list((folder / "state").glob("records*"))
 

@@ -2,12 +2,15 @@
 
 import contextlib
 import inspect
+import re
 import socket
+import sys
 
 import pytest
 import structlog
 from gunicorn import config
 from gunicorn.app.base import BaseApplication
+from structlog.testing import capture_logs
 
 from service import server
 from service.errors import BadSetting
@@ -104,3 +107,28 @@ def test_the_connection_limit_leaves_file_descriptors_for_other_files(
 ):
     monkeypatch.setattr(server, "getrlimit", lambda _: (files, files))
     assert server.most_connections() == connections
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("can't start new thread"), "the system gives no more threads; raise its"),
+        (MemoryError(), "there is not enough memory; give the process more"),
+        (OSError(28, "No space left on device", "counts.bin"), "counts.bin: No space left"),
+        (BadSetting("more than 64 processes share these counts"), "more than 64 processes"),
+        (KeyError("x"), "KeyError: 'x' \\(test_server.py, line \\d+\\); this is"),
+    ],
+)
+def test_a_worker_that_cannot_start_says_why_in_one_sentence(monkeypatch, error, words):
+    def begin():
+        raise error
+
+    ended = []
+    monkeypatch.setattr(server, "end_process", lambda code: ended.append(code) or sys.exit(code))
+    one = server.Server.__new__(server.Server)
+    one._begins = [begin]
+    with capture_logs() as logs, pytest.raises(SystemExit):
+        one._begin_work(None)
+    assert ended == [1]
+    assert re.match(f"a worker could not start: {words}", logs[0]["event"])
+    assert "exc_info" not in logs[0]

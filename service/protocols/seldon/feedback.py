@@ -6,7 +6,7 @@ As in Seldon, `[]` is an empty message, and a field that Seldon does not have is
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -14,6 +14,7 @@ from ...cells import parse_number
 from ...errors import BadInput, TooLarge, count, nearest
 from ...rows import Limits, Rows, Totals
 from ...truths import MILLIONTHS, MOST_REWARD, FeedbackSummary, Statement
+from ..codec import MOST_ITEMS, bounded
 from .envelope import read_json
 from .gauges import encode_gauges, gauge
 from .messages import decode_message
@@ -51,8 +52,8 @@ def decode_feedback(
     body: bytes, content_type: str, query: str, limits: Limits, new_puid: Callable[[], str]
 ) -> Feedback:
     """Read the Feedback of a request (see `read_json`); raises as `parse_feedback` does."""
-    depth = limits.depth + 1  # a Feedback contains whole messages
-    value, refusal = read_json(content_type, query, body, depth)
+    # A Feedback contains whole messages.
+    value, refusal = read_json(content_type, query, body, replace(limits, depth=limits.depth + 1))
     feedback = parse_feedback(value, limits, new_puid)
     if refusal:
         raise refusal
@@ -196,6 +197,7 @@ def _decode_reward(value: Any) -> int | None:
 def _decode_metrics(meta: dict[str, Any]) -> tuple[Any, ...]:
     """Read the request's metrics, which must be Seldon's because the answer repeats them."""
     metrics = _get(meta, "request.meta", "metrics", list)
+    bounded(len(metrics), MOST_ITEMS, "entries in request.meta.metrics")
     for i, metric in enumerate(metrics):
         name = f"request.meta.metrics[{i}]"
         if not isinstance(metric, dict):
@@ -235,6 +237,9 @@ def _decode_truths(truth: dict[str, Any], limits: Limits) -> tuple[int, ...]:
         raise BadInput(f"truth is a list with 0 or 1 for each row, as in {EXAMPLE}")
     if len(values) > limits.rows:
         raise TooLarge(f"{count(len(values), 'truth')} in one message; at most {limits.rows:,}")
+    plain = [value[0] if type(value) is list and len(value) == 1 else value for value in values]
+    if set(map(type, plain)) <= {int, bool} and set(plain) <= {0, 1}:
+        return tuple(map(int, plain))  # as nearly all are: ten times faster
     return tuple(_decode_truth(i, value) for i, value in enumerate(values))
 
 

@@ -8,7 +8,15 @@ from typing import Any
 
 from ...errors import BadInput, count
 from ...rows import Limits, RawTable, Totals, Verdict
-from ..codec import decode_names, decode_shape, expect, refuse_stray_names, require_finite
+from ..codec import (
+    MOST_ITEMS,
+    bounded,
+    decode_names,
+    decode_shape,
+    expect,
+    refuse_stray_names,
+    require_finite,
+)
 from .envelope import read_json
 from .gauges import encode_gauges
 
@@ -60,7 +68,7 @@ def name_meta(
 
 def decode_request(body: bytes, content_type: str, query: str, limits: Limits) -> Message:
     """Read the message of a request (see `read_json`); raises as `decode_message` does."""
-    value, refusal = read_json(content_type, query, body, limits.depth)
+    value, refusal = read_json(content_type, query, body, limits)
     message = decode_message(value, limits)
     require_finite(message.table, refusal)
     return message
@@ -90,7 +98,7 @@ def decode_echo(
     body: bytes, content_type: str, query: str, limits: Limits
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read a message that is only passed on: any payload, and its meta."""
-    value, refusal = read_json(content_type, query, body, limits.depth)
+    value, refusal = read_json(content_type, query, body, limits)
     payload = _payload(expect(value, dict, _NO_MESSAGE))
     if not payload:
         raise BadInput(f"no data; send {EXAMPLE}")
@@ -177,7 +185,7 @@ def _payload(body: dict[str, Any]) -> dict[str, Any]:
 
 def _decode_data(data: dict[str, Any], meta: dict[str, Any], limits: Limits) -> Message:
     refuse_stray_names(data, "data", _NAMES_STAND, read="names")
-    names = decode_names(data.get("names"), "data.names")
+    names = decode_names(data.get("names"), "data.names", limits.columns)
     if "tensor" in data:
         return Message(_decode_tensor(data["tensor"], names, limits), None, meta)
     if "ndarray" in data:
@@ -194,6 +202,8 @@ def _decode_meta(meta: Any) -> dict[str, Any]:
     fields: dict[str, Any] = expect(meta, dict, "meta is not an object")
     for key, (kind, words) in _META.items():
         value = expect(fields.get(key), kind | None, f"meta.{key} is not {words}")
+        if key != "puid":
+            bounded(len(value or ()), MOST_ITEMS, f"entries in meta.{key}")
         if value and not _is_finite(value):
             raise BadInput(f"meta.{key} holds NaN, which is no number")
     return fields

@@ -2,21 +2,44 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+from ...errors import Unavailable
 from ...truths import ScoredRow
 from ..feedback import tables
 from .tables import Connection, Values
 
 
-def find_truths(
-    connection: Connection, key: str, first: int, last: int
-) -> dict[int, tuple[ScoredRow, int]]:
-    """Return (row, truth) by index, for the rows of a prediction that have a truth."""
+class Truth(NamedTuple):
+    """A row of the table of truths."""
+
+    row: ScoredRow
+    truth: int
+    created_at: float
+
+
+def read_sealed(table: str, line: Sequence[Any]) -> dict[str, Any]:
+    """Return the values of a row as a statement of `tables` selected it.
+
+    Unavailable if its check sum is wrong.
+    """
+    names = tables.FIELDS[table]
+    values, check_sum = line[: len(names)], line[len(names)]
+    if tables.check_sum(values) != check_sum:
+        raise Unavailable("stored feedback is damaged; restart the service, which keeps the rest")
+    return dict(zip(names, values, strict=True))
+
+
+def find_truths(connection: Connection, key: str, first: int, last: int) -> dict[int, Truth]:
+    """Return the truths of the rows of a prediction that have one, by the rows' index."""
     found = connection.execute(tables.FIND_TRUTHS, {"puid": key, "first": first, "last": last})
-    return {
-        index: (ScoredRow(index, label, score, version, bool(recorded)), truth)
-        for index, label, score, version, recorded, truth in found
-    }
+    truths = {}
+    for line in found:
+        values = read_sealed("truths", line)
+        row = ScoredRow(*(values[name] for name in ScoredRow._fields))
+        row = row._replace(recorded=bool(row.recorded))
+        truths[row.row_index] = Truth(row, values["truth"], values["created_at"])
+    return truths
 
 
 def add_truths(
@@ -31,15 +54,17 @@ def add_truths(
     revised: list[Values] = []
     changes: Counter[str] = Counter()
     for row, truth in zip(rows, truths, strict=True):
-        before, old_truth = stored.get(row.row_index, (None, 0))
+        before = stored.get(row.row_index)
         # The label that was answered is better than one that is scored again later.
-        after = before if before and before.recorded > row.recorded else row
-        values = {**about, **after._asdict(), "recorded": int(after.recorded), "truth": truth}
+        after = before.row if before and before.row.recorded > row.recorded else row
+        values = {**_times(about), **after._asdict(), "puid": about["puid"], "truth": truth}
+        values |= {"score": float(after.score), "recorded": int(after.recorded)}
         if before is None:
-            new.append(values)
-        elif (after.label, truth) != (before.label, old_truth):
-            revised.append(values)
-            changes[tables.CELLS[before.label, old_truth]] -= 1
+            new.append(tables.sealed("truths", values))
+        elif (after.label, truth) != (before.row.label, before.truth):
+            values["created_at"] = before.created_at
+            revised.append(tables.sealed("truths", values))
+            changes[tables.CELLS[before.row.label, before.truth]] -= 1
         else:
             continue
         changes[tables.CELLS[after.label, truth]] += 1
@@ -49,17 +74,25 @@ def add_truths(
     return changes
 
 
-def add_reward(connection: Connection, values: Values) -> Counter[str]:
+def add_reward(connection: Connection, about: Values, row_index: int, reward: int) -> Counter[str]:
     """Store a reward; return by how much the totals change."""
-    new, stored = values["reward"], connection.execute(tables.FIND_REWARD, values).fetchone()
-    old = stored[0] if stored else 0
-    if stored is None:
+    values = {**_times(about), "puid": about["puid"], "row_index": row_index, "reward": reward}
+    line = connection.execute(tables.FIND_REWARD, values).fetchone()
+    stored = read_sealed("rewards", line) if line else {"reward": 0}
+    old = stored["reward"]
+    values["created_at"] = stored.get("created_at", values["created_at"])
+    values = tables.sealed("rewards", values)
+    if line is None:
         connection.execute(tables.INSERT_REWARD, values)
-    elif new != old:
+    elif reward != old:
         connection.execute(tables.KEEP_REWARD, values)
         connection.execute(tables.UPDATE_REWARD, values)
-    rewarded = (new != 0) - (old != 0)
-    return Counter(rewarded=rewarded, reward=new - old, accepted_reward=max(new, 0))
+    rewarded = (reward != 0) - (old != 0)
+    return Counter(rewarded=rewarded, reward=reward - old, accepted_reward=max(reward, 0))
+
+
+def _times(about: Values) -> dict[str, Any]:
+    return dict.fromkeys(tables.TIMES, float(about["now"]))
 
 
 def delete_chosen(connection: Connection, chosen: str, values: Values) -> int:
@@ -85,6 +118,12 @@ def recount(connection: Connection, chosen: str, values: Values) -> Counter[str]
     return counted
 
 
+def read_totals(connection: Connection) -> dict[str, int]:
+    """Return the totals; Unavailable if they are damaged."""
+    return read_sealed("totals", connection.execute(tables.READ_TOTALS).fetchone() or (None,) * 99)
+
+
 def add_to_totals(connection: Connection, changes: Counter[str]) -> None:
     """Add each change to the total of the same name."""
-    connection.execute(tables.ADD_TO_TOTALS, {name: changes[name] for name in tables.TOTALS})
+    totals = {name: total + changes[name] for name, total in read_totals(connection).items()}
+    connection.execute(tables.SET_TOTALS, tables.sealed("totals", totals))

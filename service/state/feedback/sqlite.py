@@ -15,14 +15,15 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from resource import RLIM_INFINITY, RLIMIT_FSIZE, getrlimit
 
 from ...errors import Unavailable
-from ..folder import quarantine
+from ...files import NotRegular
+from ..folder import measure_space
 from ..shared import reset_in_children
-from .migration import UnknownFormat, prepare, transaction
-from .tables import Connection
+from .migration import prepare, transaction
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +31,12 @@ logger = logging.getLogger(__name__)
 _TIMEOUT = 0.6
 _TIMEOUT_FAILING = 0.05  # while the storage fails
 
-# About what one feedback writes; if this fits on the disk, so does the next feedback.
-_PROBE_BYTES = 32 * 1024
+# More than one feedback writes; if this fits on the disk, so does the next feedback.
+_ROOM = 32 * 1024
 
-_ENDINGS = ("-wal", "-shm")  # of the files that SQLite keeps beside the database
+WAL = "-wal"
+ENDINGS = (WAL, "-shm")
+"""Of the files that SQLite keeps beside the database."""
 
 _PRAGMAS = (
     "journal_mode = WAL",
@@ -73,35 +76,23 @@ class SQLiteDatabase:
         with self._writer.use() as connection, transaction(connection, "BEGIN IMMEDIATE"):
             yield connection
 
-    def probe(self, connection: Connection) -> None:
-        """Write about as many bytes as one feedback does."""
-        connection.execute(
-            "REPLACE INTO trial VALUES (1, zeroblob(:bytes))", {"bytes": _PROBE_BYTES}
-        )
+    @contextmanager
+    def trying(self) -> Iterator[sqlite3.Connection]:
+        """Give a transaction like `writing` that leaves the tables as they were.
+
+        It writes to the disk only if the storage failed before, to see whether it works again.
+        """
+        _require_room(self.path)
+        failed = self._writer.failing
+        with self._writer.use() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT" if failed else "ROLLBACK")
 
     def erase_deleted(self) -> None:
         """Empty the write-ahead log, which may still hold deleted rows."""
         with self._writer.use() as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-    def quarantine_if_unusable(self) -> None:
-        """Rename a file that is damaged or of an unknown format; a new one takes its place."""
-        reason = None  # also if it cannot be checked now
-        try:
-            with self.reading() as connection:
-                found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-                if found != "ok":
-                    reason = f"it is damaged ({found})"
-        except Unavailable as error:
-            cause = error.__cause__
-            code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
-            if isinstance(cause, UnknownFormat):
-                reason = str(cause)
-            elif code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                reason = f"it is damaged ({cause})"
-        self.close()
-        if reason is not None:
-            quarantine(self.path, reason, beside=_ENDINGS)
 
 
 class _Session:
@@ -112,7 +103,7 @@ class _Session:
         self._turn = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._file = (0, 0)
-        self._failing = False
+        self.failing = False
 
     @contextmanager
     def use(self) -> Iterator[sqlite3.Connection]:
@@ -121,21 +112,22 @@ class _Session:
         Raises:
             Unavailable: the storage fails, or other threads used it for too long.
         """
-        timeout = _TIMEOUT_FAILING if self._failing else _TIMEOUT
+        timeout = _TIMEOUT_FAILING if self.failing else _TIMEOUT
         end = time.monotonic() + timeout
         if not self._turn.acquire(timeout=timeout):
             raise Unavailable("the storage of feedback is busy; try again")
         try:
             yield self._open(max(end - time.monotonic(), _TIMEOUT_FAILING))
-            if self._failing:
+            if self.failing:
                 logger.warning("the storage of feedback works again")
-            self._failing = False
+            self.failing = False
         except (sqlite3.Error, OSError) as error:
             self._drop()
-            if not self._failing:
+            if not self.failing:
                 logger.warning("the storage of feedback fails: %s", error)
-            self._failing = True
-            raise Unavailable(f"the storage of feedback fails ({error}); try again") from error
+            self.failing = True
+            reason = getattr(error, "strerror", None) or error  # without a path
+            raise Unavailable(f"the storage of feedback fails ({reason}); try again") from error
         except BaseException:
             self._drop()
             raise
@@ -179,15 +171,15 @@ def _connect(path: Path, timeout: float) -> sqlite3.Connection:
     """Open the database, create or migrate it if necessary; one thread at a time.
 
     While another connection of this process is open, closing a file of our own on the same database
-    would release SQLite's locks; so only a file that is new is ever opened here.
+    would release SQLite's locks; so only SQLite opens it.
     """
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        for ending in _ENDINGS:  # left by a database that was deleted
-            Path(f"{path}{ending}").unlink(missing_ok=True)
+    require_regular(path)
+    if not path.exists():
+        _create(path)
     connection = sqlite3.connect(
-        path, timeout=timeout, isolation_level=None, check_same_thread=False
-    )
+        f"{path.absolute().as_uri()}?mode=rw", timeout=timeout, isolation_level=None,
+        check_same_thread=False, uri=True,
+    )  # fmt: skip
     try:
         for pragma in _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
@@ -196,3 +188,41 @@ def _connect(path: Path, timeout: float) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _create(path: Path) -> None:
+    """Create an empty database with today's tables, whole or not at all.
+
+    Another process may do the same at this time; then the first one counts.
+    """
+    unfinished = path.with_name(f"{path.name}.new-{os.getpid()}")
+    unfinished.unlink(missing_ok=True)
+    try:
+        os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        with closing(sqlite3.connect(unfinished, isolation_level=None)) as connection:
+            connection.execute("PRAGMA synchronous = FULL")
+            prepare(connection)
+        for ending in ENDINGS:  # left by a database that was deleted
+            Path(f"{path}{ending}").unlink(missing_ok=True)
+        with suppress(FileExistsError):
+            path.hardlink_to(unfinished)
+    finally:
+        for ending in ("", "-journal", *ENDINGS):
+            Path(f"{unfinished}{ending}").unlink(missing_ok=True)
+
+
+def require_regular(path: Path) -> None:
+    """Raise NotRegular if a pipe, device or folder stands in the place of one of the files."""
+    for ending in ("", *ENDINGS):
+        one = Path(f"{path}{ending}")
+        if os.path.lexists(one) and not one.is_file():
+            raise NotRegular(one)
+
+
+def _require_room(path: Path) -> None:
+    """Raise Unavailable if the next feedback would not fit on the disk."""
+    space, wal = measure_space(path.parent), Path(f"{path}{WAL}")
+    limit = getrlimit(RLIMIT_FSIZE)[0]
+    size = wal.stat().st_size if wal.exists() else 0
+    if (space and space[1] < _ROOM) or (limit != RLIM_INFINITY and size + _ROOM > limit):
+        raise Unavailable("the storage of feedback is full; try again")

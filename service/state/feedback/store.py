@@ -4,6 +4,9 @@ A row is identified by its prediction's puid and its index there. A later statem
 replaces the earlier one, which moves to a table of revisions; a repeated one changes nothing.
 """
 
+import logging
+import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -17,16 +20,24 @@ from ...truths import MILLIONTHS, Confusion, FeedbackSummary, ScoredRow, Stateme
 from ..feedback import changes, tables
 from ..folder import InUse, StateFolder
 from ..puids import storage_key
+from .mark import DAY, LONGEST_JUMP, Mark
+from .mark import FILE_NAME as MARK_NAME
 from .migration import needs_migration
+from .repair import repair, require_sound
 from .sqlite import SQLiteDatabase
 from .tables import Connection, Database
 
+logger = logging.getLogger(__name__)
+
 FILE_NAME = "feedback.db"
 
-DAY = 86_400.0  # seconds
+_HOUR = 3600.0  # seconds
 
 # The most expired truths, and rewards, that each message deletes: more than one message adds.
 _EXPIRED_AT_ONCE = 100
+_DELETED_AT_ONCE = 1000  # the same, of those that are deleted at the start and every hour
+
+_NO_ROW = 2**31 - 1  # the index of a row that is only tried
 
 _key = partial(storage_key, longest=200)  # a longer puid is cut and ends with a hash of the whole
 
@@ -37,13 +48,27 @@ class FeedbackStore:
     Each method raises Unavailable when the storage fails; nothing is changed then.
     """
 
-    def __init__(self, database: Database, window: int = 100, keep_days: int = 0) -> None:
-        """Use the feedback in `database`.
+    def __init__(
+        self, database: Database, window: int = 100, keep_days: int = 0, mark: Mark | None = None
+    ) -> None:
+        """Use the feedback in `database`; what is stored is noted in `mark`.
 
         `FeedbackSummary.recent` covers the last `window` rows. Feedback is deleted `keep_days` days
         after it first came; 0 keeps it forever.
         """
         self._database, self._window, self._keep_days = database, window, keep_days
+        self._mark, self._doubted = mark, False
+
+    def begin(self) -> None:
+        """Delete expired feedback every hour, in a thread."""
+        if self._keep_days:
+            threading.Thread(target=self._watch, name="retention", daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(_HOUR)
+            with suppress(Unavailable):  # it is logged
+                self.delete_expired()
 
     def close(self) -> None:
         """Close what this process has open; the next use opens it again."""
@@ -53,7 +78,7 @@ class FeedbackStore:
         """Return the rows `first` to `last` of a prediction that have a truth, by their index."""
         with self._database.reading() as connection:
             found = changes.find_truths(connection, _key(puid), first, last)
-        return {index: row for index, (row, _) in found.items()}
+        return {index: truth.row for index, truth in found.items()}
 
     def knows(self, puid: str) -> bool:
         """Tell whether there is any feedback about a prediction."""
@@ -67,7 +92,8 @@ class FeedbackStore:
         """
         if not rows and statement.reward is None:
             return self.read()
-        about = {"puid": _key(statement.puid), "now": time.time()}
+        now = time.time()
+        about = {"puid": _key(statement.puid), "now": now}
         with self._database.writing() as connection:
             self._delete_expired(connection)
             added = Counter(accepted=1)
@@ -75,10 +101,12 @@ class FeedbackStore:
                 added.update(changes.add_truths(connection, about, rows, statement.truths))
             if statement.reward is not None:
                 row_index = tables.WHOLE if statement.row is None else statement.row
-                values = {**about, "row_index": row_index, "reward": statement.reward}
-                added.update(changes.add_reward(connection, values))
+                added.update(changes.add_reward(connection, about, row_index, statement.reward))
             changes.add_to_totals(connection, added)
-            return self._read(connection)
+            summary = self._read(connection)
+        if self._mark:
+            self._mark.note(summary.accepted, now)
+        return summary
 
     def count_unmatched(self) -> None:
         """Count one message about an unknown prediction."""
@@ -104,10 +132,15 @@ class FeedbackStore:
         return summary, self.is_up()
 
     def is_up(self) -> bool:
-        """Try whether the next feedback could be stored."""
-        with suppress(Unavailable), self._database.writing() as connection:
-            self._delete_expired(connection)
-            self._database.probe(connection)
+        """Try whether the next feedback could be stored; the tables stay as they are."""
+        about = {"puid": "", "now": 0.0}
+        row = ScoredRow(_NO_ROW, 0, 0.0, "", recorded=True)
+        with suppress(Unavailable), self._database.trying() as connection:
+            added = changes.add_truths(connection, about, [row], [0])
+            added.update(changes.add_reward(connection, about, _NO_ROW, 1))
+            changes.add_to_totals(connection, added)
+            changes.delete_chosen(connection, tables.OF_PUID, {"puid": ""})
+            changes.add_to_totals(connection, Counter(accepted_reward=-1))
             return True
         return False
 
@@ -137,18 +170,50 @@ class FeedbackStore:
         return deleted
 
     def delete_expired(self) -> None:
-        """Delete all feedback that is older than the retention period."""
-        with self._database.writing() as connection:
-            self._delete_expired(connection, tables.BEFORE)
+        """Delete all feedback that is older than the retention period, a piece at a time."""
+        deleted = 1
+        while deleted and self._keep_days:
+            with self._database.writing() as connection:
+                deleted = self._delete_expired(connection, _DELETED_AT_ONCE)
+            if self._mark:
+                self._mark.note(0, time.time())
 
-    def _delete_expired(self, connection: Connection, chosen: str = tables.FIRST_BEFORE) -> None:
-        if self._keep_days:
-            before = time.time() - self._keep_days * DAY
-            changes.delete_chosen(connection, chosen, {"before": before, "most": _EXPIRED_AT_ONCE})
+    def _delete_expired(self, connection: Connection, most: int = _EXPIRED_AT_ONCE) -> int:
+        """Delete expired truths and rewards, at most so many of each; return how many.
+
+        Nothing is deleted while the clock says what cannot be: it may have been set wrong.
+        """
+        now = time.time()
+        if not self._keep_days or self._doubts(connection, now):
+            return 0
+        before = now - self._keep_days * DAY
+        chosen = {"before": before, "most": most}
+        deleted = changes.delete_chosen(connection, tables.FIRST_BEFORE, chosen)
+        if deleted:
+            logger.info(
+                "%d truths and rewards are deleted: they are older than %d days "
+                "(ISOSERVE_FEEDBACK_DAYS)", deleted, self._keep_days,
+            )  # fmt: skip
+        return deleted
+
+    def _doubts(self, connection: Connection, now: float) -> bool:
+        """Return whether the clock is implausible; log it the first time."""
+        latest = connection.execute(tables.FIND_LATEST).fetchone()[0] or 0.0
+        known = self._mark.time if self._mark else 0.0
+        last = known or latest
+        doubted = now < latest - DAY or (last > 0 and now > last + LONGEST_JUMP)
+        if doubted and not self._doubted:
+            logger.warning(
+                "the clock says %s, and the last feedback came %s: no old feedback is deleted; set "
+                "the clock right, or delete feedback by hand with `feedback delete --before`; if "
+                "the clock is right, stop the service and delete %s",
+                _format(now), _format(last), MARK_NAME,
+            )  # fmt: skip
+        self._doubted = doubted
+        return doubted
 
     def _read(self, connection: Connection) -> FeedbackSummary:
-        row = connection.execute(tables.READ_TOTALS).fetchone()
-        totals = dict(zip(tables.TOTALS, row, strict=True))
+        totals: dict[str, Any] = changes.read_totals(connection)
         cells = {name: totals.pop(name) for name in tables.CELLS.values()}
         rewards = {name: totals.pop(name) / MILLIONTHS for name in ("reward", "accepted_reward")}
         lines = connection.execute(tables.COUNT_RECENT, {"window": self._window})
@@ -157,14 +222,14 @@ class FeedbackStore:
 
 
 def begin_feedback(folder: Path, window: int = 100, keep_days: int = 0) -> FeedbackStore:
-    """Open the feedback of a service in `folder`, or create it; quarantine an unusable file.
+    """Open the feedback of a service in `folder`, or create it; quarantine a damaged file.
 
     Nothing stays open, because the workers are forked later. If the storage fails, as on a full
     disk, the service starts all the same: predictions do not need it.
     """
-    database = SQLiteDatabase(folder / FILE_NAME)
-    database.quarantine_if_unusable()
-    store = FeedbackStore(database, window, keep_days)
+    database, mark = SQLiteDatabase(folder / FILE_NAME), Mark(folder)
+    repair(database, mark)
+    store = FeedbackStore(database, window, keep_days, mark)
     with suppress(Unavailable):  # it is logged
         store.delete_expired()
     store.close()
@@ -175,13 +240,14 @@ def open_feedback(folder: Path, window: int = 100) -> FeedbackStore:
     """Open the feedback in `folder`; a service may be running.
 
     Raises:
-        BadSetting: there is none, or a running service holds one of an older format.
+        BadSetting: there is none, it is damaged, or a running service holds one of an older
+            format.
     """
     path = folder / FILE_NAME
-    if not path.exists():
+    if not os.path.lexists(path):
         raise BadSetting(f"{path} does not exist: no service has run with this state folder")
-    store = FeedbackStore(SQLiteDatabase(path), window)
-    if needs_migration(path):
+    database = SQLiteDatabase(path)
+    if path.is_file() and needs_migration(path):
         try:
             held = StateFolder(folder, wait_seconds=0)
         except InUse as error:
@@ -189,6 +255,11 @@ def open_feedback(folder: Path, window: int = 100) -> FeedbackStore:
                 f"{path} has an older format and is used by a running service of an older version "
                 f"(process {error.owner}); stop that first"
             ) from error
-        store.read()  # which migrates
+        require_sound(database)  # which migrates
         del held
-    return store
+    require_sound(database)
+    return FeedbackStore(database, window)
+
+
+def _format(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(seconds))

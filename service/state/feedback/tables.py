@@ -5,9 +5,10 @@ values are in the two tables of revisions. `totals` is one row; the store update
 transaction that changes the others, so it equals a recount of them even after a crash.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
+from zlib import crc32
 
 from ...truths import MILLIONTHS
 
@@ -37,8 +38,11 @@ class Database(Protocol):
         No other process writes meanwhile, so what the transaction reads stays true until its end.
         """
 
-    def probe(self, connection: Connection) -> None:
-        """Try, inside a transaction that writes, whether there is room for the next feedback."""
+    def trying(self) -> AbstractContextManager[Connection]:
+        """Give a transaction like `writing` that leaves the tables as they were.
+
+        It writes to the disk only if the storage failed before, to see whether it works again.
+        """
 
     def erase_deleted(self) -> None:
         """Overwrite what was deleted, as far as the database has kept a copy."""
@@ -47,8 +51,9 @@ class Database(Protocol):
         """Close what this process has open; the next transaction opens it again."""
 
 
-VERSION = 2
-"""The format of these tables. Format 1 had triggers, and rewards that were floats."""
+VERSION = 3
+"""The format of these tables. Format 1 had triggers, and rewards that were floats; format 2 had no
+check sums."""
 
 WHOLE = -1
 """The row index of a reward for a whole prediction."""
@@ -67,6 +72,20 @@ TOTALS = (*CELLS.values(), "rewarded", "reward", "unmatched", "accepted", "accep
 REVISIONS = {"truths": "truth_revisions", "rewards": "reward_revisions"}
 """Each table, and the table of its replaced values."""
 
+KEPT = ("puid", "row_index")
+TIMES = ("created_at", "updated_at")
+TRUTH_FIELDS = (*KEPT, "label", "truth", "score", "version", "recorded", *TIMES)
+REWARD_FIELDS = (*KEPT, "reward", *TIMES)
+
+FIELDS = {
+    "truths": TRUTH_FIELDS,
+    "truth_revisions": TRUTH_FIELDS,
+    "rewards": REWARD_FIELDS,
+    "reward_revisions": REWARD_FIELDS,
+    "totals": TOTALS,
+}
+"""The columns of each table that its check sum covers, in this order."""
+
 _ROW = """
         id {key},                           -- ascending in the order of the first feedback
         puid TEXT NOT NULL,                 -- of the prediction, or the key of a long one
@@ -82,20 +101,23 @@ _TRUTH = f"""{_ROW}
 _REWARD = f"""{_ROW}
         reward BIGINT NOT NULL,             -- in millionths"""
 
-_CURRENT = """
+_END = """
         created_at DOUBLE PRECISION NOT NULL,  -- first feedback, seconds since 1970, UTC
         updated_at DOUBLE PRECISION NOT NULL,  -- last change
-        UNIQUE (puid, row_index)"""
+        -- of all columns but the id
+        check_sum BIGINT NOT NULL DEFAULT 0"""
+
+_UNIQUE = ",\n        UNIQUE (puid, row_index)"
 
 _SCHEMA = (
-    f"CREATE TABLE truths ({_TRUTH}{_CURRENT})",
-    f"CREATE TABLE rewards ({_REWARD}{_CURRENT})",
-    f"CREATE TABLE truth_revisions ({_TRUTH}\n        updated_at DOUBLE PRECISION NOT NULL)",
-    f"CREATE TABLE reward_revisions ({_REWARD}\n        updated_at DOUBLE PRECISION NOT NULL)",
+    f"CREATE TABLE truths ({_TRUTH}{_END}{_UNIQUE})",
+    f"CREATE TABLE rewards ({_REWARD}{_END}{_UNIQUE})",
+    f"CREATE TABLE truth_revisions ({_TRUTH}{_END})",
+    f"CREATE TABLE reward_revisions ({_REWARD}{_END})",
     "CREATE INDEX truth_revisions_of_row ON truth_revisions (puid, row_index)",
     "CREATE INDEX reward_revisions_of_row ON reward_revisions (puid, row_index)",
-    f"CREATE TABLE totals ({', '.join(f'{name} BIGINT NOT NULL' for name in TOTALS)})",
-    f"INSERT INTO totals VALUES ({', '.join('0' for _ in TOTALS)})",  # noqa: S608 - zeros
+    f"CREATE TABLE totals ({', '.join(f'{name} BIGINT NOT NULL' for name in TOTALS)}, "
+    "check_sum BIGINT NOT NULL DEFAULT 0)",
     "CREATE TABLE schema_version (version INTEGER NOT NULL)",
     f"INSERT INTO schema_version VALUES ({VERSION})",  # noqa: S608 - a number of ours
 )
@@ -105,42 +127,53 @@ def create_tables(connection: Connection, key: str) -> None:
     """Create the tables; `key` is the type of a primary key that numbers new rows by itself."""
     for statement in _SCHEMA:
         connection.execute(statement.format(key=key))
+    connection.execute(INSERT_TOTALS, sealed("totals", dict.fromkeys(TOTALS, 0)))
 
 
-FIND_TRUTHS = """
-    SELECT row_index, label, score, version, recorded, truth FROM truths
-    WHERE puid = :puid AND row_index BETWEEN :first AND :last"""
+def check_sum(values: Sequence[Any]) -> int:
+    """Return the check sum of a row's FIELDS."""
+    return crc32(repr(tuple(values)).encode())
 
-INSERT_TRUTH = """
-    INSERT INTO truths
-        (puid, row_index, label, truth, score, version, recorded, created_at, updated_at)
-    VALUES (:puid, :row_index, :label, :truth, :score, :version, :recorded, :now, :now)"""
 
-KEEP_TRUTH = """
-    INSERT INTO truth_revisions
-        (puid, row_index, label, truth, score, version, recorded, updated_at)
-    SELECT puid, row_index, label, truth, score, version, recorded, updated_at FROM truths
-    WHERE puid = :puid AND row_index = :row_index"""
+def sealed(table: str, values: Values) -> dict[str, Any]:
+    """Return the values of a row of a table with its check sum."""
+    return {**values, "check_sum": check_sum([values[name] for name in FIELDS[table]])}
 
-UPDATE_TRUTH = """
-    UPDATE truths SET label = :label, truth = :truth, score = :score, version = :version,
-        recorded = :recorded, updated_at = :now
-    WHERE puid = :puid AND row_index = :row_index"""
 
-FIND_REWARD = "SELECT reward FROM rewards WHERE puid = :puid AND row_index = :row_index"
+def _select(table: str, more: str = "") -> str:
+    return f"SELECT {', '.join((*FIELDS[table], 'check_sum'))}{more} FROM {table}"  # noqa: S608
 
-INSERT_REWARD = """
-    INSERT INTO rewards (puid, row_index, reward, created_at, updated_at)
-    VALUES (:puid, :row_index, :reward, :now, :now)"""
 
-KEEP_REWARD = """
-    INSERT INTO reward_revisions (puid, row_index, reward, updated_at)
-    SELECT puid, row_index, reward, updated_at FROM rewards
-    WHERE puid = :puid AND row_index = :row_index"""
+def _insert(table: str) -> str:
+    names = (*FIELDS[table], "check_sum")
+    values = ", ".join(f":{name}" for name in names)
+    return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({values})"  # noqa: S608
 
-UPDATE_REWARD = """
-    UPDATE rewards SET reward = :reward, updated_at = :now
-    WHERE puid = :puid AND row_index = :row_index"""
+
+def _keep(table: str) -> str:
+    names = ", ".join((*FIELDS[table], "check_sum"))
+    return (
+        f"INSERT INTO {REVISIONS[table]} ({names}) SELECT {names} FROM {table} "  # noqa: S608
+        "WHERE puid = :puid AND row_index = :row_index"
+    )
+
+
+def _update(table: str) -> str:
+    changed = [name for name in (*FIELDS[table], "check_sum") if name not in (*KEPT, "created_at")]
+    values = ", ".join(f"{name} = :{name}" for name in changed)
+    return f"UPDATE {table} SET {values} WHERE puid = :puid AND row_index = :row_index"  # noqa: S608
+
+
+READ = {table: _select(table, ", id" if table != "totals" else "") for table in FIELDS}
+"""Read a whole table: its FIELDS, the check sum, and the id where it has one."""
+
+INSERT = {table: _insert(table) for table in FIELDS}
+
+FIND_TRUTHS = f"{_select('truths')} WHERE puid = :puid AND row_index BETWEEN :first AND :last"
+INSERT_TRUTH, KEEP_TRUTH, UPDATE_TRUTH = INSERT["truths"], _keep("truths"), _update("truths")
+
+FIND_REWARD = f"{_select('rewards')} WHERE puid = :puid AND row_index = :row_index"
+INSERT_REWARD, KEEP_REWARD, UPDATE_REWARD = INSERT["rewards"], _keep("rewards"), _update("rewards")
 
 FIND_PUID = """
     SELECT 1 FROM truths WHERE puid = :puid UNION ALL
@@ -150,14 +183,23 @@ COUNT_VERSIONS = "SELECT version, count(*) FROM truths GROUP BY version ORDER BY
 
 READ_TOTALS = f"SELECT {', '.join(TOTALS)} FROM totals"  # noqa: S608 - names of ours
 
-_SUMS = ", ".join(f"{name} = {name} + :{name}" for name in TOTALS)
+READ_TOTALS = _select("totals")
+INSERT_TOTALS = INSERT["totals"]
 
-ADD_TO_TOTALS = f"UPDATE totals SET {_SUMS}"  # noqa: S608 - names of ours
+_SUMS = ", ".join(f"{name} = :{name}" for name in (*TOTALS, "check_sum"))
+
+SET_TOTALS = f"UPDATE totals SET {_SUMS}"  # noqa: S608 - names of ours
 
 COUNT_RECENT = """
     SELECT label, truth, count(*) FROM
         (SELECT label, truth FROM truths ORDER BY id DESC LIMIT :window) AS recent
     GROUP BY label, truth"""
+
+FIND_LATEST = """
+    SELECT max(updated_at) FROM (
+        SELECT updated_at FROM truths WHERE id = (SELECT max(id) FROM truths)
+        UNION ALL SELECT updated_at FROM rewards WHERE id = (SELECT max(id) FROM rewards)
+    ) AS latest"""
 
 # The conditions that choose rows of `truths` or `rewards`.
 ALL = "1 = 1"

@@ -38,7 +38,7 @@ class Report:
 
 def check_records(report, model, service):
     """Check that the score of every recorded row belongs to its values."""
-    rows = open_records(service.state)[0].read()
+    rows = open_records(service.state).read()
     right = np.array_equal(model.scorer.decision_function(rows["values"]), rows["score"])
     report.check(len(rows) and right, "a recorded row is incomplete")
     return rows
@@ -46,7 +46,7 @@ def check_records(report, model, service):
 
 def check_drift(report, model, service):
     """Check that every worker soon reports the drift computed from the record."""
-    drift = model.baseline.measure(open_records(service.state)[0].scored_by)
+    drift = model.baseline.measure(open_records(service.state).scored_by)
     expected = drift.features | {"": drift.score}
     limit = time.monotonic() + 15
     while read_drift(service) != expected and time.monotonic() < limit:

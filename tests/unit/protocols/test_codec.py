@@ -9,8 +9,21 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from service.errors import BadInput, Refusal, TooLarge, Unsupported
-from service.protocols.codec import load_json, parse_json, render_json, require_finite, unpack
-from service.rows import RawTable
+from service.protocols import mlflow, open_inference
+from service.protocols.codec import (
+    bounded,
+    decode_names,
+    load_json,
+    parse_json,
+    render_json,
+    require_finite,
+    unpack,
+)
+from service.protocols.seldon import feedback, messages
+from service.rows import Limits, RawTable
+
+JSON = "application/json"
+TENSOR = {"name": "x", "shape": [1, 1], "datatype": "FP64", "data": [1]}
 
 
 def test_valid_json_is_read():
@@ -203,3 +216,53 @@ def test_brackets_in_strings_do_not_count_as_depth(value, limit):
             load_json(body, limit)
     else:
         assert load_json(body, limit) == value
+
+
+def seldon(message):
+    return messages.decode_request(json.dumps(message).encode(), JSON, "", Limits())
+
+
+def seldon_feedback(message):
+    return feedback.decode_feedback(json.dumps(message).encode(), JSON, "", Limits(), str)
+
+
+def split(names, row):
+    body = {"dataframe_split": {"columns": names, "data": [row]}}
+    return mlflow.decode_request(json.dumps(body).encode(), JSON, Limits())
+
+
+def csv(text):
+    return mlflow.decode_request(text.encode(), "text/csv", Limits())
+
+
+def infer(message):
+    return open_inference.decode_request(json.dumps(message).encode(), None, Limits())
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda: load_json(b"[" + b"[]," * 1000 + b"[]]", most=1000),
+        lambda: load_json(b'{"a": [' + b"{}," * 1000 + b"{}]}", most=1000),
+        lambda: decode_names(["a"] * 11, "data.names", 10),
+        lambda: decode_names([1.5] * 11, "data.names", 10),
+        lambda: seldon({"meta": {"metrics": [{}] * 1001}, "data": {"ndarray": [[1]]}}),
+        lambda: seldon({"meta": {"tags": dict.fromkeys(map(str, range(1001)))}}),
+        lambda: seldon({"data": {"names": ["a"] * 5000, "ndarray": [[1]]}}),
+        lambda: seldon_feedback({"request": {"meta": {"metrics": [{}] * 1001}}}),
+        lambda: split(["a"] * 5000, [1]),
+        lambda: csv("a," * 5000 + "a\n1\n"),
+        lambda: csv("a\n" + "1," * 5000 + "1\n"),
+        lambda: infer({"inputs": [TENSOR], "outputs": [{"name": "predict"}] * 1001}),
+    ],
+)
+def test_every_list_of_a_message_is_counted_before_it_is_read(read):
+    with pytest.raises(TooLarge, match=r"^[\d,]+ .* in one message; at most [\d,]+$"):
+        read()
+
+
+def test_a_message_at_its_bounds_is_read():
+    bounded(10, 10, "rows")
+    assert decode_names(["a"] * 10, "data.names", 10) == ("a",) * 10
+    assert len(load_json(b"[" + b"[]," * 998 + b"[]]", most=1000)) == 999
+    assert len(load_json(b'["' + b"[" * 5000 + b'"]', most=1000)) == 1  # brackets in a text

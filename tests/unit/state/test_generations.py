@@ -1,15 +1,20 @@
 """Which generation is current, who serves it, and what a kill or a full disk leaves."""
 
 import os
+import resource
 import signal
 import stat
+import struct
 import threading
 import time
 
 import pytest
 
 from service.errors import BadModel, BadSetting, Unavailable
-from service.state.generations import Changes, Generation, Generations
+from service.state.files import quarantined
+from service.state.generations import FILE_NAME, Changes, Generation, Generations
+
+THRESHOLD = struct.pack("<d", 0.1)
 
 
 @pytest.fixture
@@ -153,15 +158,17 @@ def test_an_unpublished_generation_changes_nothing(generations, tmp_path):
     assert files(tmp_path) == ["generation-1"]
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
 def test_a_full_disk_is_reported_and_the_old_generation_stays(generations, tmp_path):
     publish(generations, Generation(0.1, b"old"))
-    (tmp_path / "generation-2").symlink_to("/dev/full")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     with (
         generations.changing(),
-        pytest.raises(Unavailable, match=r"No space left on device.*so nothing was changed"),
+        pytest.raises(Unavailable, match=r"File too large.*so nothing was changed") as refusal,
     ):
-        generations.write(Generation(0.2, b"new"))
+        generations.write(Generation(0.2, b"new" * 1000))
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(tmp_path) not in str(refusal.value)
     assert generations.read() == (1, Generation(0.1, b"old"))
     assert files(tmp_path) == ["generation-1"]
 
@@ -173,6 +180,12 @@ def test_a_full_disk_is_reported_and_the_old_generation_stays(generations, tmp_p
         (lambda path: path.write_bytes(b""), "cut short"),
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), "check sum"),
         (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"x"), "check sum"),
+        (
+            lambda path: path.write_bytes(path.read_bytes().replace(THRESHOLD, bytes(8))),
+            "check sum",
+        ),
+        (lambda path: path.unlink() or os.mkfifo(path), "not a regular file"),
+        (lambda path: path.unlink() or path.symlink_to("/dev/zero"), "not a regular file"),
     ],
 )
 def test_a_missing_or_damaged_file_is_reported(generations, tmp_path, damage, reason):
@@ -217,3 +230,49 @@ def test_more_workers_than_slots_are_refused(generations, monkeypatch):
             generations.register()
 
     assert in_child(work) == 0
+
+
+def test_a_change_waits_for_another_one_for_a_limited_time(generations, monkeypatch):
+    """The process that makes the other change is stopped."""
+    monkeypatch.setattr("service.state.generations._PATIENCE", 0.05)
+    reading, writing = os.pipe()
+
+    def work():
+        with generations.changing():
+            os.write(writing, b"1")
+            time.sleep(60)
+
+    pid = os.fork()
+    if pid == 0:
+        work()
+    os.read(reading, 1)
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(Unavailable, match="another change has not ended yet"):
+        publish(generations, Generation(0.1))
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert publish(generations, Generation(0.1)) == 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda numbers: b"\xff" * len(numbers),
+        lambda numbers: bytes(len(numbers)),
+        lambda numbers: numbers[:115] + b"\x07" + numbers[116:],
+        lambda numbers: numbers[:-8],
+        lambda numbers: numbers + b"x",
+    ],
+)
+def test_damaged_counts_of_changes_are_quarantined(tmp_path, caplog, damage):
+    before = Generations(tmp_path)
+    before.count("swap")
+    path, start = tmp_path / FILE_NAME, 4096
+    content = path.read_bytes()
+    path.write_bytes(content[:start] + damage(content[start:]))
+    after = Generations(tmp_path)
+    assert after.changes().swaps == 0
+    assert "swaps.bin is set aside" in caplog.text
+    assert len(quarantined(path)) == 1
+    after.count("swap")
+    assert Generations(tmp_path).changes().swaps == 1

@@ -16,6 +16,7 @@ import pytest
 
 from service.errors import BadInput, BadSetting
 from service.rows import Verdict
+from service.state.files import quarantined
 from service.state.records import FILE_NAME, MAX_BYTES, as_table, begin_records, open_records
 from service.tables.write import write_table
 from service.web.middleware import new_id
@@ -273,7 +274,9 @@ def test_a_file_that_an_earlier_version_wrote_is_read_and_continued(tmp_path, ca
     """Five requests, of 30, 1, 3, 2 and 12 rows; 40 rows are kept."""
     (tmp_path / FILE_NAME).write_bytes(gzip.decompress(SAMPLE.read_bytes()))
     records = begin_records(tmp_path, ["mean", "sd"], 40)
-    assert caplog.text == ""
+    assert caplog.messages == [
+        f"{tmp_path / FILE_NAME} is migrated from format 2 to 3; 0 damaged rows are dropped"
+    ]
     requests = {"first": range(8, 30), "one": [100], "x" * 60: range(200, 203)}
     requests |= {"a\0b": range(300, 302), "ü" * 24: range(400, 412)}
     kept = [number for numbers in requests.values() for number in numbers]
@@ -299,22 +302,28 @@ def test_no_row_is_lost_over_many_restarts_with_little_traffic(tmp_path):
 def test_another_layout_is_quarantined_with_its_rows(tmp_path, caplog):
     append(begin_records(tmp_path, ["a", "b"], 1000), "p", 20)
     begin_records(tmp_path, ["a", "c"], 1000)
-    assert "records.bin is set aside as records.bin.1" in caplog.text
-    now, before = open_records(tmp_path)
-    assert (len(now.read()), len(before.read())) == (0, 20)
+    (kept,) = quarantined(tmp_path / FILE_NAME)
+    assert f"records.bin is set aside as {kept.name}: its layout is different" in caplog.text
+    assert len(open_records(tmp_path).read()) == 0
+    kept.rename(tmp_path / FILE_NAME)
+    before = open_records(tmp_path)
+    assert len(before.read()) == 20
     assert before.features == ("a", "b")
 
 
 def test_recorded_values_are_deleted_when_recording_values_is_turned_off(tmp_path, caplog):
     append(begin_records(tmp_path, ["SECRET", "b"], 1000), "p", 20)
     append(begin_records(tmp_path, ["a", "c"], 1000), "p", 20)
-    os.truncate(tmp_path / "records.bin.1", 5000)  # what it contains is unknown
+    (kept,) = quarantined(tmp_path / FILE_NAME)
+    os.truncate(kept, 5000)  # what it contains is unknown
     append(begin_records(tmp_path, ["a", "b"], 1000, values=False), "q", 20)
     assert [path.name for path in tmp_path.iterdir()] == ["records.bin"]
     assert caplog.text.count("it contains values, which are not to be kept") == 2
     assert len(begin_records(tmp_path, ["a", "b"], 1000, values=False).read()) == 20
     begin_records(tmp_path, ["a", "b"], 500, values=False)
-    assert [len(one.read()) for one in open_records(tmp_path)] == [0, 20]
+    assert len(open_records(tmp_path).read()) == 0
+    quarantined(tmp_path / FILE_NAME)[0].rename(tmp_path / FILE_NAME)
+    assert len(open_records(tmp_path).read()) == 20
 
 
 def test_rows_half_written_to_the_disk_are_dropped_and_logged(tmp_path, caplog):
@@ -536,3 +545,19 @@ def test_an_export_to_another_file_type_is_refused(records, tmp_path):
 def test_a_missing_record_is_refused(tmp_path):
     with pytest.raises(BadSetting, match=r"records\.bin cannot be read"):
         open_records(tmp_path)
+
+
+@pytest.mark.parametrize("left", [0.02, 0.5, 0.9])
+def test_a_record_that_was_cut_keeps_its_whole_rows(tmp_path, left, caplog):
+    append(begin_records(tmp_path, ["a", "b"], 1000), "p", 600)
+    path = tmp_path / FILE_NAME
+    os.truncate(path, int(path.stat().st_size * left))
+    exported = open_records(tmp_path).read()["row"].tolist()
+    kept = begin_records(tmp_path, ["a", "b"], 1000)
+    assert kept.read()["row"].tolist() == exported == list(range(len(exported)))
+    assert 0 < len(exported) <= 600
+    values, verdict = batch(len(exported))
+    assert kept.read()["values"].tolist() == values.tolist()
+    assert kept.read()["score"].tolist() == verdict.scores.tolist()
+    assert len(quarantined(path)) == 1
+    assert f"is set aside as {quarantined(path)[0].name}" in caplog.text

@@ -5,6 +5,7 @@ import pytest
 
 from service.errors import BadInput, TooLarge
 from service.protocols.seldon.envelope import read_json
+from service.rows import Limits
 
 MESSAGE = {"data": {"ndarray": [[1, 2]]}, "meta": {"puid": "ü"}}
 TEXT = json.dumps(MESSAGE)
@@ -13,8 +14,8 @@ FORM = "application/x-www-form-urlencoded"
 PARTS = "multipart/form-data; boundary=cut"
 
 
-def read(content_type, query="", body=b"", **limits):
-    value, refusal = read_json(content_type, query, body, **limits)
+def read(content_type, query="", body=b"", limits=Limits()):  # noqa: B008
+    value, refusal = read_json(content_type, query, body, limits)
     assert refusal is None
     return value
 
@@ -99,4 +100,4 @@ def test_a_part_without_a_name_is_refused(header, content):
 )
 def test_depth_is_limited_wherever_the_message_is(content_type, body):
     with pytest.raises(TooLarge, match="nested more than 2 levels"):
-        read(content_type, "", body, max_depth=2)
+        read(content_type, "", body, limits=Limits(depth=2))

@@ -46,7 +46,7 @@ def test_every_figure_is_the_same_after_the_migration(tmp_path, path, caplog):
     with closing(begin_feedback(tmp_path)) as store:
         assert store.read() == SUMMARY
     assert caplog.messages == [
-        "feedback is migrated from format 1 to format 2; 3 rewards were rounded to a millionth or "
+        "feedback is migrated from format 1 to format 3; 3 rewards were rounded to a millionth or "
         "reduced to a million"
     ]
     assert recount(path) == TOTAL
@@ -144,7 +144,7 @@ def test_a_migration_killed_at_any_statement_is_complete_or_undone(memory):
         folder.mkdir()
         shutil.copy(SAMPLE, folder / FILE_NAME)
         killed = migrate_and_die(folder, steps)
-        if query(folder / FILE_NAME, "PRAGMA user_version") == [(2,)]:
+        if query(folder / FILE_NAME, "PRAGMA user_version") == [(3,)]:
             migrated += STRIDE
         else:
             assert contents(folder / FILE_NAME) == before

@@ -13,6 +13,7 @@ import pytest
 from service.errors import Unavailable
 from service.state.feedback import sqlite
 from service.state.feedback.store import FILE_NAME, begin_feedback
+from service.state.files import quarantined
 from service.truths import Confusion, Statement
 from tests.support.feedback import add_truth, query, recount, row
 
@@ -28,12 +29,14 @@ def locked(path):
 
 @contextmanager
 def full_disk(path):
-    """Limit the size of this process's files."""
-    size = max(file.stat().st_size for file in path.parent.glob(f"{FILE_NAME}*"))
+    """Limit the size of this process's files to that of SQLite's log."""
+    size = path.with_name(f"{FILE_NAME}-wal").stat().st_size
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size // 4096 * 4096, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_the_file_is_in_wal_mode_and_readable_by_its_owner_only(store, path):
@@ -136,7 +139,7 @@ def test_a_full_disk_is_reported_until_there_is_space_again(store, path):
         assert not store.is_up()
         with pytest.raises(Unavailable):
             store.add(Statement("q", truths=(0,) * 5000), [row(0, n) for n in range(5000)])
-        assert store.read().total.rows == 1
+    assert store.read().total.rows == 1
     assert store.is_up()
     assert add_truth(store, "q", 1, 1).total == recount(path) == Confusion(true_positive=2)
 
@@ -166,7 +169,7 @@ def test_a_missing_folder_is_reported(store, tmp_path):
     [
         ("words", "it is damaged (file is not a database)"),
         ("middle", "it is damaged"),
-        ("newer", "it has format 99; this version of isoserve knows formats up to 2"),
+        ("newer", "it has format 99; this version of isoserve knows formats up to 3"),
         ("foreign", "it is not a feedback database of isoserve"),
     ],
 )
@@ -183,26 +186,28 @@ def test_an_unusable_file_is_quarantined_at_the_start(tmp_path, path, damage, re
     else:
         query(path, f"PRAGMA {'user_version' if damage == 'newer' else 'application_id'} = 99")
     begun = begin_feedback(tmp_path)
-    assert f"is set aside as feedback.db.1: {reason}" in caplog.text
-    assert (tmp_path / "feedback.db.1").exists()
-    assert add_truth(begun, "p", 1, 1).total.rows == 1
+    (kept,) = quarantined(path)
+    assert f"is set aside as {kept.name}: {reason}" in caplog.text
+    kept = {"words": 0, "middle": 1000, "newer": 0, "foreign": 0}[damage]
+    assert begun.read().total.rows == kept
+    assert add_truth(begun, "q", 1, 1).total.rows == kept + 1
 
 
 def test_a_quarantined_file_is_never_deleted(tmp_path):
     for number in range(5):
         (tmp_path / "feedback.db").write_text(f"no database at all {number}")
         begin_feedback(tmp_path)
-    kept = sorted(tmp_path.glob("feedback.db.*"))
+    kept = quarantined(tmp_path / "feedback.db")
     assert [path.read_text()[-1] for path in kept] == ["0", "1", "2", "3", "4"]
 
 
 def test_the_service_starts_without_a_usable_database(tmp_path, path, caplog):
     begin_feedback(tmp_path)
     with locked(path):
-        store = begin_feedback(tmp_path)
+        store = begin_feedback(tmp_path, keep_days=30)
         assert "the storage of feedback fails" in caplog.text
     assert add_truth(store, "p", 1, 1).total.rows == 1
-    assert not (tmp_path / "feedback.db.1").exists()
+    assert quarantined(path) == []
 
 
 def test_deleted_data_is_overwritten(store, path):
@@ -217,17 +222,68 @@ def test_a_reader_sees_a_consistent_state_while_others_write(store):
     end = threading.Event()
 
     def write():
-        for number in range(300):
-            store.add(Statement(f"p{number}", truths=(1, 0)), [row(1), row(0, 1)])
-        end.set()
+        try:
+            for number in range(300):
+                store.add(Statement(f"p{number}", truths=(1, 0)), [row(1), row(0, 1)])
+        finally:
+            end.set()
 
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(write)
+        written = pool.submit(write)
         while not end.is_set():
             total = store.read().total
             assert total.true_positive == total.true_negative
+        written.result()
 
 
 def test_the_file_states_its_format_in_user_version_and_schema(store, path):
     store.read()
     assert query(path, "PRAGMA user_version") == query(path, "SELECT version FROM schema_version")
+
+
+def filled(folder, messages):
+    """Store messages of one truth and one reward, and close the database."""
+    store = begin_feedback(folder)
+    for number in range(messages):
+        store.add(Statement(f"p{number}", truths=(1,), reward=1_000_000), [row(1)])
+    store.close()
+
+
+@pytest.mark.parametrize("table", ["truths", "rewards", "totals"])
+def test_what_was_changed_in_a_table_is_left_out_and_the_rest_is_kept(
+    tmp_path, path, table, caplog
+):
+    filled(tmp_path, 10)
+    change = {
+        "truths": "UPDATE truths SET truth = 0 WHERE id = 5",
+        "rewards": "UPDATE rewards SET reward = 7 WHERE id = 5",
+        "totals": "UPDATE totals SET true_positive = 99",
+    }
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute(change[table])
+    summary = begin_feedback(tmp_path).read()
+    assert summary.total == recount(path)
+    assert summary.total.rows == (9 if table == "truths" else 10)
+    assert summary.reward == (9 if table == "rewards" else 10)
+    assert summary.accepted == 10
+    (kept,) = quarantined(path)
+    assert f"is set aside as {kept.name}: it is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("loss", ["older copy", "0 bytes", "gone"])
+def test_acknowledged_feedback_that_is_lost_is_missed_aloud(tmp_path, path, loss, caplog):
+    filled(tmp_path, 3)
+    older = path.read_bytes()
+    filled(tmp_path, 5)
+    if loss == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(older if loss == "older copy" else b"")
+    begin_feedback(tmp_path)
+    said = (
+        "is set aside as" if loss == "0 bytes" else "acknowledged messages of feedback are missing"
+    )
+    assert said in caplog.text
+    caplog.clear()
+    begin_feedback(tmp_path)
+    assert caplog.text == ""  # it is told once

@@ -298,3 +298,38 @@ def test_opening_a_missing_database_for_reading_is_refused(tmp_path):
         open_feedback(tmp_path)
     begin_feedback(tmp_path)
     assert open_feedback(tmp_path).read().total.rows == 0
+
+
+YEAR = 365 * DAY
+
+
+@pytest.mark.parametrize("years", [-2, 3, 1000])
+def test_a_clock_that_was_set_wrong_deletes_nothing_and_is_told_once(
+    tmp_path, monkeypatch, caplog, years
+):
+    store = begin_feedback(tmp_path, keep_days=30)
+    add_truth(store, "p", 1, 1)
+    store.close()
+    now = time.time()
+    with monkeypatch.context() as patch:
+        patch.setattr(module.time, "time", lambda: now + years * YEAR)
+        store = begin_feedback(tmp_path, keep_days=30)
+        for puid in "abc":
+            rows = add_truth(store, puid, 0, 0).total.rows
+        store.close()
+    assert rows == 4
+    assert caplog.text.count("no old feedback is deleted; set the clock right") == 1
+    assert begin_feedback(tmp_path, keep_days=30).find("p", 0, 0)
+
+
+def test_a_long_but_plausible_time_deletes_expired_feedback_and_says_how_much(
+    tmp_path, monkeypatch, caplog
+):
+    caplog.set_level("INFO")
+    store = begin_feedback(tmp_path, keep_days=30)
+    add_truth(store, "p", 1, 1)
+    store.close()
+    now = time.time()
+    monkeypatch.setattr(module.time, "time", lambda: now + 300 * DAY)
+    assert begin_feedback(tmp_path, keep_days=30).read().total.rows == 0
+    assert "1 truths and rewards are deleted: they are older than 30 days" in caplog.text

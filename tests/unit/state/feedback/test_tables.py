@@ -19,7 +19,7 @@ class Recorder:
     def __init__(self):
         self.statements = []
 
-    def execute(self, statement):
+    def execute(self, statement, values=None):
         self.statements.append(statement)
 
 
