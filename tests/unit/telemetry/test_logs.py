@@ -116,7 +116,11 @@ log = logging.getLogger("tests")
 
 def run(code, **more):
     return subprocess.run(
-        [sys.executable, "-c", SCRIPT + code], capture_output=True, timeout=30, check=False, **more
+        [sys.executable, "-W", "ignore", "-c", SCRIPT + code],
+        capture_output=True,
+        timeout=30,
+        check=False,
+        **more,
     )
 
 
