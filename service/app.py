@@ -12,7 +12,7 @@ from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
 from . import __version__
 from .errors import BadSetting, MethodNotAllowed, NotFound, Refusal, count, nearest
-from .model.file import Model, read_model_file
+from .model.file import read_model_file
 from .model.scorer import compile_kernels
 from .probe import reach
 from .rows import Limits
@@ -26,6 +26,7 @@ from .state.counts import Counts
 from .state.feedback.store import begin_feedback
 from .state.folder import StateFolder
 from .state.generations import Generations
+from .state.odd_cells import OddCells
 from .state.records import Records, begin_records, delete_records
 from .telemetry.drift import DriftWatch
 from .telemetry.logs import tell_ready
@@ -124,8 +125,9 @@ def _load_model(settings: Settings, reloads: bool) -> tuple[StateFolder, Predict
     generations.see(seen)
     detector = restore_threshold(detector, audit)
     counts = Counts(state.path, detector.model.features)
-    records = _begin_records(state, detector.model, settings)
-    predictor = Predictor(detector, counts, records)
+    records = _begin_records(state, detector, settings)
+    odd_cells = OddCells(detector.model.features, state.path)
+    predictor = Predictor(detector, counts, records, odd_cells)
     return state, predictor, ModelReloader(source, predictor, generations, audit)
 
 
@@ -141,11 +143,15 @@ def _load_first(source: ModelSource, settings: Settings) -> Detector:
     return detector
 
 
-def _begin_records(state: StateFolder, model: Model, settings: Settings) -> Records | None:
+def _begin_records(state: StateFolder, detector: Detector, settings: Settings) -> Records | None:
     if not settings.records:
         delete_records(state.path)
         return None
-    records = begin_records(state.path, model.features, settings.records, settings.record_values)
+    cells = detector.columns.recorded
+    texts = [name for name, is_text in cells.items() if is_text]
+    records = begin_records(
+        state.path, list(cells), settings.records, settings.record_values, texts
+    )
     log.info(
         "scored rows are recorded",
         folder=str(state.path),

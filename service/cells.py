@@ -5,68 +5,44 @@ Plain Python, shared by the protocols, training and the readers of files.
 
 import math
 import re
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 LABELS = (0, 1)
 """The values of a label or truth: inlier, outlier."""
 
+MISSING = frozenset(
+    {"", "NA", "N/A", "n/a", "<NA>", "#N/A", "#N/A N/A", "#NA", "NULL", "null", "None", "NaT", "?"}
+    | {"NaN", "nan", "NAN", "-NaN", "-nan", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"}
+)
+"""Texts that stand for a missing cell, in files and in every request."""
+
+TRUTHS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
+"""Truth values in lower case, as numbers; 1 and 0 are truth values, too."""
+
+LARGEST = (2 - 2**-23) * 2.0**127
+"""The largest number that a forest can be fitted on: it has 32-bit floats."""
+
 _POSITION = re.compile(r"(t:|)(0|[1-9][0-9]{0,5})")
 
-
-@dataclass(frozen=True)
-class TextRules:
-    """How the text of a CSV table is read."""
-
-    missing: frozenset[str]
-    """Texts that stand for a missing value."""
-    strip_missing: bool
-    """Whether blanks around such a text are ignored."""
-    truths: Mapping[str, int]
-    """Truth values: text in lower case -> number."""
-    strip_names: bool
-    """Whether blanks around a column's name are removed."""
-    largest: float
-    """The largest magnitude of a number."""
-
-    def is_missing(self, text: str) -> bool:
-        """Return whether a text is a missing value; NaN is one too, but is read as a number.
-
-        >>> REQUESTS.is_missing(" NA "), FILES.is_missing(" NA ")
-        (True, False)
-        """
-        return (text.strip() if self.strip_missing else text) in self.missing
-
-    def name(self, text: str) -> str:
-        """Return a column's name, without surrounding blanks if `strip_names`.
-
-        >>> REQUESTS.name(" mean"), FILES.name(" mean")
-        (' mean', 'mean')
-        """
-        return text.strip() if self.strip_names else text
+# Digits in groups of three; the separators of thousands beside the decimal mark itself.
+_GROUPS = {
+    mark: re.compile(
+        rf"[+-]?\d{{1,3}}([{other}'\u2019 \u00a0\u202f])\d{{3}}(\1\d{{3}})*({mark}\d*)?", re.ASCII
+    )
+    for mark, other in ((".", ","), (",", "."))
+}
 
 
-REQUESTS = TextRules(
-    missing=frozenset({"", "NA", "N/A", "n/a", "<NA>", "NULL", "null", "None"}),
-    strip_missing=True,
-    truths={},
-    strip_names=False,
-    largest=sys.float_info.max,
-)
-"""CSV in a request."""
+def is_missing(cell: Any) -> bool:
+    """Return whether a cell is a missing value: None, NaN or one of the texts in MISSING.
 
-FILES = TextRules(
-    missing=REQUESTS.missing
-    | {"NaN", "nan", "-NaN", "-nan", "#N/A", "#N/A N/A", "#NA"}
-    | {"1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"},
-    strip_missing=False,
-    truths={"true": 1, "false": 0},  # in a column that holds nothing else
-    strip_names=True,
-    largest=(2 - 2**-23) * 2.0**127,  # a forest is fitted on 32-bit floats
-)
-"""A CSV file. Its reader, pandas, reads truth values itself and keeps blanks around texts."""
+    >>> is_missing(" NA "), is_missing(float("nan")), is_missing("0")
+    (True, True, False)
+    """
+    if isinstance(cell, str):
+        return cell.strip() in MISSING
+    return cell is None or (isinstance(cell, float) and math.isnan(cell))
 
 
 def may_spell_numbers(text: str) -> bool:
@@ -89,6 +65,81 @@ def parse_number(cell: Any) -> float:
     if not may_spell_numbers(str(cell)):
         raise ValueError("not a number")
     return float(cell)
+
+
+def plain_number(text: str, decimal: str = ".") -> str:
+    """Rewrite a number of a CSV file as Python has it: no thousands separators, a decimal point.
+
+    Text that is no such number is returned as it is.
+
+    >>> plain_number("1,234.5"), plain_number("1.234,5", ","), plain_number("12,5", ",")
+    ('1234.5', '1234.5', '12.5')
+    """
+    text = text.strip()
+    if grouped := _GROUPS[decimal].fullmatch(text):
+        text = text.replace(grouped[1], "")
+    return text.replace(",", ".") if decimal == "," and "." not in text else text
+
+
+def parse_cell(cell: Any, decimal: str = "", flag: bool = False) -> float:
+    """Return a cell of a column of numbers as a float: NaN where it is missing.
+
+    With `decimal` the cell is a text of a CSV file with this decimal mark. With `flag` truth values
+    such as "yes" are numbers, too.
+
+    Raises:
+        ValueError, TypeError or OverflowError: it is not a number (see `parse_number`).
+
+    >>> parse_cell("NA"), parse_cell("12,5", ","), parse_cell("Yes", flag=True)
+    (nan, 12.5, 1.0)
+    """
+    if isinstance(cell, str):
+        text = cell.strip()
+        if text in MISSING:
+            return math.nan
+        if flag and text.lower() in TRUTHS:
+            return TRUTHS[text.lower()]
+        return parse_number(plain_number(text, decimal) if decimal else text)
+    return math.nan if cell is None else parse_number(cell)
+
+
+def parse_text(cell: Any) -> str:
+    """Return a cell of a column of text, without blanks around it; empty where it is missing.
+
+    A whole number is its digits, so that the code 17 is the same as a number and as text.
+
+    Raises:
+        TypeError: it is a list or an object.
+
+    >>> parse_text(" casino "), parse_text(17.0), parse_text(True), parse_text("NA")
+    ('casino', '17', 'true', '')
+    """
+    if isinstance(cell, str):
+        text = cell.strip()
+        return "" if text in MISSING else text
+    if cell is None:
+        return ""
+    if isinstance(cell, bool):
+        return str(cell).lower()
+    if isinstance(cell, float):
+        if math.isnan(cell):
+            return ""
+        return str(int(cell)) if cell.is_integer() else repr(cell)
+    if isinstance(cell, int):
+        return str(cell)
+    raise TypeError(f"{kind(cell)} is not text")
+
+
+def bounded(text: str, most: int) -> bytes:
+    """Return a text as UTF-8 of at most `most` bytes; one that was cut ends in an ellipsis.
+
+    >>> bounded("a" * 40, 8).decode()
+    'aaaaa…'
+    """
+    content = text.encode(errors="replace")
+    if len(content) <= most:
+        return content
+    return content[: most - 3].decode(errors="ignore").encode() + "…".encode()
 
 
 def fault(cell: Any) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from math import isfinite
@@ -54,6 +55,8 @@ class RawTable:
     shape: tuple[int, int] | None = None
     is_headless: bool = False
     """Whether the names look like cells: those of a CSV that may have no line of names."""
+    is_csv: bool = False
+    """Whether the cells are the texts of a CSV body, whose numbers may be written as in a file."""
 
     @classmethod
     def nested(cls, cells: Any, names: Sequence[str], limits: Limits) -> RawTable:
@@ -74,6 +77,60 @@ class RawTable:
     def __len__(self) -> int:
         return self.shape[0] if self.shape else len(self.cells)
 
+    @property
+    def width(self) -> int:
+        """The number of columns, by the first row."""
+        if self.shape:
+            return self.shape[1]
+        first = self.cells[0] if len(self.cells) else ()
+        return len(first) if isinstance(first, list | np.ndarray) else 0
+
+    def floats(self) -> Floats | None:
+        """Return all cells as floats, (n_rows, n_columns); None if this is no table of numbers.
+
+        Numeric strings and booleans are numbers; None (null) and NaN become NaN.
+        """
+        try:
+            values = _read_numbers(self.cells)
+        except (ValueError, TypeError, OverflowError):
+            return None
+        if not values.size or values.ndim != (1 if self.shape else 2):
+            return None
+        return values.reshape(self.shape) if self.shape else values
+
+    def columns(self) -> Sequence[Sequence[Any]]:
+        """Return the cells of each column.
+
+        Raises:
+            BadInput: the rows are not lists of one length.
+        """
+        cells = self.cells
+        if self.shape:
+            cells = cells.tolist() if isinstance(cells, np.ndarray) else list(cells)
+            width = self.shape[1]
+            if not cells:
+                raise BadInput(self._fault())
+            return [cells[j::width] for j in range(width)]
+        if not isinstance(cells, list):
+            cells = np.asarray(cells).tolist()
+        if not (isinstance(cells, list) and set(map(type, cells)) == {list} and cells[0]):
+            raise BadInput(self._fault(of_shape=True))
+        width = len(cells[0])
+        if set(map(len, cells)) != {width}:
+            raise BadInput(self._fault(of_shape=True))
+        # zip(*cells) would make an iterator for each row, and start the garbage collector.
+        flat = list(chain.from_iterable(cells))
+        return [flat[j::width] for j in range(width)]
+
+    def infinite(self) -> str:
+        """Return where the first infinite number is, and that it is one; empty if there is none."""
+        with suppress(BadInput):
+            for j, column in enumerate(self.columns()):
+                for i, cell in enumerate(column):
+                    if isinstance(cell, int | float) and (found := fault(cell)):
+                        return f"row {i}, column {label_column(j, self.names)}: {found}"
+        return ""
+
     def numbers(self) -> Rows:
         """Read every cell as a number; the columns stay as they were sent.
 
@@ -86,21 +143,16 @@ class RawTable:
         >>> RawTable([[1, "2.5"]]).numbers().values
         array([[1. , 2.5]])
         """
-        try:
-            values = _read_numbers(self.cells)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise BadInput(self._fault()) from error
-        if not values.size or values.ndim != (1 if self.shape else 2):
+        values = self.floats()
+        if values is None:
             raise BadInput(self._fault())
-        if self.shape:
-            values = values.reshape(self.shape)
         missing = not _is_finite(values)
         if missing and np.isinf(values).any():
             raise BadInput(self._fault())
         return Rows(values, self.names, missing)
 
-    def _fault(self) -> str:
-        """Return why this is not a table of numbers: the first fault, row by row."""
+    def _fault(self, of_shape: bool = False) -> str:
+        """Return why this is no table, or no table of numbers: the first fault, row by row."""
         cells = self.cells.tolist() if isinstance(self.cells, np.ndarray) else self.cells
         if self.shape:
             width = self.shape[1] or 1
@@ -116,29 +168,53 @@ class RawTable:
             )
         if not any(isinstance(row, list) for row in cells):
             return "rows are a list of lists: one row is [[1, 2]], not [1, 2]"
-        faults = (_row_fault(i, row, cells[0], self.names) for i, row in enumerate(cells))
+        faults = (_row_fault(i, row, cells[0], self.names, of_shape) for i, row in enumerate(cells))
         return next(filter(None, faults), "the rows are not a table of numbers")
 
 
 @dataclass(slots=True)
 class Rows:
-    """A checked table of samples.
+    """A checked table of samples: the numbers that a forest takes, and the client's own cells.
 
-    `values` is (n_rows, n_columns) float64: finite, or NaN where a value is missing. `names` has a
-    name for each column, or is empty when columns are identified by position.
+    `values` is (n_rows, n_features) float64: finite, or NaN where a value is missing. `names` has a
+    name for each column of the client, or is empty when columns are identified by position.
     """
 
     values: Floats
     names: tuple[str, ...] = ()
     missing: bool = False
     """Whether any value is missing."""
+    texts: NDArray[np.void] | None = None
+    """The client's cells, (n_rows,), as `cells`; None where all are numbers: then `values`."""
+    odd: Sequence[tuple[int, int, int]] = ()
+    """(column, index in ODD, how many) of the cells that training never saw the like of."""
+    ids: list[str] | None = None
+    """The id of each row, if the model has an id column and it was sent."""
 
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def cells(self) -> NDArray[Any]:
+        """The client's own cells, a row for each as the record keeps it."""
+        return self.values if self.texts is None else self.texts
+
     def at(self, indices: Sequence[int] | NDArray[np.intp]) -> Rows:
         """Return the rows at these indices."""
-        return Rows(self.values[indices], self.names, self.missing)
+        texts = None if self.texts is None else self.texts[indices]
+        return Rows(self.values[indices], self.names, self.missing, texts)
+
+
+ODD = ("out_of_range", "unknown", "missing")
+"""The kinds of odd cells: a number beyond training's range, a new category, a missing cell."""
+
+TEXT_BYTES = 32
+"""The bytes of a text cell in the record; a longer text is cut."""
+
+
+def record_type(numbers: int, texts: int) -> np.dtype[np.void]:
+    """Return the type of a recorded row's cells: numbers, then texts."""
+    return np.dtype([("values", np.float64, (numbers,)), ("texts", f"S{TEXT_BYTES}", (texts,))])
 
 
 @dataclass(slots=True)
@@ -154,6 +230,8 @@ class Verdict:
     """The model's version: the first digits of its file's SHA-256."""
     samples: Floats | None = None
     """scikit-learn's `score_samples`, if requested."""
+    ids: list[str] | None = None
+    """The id of each row, if the rows came with one."""
     outliers: int = field(init=False)
     """How many rows are outliers."""
     score_sum: float = field(init=False)
@@ -231,14 +309,14 @@ def _check_shape(n_rows: int, n_columns: int, limits: Limits) -> None:
         raise TooLarge(f"{count(n_columns, 'column')} in a row; at most {limits.columns:,}")
 
 
-def _row_fault(i: int, row: Any, first: Any, names: Sequence[str]) -> str | None:
+def _row_fault(i: int, row: Any, first: Any, names: Sequence[str], of_shape: bool) -> str | None:
     if not isinstance(row, list):
-        return f"row {i} is {kind(row)}, not a list of numbers"
+        return f"row {i} is {kind(row)}, not a list of {'cells' if of_shape else 'numbers'}"
     if not row:
         return f"row {i} is empty"
     if len(row) != len(first):
         return f"row {i} has {count(len(row), 'column')}, row 0 has {len(first)}"
-    for j, cell in enumerate(row):
+    for j, cell in enumerate([] if of_shape else row):
         if wrong := fault(cell):
             return f"row {i}, column {label_column(j, names)}: {wrong}"
     return None

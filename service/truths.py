@@ -6,7 +6,7 @@ from collections import Counter, deque
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from .rows import Rows
+from .rows import RawTable
 
 MILLIONTHS = 1_000_000
 """Rewards are whole numbers of a millionth, so that their sum is exact."""
@@ -29,7 +29,7 @@ class Statement:
     """0 or 1 for each row; empty when the message states no truth."""
     reward: int | None = None
     """In millionths."""
-    rows: Rows | None = None
+    rows: RawTable | None = None
     """The rows of the request that the message carries."""
     row_field: str = "row"
     """The field of the message that names `row`, for error sentences."""

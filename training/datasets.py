@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import CannotTrain, count, nearest
+from service.model.card import Column, LeftOut
 from service.rows import Floats
 
 SPENDING_ROWS = 20_000
@@ -29,40 +31,96 @@ _LIKELY_LABELS = frozenset({"label", "target", "class"})
 _SMALLEST_STEP = np.float32(1e-7)
 
 
+UNLABELLED = -1
+"""The label of a row whose label is not known."""
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What a column of a file was taken for, to be printed."""
+
+    name: str
+    kind: str
+    example: str
+    gaps: float
+    """The share of missing cells."""
+    done: str
+    why: str
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A checked table of training rows.
 
-    `X` is (n_rows, n_features) float64; NaN is a missing cell. It is an array, not a data frame, so
-    that the pickle of a forest fitted on it does not need pandas. `labels` is (n_rows,), 1 for a
-    known outlier.
+    `X` is (n_rows, n_features) float64, the encoded matrix; NaN is a missing cell. It is an array,
+    not a data frame, so that the pickle of a forest fitted on it does not need pandas. `columns`
+    say how the columns of the table became these features. `labels` is (n_rows,), 1 for a known
+    outlier, 0 for an inlier and UNLABELLED.
     """
 
     name: str
     X: Floats
-    features: tuple[str, ...]
-    types: tuple[str, ...]
-    """The type of each column: 'bool', 'int' or 'float'."""
+    columns: tuple[Column, ...]
     labels: NDArray[np.int64] | None = None
     kinds: NDArray[np.str_] | None = None
     """(n_rows,) the kind of outlier that each row is, if known."""
-    allow_missing: bool = False
+    left_out: tuple[LeftOut, ...] = ()
+    id: str | None = None
+    """The column among those left out that is returned with answers."""
+    decimal: str = "."
+    recognised: tuple[Recognised, ...] = ()
+    """What each column of a file was taken for."""
+    notes: tuple[str, ...] = ()
+    """Sentences about how the file was read."""
+    raw: Callable[[int], list[Any]] | None = None
+    """Returns the cells of a row as a request sends them; None if `X` has them."""
 
     def __len__(self) -> int:
         return len(self.X)
 
+    @classmethod
+    def of_numbers(
+        cls,
+        name: str,
+        X: Floats,
+        names: Sequence[str],
+        types: Sequence[str] = (),
+        labels: NDArray[np.int64] | None = None,
+        **more: Any,
+    ) -> Dataset:
+        """Return a table of numbers; `types` are 'bool', 'int' or 'float', by default 'float'."""
+        missing = np.isnan(X).sum(axis=0).tolist()
+        kinds = zip(names, types or ["float"] * len(names), missing, strict=True)
+        columns = tuple(Column(one, "number", kind, gaps) for one, kind, gaps in kinds)
+        return cls(name, X, columns, labels, **more)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The names of the columns."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The types of the columns' cells."""
+        return tuple(column.type for column in self.columns)
+
+    def cells(self, row: int) -> list[Any]:
+        """Return the cells of a row as a request sends them."""
+        if self.raw is not None:
+            return self.raw(row)
+        return [None if np.isnan(cell) else cell for cell in self.X[row].tolist()]
+
     def only(self, columns: Sequence[str]) -> Dataset:
-        """Return all rows with only these columns, in this order."""
+        """Return all rows of a table of numbers with only these columns, in this order."""
         order = [self.features.index(name) for name in pick(columns, self.features)]
         return replace(
             self,
             X=np.ascontiguousarray(self.X[:, order]),
-            features=tuple(self.features[j] for j in order),
-            types=tuple(self.types[j] for j in order),
+            columns=tuple(self.columns[j] for j in order),
         )
 
     def draw(self, rows: int, seed: int) -> Dataset:
-        """Draw some rows uniformly without replacement; they keep their order."""
+        """Draw some rows of a table of numbers uniformly; they keep their order."""
         if rows > len(self):
             raise CannotTrain(f"--samples {rows}: {self.name} has {count(len(self), 'row')}")
         places = np.sort(np.random.default_rng(seed).choice(len(self), rows, replace=False))
@@ -97,7 +155,7 @@ def spending(rows: int = SPENDING_ROWS, seed: int = SPENDING_SEED) -> Dataset:
     labels = np.zeros(rows, dtype=np.int64)
     labels[planted] = 1
     X = np.column_stack([mean - 0.28, sd - 0.11]).round(6)
-    return Dataset("spending", X, ("mean", "sd"), ("float", "float"), labels)
+    return Dataset.of_numbers("spending", X, ("mean", "sd"), labels=labels)
 
 
 def held_out_spending() -> Dataset:
@@ -160,9 +218,13 @@ def oddities(dataset: Dataset, held_out: Dataset | None = None) -> list[str]:
             "outliers, name it with --label"
         )
     labels = (held_out or dataset).labels
+    labels = None if labels is None else labels[labels != UNLABELLED]
     if labels is not None and labels.min() == labels.max():
         found.append(f"every label is {labels[0]}, so the model cannot be evaluated")
-    constant = [dataset.features[j] for j in np.flatnonzero(_constant(dataset.X))]
+    plain = [column.kind in ("number", "flag") for column in dataset.columns]
+    constant: list[str] = []
+    if all(plain):  # other columns are constant only where they are left out
+        constant = [dataset.features[j] for j in np.flatnonzero(_constant(dataset.X))]
     if len(constant) == len(dataset.features):
         raise CannotTrain(
             f"every column of {dataset.name} is constant; a forest needs one that varies"

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from service.errors import CannotTrain, IsoserveError
-from training.train import AllowMissing, KeepCols, Label, parse_columns
+from training.train import KeepCols, Label, parse_columns
 
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="a file of pickle or joblib")]
 TablePath = Annotated[Path, typer.Argument(metavar="TABLE", help="a .csv or .parquet file")]
@@ -36,13 +36,12 @@ def describe_file(
     table: TablePath,
     keep_cols: KeepCols = None,
     label: Label = None,
-    allow_missing: AllowMissing = False,
 ) -> None:
     """Write the card of a fitted forest beside its file, so that it is served with names."""
     # These imports take a second or two; --help does without them.
     from service.model.card import card_path  # noqa: PLC0415
     from service.model.file import read_model_file  # noqa: PLC0415
-    from service.model.forest import unpack  # noqa: PLC0415
+    from service.tables.read import read_table  # noqa: PLC0415
     from training.export import describe, write_card  # noqa: PLC0415
     from training.tables import from_file  # noqa: PLC0415
 
@@ -50,10 +49,10 @@ def describe_file(
     forest = _load(file)
     names = getattr(forest, "feature_names_in_", None)
     columns = parse_columns(keep_cols) if keep_cols else None
-    if columns is None and names is not None:
-        columns = list(names)
-    knows_gaps = unpack(forest).knows_gaps
-    dataset = from_file(table, columns, label, allow_missing or knows_gaps)
+    if columns is None:  # all, also those that training would leave out
+        columns = [name for name in read_table(table).names if name != label]
+        columns = columns if names is None else list(names)
+    dataset = from_file(table, keep_cols=columns, label=label)
     card = describe(forest, dataset)
     write_card(model, replace(card, files={model.name: file.sha256}))
     typer.echo(f"{card_path(model)} describes {model}: {', '.join(dataset.features[:8])}")

@@ -22,11 +22,12 @@ from sklearn.ensemble import IsolationForest
 
 import service
 from service.errors import CannotTrain
-from service.model.card import Card, Evaluation, Feature, Golden, card_path
+from service.model.card import Card, Column, Evaluation, Golden, card_path
+from service.model.encoding import make_encoder
 from service.model.forest import contradiction, unpack
 from service.model.scorer import CompiledForest, compile_forest
 from service.rows import Floats
-from training.datasets import Dataset
+from training.datasets import UNLABELLED, Dataset
 
 MODEL_FILE = "model.pickle"
 
@@ -43,7 +44,7 @@ def describe(forest: IsolationForest, dataset: Dataset, held_out: Dataset | None
     Raises:
         CannotTrain: the table has other columns than the forest, or in another order.
     """
-    fault = contradiction(dataset.features, unpack(forest))
+    fault = contradiction(_feature_names(dataset), unpack(forest))
     if fault:
         raise CannotTrain(f"{dataset.name} {fault}; give the columns in the forest's order")
     scorer = compile_forest(forest)
@@ -54,14 +55,16 @@ def describe(forest: IsolationForest, dataset: Dataset, held_out: Dataset | None
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         dataset=dataset.name,
         rows=len(dataset),
-        features=_features(dataset),
+        columns=_columns(dataset),
+        left_out=list(dataset.left_out),
+        id=dataset.id,
+        decimal=dataset.decimal,
         parameters=parameters,
         seed=seed if type(seed) is int else None,
         offset=float(forest.offset_),
         training_outlier_share=float((scores < 0).mean()),
-        allow_missing=dataset.allow_missing,
         score_quantiles=np.quantile(scores, _STEPS, method="inverted_cdf").tolist(),
-        golden=_golden(forest, dataset.X, scores),
+        golden=_golden(forest, dataset, scores),
         quality=_evaluate(scorer, dataset, scores, held_out),
         versions=_versions(),
         files={},
@@ -159,9 +162,22 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _features(dataset: Dataset) -> list[Feature]:
-    columns = zip(dataset.features, dataset.types, dataset.X.T, strict=True)
-    return [Feature(name, kind, _quantiles(column)) for name, kind, column in columns]
+def _feature_names(dataset: Dataset) -> tuple[str, ...]:
+    return tuple(name for column in dataset.columns for name in make_encoder(column).features)
+
+
+def _columns(dataset: Dataset) -> list[Column]:
+    """Return the columns of a dataset, with the quantiles of those that are numbers."""
+    columns, feature = [], 0
+    for column in dataset.columns:
+        if column.kind in ("number", "flag"):
+            values = dataset.X[:, feature]
+            missing = int(np.isnan(values).sum())
+            columns.append(replace(column, missing=missing, quantiles=_quantiles(values)))
+        else:
+            columns.append(column)
+        feature += len(make_encoder(column).features)
+    return columns
 
 
 def _versions() -> dict[str, str]:
@@ -181,18 +197,21 @@ def _quantiles(column: Floats) -> list[float | None]:
     return quantiles
 
 
-def _golden(forest: IsolationForest, X: Floats, scores: Floats) -> Golden:
+def _golden(forest: IsolationForest, dataset: Dataset, scores: Floats) -> Golden:
     """Choose rows at even steps of their score's rank, from the lowest to the highest score.
 
     scikit-learn itself scores them, so that the service can compare its scores with the original.
     """
-    ranks = np.linspace(0, len(X) - 1, min(_GOLDEN_ROWS, len(X))).astype(np.int64)
-    rows = X[np.argsort(scores, kind="stable")[ranks]]
-    cells = [[None if np.isnan(cell) else cell for cell in row] for row in rows.tolist()]
+    n = len(dataset)
+    ranks = np.linspace(0, n - 1, min(_GOLDEN_ROWS, n)).astype(np.int64)
+    chosen = np.argsort(scores, kind="stable")[ranks]
+    rows = dataset.X[chosen]
+    encoded = [[None if np.isnan(cell) else cell for cell in row] for row in rows.tolist()]
+    cells = [dataset.cells(row) for row in chosen.tolist()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the forest may have been fitted on a table with names
         golden = forest.decision_function(rows)
-    return Golden(cells, golden.tolist())
+    return Golden(cells, None if dataset.raw is None else encoded, golden.tolist())
 
 
 def _evaluate(
@@ -200,15 +219,18 @@ def _evaluate(
 ) -> Evaluation | None:
     if held_out is not None:
         dataset, scores = held_out, scorer.decision_function(held_out.X)
-    labels = dataset.labels
-    if labels is None or labels.min() == labels.max():
+    if dataset.labels is None:
+        return None
+    known = dataset.labels != UNLABELLED
+    labels, scores = dataset.labels[known], scores[known]
+    if labels.min() == labels.max():
         return None
     found = scores < 0
     precision, recall, f1, _ = metrics.precision_recall_fscore_support(
         labels, found, average="binary", zero_division=0.0
     )
     return Evaluation(
-        rows=len(dataset),
+        rows=len(labels),
         outliers=int(labels.sum()),
         held_out=held_out is not None,
         roc_auc=float(metrics.roc_auc_score(labels, -scores)),
@@ -216,7 +238,7 @@ def _evaluate(
         precision=float(precision),
         recall=float(recall),
         f1=float(f1),
-        recall_by_kind=_recall_by_kind(dataset, found),
+        recall_by_kind=_recall_by_kind(dataset, scores < 0),
     )
 
 

@@ -141,13 +141,13 @@ class _Columns:
     def dataset(self, features: list[str], rows: NDArray[np.int64]) -> Dataset:
         """Return some rows, in the order of the file."""
         rows = np.sort(rows)
-        return Dataset(
+        return Dataset.of_numbers(
             "kddcup99",
             np.column_stack([self.values(name, rows) for name in features]),
-            tuple(features),
-            tuple(map(self.type, features)),
+            features,
+            [self.type(name) for name in features],
             (self._kinds[rows] != "normal").astype(np.int64),
-            self._kinds[rows],
+            kinds=self._kinds[rows],
         )
 
     def values(self, feature: str, rows: NDArray[np.int64]) -> Floats:

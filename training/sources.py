@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.errors import CannotTrain, nearest
 from training import kddcup99
 from training.datasets import Dataset, held_out_spending, spending
 from training.forest import Auto
-from training.tables import from_file
+from training.tables import Options, from_file
 
 SPENDING = "spending"
 KDDCUP99 = "kddcup99"
+
+_OWN = (
+    ("label", "label", None),
+    ("label_outlier", "label_outlier", None),
+    ("columns", "columns", ""),
+    ("id", "id", None),
+    ("no_missing", "missing", True),
+)
+_READING = (("sep", "separator"), ("decimal", "decimal"), ("encoding", "encoding"))
+"""Options of a table of one's own, and the fields that hold them."""
 
 Batches = tuple[Dataset, Dataset | None]
 
@@ -30,8 +40,8 @@ class Source:
     """The share of attacks to draw from kddcup99."""
     full: bool = False
     data_home: Path | None = None
-    label: str | None = None
-    allow_missing: bool = False
+    table: Options = field(default_factory=Options)
+    """What is said of a table of one's own."""
 
     def read(self) -> Batches:
         """Return the rows to train on, and held-out rows for evaluation if there are any.
@@ -64,9 +74,11 @@ class Source:
             hint = nearest(self.name, (SPENDING, KDDCUP99))
             raise CannotTrain(
                 f"there is no dataset {self.name!r}{hint}; give {SPENDING}, {KDDCUP99} or the path "
-                "of a .csv or .parquet file"
+                "of a file: CSV, Parquet or Arrow"
             )
-        return self._drawn(from_file(path, self.columns, self.label, self.allow_missing))
+        return from_file(
+            path, self.table, keep_cols=self.columns, samples=self.samples, seed=self.seed
+        )
 
     def _drawn(self, dataset: Dataset) -> Dataset:
         return dataset if self.samples is None else dataset.draw(self.samples, self.seed)
@@ -76,8 +88,14 @@ class Source:
         own = "a table of your own"
         kind = self.name if self.name in (SPENDING, KDDCUP99) else own
         for option, given, goes_with in (
-            ("--label", self.label is not None, own),
-            ("--allow_missing", self.allow_missing, own),
+            *(
+                (f"--{name}", getattr(self.table, part) != default, own)
+                for name, part, default in _OWN
+            ),
+            *(
+                (f"--{name}", bool(getattr(self.table.choices, part)), own)
+                for name, part in _READING
+            ),
             ("--full", self.full, KDDCUP99),
             ("--data_home", self.data_home is not None, KDDCUP99),
         ):

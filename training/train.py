@@ -23,12 +23,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
 from rich.text import Text
 
 if not __package__:  # run as a file: perhaps not installed, so imports need the repository's path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from service.errors import CannotTrain, IsoserveError, count
+from service.tables.read import Choices
 from training.datasets import SPENDING_OUTLIERS, Dataset, listed, oddities
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from service.rows import Floats
     from training.forest import Auto
     from training.sources import Source
+
+_MOST_NUMBERS = 40  # columns of numbers that are printed one by one
 
 _STOPPED = 130  # the usual exit code after Ctrl-C
 _ROOT = Path(__file__).resolve().parents[1]
@@ -56,7 +60,9 @@ app = typer.Typer(
 
 DatasetName = Annotated[
     str,
-    typer.Option("--dataset", help="'spending', 'kddcup99', or a .csv or .parquet file"),
+    typer.Option(
+        "--dataset", help="'spending', 'kddcup99', or a file: CSV, Parquet or Arrow, also packed"
+    ),
 ]
 Samples = Annotated[
     int | None,
@@ -71,8 +77,8 @@ KeepCols = Annotated[
     str | None,
     typer.Option(
         "--keep_cols",
-        help="columns to train on, as \"a,b\" or \"['a','b']\"; by default all, of kddcup99 all "
-        "but 'service'. A column of text is refused until it is left out here",
+        help="the only columns to train on, as \"a,b\" or \"['a','b']\"; by default all that are "
+        "fit for it, of kddcup99 all but 'service'",
     ),
 ]
 Contamination = Annotated[
@@ -108,11 +114,49 @@ SavePath = Annotated[
 Label = Annotated[
     str | None,
     typer.Option(
-        "--label", help="a column of 0 and 1 (an outlier): used to evaluate, never to train"
+        "--label",
+        help="a column of 0 and 1 (an outlier), or of two words: used to evaluate, never to train. "
+        "Rows without a label are trained on",
     ),
 ]
-AllowMissing = Annotated[
-    bool, typer.Option("--allow_missing", help="train with the empty cells as they are")
+LabelOutlier = Annotated[
+    str | None,
+    typer.Option("--label_outlier", help="the value of the label that marks an outlier, as yes"),
+]
+ColumnKinds = Annotated[
+    str,
+    typer.Option(
+        "--columns",
+        help="what columns are, where they are taken for something else: "
+        '"amount,country:category,when:date,-note" uses amount, says what two are and leaves out '
+        "note. Kinds: number, flag, category, text, date, id",
+        show_default=False,
+    ),
+]
+IdColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--id",
+        help="a column that names the rows: not trained on, returned with each answer; by default "
+        "the first one that looks like it",
+    ),
+]
+NoMissing = Annotated[
+    bool, typer.Option("--no_missing", help="refuse missing cells, which are trained on otherwise")
+]
+Separator = Annotated[
+    str,
+    typer.Option(
+        "--sep", help="what separates the cells of a CSV file, as ';' or tab", show_default=False
+    ),
+]
+DecimalMark = Annotated[
+    str,
+    typer.Option("--decimal", help="the decimal mark of a CSV file, . or ,", show_default=False),
+]
+Encoding = Annotated[
+    str,
+    typer.Option("--encoding", help="the encoding of a CSV file, as latin-1", show_default=False),
 ]
 Seed = Annotated[
     int,
@@ -139,7 +183,13 @@ def train(  # noqa: PLR0913, PLR0917 -- each is an option of the command line
     max_features: MaxFeatures = "1.0",
     save_path: SavePath = None,
     label: Label = None,
-    allow_missing: AllowMissing = False,
+    label_outlier: LabelOutlier = None,
+    columns: ColumnKinds = "",
+    id: IdColumn = None,
+    no_missing: NoMissing = False,
+    sep: Separator = "",
+    decimal: DecimalMark = "",
+    encoding: Encoding = "",
     seed: Seed = 16,
     no_save: NoSave = False,
     if_missing: IfMissing = False,
@@ -152,6 +202,7 @@ def train(  # noqa: PLR0913, PLR0917 -- each is an option of the command line
     from training import export  # noqa: PLC0415
     from training.forest import fit_forest  # noqa: PLC0415
     from training.sources import Source  # noqa: PLC0415
+    from training.tables import Options  # noqa: PLC0415
 
     share = parse_share(contamination or _usual_share(dataset))
     fit = partial(
@@ -170,8 +221,14 @@ def train(  # noqa: PLR0913, PLR0917 -- each is an option of the command line
         contamination=share,
         full=full,
         data_home=data_home,
-        label=label,
-        allow_missing=allow_missing,
+        table=Options(
+            columns=columns,
+            label=label,
+            label_outlier=label_outlier,
+            id=id,
+            missing=not no_missing,
+            choices=parse_choices(sep, decimal, encoding),
+        ),
     )
     folder = None if no_save else _folder(save_path)
     if folder is not None:
@@ -192,6 +249,9 @@ def _fit_and_describe(
 
     with _step(f"reading {source.name}"):
         training, held_out = source.read()
+    for note in training.notes:
+        _say(f"{training.name}: {note}")
+    _print_columns(training)
     for oddity in oddities(training, held_out):
         _say(f"warning: {oddity}")
     with _step(f"fitting {trees} on {_size(training)}"):
@@ -229,6 +289,16 @@ def parse_amount(option: str, text: str) -> float:
     if number > 1 and number.is_integer():
         return int(number)
     raise CannotTrain(f"{option} {text} is neither a share up to 1 nor a whole number above 1")
+
+
+def parse_choices(sep: str, decimal: str, encoding: str) -> Choices:
+    """Read `--sep`, `--decimal` and `--encoding`."""
+    sep = {"tab": "\t", "\\t": "\t"}.get(sep, sep)
+    if len(sep) > 1:
+        raise CannotTrain(f"--sep {sep} is not a single character, or tab")
+    if decimal not in ("", ".", ","):
+        raise CannotTrain(f"--decimal {decimal} is neither . nor ,")
+    return Choices(sep, decimal, encoding)
 
 
 def parse_columns(text: str) -> list[str]:
@@ -327,9 +397,32 @@ def _size(dataset: Dataset) -> str:
     return f"{count(len(dataset), 'row')} of {count(len(dataset.features), 'column')}"
 
 
+def _print_columns(dataset: Dataset) -> None:
+    """Print what each column of a file was taken for; of many alike numbers the first ones."""
+    if not dataset.recognised:
+        return
+    table = Table("column", "kind", "example", "gaps", "what is done", "why", box=None)
+    numbers = 0
+    for column in dataset.recognised:
+        numbers += column.kind == "number" and not column.gaps
+        if numbers > _MOST_NUMBERS and column.kind == "number" and not column.gaps:
+            continue
+        gaps = f"{column.gaps:.1%}" if column.gaps else ""
+        cells = (column.name, column.kind, column.example, gaps, column.done, column.why)
+        table.add_row(*map(Text, cells))
+    (_summary if _summary.is_terminal else Console(width=200)).print(table)
+    if numbers > _MOST_NUMBERS:
+        _summary.print(f"and {count(numbers - _MOST_NUMBERS, 'more column')} of numbers")
+    if with_gaps := [column.name for column in dataset.columns if column.missing]:
+        _say(
+            f"missing cells are trained on, and taken in requests, in {listed(with_gaps)}; "
+            "to refuse them: --no_missing"
+        )
+
+
 def _summarise(card: Card, rows_each: int, path: Path | None, seconds: float) -> None:
     """Print what was trained, its evaluation and how to serve it."""
-    names = listed([feature.name for feature in card.features])
+    names = listed([column.name for column in card.columns])
     lines = {
         "table": f"{card.dataset}, {count(card.rows, 'row')}: {names}",
         "forest": f"{count(card.parameters['n_estimators'], 'tree')} of {count(rows_each, 'row')} "

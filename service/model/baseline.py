@@ -8,14 +8,18 @@ drift it is about the number of bins divided by the number of rows.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..rows import Floats
+from .card import Column
+from .encoding import store
 
 LEAST_ROWS = 1_000
 """With fewer rows chance alone would look like drift: ten bins over 1,000 rows give 0.01."""
@@ -26,11 +30,18 @@ _MOST_ROWS, _MOST_CELLS = 10_000, 4_000_000
 
 _BINS = 10  # usual for this index: each holds a tenth of the training rows
 
-Read = Callable[[str, int], tuple[Floats, Floats]]
-"""Returns the values (rows, n_features) and scores (rows,) of the last rows that a model scored.
+_MOST_SHARES = 20
+"""The most values of a category or text that have a bin of their own."""
 
-The arguments are the model's version and the maximum number of rows. The values have no columns if
-they were not kept."""
+_LEAST_SHARE = 0.005
+"""No bin has a smaller share: the quantiles of numbers are no finer."""
+
+Read = Callable[[str, int], tuple[Mapping[str, NDArray[Any]], Floats]]
+"""Returns the cells of each column, (rows,) floats or bytes, and the scores, (rows,).
+
+They are those of the last rows that a model scored.
+The arguments are the model's version and the most rows to look at. There are no columns if the
+cells were not kept."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +98,38 @@ def _cuts(quantiles: Sequence[float]) -> list[tuple[float, int]]:
 
 
 @dataclass(frozen=True)
+class Shares:
+    """The most common values of a category or text, and the share of the training rows of each."""
+
+    values: Mapping[bytes, int]
+    """Each value as it is recorded, and its bin; a missing cell is an empty text."""
+    shares: Floats
+    """(k + 1,) The expected shares; the last bin is for all other values."""
+
+    @classmethod
+    def from_column(cls, column: Column) -> Shares:
+        """Make bins from the values of a card's column."""
+        counts: Counter[bytes] = Counter()
+        for value, number in (column.values or {}).items():
+            counts[store(value)] += number
+        if column.missing:
+            counts[b""] = column.missing
+        most = counts.most_common(_MOST_SHARES)
+        shares = [number / column.rows for _, number in most]
+        shares.append(1 - sum(shares))
+        values = {value: i for i, (value, _) in enumerate(most)}
+        return cls(values, np.maximum(shares, _LEAST_SHARE))
+
+    def index(self, cells: NDArray[np.bytes_]) -> float:
+        """Return the population stability index of recent cells (n,)."""
+        found, numbers = np.unique(cells, return_counts=True)
+        bins = [self.values.get(value, len(self.values)) for value in found.tolist()]
+        counts = np.bincount(bins, numbers, len(self.shares))
+        actual = np.maximum(counts / len(cells), _LEAST_SHARE)
+        return float(((actual - self.shares) * np.log(actual / self.shares)).sum())
+
+
+@dataclass(frozen=True)
 class Drift:
     """Population stability indices of the last `rows` rows; no indices if the rows are too few."""
 
@@ -101,33 +144,39 @@ class Drift:
 
 @dataclass(frozen=True)
 class Baseline:
-    """The distribution of a model's features and scores in training."""
+    """The distribution of a model's columns and scores in training."""
 
     version: str
     """12 hexadecimal digits."""
-    features: Mapping[str, Sequence[float | None]]
-    """The quantiles of each feature, as in the model's card."""
+    columns: Sequence[Column]
+    """The columns of the model's card."""
     score: Sequence[float]
     """The quantiles of the score."""
 
     def measure(self, read: Read) -> Drift:
         """Return the drift of the last rows that this model has scored."""
-        most = _MOST_CELLS // max(len(self.features), 1)
-        values, scores = read(self.version, max(LEAST_ROWS, min(_MOST_ROWS, most)))
+        most = _MOST_CELLS // max(len(self.columns), 1)
+        columns, scores = read(self.version, max(LEAST_ROWS, min(_MOST_ROWS, most)))
         if len(scores) < LEAST_ROWS:
             return Drift(len(scores))
         indices = {}
-        # If the values were not kept there are no columns, and the loop is empty.
-        for (name, bins), column in zip(self._bins.items(), values.T, strict=False):
-            known = column[~np.isnan(column)]
-            if bins and len(known) >= LEAST_ROWS:
-                indices[name] = bins.index(known)
+        for name, bins in self._bins.items():
+            cells = columns.get(name, np.empty(0))
+            if isinstance(bins, Bins):
+                cells = cells[~np.isnan(cells)]
+            if bins and len(cells) >= LEAST_ROWS:
+                indices[name] = bins.index(cells)
         return Drift(len(scores), Bins.from_quantiles(self.score).index(scores), indices)
 
     @cached_property
-    def _bins(self) -> dict[str, Bins | None]:
-        """The bins of each feature; None if training had no value of it."""
-        return {
-            name: None if None in quantiles else Bins.from_quantiles(cast(list[float], quantiles))
-            for name, quantiles in self.features.items()
-        }
+    def _bins(self) -> dict[str, Bins | Shares | None]:
+        """The bins of each column; None for dates, and where training had no value."""
+        return {column.name: _make_bins(column) for column in self.columns}
+
+
+def _make_bins(column: Column) -> Bins | Shares | None:
+    if column.values:
+        return Shares.from_column(column)
+    if column.quantiles is None or None in column.quantiles:
+        return None
+    return Bins.from_quantiles(cast(list[float], column.quantiles))

@@ -7,6 +7,7 @@ installed.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
@@ -15,27 +16,65 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from .forest import check_names
 
-CARD_FORMAT = 1
+CARD_FORMAT = 2
+
+_PARTS = ("hour", "weekday", "day")
 
 _QUANTILES = 101  # the minimum, each percentile, the maximum
 
 
 @dataclass(frozen=True)
-class Feature:
-    """One column of the training table."""
+class Column:
+    """One column of the training table that is trained on."""
 
     name: str
+    kind: str
+    """number, flag, category, text or date: see docs/internals/columns.md."""
     type: str
-    """The type of its cells: 'bool', 'int' or 'float'."""
-    quantiles: list[float | None]
-    """101 values: minimum, percentiles and maximum; None if all cells are missing."""
+    """The type of its cells: 'bool', 'int', 'float' or 'text'."""
+    missing: int = 0
+    """Training rows without a value; requests may miss it too if there are any."""
+    quantiles: list[float | None] | None = None
+    """Of a number or flag: minimum, percentiles and maximum; None if all are missing."""
+    values: dict[str, int] | None = None
+    """Of a category or text: the training rows of each value, the most common first."""
+    others: int = 0
+    """Training rows with a value beyond those that are kept; they count as unknown."""
+    format: str | None = None
+    """Of a date: how it is written."""
+    parts: list[str] | None = None
+    """Of a date: its features, of hour, weekday and day."""
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The smallest and the largest number in training; infinite if they are unknown."""
+        low, high = (self.quantiles[0], self.quantiles[-1]) if self.quantiles else (None, None)
+        return -math.inf if low is None else low, math.inf if high is None else high
+
+    @property
+    def rows(self) -> int:
+        """The number of training rows, of a category or text."""
+        return sum((self.values or {}).values()) + self.others + self.missing
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """One column of the training table that is not trained on."""
+
+    name: str
+    kind: str
+    """id, running number, constant, free text, label or unused."""
+    why: str
 
 
 @dataclass(frozen=True)
 class Golden:
     """Training rows and their exact scores (`decision_function`)."""
 
-    rows: list[list[float | None]]
+    rows: list[list[Any]]
+    """The cells as a request sends them."""
+    encoded: list[list[float | None]] | None
+    """The features that they become; None where all columns are numbers."""
     scores: list[float]
 
 
@@ -66,7 +105,12 @@ class Card:
     """UTC, ISO 8601."""
     dataset: str
     rows: int
-    features: list[Feature]
+    columns: list[Column]
+    left_out: list[LeftOut]
+    id: str | None
+    """The column among those left out that is returned with each answer."""
+    decimal: str
+    """The decimal mark of the training file, '.' or ','."""
     parameters: dict[str, Any]
     """The hyper-parameters, from scikit-learn's `get_params`."""
     seed: int | None
@@ -74,7 +118,6 @@ class Card:
     """scikit-learn's `offset_`: decision_function = score_samples - offset."""
     training_outlier_share: float
     """Share (0 to 1) of the training rows with a score below 0."""
-    allow_missing: bool
     score_quantiles: list[float]
     """101 values of `decision_function` over the training rows."""
     golden: Golden
@@ -95,7 +138,10 @@ class Card:
         try:
             found = json.loads(text, parse_constant=_refuse_constant)
             if found["format"] != CARD_FORMAT:
-                raise ValueError(f"format {found['format']} is not {CARD_FORMAT}")
+                raise ValueError(
+                    f"it is of the format {found['format']}, and this version reads {CARD_FORMAT}: "
+                    "train the model again"
+                )
             card: Card = _read(cls, found)
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             other = f"it is no card of this version ({type(error).__name__}: {error})"
@@ -104,16 +150,36 @@ class Card:
         return card
 
     def _check_lengths(self) -> None:
-        names = [feature.name for feature in self.features]
+        names = [column.name for column in self.columns]
+        names += [column.name for column in self.left_out]
         check_names(tuple(names))
-        lengths = {len(feature.quantiles) for feature in self.features}
-        if lengths | {len(self.score_quantiles)} != {_QUANTILES}:
-            raise ValueError(f"there are not {_QUANTILES} quantiles of each feature and the score")
+        if self.decimal not in (".", ","):
+            raise ValueError("decimal is neither a point nor a comma")
+        if self.id is not None and self.id not in [column.name for column in self.left_out]:
+            raise ValueError("the id is not among the columns left out")
+        for column in self.columns:
+            _check_column(column)
+        if len(self.score_quantiles) != _QUANTILES:
+            raise ValueError(f"there are not {_QUANTILES} quantiles of the score")
         golden = self.golden
         if len(golden.rows) != len(golden.scores) or any(
-            len(row) != len(self.features) for row in golden.rows
+            len(row) != len(self.columns) for row in golden.rows
         ):
-            raise ValueError("golden needs a cell for each feature and a score for each row")
+            raise ValueError("golden needs a cell for each column and a score for each row")
+
+
+def _check_column(column: Column) -> None:
+    """Raise ValueError where the parts of a column do not fit its kind."""
+    name, kind = column.name, column.kind
+    if kind in ("number", "flag"):
+        sound = column.quantiles is not None and len(column.quantiles) == _QUANTILES
+    elif kind in ("category", "text"):
+        counts = [column.missing, column.others, *(column.values or {}).values()]
+        sound = bool(column.values) and min(counts) >= 0 and min(counts[2:]) > 0
+    else:
+        sound = kind == "date" and bool(column.parts) and set(column.parts or ()) <= set(_PARTS)
+    if not sound:
+        raise ValueError(f"the column {name[:40]!r} is not described as a {kind[:20]} is")
 
 
 def _read(hint: Any, value: Any, field: str = "") -> Any:

@@ -26,9 +26,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BadModel, count
+from ..errors import BadInput, BadModel, count
+from ..rows import Floats, RawTable
 from .card import Card, card_path
 from .checks import check_forest
+from .columns import Columns
 from .forest import Forest, contradiction, unpack
 from .pickles import MOST_BYTES, read_forest
 from .scorer import CompiledForest, compile_trees
@@ -84,10 +86,11 @@ class Model:
     sha256: str
     """The digest of the file, in hexadecimal."""
     features: tuple[str, ...]
+    """The names of its columns, in the order of the training table."""
     named: bool
     """Whether `features` are the training table's own names (else f0, f1, ...)."""
-    takes_missing: bool
-    """Whether values may be missing: training said so, or had such values."""
+    knows_gaps: bool
+    """Whether the trees know where missing values go; a card says it of each column."""
     card: Card | None
 
     @cached_property
@@ -97,9 +100,9 @@ class Model:
 
     @property
     def column_types(self) -> dict[str, str]:
-        """The type of each column in training, 'bool', 'int' or 'float'; 'float' if unknown."""
+        """The type of each column in training, or 'float': 'bool', 'int', 'float' or 'text'."""
         if self.card:
-            return {feature.name: feature.type for feature in self.card.features}
+            return {column.name: column.type for column in self.card.columns}
         return dict.fromkeys(self.features, "float")
 
 
@@ -153,11 +156,10 @@ def open_model(
     report("forest", f"{count(len(forest.trees), 'tree')}, {nodes}, {columns}: all sound")
     card, result = _read_card(file, forest, require_card)
     report("card", result)
-    names = tuple(feature.name for feature in card.features) if card else forest.names
+    names = tuple(column.name for column in card.columns) if card else forest.names
     features = names or tuple(f"f{j}" for j in range(forest.n_features))
-    takes_missing = forest.knows_gaps or (card is not None and card.allow_missing)
     scorer = compile_trees(forest)
-    model = Model(scorer, file.sha256, features, names is not None, takes_missing, card)
+    model = Model(scorer, file.sha256, features, names is not None, forest.knows_gaps, card)
     report("scores", _check_scores(file.path, model))
     return model
 
@@ -220,6 +222,7 @@ def _read_card(file: ModelFile, forest: Forest, require_card: bool) -> tuple[Car
     path = card_path(file.path)
     try:
         card = file.read_card()
+        features = Columns.from_card(card).features
     except ValueError as error:
         if require_card:
             raise BadModel(
@@ -229,12 +232,12 @@ def _read_card(file: ModelFile, forest: Forest, require_card: bool) -> tuple[Car
             ) from error
         logger.warning("%s; the model is served without a card", error)
         return None, f"none: {error}"
-    _check_columns(path, tuple(feature.name for feature in card.features), forest)
+    _check_columns(path, features, forest)
     return card, f"{path} describes this file"
 
 
 def _check_columns(path: Path, names: tuple[str, ...], forest: Forest) -> None:
-    """Compare the columns of a card with the forest's own."""
+    """Compare the features that a card describes with the forest's own."""
     fault = contradiction(names, forest)
     if fault:
         raise BadModel(
@@ -248,7 +251,8 @@ def _check_scores(path: Path, model: Model) -> str:
     if model.card is None or not model.card.golden.rows:
         return "not compared: no card has golden rows of this file"
     golden = model.card.golden
-    scores = model.scorer.decision_function(np.array(golden.rows, dtype=np.float64))
+    rows = _encode_golden(path, model.card)
+    scores = model.scorer.decision_function(rows)
     apart = np.abs(scores - golden.scores)
     wrong = np.flatnonzero(~(apart <= CLOSE))  # NaN is wrong, too
     if wrong.size:
@@ -263,3 +267,18 @@ def _check_scores(path: Path, model: Model) -> str:
     return (
         f"{count(len(scores), 'golden row')}: {worst if apart.any() else 'identical to training'}"
     )
+
+
+def _encode_golden(path: Path, card: Card) -> Floats:
+    """Encode the golden rows as a request is, and compare the features with training's."""
+    golden = card.golden
+    try:
+        values = Columns.from_card(card, by_name=False).encode(RawTable(golden.rows)).values
+    except BadInput as error:
+        fault = f"its golden {error}"
+    else:
+        encoded = golden.rows if golden.encoded is None else golden.encoded
+        if np.array_equal(values, np.array(encoded, dtype=np.float64), equal_nan=True):
+            return values
+        fault = "its golden rows become other features than in training"
+    raise BadModel(f"{path} does not fit its card: {fault}; train the model again", "scores")

@@ -109,9 +109,30 @@ def load_json(body: bytes, max_depth: int = 8, fault: str = NO_JSON, most: int =
 def require_finite(table: RawTable, refusal: BadInput | None) -> RawTable:
     """Return a table; raise a refusal by `parse_json`, with the infinite cell if it is in here."""
     if refusal:
-        table.numbers()
-        raise refusal
+        where = table.infinite()
+        raise BadInput(where) if where else refusal
     return table
+
+
+def is_records(rows: Any) -> bool:
+    """Return whether rows are a list of objects, at least by the first."""
+    return isinstance(rows, list) and bool(rows) and isinstance(rows[0], dict)
+
+
+def decode_records(records: Any, field: str, limits: Limits) -> RawTable:
+    """Read rows that are objects with the same keys; `field` is where they stand in the message."""
+    if not isinstance(records, list) or not all(isinstance(row, dict) for row in records):
+        raise BadInput(f'{field} is not a list of objects, as in [{{"a": 1, "b": 2}}]')
+    names = tuple(records[0]) if records else ()
+    bounded(len(records), limits.rows, "rows")
+    bounded(len(names), limits.columns, "columns")
+    for i, row in enumerate(records):
+        if missing := [name for name in names if name not in row]:
+            raise BadInput(f"row {i} has no column {missing[0]!r}, row 0 has")
+        if len(row) > len(names):
+            extra = next(name for name in row if name not in names)
+            raise BadInput(f"row {i} has a column {extra!r}, row 0 has none")
+    return RawTable.nested([[row[name] for name in names] for row in records], names, limits)
 
 
 def expect(value: Any, kind: Any, fault: str) -> Any:

@@ -1,22 +1,23 @@
 """MLflow's scoring protocol (/invocations): pure functions from bytes to a table and back."""
 
 import codecs
-import csv
-import io
 import re
 from collections.abc import Callable
-from itertools import islice
+from contextlib import suppress
 from typing import Any
 
-from ..cells import REQUESTS, parse_number
+from ..cells import is_missing, parse_number
+from ..dialects import check_width, decode_text, find_dialect, read_rows
 from ..errors import BadInput, TooLarge, Unsupported, count
 from ..rows import Limits, RawTable, Verdict
 from .codec import (
     NOT_JSON,
     bounded,
     decode_names,
+    decode_records,
     expect,
     is_json,
+    is_records,
     parse_json,
     refuse_stray_names,
     render_json,
@@ -60,7 +61,7 @@ def decode_request(body: bytes, content_type: str, limits: Limits) -> RawTable:
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type == "text/csv":
         charset = _CHARSET.search(content_type)
-        return _decode_csv(_decode_text(body, charset[1] if charset else "utf-8"), limits)
+        return _decode_csv(body, _check_charset(charset[1] if charset else ""), limits)
     if not is_json(media_type):
         name = repr(media_type[:40])
         raise Unsupported(f"Content-Type {name} is not read here; send JSON or text/csv")
@@ -75,6 +76,8 @@ def encode_answer(verdict: Verdict, with_scores: bool = False, explanations: Any
         answer["explanations"] = explanations
     if with_scores:
         answer |= {"scores": verdict.scores, "threshold": verdict.threshold}
+        if verdict.ids is not None:
+            answer["ids"] = verdict.ids
     return render_json(answer)
 
 
@@ -115,24 +118,9 @@ def _decode_split(form: str, table: Any, limits: Limits) -> RawTable:
 def _decode_instances(form: str, table: Any, limits: Limits) -> RawTable:
     if isinstance(table, dict):
         return _join_columns(form, table, limits)
-    if isinstance(table, list) and table and isinstance(table[0], dict):
-        return _decode_records(form, table, limits)
+    if is_records(table):
+        return decode_records(table, form, limits)
     return RawTable.nested(table, (), limits)
-
-
-def _decode_records(form: str, records: Any, limits: Limits) -> RawTable:
-    if not isinstance(records, list) or not all(isinstance(row, dict) for row in records):
-        raise BadInput(f'{form} is not a list of objects, as in [{{"a": 1, "b": 2}}]')
-    names = tuple(records[0]) if records else ()
-    bounded(len(records), limits.rows, "rows")
-    bounded(len(names), limits.columns, "columns")
-    for i, row in enumerate(records):
-        if missing := [name for name in names if name not in row]:
-            raise BadInput(f"row {i} has no column {missing[0]!r}, row 0 has")
-        if len(row) > len(names):
-            extra = next(name for name in row if name not in names)
-            raise BadInput(f"row {i} has a column {extra!r}, row 0 has none")
-    return RawTable.nested([[row[name] for name in names] for row in records], names, limits)
 
 
 def _join_columns(form: str, columns: dict[str, Any], limits: Limits) -> RawTable:
@@ -151,40 +139,30 @@ def _join_columns(form: str, columns: dict[str, Any], limits: Limits) -> RawTabl
 
 _FORMS: dict[str, Callable[[str, Any, Limits], RawTable]] = {
     "dataframe_split": _decode_split,
-    "dataframe_records": _decode_records,
+    "dataframe_records": lambda form, rows, limits: decode_records(rows, form, limits),
     "instances": _decode_instances,
     "inputs": _decode_instances,
 }
 
 
-def _decode_text(body: bytes, charset: str) -> str:
-    """Return the text of a body, without a byte order mark."""
-    try:
-        codec = codecs.lookup(charset).name
-    except LookupError:
-        codec = ""
+def _check_charset(charset: str) -> str:
+    """Return a charset that is read here, or nothing; Unsupported for another one."""
+    codec = ""
+    with suppress(LookupError):
+        codec = codecs.lookup(charset or "utf-8").name
     if codec not in _CHARSETS:
         raise Unsupported(f"the charset {charset[:40]!r} is not read here; send CSV in UTF-8")
+    return charset
+
+
+def _decode_csv(body: bytes, charset: str, limits: Limits) -> RawTable:
+    """Read CSV text as training does; row 0 is the first line after the names."""
     try:
-        return body.decode(codec).removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise BadInput(
-            f"the body is not CSV in {charset}: byte {error.start} is {body[error.start]:#04x}; "
-            "send it in UTF-8, or name its charset in the Content-Type"
-        ) from error
-
-
-def _decode_csv(text: str, limits: Limits) -> RawTable:
-    """Read comma-separated values; row 0 is the first line after the names.
-
-    A cell is missing where it is empty or where pandas reads it as missing.
-    """
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""))
-        lines = list(islice((line for line in reader if line), limits.rows + 2))
-    except csv.Error as error:
+        text, _ = decode_text(body, charset)
+        dialect = find_dialect(text)
+        lines = list(read_rows(text, dialect, limits.rows + 1))
+    except BadInput as error:
         raise BadInput(f"the body is not CSV: {error}") from error
-    is_missing = REQUESTS.is_missing
     if not lines:
         raise BadInput("the body is empty; send a line of names and a line for each row")
     names, *rows = lines
@@ -194,20 +172,15 @@ def _decode_csv(text: str, limits: Limits) -> RawTable:
         raise TooLarge(f"more than {limits.rows:,} rows in one request; send fewer at a time")
     bounded(len(names), limits.columns, "columns")
     bounded(max(map(len, rows)), limits.columns, "columns")
-    if len(rows[0]) != len(names):
-        raise BadInput(f"row 0 has {count(len(rows[0]), 'column')}, the line of names {len(names)}")
-    cells = [
-        [cell if cell[:1] in _NUMBER or not is_missing(cell) else None for cell in row]
-        for row in rows
-    ]
-    table = RawTable.nested(cells, names, limits)
-    table.is_headless = all(map(_is_value, names))
+    check_width(0, rows[0], names)
+    table = RawTable.nested(rows, [name.strip() for name in names], limits)
+    table.is_csv, table.is_headless = True, all(map(_is_value, names))
     return table
 
 
 def _is_value(text: str) -> bool:
     """Return whether a text is a number or a missing value."""
-    if REQUESTS.is_missing(text):
+    if is_missing(text):
         return True
     try:
         parse_number(text)

@@ -49,7 +49,7 @@ OUTPUTS = {
     ),
     "contributions": (
         "FP64",
-        "each feature's share in the row's path length, in steps: negative is more abnormal",
+        "each column's share in the row's path length, in steps: negative is more abnormal",
     ),
 }
 CONTRIBUTIONS, THRESHOLD = "contributions", "threshold"
@@ -62,6 +62,8 @@ OTHER_OPTIONS = {
     "explain": "ask for the output contributions",
 }
 """Options of the other protocols, and what stands in their place."""
+IDS = "ids"
+"""The output with the ids that came with the rows."""
 
 # datatype -> the type of its values in a binary tensor.
 _TYPES = {
@@ -83,7 +85,7 @@ _INFINITE = {"FP16": 65_520.0, "BF16": 2.0**128 - 2.0**119, "FP32": 2.0**128 - 2
 _INT64_MIN = -(2.0**63)
 """The minimum of INT64 as a float; about a thousand smaller integers are rounded to it."""
 
-_CARD_TYPES = {"bool": "BOOL", "int": "INT64"}
+_CARD_TYPES = {"bool": "BOOL", "int": "INT64", "text": "BYTES"}
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def encode_answer(
     """Return the answer, and how many of its bytes are JSON if some are not.
 
     The threshold is among its parameters. `id` is the prediction's. `verdict` has its `samples` if
-    `request` asks for them. `shares` are the scorer's contributions, (n_rows, n_features).
+    `request` asks for them. `shares` are the columns' contributions, (n_rows, n_columns).
     """
     values = {
         "predict": verdict.labels,
@@ -152,6 +154,10 @@ def encode_answer(
         else:
             output["data"] = value.ravel()
         outputs.append(output)
+    if (ids := verdict.ids) is not None:
+        outputs.append(
+            _tensor(IDS, "BYTES", [len(ids)]) | {"data": ids, "parameters": {"content_type": "str"}}
+        )
     answer = {
         "id": id,
         "model_name": model,

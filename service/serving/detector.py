@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
 
+import numpy as np
+
 from ..model.baseline import Baseline
 from ..model.columns import Columns
 from ..model.file import Model
@@ -23,7 +25,9 @@ class Detector:
     def columns(self) -> Columns:
         """The columns that the model takes."""
         model = self.model
-        return Columns(model.features, self.by_name, model.takes_missing, model.named)
+        if model.card is None:
+            return Columns.of_numbers(model.features, self.by_name, model.named, model.knows_gaps)
+        return Columns.from_card(model.card, self.by_name)
 
     @cached_property
     def baseline(self) -> Baseline | None:
@@ -31,8 +35,7 @@ class Detector:
         card = self.model.card
         if card is None:
             return None
-        features = {feature.name: feature.quantiles for feature in card.features}
-        return Baseline(self.model.version, features, card.score_quantiles)
+        return Baseline(self.model.version, card.columns, card.score_quantiles)
 
     @property
     def examples(self) -> list[list[float | None]]:
@@ -57,8 +60,12 @@ class Detector:
             scores = scorer.decide_row(rows.values)
         else:
             scores = scorer.decision_function(rows.values)
-        return Verdict(scores, self.threshold, self.model.version, samples)
+        return Verdict(scores, self.threshold, self.model.version, samples, rows.ids)
 
     def explain(self, rows: Rows) -> Floats:
-        """Return each feature's share in each row's path length, (n_rows, n_features)."""
-        return self.model.scorer.contributions(rows.values)
+        """Return each column's share in each row's path length, (n_rows, n_columns)."""
+        return self.columns.add_up(self.model.scorer.contributions(rows.values))
+
+    def try_row(self) -> None:
+        """Score a row of zeros, which is not counted: any failure raises."""
+        self.score(Rows(np.zeros((1, self.model.scorer.n_features))))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ..errors import BadInput, NotFound, count
-from ..rows import RawTable, Rows
+from ..rows import RawTable
 from ..state.feedback.store import FeedbackStore
 from ..state.records import Recorded
 from ..truths import FeedbackSummary, ScoredRow, Statement
@@ -69,10 +69,13 @@ class FeedbackMatcher:
             self._refuse_unknown(statement, part)
         return [found[index] for index in indexes]
 
-    def _score(self, carried: Rows, indexes: Sequence[int]) -> dict[int, ScoredRow]:
+    def _score(self, carried: RawTable, indexes: Sequence[int]) -> dict[int, ScoredRow]:
         """Score some rows of the request that the feedback carries."""
         detector = self.predictor.detector
-        rows = detector.columns.encode(RawTable(carried.values, carried.names))
+        try:
+            rows = detector.columns.encode(carried)
+        except BadInput as error:
+            raise BadInput(f"the request that the feedback carries: {error}") from error
         verdict = detector.score(rows.at(list(indexes)))
         labels, scores = verdict.labels.tolist(), verdict.scores.tolist()
         return {

@@ -2,6 +2,7 @@
 
 from ..rows import Rows, Totals, Verdict
 from ..state.counts import Counts
+from ..state.odd_cells import OddCells
 from ..state.records import Records
 from .detector import Detector
 
@@ -12,8 +13,15 @@ class Predictor:
     `detector` may be replaced at any time; a request reads it once and passes it on.
     """
 
-    def __init__(self, detector: Detector, counts: Counts, records: Records | None = None) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        counts: Counts,
+        records: Records | None = None,
+        odd_cells: OddCells | None = None,
+    ) -> None:
         self.detector, self.counts, self.records = detector, counts, records
+        self.odd_cells = odd_cells or OddCells(detector.model.features)
 
     def predict(
         self, detector: Detector, rows: Rows, puid: str, with_samples: bool = False
@@ -24,6 +32,8 @@ class Predictor:
         """
         verdict = detector.score(rows, with_samples)
         totals = self.counts.add(verdict)
+        if rows.odd:
+            self.odd_cells.add(rows.odd)
         if self.records is not None:
-            self.records.append(puid, rows.values, verdict)
+            self.records.append(puid, rows.cells, verdict)
         return verdict, totals

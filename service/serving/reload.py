@@ -17,12 +17,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..errors import BadModel, Unavailable, count
 from ..model.card import Card, card_path
+from ..model.columns import Columns
 from ..model.file import ModelFile, open_model, read_model_file
-from ..rows import Rows
 from ..state.audit import AuditLog
 from ..state.generations import Generation, Generations
 from .detector import Detector
@@ -62,7 +60,7 @@ class ModelSource:
         require_card = self.require_card or (strict and file.card is not None)
         model = open_model(file, require_card, self.pinned)
         detector = Detector(model, self.threshold, self.by_name)
-        detector.score(Rows(np.zeros((1, len(model.features)))))
+        detector.try_row()
         return detector
 
 
@@ -198,10 +196,10 @@ class ModelReloader:
     def _build(self, file: ModelFile, old: Detector) -> Detector:
         """Return the detector for another file; it must have the same columns."""
         new = self._source.load(file, strict=True)
-        if new.model.features != old.model.features:
+        if new.columns.recorded != old.columns.recorded:
             raise BadModel(
-                f"{file.path} has the columns {_listed(new.model.features)}, and this service was "
-                f"started with {_listed(old.model.features)}; restart it to serve another table",
+                f"{file.path} has the columns {_listed(new.columns)}, and this service was "
+                f"started with {_listed(old.columns)}; restart it to serve another table",
                 "features",
             )
         same = new.model.sha256 == old.model.sha256
@@ -293,9 +291,10 @@ def _own_card(file: ModelFile) -> Card | None:
         return None
 
 
-def _listed(features: tuple[str, ...]) -> str:
-    shown = ", ".join(features[:5])
-    return shown if len(features) <= 5 else f"{shown} and {len(features) - 5} more"
+def _listed(columns: Columns) -> str:
+    names = [f"{name} (text)" if text else name for name, text in columns.recorded.items()]
+    shown = ", ".join(names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
 
 
 def _repeat(act: Callable[[], None], seconds: float) -> None:

@@ -25,6 +25,7 @@ import numpy as np
 
 from ..errors import BadSetting
 from ..rows import Totals, Verdict
+from . import odd_cells
 from .double_buffer import DoubleBuffer, fence
 from .files import Damaged, delete
 from .folder import InUse, StateFolder
@@ -237,7 +238,8 @@ def reset_counts(folder: Path) -> None:
             f"the counts in {folder} are those of a running service (process {error.owner}); "
             "stop it first"
         ) from error
-    delete(locked.path / FILE_NAME)
+    for name in (FILE_NAME, odd_cells.FILE_NAME):
+        delete(locked.path / name)
 
 
 class CountsFile:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BadSetting
-from ..rows import Floats, Verdict
+from ..rows import Floats, Verdict, record_type
 from .double_buffer import OUT_OF_ORDER, fence
 from .files import Damaged, delete, quarantined, replace_file
 from .folder import InUse, StateFolder
@@ -85,12 +85,15 @@ class Records:
         self.rows: int = layout["rows"]
         """How many of the rows written last are kept."""
         self.features: tuple[str, ...] = tuple(layout["features"])
-        """Names of the columns of `values`; none if values are not kept."""
+        """Names of the columns whose cells are kept; none if no cells are."""
+        self.texts: tuple[str, ...] = tuple(layout.get("texts", ()))
+        """Those that are text, in the same order; the others are numbers."""
         self._block_rows: int = layout["block rows"]
         self._blocks: int = layout["blocks"]
         size = self._block_rows * self._blocks
-        row_type = _row_type(len(self.features))
-        self._row_size, self._values_size = row_type.itemsize, 8 * len(self.features)
+        row_type = _row_type(len(self.features) - len(self.texts), len(self.texts))
+        self._row_size = row_type.itemsize
+        self._cells_size = row_type["values"].itemsize + row_type["texts"].itemsize
         self._row_bytes = file.body[: size * self._row_size]
         self._table: Recorded = np.frombuffer(self._row_bytes, row_type)
         self._stamps: NDArray[np.int64] = self._table["stamp"]
@@ -98,7 +101,7 @@ class Records:
         # The same memory as plain numbers: storing one item is ten times faster.
         self._words, self._key_words = self._row_bytes.cast("q"), self._keys.data
         self._row_words = self._row_size // 8
-        self._pack_row = struct.Struct(f"=qddII16s48s{self._values_size}s").pack_into
+        self._pack_row = struct.Struct(f"=qddII16s48s{self._cells_size}s").pack_into
         self._reported = False
         self._set_clock()
         reset_in_children(self)
@@ -114,24 +117,24 @@ class Records:
         self._block = -1
         self._next = self._end = 0
 
-    def append(self, puid: str, values: Floats, verdict: Verdict) -> None:
-        """Write the rows of one request: `values` (n_rows, n_features) and their verdict.
+    def append(self, puid: str, cells: NDArray[Any], verdict: Verdict) -> None:
+        """Write the rows of one request: `cells`, as `Rows` has them, and their verdict.
 
         If there are more rows than are kept, write the last ones.
         """
         name, scores = storage_bytes(puid, PUID_BYTES), verdict.scores
         request = time.time(), verdict.version.encode(), name, crc32(name), verdict.threshold
         if len(scores) > _FEW:
-            self._write_many(values, verdict, request)
+            self._write_many(cells, verdict, request)
             return
         self._lock.acquire()  # `with` costs twice as much, and every request pays it
         try:
-            self._write_few(values.tobytes(), scores.tolist(), request)
+            self._write_few(cells.tobytes(), scores.tolist(), request)
         finally:
             self._lock.release()
 
     def _write_few(self, cells: bytes, scores: list[float], request: _Request) -> None:
-        first, width = time.monotonic_ns() + self._ahead, self._values_size
+        first, width = time.monotonic_ns() + self._ahead, self._cells_size
         now, version, puid, key, threshold = request
         for row, score in enumerate(scores):
             index, stamp = self._next, first + row
@@ -149,15 +152,17 @@ class Records:
             self._key_words[index] = key
             self._next = index + 1
 
-    def _write_many(self, values: Floats, verdict: Verdict, request: _Request) -> None:
+    def _write_many(self, cells: NDArray[Any], verdict: Verdict, request: _Request) -> None:
         """Write rows a block at a time, so that other threads can write between two blocks."""
         numbers = np.arange(max(0, len(verdict) - self.rows), len(verdict))
         rows = np.empty(len(numbers), self._table.dtype)
         rows["row"] = numbers
         rows["time"], rows["version"], rows["puid"], key, _ = request
         rows["score"], rows["label"] = verdict.scores[numbers], verdict.labels[numbers]
-        if self.features:
-            rows["values"] = values[numbers]
+        if self.texts:
+            rows["values"], rows["texts"] = cells["values"][numbers], cells["texts"][numbers]
+        elif self.features:
+            rows["values"] = cells[numbers]
         rows["request"] = time.monotonic_ns() + self._ahead
         done = 0
         while done < len(rows):
@@ -228,11 +233,19 @@ class Records:
         latest = latest[np.argsort(order[latest])]
         return self._read_whole(latest, stamps[latest])
 
-    def scored_by(self, version: str, last: int) -> tuple[Floats, Floats]:
-        """Return values and scores of those of the `last` rows that a model version scored."""
+    def scored_by(self, version: str, last: int) -> tuple[dict[str, NDArray[Any]], Floats]:
+        """Return the cells, by column, and the scores of the rows that a model version scored.
+
+        Only the `last` rows are searched.
+        """
         rows = self.read(last)
         rows = rows[rows["version"] == version.encode()]
-        return rows["values"], rows["score"]
+        return self.cells(rows), rows["score"]
+
+    def cells(self, rows: Recorded) -> dict[str, NDArray[Any]]:
+        """Return the cells of rows by column: floats, or texts as bytes."""
+        values, texts = iter(rows["values"].T), iter(rows["texts"].T)
+        return {name: next(texts if name in self.texts else values) for name in self.features}
 
     def find(self, puid: str) -> Recorded:
         """Return the rows of the latest request with this puid in their order; none if unknown.
@@ -336,21 +349,28 @@ class Records:
         return whole
 
 
-def begin_records(folder: Path, features: Sequence[str], rows: int, values: bool = True) -> Records:
+def begin_records(
+    folder: Path,
+    features: Sequence[str],
+    rows: int,
+    values: bool = True,
+    texts: Collection[str] = (),
+) -> Records:
     """Open or create the record of a service in `folder`: of `rows` rows, fewer if they are wide.
 
-    A file with another layout (features, number of rows) is quarantined; but a file that contains
-    values is deleted if they are not to be kept.
+    `features` are the names of the columns, `texts` of those that are text. A file with another
+    layout (columns, number of rows) is quarantined; but a file that contains values is deleted if
+    they are not to be kept.
 
     Raises:
         BadSetting: the disk has no room for the file.
     """
     if not values:
         delete_records(folder, only_values=True)
-    layout, size = _plan(features if values else (), rows)
+    layout, size = _plan(features if values else (), texts, rows)
     if values and layout["rows"] < 1:
         logger.warning("rows of %d features are too wide to record their values", len(features))
-        layout, size = _plan((), rows)
+        layout, size = _plan((), (), rows)
     if layout["rows"] < rows:
         logger.warning(
             "the last %d rows are recorded, not %d: more of this width take over %d MiB",
@@ -476,8 +496,12 @@ def as_table(records: Records) -> dict[str, Any]:
         "predicted": rows["label"],
         "model_version": rows["version"].astype(str).tolist(),
     }
-    for name, values in zip(_name_apart(columns, records.features), rows["values"].T, strict=True):
-        columns[name] = values
+    cells = records.cells(rows)
+    for name, feature in zip(_name_apart(columns, records.features), records.features, strict=True):
+        column: Any = cells[feature]
+        if feature in records.texts:
+            column = [cell.decode(errors="replace") or None for cell in column]
+        columns[name] = column
     return columns
 
 
@@ -518,7 +542,7 @@ def _migrate(path: Path) -> None:
         layout, body = read_mapped(path)
     except (OSError, Damaged):
         return  # there is none, or `open_or_create` will say why it is damaged
-    size, new = layout["block rows"] * layout["blocks"], _row_type(len(layout["features"]))
+    size, new = layout["block rows"] * layout["blocks"], _row_type(len(layout["features"]), 0)
     fields = (new.names or ())[:-1]
     old = np.dtype([*((name, new[name]) for name in fields), ("end", np.int64)])
     body = body.ljust((8 + old.itemsize) * size, b"\0")
@@ -543,13 +567,14 @@ def _migrate(path: Path) -> None:
     )  # fmt: skip
 
 
-def _plan(features: Sequence[str], rows: int) -> tuple[dict[str, Any], int]:
+def _plan(features: Sequence[str], texts: Collection[str], rows: int) -> tuple[dict[str, Any], int]:
     """Return the layout and size of a file for `rows` rows, fewer if they exceed MAX_BYTES."""
+    texts = [name for name in features if name in texts]
     header = 2**20  # more than the names of the features ever take
-    most = (MAX_BYTES - header) // _bytes_a_row(features)
+    most = (MAX_BYTES - header) // _bytes_a_row(features, texts)
     block_rows = min(_LARGEST_BLOCK, max(_SMALLEST_BLOCK, min(rows, most) // _BLOCKS))
     blocks = min(-(-rows // block_rows) + _SPARE_BLOCKS, most // block_rows)
-    layout = {
+    layout: dict[str, Any] = {
         "kind": "records",
         "format": _FORMAT,
         "rows": min(rows, (blocks - _SPARE_BLOCKS) * block_rows),
@@ -557,19 +582,21 @@ def _plan(features: Sequence[str], rows: int) -> tuple[dict[str, Any], int]:
         "block rows": block_rows,
         "blocks": blocks,
     }
+    if texts:
+        layout["texts"] = texts
     return layout, _size(layout)
 
 
 def _size(layout: dict[str, Any]) -> int:
     rows: int = layout["block rows"] * layout["blocks"]
-    return rows * _bytes_a_row(layout["features"])
+    return rows * _bytes_a_row(layout["features"], layout.get("texts", ()))
 
 
-def _bytes_a_row(features: Sequence[str]) -> int:
-    return _row_type(len(features)).itemsize + 4  # with its key
+def _bytes_a_row(features: Sequence[str], texts: Collection[str]) -> int:
+    return _row_type(len(features) - len(texts), len(texts)).itemsize + 4  # with its key
 
 
-def _row_type(features: int) -> np.dtype[np.void]:
+def _row_type(numbers: int, texts: int) -> np.dtype[np.void]:
     """Return the fields of a row: whatever they are, a stamp begins it and a check sum ends it.
 
     Each row begins at a multiple of 8 bytes, so that its stamp is stored in one step.
@@ -584,7 +611,7 @@ def _row_type(features: int) -> np.dtype[np.void]:
             ("label", np.uint32),  # 1 for an outlier
             ("version", "S16"),  # of the model
             ("puid", f"S{PUID_BYTES}"),
-            ("values", np.float64, (features,)),
+            *record_type(numbers, texts).descr,
             ("check", np.int64),  # of all fields
         ]
     )

@@ -1,151 +1,388 @@
-"""Read tables from CSV and Parquet files.
+"""Read tables from CSV, Parquet and Arrow files, whatever their names say.
 
-pandas and pyarrow are imported when a file is read: a server does without them.
+pyarrow is imported when a file is read: a server does without it.
 """
 
 from __future__ import annotations
 
-import warnings
+import csv
+import gzip
+import io
+import zipfile
+import zlib
 from collections import Counter
 from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..cells import FILES, name_column
-from ..errors import BadInput, nearest
+from ..cells import MISSING, TRUTHS, name_column, parse_cell, parse_text
+from ..dialects import Dialect, decode_text, find_dialect
+from ..errors import BadInput, count, nearest
 from ..rows import Floats
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pyarrow as pa
 
-_TYPES = {"b": "bool", "i": "int", "u": "int", "f": "float"}  # by numpy's kind
+_BINARY = (".parquet", ".arrow", ".feather")
+
+_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_WHOLE = r"^[+-]?\d+$"
+
+_EXCEL = (
+    "{} is an Excel workbook; save the sheet as CSV (File, Save As, CSV UTF-8), or in Python: "
+    "pandas.read_excel(...).to_csv(..., index=False)"
+)
+
+_BLOCK = 16 * 2**20  # bytes that are parsed at a time; no line of a CSV file may be longer
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How a CSV file is read, where it is not to be recognised."""
+
+    separator: str = ""
+    decimal: str = ""
+    encoding: str = ""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells of one column, as numbers if all are, else as texts."""
+
+    type: str
+    """'bool', 'int', 'float' or 'text'."""
+    numbers: Floats | None = None
+    """(n_rows,), NaN where a cell is missing."""
+    texts: pa.Array | None = None
+    """The texts without blanks around them, null where a cell is missing; None if the file has
+    numbers."""
+    bad: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
+    """(n_rows,) where a text is no number."""
+
+    @property
+    def missing(self) -> NDArray[np.bool_]:
+        """(n_rows,) where a cell is missing."""
+        if self.texts is not None:
+            return np.asarray(self.texts.is_null())
+        assert self.numbers is not None  # noqa: S101 -- one of both is there
+        return np.isnan(self.numbers)
+
+    def as_texts(self) -> pa.Array:
+        """Return the cells as texts; whole numbers become their digits."""
+        import pyarrow as pa  # noqa: PLC0415
+
+        if self.texts is not None:
+            return self.texts
+        assert self.numbers is not None  # noqa: S101
+        return pa.array([parse_text(cell) or None for cell in self.numbers.tolist()], pa.string())
+
+    def cell(self, row: int) -> Any:
+        """Return a cell as JSON would have it: a number, a text, or None where it is missing."""
+        if self.numbers is None:
+            return self.written(row)
+        number = float(self.numbers[row])
+        return None if np.isnan(number) else number
+
+    def written(self, row: int) -> Any:
+        """Return a cell as the file has it, None where it is missing."""
+        if self.texts is not None:
+            return self.texts[row].as_py()
+        number, types = self.cell(row), {"bool": bool, "int": int}
+        return number if number is None else types.get(self.type, float)(number)
 
 
 class Table:
     """The columns of a file, by name. Rows are counted from 0."""
 
-    def __init__(self, path: Path, frame: pd.DataFrame) -> None:
+    def __init__(
+        self, path: Path, table: pa.Table, decimal: str = "", notes: tuple[str, ...] = ()
+    ) -> None:
         self.path = path
-        self.names: list[str] = list(frame.columns)
-        self._frame = frame
+        self.names: list[str] = list(table.column_names)
+        self.decimal = decimal
+        """The decimal mark of a CSV file; empty for other files."""
+        self.notes = notes
+        """Sentences about how the file was read."""
+        self._table = table
 
     def __len__(self) -> int:
-        return len(self._frame)
+        return int(self._table.num_rows)
 
-    def type(self, name: str) -> str:
-        """Return what a column of numbers holds: 'bool', 'int' or 'float'."""
-        return _TYPES.get(self._frame[name].dtype.kind, "float")
+    def take(self, rows: NDArray[np.intp]) -> Table:
+        """Return some of the rows."""
+        return Table(self.path, self._table.take(rows), self.decimal, self.notes)
 
-    def floats(self, name: str) -> Floats:
-        """Return a column as (n_rows,) floats: NaN for a missing cell and for text.
-
-        Booleans count as 0 and 1, and numeric strings as numbers.
+    def cells(self, name: str) -> Cells:
+        """Return the cells of a column.
 
         Raises:
-            BadInput: an integer is too large for a float.
+            BadInput: they are neither numbers, text nor dates; the text names the column.
         """
-        import pandas as pd  # noqa: PLC0415
-
-        column = self._frame[name]
+        column = self._table.column(name).combine_chunks()
         try:
-            if column.dtype.kind == "O":
-                column = pd.to_numeric(column.astype(object), errors="coerce")
-            values: Floats = column.to_numpy(dtype=np.float64, na_value=np.nan)
-        except OverflowError as error:
-            raise BadInput(f"column {name!r} of {self.path} holds too large a number") from error
-        return values
-
-    def first_text(self, name: str) -> int | None:
-        """Return the row of a column's first cell that is neither a number nor missing."""
-        column = self._frame[name]
-        if column.dtype.kind in _TYPES:
-            return None
-        text = column.notna().to_numpy()
-        if column.dtype.kind == "O":
-            text = text & np.isnan(self.floats(name))
-        return int(text.argmax()) if text.any() else None
-
-    def cell(self, name: str, row: int) -> Any:
-        """Return a cell as it was read, None when it is missing."""
-        column = self._frame[name].iloc[[row]]
-        return None if column.isna().item() else column.iloc[0]
+            return _read_cells(column, self.decimal)
+        except _OtherType as error:
+            raise BadInput(
+                f"column {name!r} of {self.path} holds {error}, which are neither numbers, text "
+                f'nor dates; leave it out: --columns "-{name}"'
+            ) from error
 
 
-def read_table(path: Path) -> Table:
-    """Read a .csv or .parquet file, whose columns have different names.
+def read_table(path: Path, choices: Choices | None = None) -> Table:
+    """Read a CSV, Parquet or Arrow file, whose columns have different names.
+
+    A file packed with gzip, zip or zstd is unpacked first. What it is, is told by its first bytes.
 
     Raises:
         BadInput: the text names the file and says what is wrong with it.
     """
-    read = {".csv": _read_csv, ".parquet": _read_parquet}.get(path.suffix.lower())
-    if read is None:
-        raise BadInput(f"{path} is neither a .csv nor a .parquet file")
     try:
-        frame = read(path.absolute())  # an absolute path is never read as a URL
+        table = _read(path, choices or Choices())
+    except BadInput as error:
+        text = str(error)
+        raise BadInput(text if str(path) in text else f"{path} cannot be read: {text}") from error
     except ImportError as error:
         raise BadInput(
-            f"{path} is read with pandas and pyarrow, which are not installed: "
-            "pip install pandas pyarrow"
+            f"{path} is read with pyarrow, which is not installed: pip install pyarrow"
         ) from error
-    except (OSError, ValueError, Warning) as error:
+    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise BadInput(_fault(path, error)) from error
-    if doubled := [name for name, times in Counter(frame.columns).items() if times > 1]:
+    if doubled := [name for name, times in Counter(table.names).items() if times > 1]:
         raise BadInput(f"{path} has two columns named {doubled[0]!r}; rename one")
-    if frame.empty:
+    if not len(table):
         raise BadInput(f"{path} has no rows")
-    return Table(path, frame)
+    return table
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    """Read a CSV file with a header line; blank lines are skipped.
+def _read(path: Path, choices: Choices) -> Table:
+    content = _unpack(path, path.read_bytes())
+    if content.startswith(b"PAR1"):
+        return _read_parquet(path, content)
+    if content.startswith(b"ARROW1"):
+        return _read_arrow(path, content)
+    if path.suffix.lower() in _BINARY:
+        raise BadInput(f"{path} is no {path.suffix[1:].capitalize()} file")
+    if content.lstrip()[:1] in (b"{", b"["):
+        raise BadInput(f"{path} is JSON; tables are CSV, Parquet or Arrow files")
+    return _read_csv(path, content, choices)
 
-    The header is also read by itself, because pandas renames doubled columns without a warning.
-    """
-    import pandas as pd  # noqa: PLC0415
 
-    with warnings.catch_warnings():
-        # pandas cuts rows that are longer than the header, with only a warning.
-        warnings.simplefilter("error", pd.errors.ParserWarning)
-        header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
-        frame = pd.read_csv(
-            path,
-            index_col=False,
-            low_memory=False,
-            keep_default_na=False,
-            na_values=list(FILES.missing),
+def _unpack(path: Path, content: bytes) -> bytes:
+    """Return what a packed file holds, any other file as it is."""
+    if content.startswith(b"\x1f\x8b"):
+        return gzip.decompress(content)
+    if content.startswith(b"\x28\xb5\x2f\xfd"):
+        import pyarrow as pa  # noqa: PLC0415
+
+        return bytes(pa.CompressedInputStream(pa.BufferReader(content), "zstd").read())
+    if content.startswith(b"\xd0\xcf\x11\xe0"):
+        raise BadInput(_EXCEL.format(path))
+    if not content.startswith(b"PK\x03\x04"):
+        return content
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/")]
+        if "[Content_Types].xml" in names:
+            raise BadInput(_EXCEL.format(path))
+        if len(names) != 1:
+            raise ValueError(f"it holds {count(len(names), 'file')}; pack a single one")
+        return archive.read(names[0])
+
+
+def _read_csv(path: Path, content: bytes, choices: Choices) -> Table:
+    """Read the text of a CSV file with a line of names; blank lines are skipped."""
+    text, note = decode_text(content, choices.encoding)
+    dialect = find_dialect(text, choices.separator, choices.decimal)
+    names, rest = _read_names(text, dialect)
+    if not names:
+        raise BadInput(f"{path} is empty")
+    if not rest.strip():
+        raise BadInput(f"{path} has no rows")
+    table = _parse_csv(path, rest, len(names) + dialect.extra, dialect)
+    if dialect.extra:
+        table = table.drop_columns(table.column_names[-1])
+    table = table.rename_columns([name or name_column(j) for j, name in enumerate(names)])
+    notes = (f"{note}; another encoding: --encoding",) if note else ()
+    return Table(path, table, dialect.decimal, notes + dialect.notes)
+
+
+def _read_names(text: str, dialect: Dialect) -> tuple[list[str], str]:
+    """Return the names in the first line that is not blank, and the text after it."""
+    file = io.StringIO(text, newline="")
+    file.seek(dialect.skip)
+    reader = csv.reader(file, delimiter=dialect.separator)
+    names = next((line for line in reader if line), [])
+    return [name.strip() for name in names], text[file.tell() :]
+
+
+def _parse_csv(path: Path, text: str, width: int, dialect: Dialect) -> pa.Table:
+    import pyarrow as pa  # noqa: PLC0415
+    from pyarrow import csv as reader  # noqa: PLC0415
+
+    names = [f"c{j}" for j in range(width)]
+    wrong: list[Any] = []
+
+    def note(row: Any) -> str:
+        wrong.append(row)
+        return "skip"
+
+    parse = partial(
+        reader.read_csv,
+        convert_options=reader.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
+        ),
+        parse_options=reader.ParseOptions(
+            delimiter=dialect.separator,
+            newlines_in_values=True,
+            invalid_row_handler=note,
+        ),
+    )
+    # With one thread, because only then does a wrong row have its number.
+    options = reader.ReadOptions(column_names=names, use_threads=False, block_size=_BLOCK)
+    table = parse(io.BytesIO(text.encode()), read_options=options)
+    if wrong:
+        row = wrong[0]
+        raise BadInput(
+            f"row {row.number - 1} of {path} has {count(row.actual_columns, 'cell')}, the line of "
+            f"names {width}; cells with a {'comma' if dialect.separator == ',' else 'separator'} "
+            "in them need quotes; another separator: --sep"
         )
-    names = [FILES.name(name) for name in header.iloc[0]]
-    frame.columns = pd.Index([name or name_column(j) for j, name in enumerate(names)])
-    return frame
+    return table
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
-    import pandas as pd  # noqa: PLC0415
+def _read_parquet(path: Path, content: bytes) -> Table:
+    from pyarrow import parquet  # noqa: PLC0415
 
-    frame = pd.read_parquet(path)
-    frame.columns = frame.columns.map(str)
-    return frame
+    return _name_index(path, parquet.ParquetFile(io.BytesIO(content)).read())
+
+
+def _read_arrow(path: Path, content: bytes) -> Table:
+    import pyarrow as pa  # noqa: PLC0415
+
+    return _name_index(path, pa.ipc.open_file(io.BytesIO(content)).read_all())
+
+
+def _name_index(path: Path, table: pa.Table) -> Table:
+    """Return a table whose index without a name, if pandas stored one, is a column without one."""
+    names = [
+        name_column(j) if name.startswith("__index_level_") else name.strip()
+        for j, name in enumerate(table.column_names)
+    ]
+    return Table(path, table.rename_columns(names))
+
+
+class _OtherType(Exception):
+    """Cells are of a type that no column can have; the text is the type."""
+
+
+def _read_cells(column: pa.Array, decimal: str) -> Cells:
+    from pyarrow import types  # noqa: PLC0415
+
+    kind = column.type
+    if types.is_dictionary(kind):
+        return _read_cells(column.dictionary_decode(), decimal)
+    for name, is_kind in (
+        ("float", types.is_null),
+        ("bool", types.is_boolean),
+        ("int", types.is_integer),
+        ("float", types.is_floating),
+        ("float", types.is_decimal),
+    ):
+        if is_kind(kind):
+            return Cells(name, _floats(column))
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        return _read_texts(column.cast("string"), decimal)
+    if types.is_timestamp(kind) or types.is_date(kind) or types.is_time(kind):
+        return Cells("text", None, _write_dates(column), np.asarray(column.is_valid()))
+    raise _OtherType(f"cells of the type {kind}")
+
+
+def _floats(column: pa.Array) -> Floats:
+    """Return numbers or booleans as (n_rows,) floats, NaN where one is missing."""
+    if str(column.type) == "bool":
+        column = column.cast("uint8")
+    return np.array(column.cast("float64", safe=False).to_numpy(zero_copy_only=False), np.float64)
+
+
+def _write_dates(column: pa.Array) -> pa.Array:
+    """Return dates and times as texts in ISO 8601, those with a zone in the time of that zone."""
+    import pyarrow as pa  # noqa: PLC0415
+    from pyarrow import compute, types  # noqa: PLC0415
+
+    if types.is_timestamp(column.type):
+        zone = column.type.tz
+        try:
+            column = column.cast(pa.timestamp("s", zone))
+        except pa.ArrowInvalid:  # there are fractions of seconds
+            column = column.cast(pa.timestamp("us", zone), safe=False)
+        if zone:
+            return compute.strftime(column, "%Y-%m-%d %H:%M:%S%z")
+    if types.is_time(column.type):
+        column = column.cast("time64[us]", safe=False)
+    return pa.array([None if c is None else str(c)[:26] for c in column.to_pylist()], pa.string())
+
+
+def _read_texts(column: pa.Array, decimal: str) -> Cells:
+    """Return texts as they are read everywhere: without blanks, missing or a number."""
+    import pyarrow as pa  # noqa: PLC0415
+    from pyarrow import compute  # noqa: PLC0415
+
+    texts = compute.utf8_trim_whitespace(column)
+    is_missing = compute.is_in(texts, value_set=pa.array(sorted(MISSING)))
+    texts = compute.if_else(is_missing, pa.scalar(None, pa.string()), texts)
+    numbers, bad = _read_numbers(texts, decimal)
+    if bad.any() or texts.null_count == len(texts):
+        return _read_flags(texts, bad)
+    is_whole = compute.all(compute.match_substring_regex(texts, _WHOLE)).as_py()
+    return Cells("int" if is_whole else "float", numbers, texts, bad)
+
+
+def _read_numbers(texts: pa.Array, decimal: str) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return texts as numbers, NaN where one is missing or no number, and where it is none."""
+    import pyarrow as pa  # noqa: PLC0415
+    from pyarrow import compute  # noqa: PLC0415
+
+    plain = compute.fill_null(compute.match_substring_regex(texts, _NUMBER), False)
+    if decimal == ",":  # 1.234 is 1234
+        plain = pa.array(np.zeros(len(texts), np.bool_))
+    numbers = _floats(compute.if_else(plain, texts, pa.scalar(None, pa.string())).cast("float64"))
+    rest = np.flatnonzero(~np.asarray(plain) & ~np.asarray(texts.is_null()))
+    bad = np.zeros(len(texts), np.bool_)
+    known: dict[str, float | None] = {}
+    for i, text in zip(rest.tolist(), texts.take(rest).to_pylist(), strict=True):
+        if text not in known:
+            known[text] = None
+            with suppress(ValueError, OverflowError):
+                known[text] = parse_cell(text, decimal)
+        number = known[text]
+        bad[i] = number is None
+        if number is not None:
+            numbers[i] = number
+    return numbers, bad
+
+
+def _read_flags(texts: pa.Array, bad: NDArray[np.bool_]) -> Cells:
+    """Return texts, as numbers if all of them are truth values."""
+    found = {text for text in texts.unique().to_pylist() if text is not None}
+    values = {text: TRUTHS.get(text.lower(), {"0": 0.0, "1": 1.0}.get(text)) for text in found}
+    if not found or None in values.values():
+        return Cells("text", None, texts, bad)
+    flags = [np.nan if text is None else values[text] for text in texts.to_pylist()]
+    return Cells("bool", np.array(flags, np.float64), texts, bad)
 
 
 def _fault(path: Path, error: Exception) -> str:
     """Return the sentence for what kept a file from being read."""
-    from pandas import errors  # noqa: PLC0415
-
-    siblings: list[str] = []
-    reason = " ".join(str(error).removeprefix("Error tokenizing data. C error: ").split())
     match error:
         case FileNotFoundError():
+            siblings: list[str] = []
             with suppress(OSError):
                 siblings = [file.name for file in path.parent.iterdir()]
             return f"there is no file {path}{nearest(path.name, siblings)}"
-        case UnicodeDecodeError():
-            return f"{path} is not text in UTF-8; save it as CSV in UTF-8"
-        case errors.EmptyDataError():
-            return f"{path} is empty"
-        case errors.ParserWarning():
-            return f"{path} has rows with more cells than its header"
         case OSError(strerror=str(text)):
-            reason = text
-    return f"{path} cannot be read: {reason}"
+            return f"{path} cannot be read: {text}"
+    return f"{path} cannot be read: {' '.join(str(error).split())}"

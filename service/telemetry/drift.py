@@ -51,7 +51,7 @@ class DriftWatch:
         if baseline is None or words[_VERSION] != int(baseline.version, 16) or age > _STALE * 1e9:
             return Drift()
         score = None if math.isnan(floats[_SCORE]) else floats[_SCORE]
-        indices = zip(baseline.features, floats[_FEATURES:], strict=True)
+        indices = zip((c.name for c in baseline.columns), floats[_FEATURES:], strict=True)
         known = {name: index for name, index in indices if not math.isnan(index)}
         return Drift(words[_ROWS], score, known)
 
@@ -66,8 +66,8 @@ class DriftWatch:
         words[start + _MEASURED] = time.monotonic_ns()
         words[start + _ROWS] = drift.rows
         floats[start + _SCORE] = math.nan if drift.score is None else drift.score
-        for i, name in enumerate(baseline.features, start + _FEATURES):
-            floats[i] = drift.features.get(name, math.nan)
+        for i, column in enumerate(baseline.columns, start + _FEATURES):
+            floats[i] = drift.features.get(column.name, math.nan)
         self._buffer.commit()
 
     def _watch(self) -> None:

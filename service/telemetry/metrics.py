@@ -14,8 +14,8 @@ from .readings import Readings
 MOST_SERIES = 500
 """Limit of the series on a page, for any number of features and routes."""
 
-_MOST_FEATURES, _MOST_TIMED = 50, 20
-"""Limits of the features with a drift, and of the routes with a histogram."""
+_MOST_FEATURES, _MOST_TIMED, _MOST_CELLS = 50, 20, 60
+"""Limits of the columns with a drift, the routes with a histogram, the series of odd cells."""
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -30,6 +30,8 @@ _HELP = {
     "the 50 largest.",
     "isoserve_score_drift_psi": "Population stability index of the score, recent rows against "
     "training.",
+    "isoserve_cells_total": "Cells of scored rows that training never saw the like of, by column "
+    "and kind: out_of_range, unknown or missing; the columns with most.",
     "isoserve_model_swaps_total": "Models loaded while the service ran.",
     "isoserve_model_load_failures_total": "Model files refused while the service ran, by reason; "
     "the previous model stayed.",
@@ -128,6 +130,7 @@ class _Families(Collector):
         if drift.features:
             largest = drift.largest(_MOST_FEATURES)
             yield _family("isoserve_drift_psi", [({"feature": name}, psi) for name, psi in largest])
+        yield _family("isoserve_cells_total", _most_cells(readings.odd_cells))
         failures = [({"reason": reason}, number) for reason, number in changes.failures.items()]
         yield _family("isoserve_model_load_failures_total", failures)
         yield _family("isoserve_model_info", [(readings.model_info, 1)])
@@ -163,6 +166,12 @@ def _numbers(readings: Readings) -> dict[str, float]:
         "isoserve_quarantined_files": readings.quarantined,
     }
     return {name: value for name, value in numbers.items() if value is not None}
+
+
+def _most_cells(odd: Mapping[tuple[str, str], int]) -> list[tuple[dict[str, str], float]]:
+    """Return the samples of the columns with most odd cells."""
+    most = sorted(odd.items(), key=lambda item: -item[1])[:_MOST_CELLS]
+    return [({"column": column, "kind": kind}, number) for (column, kind), number in most]
 
 
 def _requests(snapshot: Snapshot) -> Metric:

@@ -15,6 +15,7 @@ from ..state.feedback.store import FeedbackStore
 from ..state.files import count_quarantined
 from ..state.folder import measure_space
 from ..state.generations import Changes
+from ..state.odd_cells import OddCells
 from ..truths import FeedbackSummary
 from .drift import DriftWatch
 
@@ -31,6 +32,8 @@ class Readings:
     training_outlier_share: float | None = None
     """Share (0 to 1) of the training rows below the threshold; None without a card."""
     drift: Drift = field(default_factory=Drift)
+    odd_cells: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Cells by (column, kind) that training never saw the like of."""
     changes: Changes = field(default_factory=Changes)
     """Changes of the model and the threshold."""
     summary: FeedbackSummary | None = None
@@ -53,6 +56,7 @@ class Sources:
     feedback: FeedbackStore
     changes: Callable[[], Changes]
     drift: DriftWatch | None
+    odd_cells: OddCells
 
     def read(self, model: Model, threshold: float) -> Readings:
         """Return the current readings of a service with this model and threshold."""
@@ -69,6 +73,7 @@ class Sources:
             seldon_labels=seldon_labels(self.settings),
             training_outlier_share=training_share(model.card, threshold) if model.card else None,
             drift=self.drift.latest() if self.drift else Drift(),
+            odd_cells=self.odd_cells.read(),
             changes=self.changes(),
             summary=summary,
             storage_up=storage_up,

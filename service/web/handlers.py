@@ -161,7 +161,7 @@ class Handlers:
             except BadInput as error:
                 raise request.explain(error) from error
             if explains := open_inference.CONTRIBUTIONS in request.outputs:
-                _check_contributions(rows)
+                _check_contributions(len(rows), len(detector.model.features))
             with_samples = "score_samples" in request.outputs
             verdict, _ = self.predictor.predict(detector, rows, puid, with_samples)
             shares = detector.explain(rows) if explains else None
@@ -197,8 +197,7 @@ class Handlers:
 
     def score_a_row(self) -> None:
         """Check that the model can score a row; the row is not counted."""
-        detector = self.predictor.detector
-        detector.score(Rows(np.zeros((1, len(detector.model.features)))))
+        self.predictor.detector.try_row()
 
     def admit(self, body: bytes, number: int = NUMBER) -> AbstractContextManager[None]:
         """Count the rows of a body as in flight until the context ends; Unavailable over the limit.
@@ -236,9 +235,8 @@ def _check_explained(rows: int, most: int, detector: Detector) -> None:
         )
 
 
-def _check_contributions(rows: Rows) -> None:
+def _check_contributions(n_rows: int, width: int) -> None:
     """Raise TooLarge, before rows are counted, if the answer could take gigabytes."""
-    n_rows, width = rows.values.shape
     if n_rows * width > MOST_CONTRIBUTIONS:
         raise TooLarge(
             f"contributions of {count(n_rows, 'row')} and {count(width, 'feature')} are "
@@ -249,6 +247,7 @@ def _check_contributions(rows: Rows) -> None:
 def _tags(detector: Detector, rows: Rows, verdict: Verdict, wanted: Wanted) -> dict[str, Any]:
     """Return the tags that `?scores=1` and `?explain=K` add to a Seldon answer."""
     tags = seldon.score_tags(verdict) if wanted.scores else {}
+    tags |= seldon.id_tags(verdict)
     explanations = _explain(detector, rows, verdict, wanted.explain)
     return tags if explanations is None else tags | {"explanations": explanations}
 
@@ -256,12 +255,15 @@ def _tags(detector: Detector, rows: Rows, verdict: Verdict, wanted: Wanted) -> d
 def _explain(
     detector: Detector, rows: Rows, verdict: Verdict, most: int
 ) -> list[dict[str, Any]] | None:
-    """Return the `most` features that isolated each outlier; None if none are asked for."""
+    """Return the `most` columns that isolated each outlier; None if none are asked for."""
     if not most:
         return None
     outliers = np.flatnonzero(verdict.labels)
-    chosen = rows.at(outliers)
-    return encode_explanations(outliers.tolist(), chosen, detector.explain(chosen), most)
+    chosen, columns = rows.at(outliers), detector.columns
+    shares = detector.explain(chosen)
+    return encode_explanations(
+        outliers.tolist(), columns.names, columns.cells(chosen), shares, most
+    )
 
 
 def encode_error(path: str, text: str, status: int) -> bytes:

@@ -50,7 +50,8 @@ def create_routes(
     _add_open_inference_server(routes, handlers)
     _add_mlflow(routes, handlers)
     _add_health(routes, handlers)
-    _add_service(routes, handlers, Sources(settings, predictor.counts, feedback, changes, drift))
+    sources = Sources(settings, predictor.counts, feedback, changes, drift, predictor.odd_cells)
+    _add_service(routes, handlers, sources)
     add_page(routes)
     return routes
 
@@ -212,6 +213,7 @@ def _add_service(routes: Blueprint, handlers: Handlers, sources: Sources) -> Non
             handlers.predictor.detector.examples,
             with_admin="admin" in current_app.blueprints,
             with_key=current_app.extensions["isoserve"].admission.key is not None,
+            extra=len(model.card.left_out) if model.card else 0,
         )
         return reply(Answer(200, render_json(described, in_order=True)))
 

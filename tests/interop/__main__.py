@@ -182,7 +182,7 @@ def train(folder: Path) -> None:
         ",".join("" if np.isnan(cell) else repr(cell) for cell in row) for row in table.tolist()
     ]
     Path(folder, "table.csv").write_text("\n".join(["mean,sd", *lines]))
-    options = ["--dataset", folder / "table.csv", "--allow_missing", "--save_path", folder]
+    options = ["--dataset", folder / "table.csv", "--save_path", folder]
     command = [sys.executable, "-m", "training.train", *options]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 

@@ -159,7 +159,7 @@ def wrong():
         ({"strData": "x"}, "strData is not served here; send "),
         ([], "a Seldon message is a JSON object, as in "),
         ({"data": {"ndarray": []}}, "there are no rows; one row is "),
-        ({"data": {"ndarray": [[1, "x"]]}}, "row 0, column 1: 'x' is not a number"),
+        ({"data": {"ndarray": [[1, "x"]]}}, "row 0, column 1 ('sd'): 'x' is not a number"),
     ):
         status, answer = post("/predict", sent)
         same((status, answer["status"]["code"]), (400, -1))

@@ -21,6 +21,7 @@ import yaml
 from sklearn.ensemble import IsolationForest
 
 from service.model.baseline import Baseline
+from tests.support import cards
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data" / "nab"
@@ -53,7 +54,7 @@ def watch(path):
     split = int(len(rows) * TRAINED)
     forest = IsolationForest(random_state=16).fit(rows[:split])
     trained, scores = forest.decision_function(rows[:split]), forest.decision_function(rows[split:])
-    columns = {str(j): quantiles(column) for j, column in enumerate(rows[:split].T)}
+    columns = [cards.number(str(j), quantiles(column)) for j, column in enumerate(rows[:split].T)]
     times, rows = times[split:], rows[split:]
     baseline = Baseline("0" * 12, columns, quantiles(trained))
 
@@ -64,7 +65,10 @@ def watch(path):
     for i in range(len(scrapes)):
         if i % MEASURED == 0:
             measured = baseline.measure(
-                lambda _, most, end=seen[i]: (rows[:end][-most:], scores[:end][-most:])
+                lambda _, most, end=seen[i]: (
+                    {str(j): column for j, column in enumerate(rows[:end][-most:].T)},
+                    scores[:end][-most:],
+                )
             )
             found = [*measured.features.values(), measured.score]
             largest = max((index for index in found if index is not None), default=np.nan)

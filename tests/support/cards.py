@@ -2,7 +2,12 @@
 
 import hashlib
 
-from service.model.card import Card, Feature, Golden
+from service.model.card import Card, Column, Golden
+
+
+def number(name, quantiles=(0.0,) * 101, missing=0):
+    """Return the column of a card that holds numbers; with `missing` requests may miss them."""
+    return Column(name, "number", "float", missing, list(quantiles))
 
 
 def make_card(content, forest, table, n_golden=3, **changes):
@@ -12,16 +17,18 @@ def make_card(content, forest, table, n_golden=3, **changes):
         "created": "2026-01-01T00:00:00Z",
         "dataset": "test",
         "rows": len(table),
-        "features": [Feature(name, "float", [0.0] * 101) for name in ("mean", "sd")],
+        "columns": [number(name) for name in ("mean", "sd")],
+        "left_out": [],
+        "id": None,
+        "decimal": ".",
         "parameters": {},
         "seed": 16,
         "offset": float(forest.offset_),
         "training_outlier_share": 0.125,
-        "allow_missing": False,
         "score_quantiles": [0.0] * 101,
-        "golden": Golden([], [])
+        "golden": Golden([], None, [])
         if golden is None
-        else Golden(golden.tolist(), forest.decision_function(golden).tolist()),
+        else Golden(golden.tolist(), None, forest.decision_function(golden).tolist()),
         "quality": None,
         "versions": {},
         "files": {"model.pickle": hashlib.sha256(content).hexdigest()},

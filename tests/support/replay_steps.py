@@ -331,7 +331,7 @@ def ask_limits():
 def steps():
     """Yield all steps: names of methods of `Player`, and their arguments."""
     for name in ("named", "gaps", "other", "wide"):
-        more = {"gaps": " --allow_missing", "other": " --allow_missing --label odd"}.get(name, "")
+        more = {"other": " --label odd"}.get(name, "")
         words = "training.train --n_estimators 20 --dataset {work}/NAME.csv --save_path {work}/NAME"
         yield run(words.replace("NAME", name) + more, f"{name}/model.json")
     yield {"do": "keep_models"}

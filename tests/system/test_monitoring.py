@@ -19,8 +19,8 @@ import yaml
 
 from monitoring.load import Load, Mix
 from monitoring.panels import DASHBOARD, ask, panels, queries, wait_for_panels
-from service.model.card import Feature
 from service.telemetry.metrics import METRICS
+from tests.support.cards import number
 from tests.support.running import Service
 from training.client import Client
 from training.train import main as train
@@ -356,7 +356,7 @@ def test_the_load_script_reports_a_missing_service():
 
 
 def test_the_load_script_reports_a_model_with_other_columns(serve, folder, write_card):
-    write_card(features=[Feature(name, "float", [0.0] * 101) for name in ("a", "b")])
+    write_card(columns=[number(name) for name in ("a", "b")])
     with pytest.raises(ValueError, match="does not take the sample's rows"):
         Load(Client(f"http://127.0.0.1:{serve(folder / 'model.pickle').port}")).run(1, 1)
 

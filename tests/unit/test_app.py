@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from service.app import create_app
 from service.errors import BadModel, BadSetting
-from service.model.card import Feature
 from service.settings import Settings
 from service.state.records import begin_records, open_records
 from service.telemetry.drift import DriftWatch
 from service.telemetry.metrics import METRICS
+from tests.support.cards import number
 from tests.support.examples import NIGHTLY, examples
 from tests.support.running import read_samples
 
@@ -357,7 +357,7 @@ def test_recorded_rows_are_deleted_when_recording_is_turned_off(make_client, fol
 def test_drift_is_shown_from_1000_rows_on(write_card, make_client, samples):
     quantiles = np.quantile(samples, np.linspace(0, 1, 101), axis=0).T.tolist()
     write_card(
-        features=[Feature(n, "float64", q) for n, q in zip("ab", quantiles, strict=True)],
+        columns=[number(n, q) for n, q in zip("ab", quantiles, strict=True)],
         score_quantiles=np.linspace(-0.4, 0.2, 101).tolist(),
     )
     client = make_client()
@@ -433,14 +433,14 @@ def test_null_is_scored_if_the_model_allows_missing_values(make_client, write_ca
     refused = make_client().post("/predict", json=body)
     assert refused.status_code == 400
     assert refused.json["status"]["info"] == (
-        "row 0, column 1: a missing value (null, NaN or empty); this model takes none"
+        "row 0, column 1 ('sd'): a missing value (null, NaN or empty); this column takes none"
     )
-    write_card(allow_missing=True)
+    write_card(columns=[number("mean", missing=1), number("sd", missing=1)])
     client = make_client()
     answer = client.post("/predict?scores=1", json=body)
     scores = forest.decision_function([[1.0, float("nan")], [60, 40]])
     assert answer.json["meta"]["tags"]["anomaly-scores"] == scores.tolist()
-    for text in ("1e999", "Infinity", '"inf"', '""'):
+    for text in ("1e999", "Infinity", '"inf"'):
         sent = '{"data": {"ndarray": [[null, ' + text + "]]}}"
         answer = client.post("/predict", data=sent, content_type="application/json")
         assert answer.status_code == 400

@@ -1,5 +1,4 @@
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -60,39 +59,65 @@ def test_types_of_json_values_have_names(value, words):
     assert cells.kind(value) == words
 
 
+@pytest.mark.parametrize("cell", [None, math.nan, "", " ", "NA", " NA ", "NAN", "null", "?"])
+def test_one_list_says_what_a_missing_cell_is(cell):
+    assert cells.is_missing(cell)
+    assert math.isnan(cells.parse_cell(cell))
+    assert not cells.parse_text(cell)
+
+
+@pytest.mark.parametrize("cell", [0, "0", "no", "nil", "-", False])
+def test_other_cells_are_not_missing(cell):
+    assert not cells.is_missing(cell)
+
+
+def test_every_missing_text_of_pandas_is_one_here():
+    parsers = pytest.importorskip("pandas._libs.parsers")
+    assert parsers.STR_NA_VALUES <= cells.MISSING
+
+
 @pytest.mark.parametrize(
-    ("text", "in_requests", "in_files"),
+    ("text", "decimal", "number"),
     [
-        ("", True, True),
-        ("NA", True, True),
-        ("None", True, True),
-        ("0", False, False),
-        (" NA", True, False),
-        (" ", True, False),
-        ("#N/A", False, True),
-        ("nan", False, True),  # in a request it is a number
+        ("1,234.5", ".", 1234.5),
+        ("1,234,567", ".", 1234567),
+        ("1 234.5", ".", 1234.5),
+        ("1\u00a0234", ".", 1234),
+        ("1'234.50", ".", 1234.5),
+        ("-1.234,5", ",", -1234.5),
+        ("1.234", ",", 1234),
+        ("12,5", ",", 12.5),
+        ("12.5", ",", 12.5),
+        ("1e3", ",", 1000),
     ],
 )
-def test_requests_and_files_have_different_missing_values(text, in_requests, in_files):
-    assert cells.REQUESTS.is_missing(text) == in_requests
-    assert cells.FILES.is_missing(text) == in_files
+def test_numbers_of_files_may_have_a_decimal_comma_and_thousands(text, decimal, number):
+    assert cells.parse_cell(text, decimal) == number
 
 
-def test_files_have_the_missing_value_strings_of_pandas():
-    parsers = pytest.importorskip("pandas._libs.parsers")
-    assert cells.FILES.missing == parsers.STR_NA_VALUES
+@pytest.mark.parametrize(("text", "decimal"), [("12,5", "."), ("1,23,456", "."), ("1,2,3", ",")])
+def test_marks_in_other_places_are_no_number(text, decimal):
+    with pytest.raises(ValueError, match=r"not a number|could not convert"):
+        cells.parse_cell(text, decimal)
 
 
-def test_only_files_have_boolean_words_and_stripped_names():
-    assert cells.REQUESTS.truths == {}
-    assert cells.FILES.truths == {"true": 1, "false": 0}
-    assert cells.REQUESTS.name(" a ") == " a "
-    assert cells.FILES.name(" a ") == "a"
+@pytest.mark.parametrize("text", ["yes", "Yes", "TRUE", " true "])
+def test_flags_are_words_or_numbers(text):
+    assert cells.parse_cell(text, flag=True) == 1
+    with pytest.raises(ValueError, match="could not convert"):
+        cells.parse_cell(text)
 
 
-def test_files_have_numbers_of_32_bits_and_requests_of_64():
-    assert cells.FILES.largest == float(np.finfo(np.float32).max)
-    assert cells.REQUESTS.largest == sys.float_info.max
+def test_a_text_is_cut_between_characters():
+    assert cells.bounded("abc", 32) == b"abc"
+    for most in range(4, 40):
+        cut = cells.bounded("\u00e4" * 40, most)
+        assert len(cut) <= most
+        assert cut.decode().endswith("\u2026")
+
+
+def test_a_forest_has_numbers_of_32_bits():
+    assert float(np.finfo(np.float32).max) == cells.LARGEST
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,9 @@ FLOORS = {
     "components": 3,
     **dict.fromkeys(("serving", "telemetry"), 2),
     **dict.fromkeys(("model", "state", "protocols", "tables"), 1),
-    **dict.fromkeys(("rows", "errors", "settings", "truths", "cells", "files", "probe"), 0),
+    **dict.fromkeys(
+        ("rows", "errors", "settings", "truths", "cells", "dialects", "files", "probe"), 0
+    ),
 }
 
 # Who may import a library: packages, or modules where only some of a package need it.

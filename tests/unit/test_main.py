@@ -69,10 +69,10 @@ def test_a_file_that_is_not_a_model_is_refused_with_the_step(run, folder, monkey
 def test_golden_rows_with_tiny_differences_are_reported_as_close(run, write_card, forest, samples):
     scores = forest.decision_function(samples[:3])
     scores[1] += 3e-16
-    write_card(golden=Golden(samples[:3].tolist(), scores.tolist()))
+    write_card(golden=Golden(samples[:3].tolist(), None, scores.tolist()))
     assert "equal within 1e-12 (at most 3" in run("check")[1]
     scores[2] += 3e-12
-    write_card(golden=Golden(samples[:3].tolist(), scores.tolist()))
+    write_card(golden=Golden(samples[:3].tolist(), None, scores.tolist()))
     code, said = run("check")
     assert (code, "does not score as in training: golden row 2" in said) == (1, True)
 

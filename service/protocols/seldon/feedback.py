@@ -12,7 +12,7 @@ from typing import Any
 
 from ...cells import parse_number
 from ...errors import BadInput, TooLarge, count, nearest
-from ...rows import Limits, Rows, Totals
+from ...rows import Limits, RawTable, Totals
 from ...truths import MILLIONTHS, MOST_REWARD, FeedbackSummary, Statement
 from ..codec import MOST_ITEMS, bounded
 from .envelope import read_json
@@ -56,7 +56,9 @@ def decode_feedback(
     value, refusal = read_json(content_type, query, body, replace(limits, depth=limits.depth + 1))
     feedback = parse_feedback(value, limits, new_puid)
     if refusal:
-        raise refusal
+        rows = feedback.statement.rows
+        where = rows.infinite() if rows else ""
+        raise BadInput(f"the request that the feedback carries: {where}") if where else refusal
     return feedback
 
 
@@ -215,13 +217,15 @@ def _decode_metrics(meta: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(metrics)
 
 
-def _decode_rows(request: dict[str, Any], limits: Limits) -> Rows | None:
+def _decode_rows(request: dict[str, Any], limits: Limits) -> RawTable | None:
     if not request.get("data") and request.get("jsonData") is None:
         return None
     try:
-        return decode_message(request, limits).table.numbers()
+        table = decode_message(request, limits).table
+        table.columns()  # checks their lengths
     except (BadInput, TooLarge) as error:
         raise type(error)(f"the request that the feedback carries: {error}") from error
+    return table
 
 
 def _decode_truths(truth: dict[str, Any], limits: Limits) -> tuple[int, ...]:

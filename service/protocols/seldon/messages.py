@@ -12,8 +12,10 @@ from ..codec import (
     MOST_ITEMS,
     bounded,
     decode_names,
+    decode_records,
     decode_shape,
     expect,
+    is_records,
     refuse_stray_names,
     require_finite,
 )
@@ -87,7 +89,7 @@ def decode_message(body: Any, limits: Limits) -> Message:
     if isinstance(data, dict):
         return _decode_data(data, meta, limits)
     if data is None and body.get("jsonData") is not None:
-        return Message(RawTable.nested(body["jsonData"], (), limits), None, meta)
+        return Message(_decode_json_data(body["jsonData"], limits), None, meta)
     if data is not None:
         raise BadInput(f"data is not an object; send {EXAMPLE}")
     field = next((f"{key} is not served here" for key in _payload(body)), "no data")
@@ -127,14 +129,15 @@ def encode_rows(
 ) -> dict[str, Any]:
     """Answer with the rows and names, and the labels among the tags.
 
-    An ndarray is returned as it was sent; other rows become a tensor of numbers.
+    An ndarray is returned as it was sent; other rows become a tensor if they are numbers.
     """
     data: dict[str, Any] = {"names": list(message.table.names)}
     if message.ndarray is not None:
         data["ndarray"] = message.ndarray
-    else:
-        values = message.table.numbers().values
+    elif (values := message.table.floats()) is not None:
         data["tensor"] = {"shape": list(values.shape), "values": values.ravel()}
+    else:
+        data["ndarray"] = list(zip(*message.table.columns(), strict=True))
     tags = {"outlier-predictions": verdict.labels, **tags}
     gauges = encode_gauges(totals, verdict.threshold, verdict)
     return {"data": data, "meta": _encode_meta(message.meta, gauges, tags)}
@@ -145,6 +148,11 @@ def encode_echo(
 ) -> dict[str, Any]:
     """Return a message as it came, with the counts so far; its rows are not scored."""
     return {**payload, "meta": _encode_meta(meta, encode_gauges(totals, threshold), _NO_TAGS)}
+
+
+def id_tags(verdict: Verdict) -> dict[str, Any]:
+    """Return the tag with the ids that came with the rows, if any."""
+    return {} if verdict.ids is None else {"ids": verdict.ids}
 
 
 def score_tags(verdict: Verdict) -> dict[str, Any]:
@@ -181,6 +189,13 @@ def _payload(body: dict[str, Any]) -> dict[str, Any]:
     """Return the parts of a message that hold data; most have one."""
     fields = ("data", "jsonData", "strData", "binData")
     return {key: body[key] for key in fields if body.get(key) is not None}
+
+
+def _decode_json_data(rows: Any, limits: Limits) -> RawTable:
+    """Read rows from `jsonData`: lists of cells, or objects with the same keys."""
+    if is_records(rows):
+        return decode_records(rows, "jsonData", limits)
+    return RawTable.nested(rows, (), limits)
 
 
 def _decode_data(data: dict[str, Any], meta: dict[str, Any], limits: Limits) -> Message:

@@ -22,7 +22,7 @@ from typing import Any
 
 from ... import __version__
 from ...protocols.mlflow import ERROR_CODES
-from ...protocols.open_inference import DATATYPES, OUTPUTS
+from ...protocols.open_inference import DATATYPES, IDS, OUTPUTS
 from ..health import LIVENESS, asks_readiness
 from ..query import MOST
 
@@ -53,11 +53,12 @@ def describe(  # noqa: PLR0913 - a document's only input
     *,
     with_admin: bool = False,
     with_key: bool = False,
+    extra: int = 0,
 ) -> Schema:
     """Return the document of a service with this model: its name, version and columns.
 
     `rows` are examples, a normal row first, by default a row of zeros. `with_admin` says whether
-    the admin routes exist, `with_key` whether an API key is needed.
+    the admin routes exist, `with_key` whether an API key is needed. `extra` columns may come along.
     """
     operations, schemas = _read("operations"), _read("schemas")
     values = {
@@ -66,6 +67,7 @@ def describe(  # noqa: PLR0913 - a document's only input
         **_describe_model(name, version, columns),
         **_show_examples(columns, rows or [[0.0] * len(columns)]),
         **_describe_keys(with_admin, with_key),
+        "widest": len(columns) + extra,
         "paths": _write_paths(operations, with_admin),
         "schemas": schemas["schemas"],
     }
@@ -84,7 +86,7 @@ def _describe_model(name: str, version: str, columns: list[str]) -> Schema:
         "features": columns,
         "width": len(columns),
         "datatypes": DATATYPES,
-        "outputs": list(OUTPUTS),
+        "outputs": [*OUTPUTS, IDS],
         "error codes": sorted(set(ERROR_CODES.values())),
         "largest option": MOST,
     }

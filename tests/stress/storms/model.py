@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.ensemble import IsolationForest
 
-from service.model.card import Feature
 from service.model.file import load_model
 from service.serving.detector import Detector
 from service.state.counts import SCORE_BOUNDS
-from tests.support.cards import make_card
+from tests.support.cards import make_card, number
 
 PERCENT = np.linspace(0, 1, 101)
 
@@ -69,7 +68,7 @@ def write_card(path, forest, table):
         path.read_bytes(),
         forest,
         table,
-        features=[Feature(f"f{i}", "float", quantiles) for i, quantiles in enumerate(features)],
+        columns=[number(f"f{i}", quantiles) for i, quantiles in enumerate(features)],
         score_quantiles=np.quantile(scores - forest.offset_, PERCENT).tolist(),
     )
     path.with_suffix(".json").write_text(card.to_json())

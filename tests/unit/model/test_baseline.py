@@ -8,11 +8,18 @@ import pandas as pd
 import pytest
 
 from service.model.baseline import LEAST_ROWS, Baseline, Bins, Drift
+from tests.support.cards import number
 
 DATA = Path(__file__).parents[4] / "shared/data"
 PERCENT = np.linspace(0, 1, 101)
 RANDOM = np.random.default_rng(16)
 VERSION = "0123456789ab"
+
+
+def columns(values):
+    """The columns of a record by name: a, b, or f0, f1, ... of many."""
+    names = "ab" if values.shape[1] < 3 else [f"f{i}" for i in range(values.shape[1])]
+    return dict(zip(names, values.T, strict=False))
 
 
 def quantiles(values):
@@ -92,7 +99,7 @@ def test_doubled_real_rows_drift():
 
 
 def baseline(scores, **features):
-    return Baseline(VERSION, features, quantiles(scores))
+    return Baseline(VERSION, [number(*item) for item in features.items()], quantiles(scores))
 
 
 def reader(values, scores):
@@ -101,7 +108,7 @@ def reader(values, scores):
 
     def read(version, rows):
         asked.append((version, rows))
-        return values[-rows:], scores[-rows:]
+        return columns(values[-rows:]), scores[-rows:]
 
     return read, asked
 
@@ -140,7 +147,7 @@ def test_without_values_only_the_score_is_measured():
 
 def test_drift_uses_the_models_last_rows_and_fewer_for_wide_models():
     for features, rows in ((1, 10_000), (1000, 4000)):
-        names = {f"f{i}": PERCENT.tolist() for i in range(features)}
+        names = {"a" if features == 1 else f"f{i}": PERCENT.tolist() for i in range(features)}
         read, asked = reader(RANDOM.random((5000, features)), RANDOM.random(5000))
         assert len(baseline(RANDOM.random(5000), **names).measure(read).features) == features
         assert asked == [(VERSION, rows)]

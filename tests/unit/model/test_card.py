@@ -13,7 +13,7 @@ def test_a_card_survives_writing_and_reading(write_card):
 
 def test_a_card_has_a_line_for_each_field_feature_and_golden_row(write_card):
     lines = write_card(n_golden=3).to_json().splitlines()
-    assert sum(line.startswith(' "') for line in lines) == 15
+    assert sum(line.startswith(' "') for line in lines) == 17
     assert sum(line.startswith('  {"name"') for line in lines) == 2
     assert sum(line.startswith("   [") for line in lines) == 3
 
@@ -32,19 +32,30 @@ def changed(text, **changes):
         (lambda text: text[:100], "Unterminated string|Expecting"),
         (lambda text: "[]", "TypeError"),
         (lambda text: "[" * 100_000, "RecursionError"),
-        (lambda text: changed(text, format=2), "format 2 is not 1"),
+        (
+            lambda text: changed(text, format=1),
+            "format 1, .* 2: train the model again",
+        ),
         (lambda text: changed(text, surplus=1), "TypeError: .*surplus"),
         (lambda text: changed(text, files=[]), "files is of the wrong type"),
         (lambda text: changed(text, training_outlier_share="x"), "training_outlier_share is of"),
-        (lambda text: text.replace('"mean"', "1"), "features is of the wrong type"),
+        (lambda text: text.replace('"mean"', "1"), "columns is of the wrong type"),
         (lambda text: text.replace('"mean"', '"sd"'), "two columns have one name"),
         (lambda text: text.replace('"mean"', r'"\ud800"'), "the name of column 0 is not valid"),
         (lambda text: changed(text, offset=float("nan")), "NaN is not a number"),
         (lambda text: text.replace("-0.5", "-1e999"), "offset is of the wrong type"),
         (lambda text: changed(text, score_quantiles=[0.0]), "there are not 101 quantiles"),
+        (lambda text: changed(text, id="mean"), "the id is not among the columns left out"),
+        (lambda text: changed(text, decimal="x"), "decimal is neither a point nor a comma"),
         (
-            lambda text: changed(text, golden={"rows": [[1]], "scores": [0]}),
-            "golden needs a cell for each feature",
+            lambda text: text.replace('"number"', '"category"'),
+            "'mean' is not described as a cat",
+        ),
+        (lambda text: text.replace('"number"', '"date"'), "'mean' is not described as a date"),
+        (lambda text: text.replace('"number"', '"shape"'), "'mean' is not described as a shape"),
+        (
+            lambda text: changed(text, golden={"rows": [[1]], "encoded": None, "scores": [0]}),
+            "golden needs a cell for each column",
         ),
     ],
 )

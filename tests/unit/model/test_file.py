@@ -9,9 +9,9 @@ import pytest
 from sklearn.ensemble import IsolationForest
 
 from service.errors import BadModel
-from service.model.card import Feature, Golden
+from service.model.card import Golden
 from service.model.file import load_model
-from tests.support.cards import make_card
+from tests.support.cards import make_card, number
 from tests.support.hostile import by_joblib
 
 
@@ -64,8 +64,10 @@ def test_a_card_that_contradicts_its_forest_is_refused(tmp_path, samples, names,
     frame = pd.DataFrame(samples, columns=["mean", "sd"])
     forest = IsolationForest(n_estimators=2, random_state=16).fit(frame)
     content = pickle.dumps(forest)
-    features = [Feature(name, "float", [0.0] * 101) for name in names]
-    card = make_card(content, forest, frame, n_golden=0, features=features, golden=Golden([], []))
+    columns = [number(name) for name in names]
+    card = make_card(
+        content, forest, frame, n_golden=0, columns=columns, golden=Golden([], None, [])
+    )
     (tmp_path / "model.pickle").write_bytes(content)
     (tmp_path / "model.json").write_text(card.to_json())
     with pytest.raises(BadModel, match=words) as refusal:
@@ -78,7 +80,7 @@ def test_a_forest_that_knows_missing_values_takes_them_without_a_card(tmp_path, 
     for table, expected in ((gaps, True), (samples, False)):
         forest = IsolationForest(n_estimators=10, random_state=16).fit(table)
         (tmp_path / "model.joblib").write_bytes(by_joblib(forest))
-        assert load_model(tmp_path / "model.joblib").takes_missing is expected
+        assert load_model(tmp_path / "model.joblib").knows_gaps is expected
 
 
 def test_a_pipe_in_place_of_a_file_is_refused_at_once(tmp_path):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.state.feedback.store import open_feedback
+from tests.support.cards import number
 from tests.support.examples import examples
 from tests.unit.test_app import json_values
 
@@ -147,8 +148,8 @@ def test_missing_values_are_scored_again_only_if_the_model_allows_them(make_clie
     rows = [NORMAL, [60.0, None]]
     status, words = send(make_client(), [1], "p", row=0, rows=rows)
     assert status == BAD
-    assert words.startswith("row 1, column 1: a missing value")
-    write_card(allow_missing=True)
+    assert words.startswith("the request that the feedback carries: row 1, column 1: a missing")
+    write_card(columns=[number("mean", missing=1), number("sd", missing=1)])
     status, known = send(make_client(), [1], "p", row=1, rows=rows)
     assert (status, known["nb_labels_tot"]) == (OK, 1)
 

@@ -11,6 +11,7 @@ import pytest
 
 from service.model.baseline import Baseline, Drift
 from service.telemetry.drift import DriftWatch
+from tests.support.cards import number
 
 RANDOM = np.random.default_rng(16)
 
@@ -20,7 +21,7 @@ def quantiles(values):
 
 
 def watch(current, rows=2000):
-    values = np.column_stack([RANDOM.random(rows), RANDOM.random(rows) + 5])
+    values = {"a": RANDOM.random(rows), "b": RANDOM.random(rows) + 5}
     recorded = values, RANDOM.random(rows)
     return DriftWatch(lambda version, most: recorded, lambda: current[0], 3)
 
@@ -29,7 +30,8 @@ def watch(current, rows=2000):
 def current():
     """A list with the baseline of the model that is served, to be replaced as a reload does."""
     known = quantiles(RANDOM.random(5000))
-    return [Baseline("0123456789ab", {"a": known, "b": known, "c": [None] * 101}, known)]
+    columns = [number("a", known), number("b", known), number("c", [None] * 101)]
+    return [Baseline("0123456789ab", columns, known)]
 
 
 def in_child(action):

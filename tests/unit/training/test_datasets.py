@@ -11,7 +11,7 @@ def table(X, names=None, **fields):
     """Return a dataset of some columns."""
     X = np.asarray(X, dtype=np.float64)
     names = names or tuple(f"c{j}" for j in range(X.shape[1]))
-    return Dataset("my.csv", X, tuple(names), ("float",) * len(names), **fields)
+    return Dataset.of_numbers("my.csv", X, tuple(names), **fields)
 
 
 def test_the_sample_is_the_same_table_every_time():

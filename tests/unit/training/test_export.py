@@ -25,7 +25,7 @@ from training.forest import fit_forest
 def dataset(samples):
     """1,000 rows, a twentieth of them labelled as outliers."""
     labels = (samples[:1000, 0] > np.quantile(samples[:1000, 0], 0.95)).astype(np.int64)
-    return Dataset("test", samples[:1000], ("mean", "sd"), ("float", "float"), labels)
+    return Dataset.of_numbers("test", samples[:1000], ("mean", "sd"), labels=labels)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_the_pickle_contains_no_class_of_isoserve(tmp_path, fitted, card):
 
 def test_the_card_describes_the_training(card, fitted, dataset):
     assert (card.dataset, card.rows, card.seed) == ("test", 1000, 7)
-    assert [(f.name, f.type) for f in card.features] == [("mean", "float"), ("sd", "float")]
+    assert [(c.name, c.type) for c in card.columns] == [("mean", "float"), ("sd", "float")]
     assert card.parameters == fitted.get_params()
     assert card.offset == fitted.offset_
     assert card.training_outlier_share == (fitted.decision_function(dataset.X) < 0).mean() == 0.05
@@ -70,7 +70,7 @@ def test_the_card_describes_the_training(card, fitted, dataset):
 
 
 def test_quantiles_are_values_of_the_table(card, dataset, fitted):
-    for feature, column in zip(card.features, dataset.X.T, strict=True):
+    for feature, column in zip(card.columns, dataset.X.T, strict=True):
         assert len(feature.quantiles) == 101
         assert np.isin(feature.quantiles, column).all()
         assert (feature.quantiles[0], feature.quantiles[100]) == (column.min(), column.max())
@@ -92,7 +92,7 @@ def test_golden_rows_span_the_range_of_scores(card, fitted, dataset):
 
 
 def test_a_table_of_fewer_rows_has_fewer_golden_rows(samples):
-    small = Dataset("small", samples[:5], ("a", "b"), ("float", "float"))
+    small = Dataset.of_numbers("small", samples[:5], ("a", "b"))
     card = describe(fit_forest(small.X, n_estimators=3), small)
     assert sorted(card.golden.rows) == sorted(small.X.tolist())
 
@@ -113,10 +113,10 @@ def test_missing_cells_are_null(samples):
     X = samples[:500].copy()
     X[:490, 0] = np.nan
     X[:, 1] = np.nan
-    gaps = Dataset("gaps", X, ("a", "b"), ("float", "float"), allow_missing=True)
+    gaps = Dataset.of_numbers("gaps", X, ("a", "b"))
     card = describe(fit_forest(X, n_estimators=3), gaps)
-    assert card.allow_missing
-    assert card.features[1].quantiles == [None] * 101
+    assert [column.missing for column in card.columns] == [490, 500]
+    assert card.columns[1].quantiles == [None] * 101
     assert None in card.golden.rows[0]
     assert "NaN" not in card.to_json()
 

@@ -1,10 +1,10 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from service.errors import CannotTrain
+from training.datasets import UNLABELLED
 from training.export import describe
 from training.forest import fit_forest
 from training.tables import from_file
@@ -31,60 +31,110 @@ def refusal(path, **options):
     return str(caught.value).replace(f"{path.parent}/", "")
 
 
+def kinds(dataset):
+    found = {column.name: column.kind for column in dataset.columns}
+    return found | {column.name: column.kind for column in dataset.left_out}
+
+
 def test_numeric_columns_are_read_unchanged(write):
     dataset = from_file(write("a,b,yes\n1,2.5,True\n-3,1e3,False\n"))
     assert dataset.features == ("a", "b", "yes")
     assert dataset.types == ("int", "float", "bool")
     assert dataset.X.tolist() == [[1.0, 2.5, 1.0], [-3.0, 1000.0, 0.0]]
-    assert (dataset.name, dataset.labels, dataset.allow_missing) == ("my.csv", None, False)
+    assert (dataset.name, dataset.labels, dataset.left_out) == ("my.csv", None, ())
 
 
 def test_columns_are_selected_by_name_in_the_requested_order(write):
     dataset = from_file(write("a,city,b\n1,Berlin,2\n3,Bonn,4\n"), keep_cols=["b", "a"])
     assert dataset.features == ("b", "a")
     assert dataset.X.tolist() == [[2.0, 1.0], [4.0, 3.0]]
+    assert kinds(dataset)["city"] == "unused"
+
+
+def test_a_kept_column_of_text_is_encoded(write):
+    dataset = from_file(write("a,city\n1,Berlin\n3,Bonn\n3,Bonn\n"), keep_cols=["city", "a"])
+    assert dataset.X.tolist() == [[0, 1, 1], [1, 0, 3], [1, 0, 3]]
 
 
 @pytest.mark.parametrize("cells", [("0", "1"), ("False", "True"), ("0.0", "1.0")])
 @pytest.mark.parametrize("keep_cols", [None, ["a", "y"]])
 def test_the_label_is_never_a_feature(write, cells, keep_cols):
     path = write("a,y\n1,{}\n2,{}\n".format(*cells))
-    dataset = from_file(path, keep_cols, label="y")
+    dataset = from_file(path, keep_cols=keep_cols, label="y")
     assert dataset.features == ("a",)
     assert dataset.labels.tolist() == [0, 1]
 
 
-def test_missing_cells_are_kept_if_allowed(write):
-    dataset = from_file(write("a,b\n1,\n2,NA\n3,4\n"), allow_missing=True)
+@pytest.mark.parametrize(
+    ("cells", "outlier"), [(("yes", "no"), "yes"), (("-1", "1"), "-1"), (("bad", "fine"), "bad")]
+)
+def test_a_label_of_other_words_is_asked_for_once(write, cells, outlier):
+    path = write("a,y\n1,{}\n2,{}\n3,\n".format(*cells))
+    asked = refusal(path, label="y")
+    assert "say which one marks an outlier" in asked
+    assert asked.endswith(f"--label_outlier {outlier}")
+    dataset = from_file(path, label="y", label_outlier=outlier)
+    assert dataset.labels.tolist() == [1, 0, UNLABELLED]
+
+
+def test_a_partly_labelled_table_is_judged_on_the_labelled_rows(write):
+    lines = [f"{i},{i % 2 if i < 50 else ''}" for i in range(200)]
+    dataset = from_file(write("a,y\n" + "\n".join(lines)), label="y", columns="a:number")
+    card = describe(fit_forest(dataset.X, n_estimators=2), dataset)
+    assert (card.rows, card.quality.rows, card.quality.outliers) == (200, 50, 25)
+
+
+def test_missing_cells_are_trained_on_unless_they_are_refused(write):
+    path = write("a,b,c\n1,,x\n2,NA,\n3,4,y\n")
+    dataset = from_file(path)
     np.testing.assert_array_equal(dataset.X[:, 1], [np.nan, np.nan, 4.0])
-    assert dataset.allow_missing
+    assert [column.missing for column in dataset.columns] == [0, 2, 1]
+    assert refusal(path, missing=False) == (
+        "column 'b' of my.csv has 2 cells missing, the first in row 0; fill them, or train with "
+        "missing cells: leave out --no_missing"
+    )
+
+
+def test_the_columns_option_says_what_columns_are(write):
+    lines = [f"{i},{i % 3},{i % 5},x{i}" for i in range(30)]
+    path = write("n,k,v,name\n" + "\n".join(lines))
+    assert kinds(from_file(path)) == {"n": "running number", "k": "number", "v": "number",
+                                      "name": "id"}  # fmt: skip
+    dataset = from_file(path, columns="n, k:category, -v, name:text")
+    assert kinds(dataset) == {"n": "number", "k": "category", "v": "unused", "name": "text"}
+    assert dataset.id is None
+
+
+def test_the_id_is_the_one_that_was_named_or_the_first(write):
+    lines = [f"{i},x{i},{i % 3}" for i in range(30)]
+    path = write("n,name,k\n" + "\n".join(lines))
+    assert from_file(path).id == "name"
+    assert from_file(path, id="n").id == "n"
+    assert kinds(from_file(path, id="k", columns="n"))["k"] == "id"
+
+
+def test_rows_are_drawn_before_columns_are_recognised(write):
+    lines = [f"{i % 7},{'a' if i else 'rare'}" for i in range(100)]
+    dataset = from_file(write("n,c\n" + "\n".join(lines)), samples=10, seed=1)
+    assert len(dataset) == 10
+    assert sum(dataset.columns[0].values.values() if dataset.columns[0].values else [10]) == 10
 
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("a,b\n1,2\n3\n", "column 'b' of my.csv has 1 cell missing, the first in row 1; fill them, "
-         "or train with missing cells: --allow_missing"),
-        ("a,b,c\n1,,\n3,,2\n", "column 'b' of my.csv has 2 cells missing, the first in row 0 "
-         "(also in 'c'); fill them, or train with missing cells: --allow_missing"),
         ("a,b\n1,2\n3,inf\n", "column 'b' of my.csv has 1 cell infinite or above 3.4e38, the first "
          "in row 1; correct them"),
         ("a,b\n1,-1e39\n3,4\n", "column 'b' of my.csv has 1 cell infinite or above 3.4e38, the "
          "first in row 0; correct them"),
-        ("a\n1\n" + "9" * 400 + "\n", "column 'a' of my.csv holds too large a number"),
-        ("a,city,b\n1,Bonn,2\n", "column 'city' of my.csv holds text, such as 'Bonn' in row 0; "
-         "correct it, or leave it out: --keep_cols a,b"),
-        ("a,b\n1,2\n2,1o\n", "column 'b' of my.csv holds text, such as '1o' in row 1; correct "
-         "it, or leave it out: --keep_cols a"),
-        ("a,b,c\nx,1,y\n", "column 'a' of my.csv holds text, such as 'x' in row 0 (also in "
-         "'c'); correct it, or leave it out: --keep_cols b"),
-        ('a b,"c,d",e\n1,2,x\n', "column 'e' of my.csv holds text, such as 'x' in row 0; correct "
-         "it, or leave it out: --keep_cols '['\"'\"'a b'\"'\"', '\"'\"'c,d'\"'\"']'"),
-        ("a,b\nx,y\n", "my.csv has no numeric column, only 'a', 'b'"),
-        ("a;b\n1;2\n", "my.csv has no numeric column, only 'a;b'; are its cells separated by "
-         "commas?"),
-        (",a\n0,5\n", "column 0 of my.csv has no name; if it is an index that was saved with the "
-         "table, leave it out: --keep_cols a"),
+        ("a\n1\n" + "9" * 400 + "\n", "column 'a' of my.csv has 1 cell infinite or above 3.4e38, "
+         "the first in row 1; correct them"),
+        ("a,b\n1,2\n2,1o\n", "column 'b' holds numbers, but '1o' in row 1 is none (1 of 2 cells); "
+         "correct it, or say what the column is: --columns \"b:text\", or leave it out: --columns "
+         "\"-b\""),
+        ("a,b\nx,y\n", "every column of my.csv is constant; a forest needs one that varies"),
+        ("id\n" + "\n".join(map(str, range(20))), "my.csv has no column to train on ('id' is left "
+         "out as running number); use one nevertheless: --columns \"id\""),
     ],
 )  # fmt: skip
 def test_an_unusable_table_is_refused_with_one_sentence(write, content, sentence):
@@ -94,38 +144,36 @@ def test_an_unusable_table_is_refused_with_one_sentence(write, content, sentence
 @pytest.mark.parametrize(
     ("content", "options", "sentence"),
     [
-        ("a,y\n1,2\n", {"label": "y"}, "--label: column 'y' of my.csv holds 2 in row 0; a label is "
-         "0, or 1 for an outlier"),
-        ("a,y\n1,0\n2,\n", {"label": "y"}, "--label: column 'y' of my.csv holds nothing in row 1; "
-         "a label is 0, or 1 for an outlier"),
-        ("a,y\n1,ok\n", {"label": "y"}, "--label: column 'y' of my.csv holds 'ok' in row 0; a "
-         "label is 0, or 1 for an outlier"),
+        ("a,y\n1,2\n2,3\n", {"label": "y"}, "--label: column 'y' of my.csv holds '2', '3'; say "
+         "which one marks an outlier, as in --label_outlier 2"),
+        ("a,y\n1,0\n2,1\n", {"label": "y", "label_outlier": "x"}, "--label_outlier x: column 'y' "
+         "of my.csv holds '0', '1'"),
+        ("a,y\n1,\n2,\n", {"label": "y"}, "--label: column 'y' of my.csv has no value at all"),
         ("a,fraud\n1,0\n", {"label": "frauds"}, "--label: my.csv has no column 'frauds' (is it "
          "'fraud'?)"),
         ("y\n0\n1\n", {"label": "y"}, "my.csv has no column to train on besides the label"),
         ("mean,sd\n1,2\n", {"keep_cols": ["men"]}, "there is no column 'men' (is it 'mean'?); "
          "columns are 'mean', 'sd'"),
+        ("mean,sd\n1,2\n", {"columns": "men"}, "--columns: there is no column 'men' (is it "
+         "'mean'?); columns are 'mean', 'sd'"),
+        ("mean,sd\n1,2\n", {"columns": "mean:dat"}, "--columns: 'dat' is no kind of column (is it "
+         "'date'?); kinds are number, flag, category, text, date and id"),
+        ("mean,sd\n1,2\n", {"columns": "mean,mean"}, "--columns names the column 'mean' twice"),
+        ("a,b\n1,x\n2,y\n", {"columns": "b:number"}, "--columns: 'b' is no number: row 0 holds "
+         "'x'"),
+        ("a,b\n1,x\n2,y\n", {"columns": "b:date"}, "--columns: 'b' is no date in one of the "
+         "formats read here, such as 2026-12-31 16:42, or it never varies; its first cell is 'x'"),
+        ("mean,sd\n1,2\n", {"id": "ident"}, "--id: my.csv has no column 'ident'"),
+        ("mean,sd\n1,2\n", {"samples": 3}, "--samples 3: my.csv has 1 row"),
     ],
 )  # fmt: skip
 def test_an_invalid_option_is_refused_with_one_sentence(write, content, options, sentence):
     assert refusal(write(content), **options) == sentence
 
 
-def test_the_suggested_option_works_as_pasted(write):
-    path = write(",a,b\n0,1,2\n1,3,4\n")
-    assert refusal(path).endswith("--keep_cols a,b")
-    assert from_file(path, keep_cols=["a", "b"]).features == ("a", "b")
-
-
 def test_a_file_that_cannot_be_read_stops_the_training(write):
     path = write("a\n1\n", "train.csv")
     assert refusal(path.with_name("tarin.csv")) == "there is no file tarin.csv (is it 'train.csv'?)"
-
-
-def test_dates_are_refused_like_text(tmp_path):
-    path = tmp_path / "t.parquet"
-    pd.DataFrame({"a": [1.0], "when": pd.to_datetime(["2026-01-02"])}).to_parquet(path)
-    assert refusal(path).startswith("column 'when' of t.parquet holds no numbers, such as 2026-01")
 
 
 @pytest.mark.parametrize(

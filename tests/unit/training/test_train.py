@@ -128,27 +128,27 @@ def test_options_may_be_written_with_dashes(capsys):
     assert "trees of 64 rows" in capsys.readouterr().out
 
 
-def test_without_pandas_the_sample_works_and_a_table_is_refused_with_a_reason():
+def test_without_pyarrow_the_sample_works_and_a_table_is_refused_with_a_reason():
     code = """
 import sys
-class NoPandas:
+class NoPyarrow:
     def find_spec(self, name, *rest):
-        if name.split(".")[0] == "pandas":
-            raise ModuleNotFoundError("No module named 'pandas'", name="pandas")
-sys.meta_path.insert(0, NoPandas())
+        if name.split(".")[0] == "pyarrow":
+            raise ModuleNotFoundError("No module named 'pyarrow'", name="pyarrow")
+sys.meta_path.insert(0, NoPyarrow())
 from training.train import main
-print(main(["--no_save"]), main(["--no_save", "--dataset", "my.csv"]))
+print(main(["--no_save"]), main(["--no_save", "--dataset", "README.md"]))
 """
     done = run("-c", code)
     assert done.stdout.endswith("\n0 1\n"), done.stderr
-    assert "error: my.csv is read with pandas and pyarrow, which are not installed" in done.stderr
+    assert "error: README.md is read with pyarrow, which is not installed" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         ("--dataset kddcup", "there is no dataset 'kddcup' (is it 'kddcup99'?); give spending, "
-         "kddcup99 or the path of a .csv or .parquet file"),
+         "kddcup99 or the path of a file: CSV, Parquet or Arrow"),
         ("--dataset no/such.csv", "there is no file no/such.csv"),
         ("--samples 20001", "--samples 20001: spending has 20,000 rows"),
         ("--samples 1", "every column of spending is constant; a forest needs one that varies"),
@@ -159,7 +159,11 @@ print(main(["--no_save"]), main(["--no_save", "--dataset", "my.csv"]))
          "1"),
         ("--max_features 3", "--max_features 3: the table has 2 columns"),
         ("--label y", "--label goes with a table of your own, not with spending"),
-        ("--allow_missing", "--allow_missing goes with a table of your own, not with spending"),
+        ("--no_missing", "--no_missing goes with a table of your own, not with spending"),
+        ("--columns sd", "--columns goes with a table of your own, not with spending"),
+        ("--sep ;", "--sep goes with a table of your own, not with spending"),
+        ("--sep ;; --dataset x.csv", "--sep ;; is not a single character, or tab"),
+        ("--decimal : --dataset x.csv", "--decimal : is neither . nor ,"),
         ("--full", "--full goes with kddcup99, not with spending"),
         ("--dataset my.csv --data_home .", "--data_home goes with kddcup99, not with my.csv"),
         ("--save_path out/model.pickle", "--save_path out/model.pickle: give a folder; "
@@ -241,10 +245,26 @@ def test_file_names_that_are_not_text_are_printed_escaped(tmp_path, monkeypatch)
     assert expected in printed.getvalue()
 
 
+def test_what_became_of_each_column_is_printed(tmp_path, capsys):
+    path = tmp_path / "my.csv"
+    path.write_text("a;b;c\n1;2,5;x\n1;3,5;\n1;3,25;y\n")
+    assert main(["--dataset", str(path), "--no_save"]) == 0
+    printed = capsys.readouterr()
+    lines = [" ".join(line.split()) for line in printed.out.splitlines()]
+    assert lines[:4] == [
+        "column kind example gaps what is done why",
+        "a constant 1 left out every number is 1",
+        "b number 2,5 as it is numbers from 2.5 to 3.5",
+        "c category x 33.3% 3 features text of 2 values",
+    ]
+    assert "my.csv: cells are separated by a semicolon" in printed.err
+    assert "missing cells are trained on, and taken in requests, in 'c'" in printed.err
+
+
 def test_unusual_tables_give_warnings(tmp_path, capsys):
     path = tmp_path / "my.csv"
     path.write_text("a,b\n1,2\n1,3\n")
-    assert main(["--dataset", str(path), "--no_save"]) == 0
+    assert main(["--dataset", str(path), "--no_save", "--keep_cols", "a,b"]) == 0
     assert "warning: the forest cannot use constant columns: 'a'" in capsys.readouterr().err
 
 
@@ -296,7 +316,7 @@ def test_other_list_expressions_are_refused_without_evaluating_them(text, capsys
 def test_help_names_every_option_and_the_page_explains_it(capsys):
     assert main(["--help"]) == 0
     options = re.findall(r"^  (--\w+)", capsys.readouterr().out, re.MULTILINE)
-    assert len(options) == 16
+    assert len(options) == 22
     page = (ROOT / "docs/guide/training.md").read_text()
     assert [option for option in options if f"`{option}" not in page] == ["--help"]
 
@@ -305,7 +325,7 @@ def test_the_page_explains_every_field_of_the_card(tmp_path):
     assert main(["--save_path", str(tmp_path)]) == 0
     card = json.loads((tmp_path / "model.json").read_text())
     page = (ROOT / "docs/guide/training.md").read_text()
-    fields = [*card, *card["features"][0], *card["golden"], *card["quality"]]
+    fields = [*card, *card["columns"][0], *card["golden"], *card["quality"]]
     assert [field for field in fields if f"`{field}`" not in page] == []
 
 

@@ -7,9 +7,9 @@ from urllib.parse import urljoin
 
 import pytest
 
-from service.model.card import Feature
 from service.web.openapi import document as document_module
 from service.web.page import FOLDER
+from tests.support.cards import number
 
 PREFIX = "#/components/schemas/"
 PARTS = "multipart/form-data"
@@ -215,7 +215,7 @@ def test_seldon_json_is_the_same_document(client):
 
 def test_the_row_schema_has_the_models_number_of_columns(client):
     rows = document(client)["components"]["schemas"]["Message"]["anyOf"][1]["properties"]
-    row = rows["jsonData"]["items"]
+    row = rows["jsonData"]["anyOf"][0]["items"]
     assert (row["minItems"], row["maxItems"]) == (2, 2)
 
 
@@ -275,7 +275,7 @@ def test_the_start_page_is_json_for_a_program(client, accept):
 
 
 def test_the_start_page_escapes_names(make_client, write_card):
-    write_card(features=[Feature("<b>", "float", [0.0] * 101), Feature("sd", "float", [0.0] * 101)])
+    write_card(columns=[number("<b>"), number("sd")])
     page = make_client(model_name="<i>").get("/", headers={"Accept": "text/html"}).text
     assert ("&lt;b&gt;, sd" in page, "&lt;i&gt;" in page) == (True, True)
     assert not re.search("<[bi]>", page)

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from service.model.card import Feature
+from tests.support.cards import number
 from tests.support.examples import examples
 
 ROWS = [[1.0, 2.0], [60.0, 40.0]]
@@ -193,8 +193,7 @@ def test_any_finite_table_gets_scikit_learns_scores_in_every_protocol(client, fo
 @pytest.fixture
 def gaps(write_card, make_client):
     """A service whose model was trained with missing values; its columns have no other names."""
-    names = [Feature(name, "float", [0.0] * 101) for name in ("a", "b")]
-    write_card(allow_missing=True, features=names)
+    write_card(columns=[number(name, missing=1) for name in ("a", "b")])
     return make_client(names="position")
 
 
@@ -220,7 +219,7 @@ def test_a_model_trained_without_missing_values_refuses_them_in_every_protocol(c
         FORMS[form](SimpleNamespace(post=post), np.array([[1.0, 2.0], [3.0, np.nan]]))
     assert sent[0].status_code == HTTPStatus.BAD_REQUEST
     assert "row 1, column 1" in sent[0].text
-    assert "a missing value (null, NaN or empty); this model takes none" in sent[0].text
+    assert "a missing value (null, NaN or empty); this column takes none" in sent[0].text
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -1,0 +1,44 @@
+import os
+
+import pytest
+
+from service.state.odd_cells import FILE_NAME, OddCells
+
+
+@pytest.fixture
+def odd(tmp_path):
+    return OddCells(["a", "b"], tmp_path)
+
+
+def test_counts_are_kept_by_column_and_kind(odd):
+    assert odd.read() == {}
+    odd.add([(0, 0, 2), (1, 2, 1)])
+    odd.add([(0, 0, 1)])
+    assert odd.read() == {("a", "out_of_range"): 3, ("b", "missing"): 1}
+
+
+def test_counts_outlive_a_restart_and_add_up_over_processes(odd, tmp_path):
+    odd.add([(0, 1, 1)])
+    if not os.fork():
+        odd.add([(0, 1, 5)])
+        os._exit(0)
+    os.wait()
+    odd.add([(0, 1, 1)])
+    assert odd.read() == OddCells(["a", "b"], tmp_path).read() == {("a", "unknown"): 7}
+
+
+def test_counts_of_other_columns_are_set_aside(odd, tmp_path):
+    odd.add([(0, 1, 1)])
+    assert OddCells(["a", "c"], tmp_path).read() == {}
+    assert (tmp_path / f"{FILE_NAME}.1").exists()
+
+
+def test_damaged_counts_are_never_used(odd, tmp_path):
+    odd.add([(0, 0, 3)])
+    path = tmp_path / FILE_NAME
+    content = bytearray(path.read_bytes())
+    place = content.index((3).to_bytes(8, "little"), 4096)
+    content[place] ^= 4
+    path.write_bytes(content)
+    assert OddCells(["a", "b"], tmp_path).read() == {}
+    assert (tmp_path / f"{FILE_NAME}.1").exists()
