@@ -207,7 +207,7 @@ def test_reasons_records_counts_and_feedback_are_in_the_users_columns(client):
     [explained] = answer["meta"]["tags"]["explanations"]
     values = {feature["name"]: feature["value"] for feature in explained["features"]}
     assert values == dict(zip(NAMES, [5000, "casino", "nowhere", row[3], 0, None], strict=True))
-    table = as_table(open_records(client.state)[0])
+    table = as_table(open_records(client.state))
     assert {name: table[name][-1] for name in ("amount", "merchant", "city", "when", "id")} == {
         "amount": 5000, "merchant": "casino", "city": "nowhere", "when": row[3], "id": None,
     }  # fmt: skip
