@@ -49,6 +49,7 @@ class Model:
         self.path = folder / "model.pickle"
         self.path.write_bytes(pickle.dumps(self.forest, protocol=5))
         self.baseline = write_card(self.path, self.forest, table)
+        self.scorer = load_model(self.path).scorer
         self.values = np.random.default_rng(1).lognormal(sigma=1.3, size=(20_000, 2))
         self.scores = self.forest.decision_function(self.values)
 
