@@ -23,7 +23,7 @@ from ..serving.detector import Detector
 from ..serving.feedback import FeedbackMatcher
 from ..serving.predictor import Predictor
 from .admission import NUMBER, SHORT, RowLimit, estimate_rows
-from .health import HEALTH, asks_readiness
+from .health import HEALTH, SELDON_PING, asks_readiness
 from .request import Header
 
 MODEL_VERSION = "X-Model-Version"
@@ -41,7 +41,7 @@ _SIZES = {b'T8"': 1, b'BOOL"': 1, b'16"': 2, b'32"': 4, b'64"': 8}
 
 _NO_LIMIT = nullcontext()
 
-TEXT = "text/plain; charset=utf-8"
+TEXT, HTML = "text/plain; charset=utf-8", "text/html; charset=utf-8"
 
 Encoder = Callable[[seldon.Message, Verdict, Totals, dict[str, Any]], dict[str, Any]]
 
@@ -192,7 +192,7 @@ class Handlers:
             self.score_a_row()
         value = HEALTH[path]
         if isinstance(value, str):
-            return Answer(200, value.encode(), TEXT)
+            return Answer(200, value.encode(), HTML if path == SELDON_PING else TEXT)
         return Answer(200, render_json(value))
 
     def score_a_row(self) -> None:

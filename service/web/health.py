@@ -3,6 +3,9 @@
 import re
 from typing import Any
 
+SELDON_PING = "/health/ping"
+"""Seldon's wrapper answers it as HTML."""
+
 HEALTH: dict[str, Any] = {
     "/live": {"live": True},
     "/v2/health/live": {"live": True},
@@ -10,7 +13,7 @@ HEALTH: dict[str, Any] = {
     "/v2/health/ready": {"live": True, "ready": True},
     "/ping": "pong",
     "/health": "pong",
-    "/health/ping": "pong",
+    SELDON_PING: "pong",
 }
 """Path -> its answer: a dictionary as JSON, a text as it is."""
 
