@@ -22,6 +22,12 @@ from ..rows import Floats, RawTable, Rows, label_column, record_type
 from .card import Card, Column
 from .encoding import CellFault, NumberEncoder, make_encoder, pad, store
 
+_Cells = Sequence[Sequence[Any]]
+"""The cells of a table, column by column."""
+_Places = Sequence[int]
+"""For each column of the model, its place among the columns that came."""
+_Ids = list[str] | None
+
 
 class Columns:
     """The columns of a model, in the order of its training table."""
@@ -161,13 +167,7 @@ class Columns:
             return self._encode_row(columns, places, ids, table)
         return self._encode_rows(columns, places, ids, table)
 
-    def _encode_row(
-        self,
-        columns: Sequence[Sequence[Any]],
-        places: Sequence[int],
-        ids: list[str] | None,
-        table: RawTable,
-    ) -> Rows:
+    def _encode_row(self, columns: _Cells, places: _Places, ids: _Ids, table: RawTable) -> Rows:
         decimal = self._decimal if table.is_csv else ""
         features: list[float] = []
         numbers: list[float] = []
@@ -195,13 +195,7 @@ class Columns:
             texts.append(pad(store(ids[0])) if ids else pad(b""))
         return np.frombuffer(array("d", numbers).tobytes() + b"".join(texts), self._record)
 
-    def _encode_rows(
-        self,
-        columns: Sequence[Sequence[Any]],
-        places: Sequence[int],
-        ids: list[str] | None,
-        table: RawTable,
-    ) -> Rows:
+    def _encode_rows(self, columns: _Cells, places: _Places, ids: _Ids, table: RawTable) -> Rows:
         n, decimal = len(columns[0]), self._decimal if table.is_csv else ""
         values = np.zeros((n, len(self.features)))
         record = None if self._record is None else np.zeros(n, self._record)

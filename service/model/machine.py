@@ -7,6 +7,7 @@ its time and memory.
 """
 
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,15 +23,15 @@ class BadPickle(ValueError):
     """A pickle that is damaged, or is not one of a forest; the text says why and what to do."""
 
 
-class Made:
+class Made(ABC):
     """A value that a pickle makes and then builds from a state, once."""
 
     def __init__(self) -> None:
         self.is_built = False
 
+    @abstractmethod
     def build(self, state: Any, machine: "Machine") -> None:
         """Take over a state from the file."""
-        raise NotImplementedError
 
 
 class Part:

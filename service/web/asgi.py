@@ -211,7 +211,8 @@ class AsgiApp:
     async def _in_thread(self, request: Request, direct: Direct, body: bytes) -> Answer:
         """Answer in a thread of the pool; Unavailable if others wait too long already."""
         queued = perf_counter()
-        if self._queue and queued - next(iter(self._queue.values())) > PATIENCE:
+        waiting = list(self._queue.values())  # a copy: threads take requests out meanwhile
+        if waiting and queued - waiting[0] > PATIENCE:
             raise Unavailable(_OVERLOADED)
 
         def work() -> Answer:
@@ -219,7 +220,7 @@ class AsgiApp:
             self._queue.pop(request, None)
             if self._queue and now - queued > 2 * PATIENCE:
                 raise Unavailable(_OVERLOADED)
-            request.thread, request.working = get_ident(), now
+            request.working, request.thread = now, get_ident()  # in this order, for `Watch`
             return direct.answer(request, body)
 
         self._queue[request] = queued

@@ -33,7 +33,7 @@ _EXPOSED = (
     f"{REQUEST_ID}, {MODEL_VERSION}, {JSON_LENGTH}, Retry-After".encode(),
 )
 _ALWAYS = [(name.lower().encode(), value.encode()) for name, value in ALWAYS]
-_DEFAULTS = _UNLESS_SAID = [(name.lower().encode(), value.encode()) for name, value in UNLESS_SAID]
+_UNLESS_SAID = [(name.lower().encode(), value.encode()) for name, value in UNLESS_SAID]
 _ID, _VERSION = REQUEST_ID.lower().encode(), MODEL_VERSION.lower().encode()
 
 # New ids are made this many at a time: each system call costs much and may switch threads.
@@ -85,7 +85,7 @@ class Entrance:
         seconds = perf_counter() - request.started
         self._predictor.counts.observe(request.route, _CLASS[status // 100], seconds)
         present = dict(headers)
-        headers += _DEFAULTS if own else [one for one in _UNLESS_SAID if one[0] not in present]
+        headers += _UNLESS_SAID if own else [one for one in _UNLESS_SAID if one[0] not in present]
         if _VERSION not in present:
             headers.append((_VERSION, self._predictor.detector.model.version.encode()))
         if b"origin" in request.headers:
@@ -119,7 +119,8 @@ class Middleware:
         if environ["PATH_INFO"].startswith("//"):  # Flask routes as if it were one slash
             environ["PATH_INFO"] = f"/{environ['PATH_INFO'].lstrip('/')}"
         if REQUEST in environ:
-            environ[REQUEST].thread, environ[REQUEST].working = get_ident(), perf_counter()
+            request = environ[REQUEST]
+            request.working, request.thread = perf_counter(), get_ident()
             return self._flask(environ, start_response)
         request = environ[REQUEST] = from_environ(environ)
 
