@@ -14,6 +14,8 @@ from typing import Any
 MOST_INSTRUCTIONS = 3_000_000
 """Some 20,000 trees: a forest of 100 trees has 15,000."""
 
+MOST_MARKS = 100
+"""Open collections, one in another: a forest has fewer than ten."""
 
 PROTOCOLS = range(2, 6)
 """The protocols that are read; older ones do not mark their beginning."""
@@ -135,6 +137,8 @@ class Machine:
 
     def mark(self) -> None:
         """Remember where the items of a collection begin."""
+        if len(self._marks) == MOST_MARKS:
+            raise BadPickle(f"it has more than {MOST_MARKS} collections, one in another")
         self._marks.append(self._stack)
         self._stack = []
 

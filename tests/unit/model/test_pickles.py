@@ -180,6 +180,11 @@ def test_arrays_that_are_not_what_they_say_are_refused(name):
         unpack(read_forest(STREAMS[name])[0])
 
 
+def test_the_depth_of_collections_is_bounded():
+    with pytest.raises(ValueError, match="more than 100 collections, one in another"):
+        read_forest(b"\x80\x04" + b"(" * 101 + b"N" + b"t" * 101 + b".")
+
+
 def test_the_number_of_instructions_is_bounded(monkeypatch, forest):
     monkeypatch.setattr(machine, "MOST_INSTRUCTIONS", 100)
     with pytest.raises(ValueError, match="more than 100 instructions, too many trees"):
