@@ -52,24 +52,31 @@ class CompiledForest:
 
     def score_samples(self, X: NDArray[Any]) -> Floats:
         """Return scikit-learn's `score_samples`: (n_rows,) in [-1, 0), lower is more abnormal."""
-        return np.negative(self._anomalies(X))
+        return np.negative(self.anomalies(X))
 
     def decision_function(self, X: NDArray[Any]) -> Floats:
         """Return scikit-learn's `decision_function`: (n_rows,), lower is more abnormal."""
         # This is score_samples - offset, rounded the same, with one operation less.
-        anomalies = self._anomalies(X)
-        return np.subtract(-self.offset, anomalies, out=anomalies)
+        return np.subtract(-self.offset, self.anomalies(X))
 
-    def decide_row(self, row: Floats) -> Floats:
-        """Return the `decision_function` of a contiguous (1, n_features) float64 row, faster."""
+    def anomalies(self, X: NDArray[Any]) -> Floats:
+        """Return 2 ** -(mean path length / expected path length): (n_rows,) in (0, 1]."""
+        if not self.denominator:  # scikit-learn's case of single samples
+            return np.full(len(self._table(X)), 0.5)
+        exponents = self._path_lengths(X, -self.denominator)
+        # numpy's own power: the C library's differs from it in the last bit.
+        return np.power(2.0, exponents, out=exponents)
+
+    def row_anomaly(self, row: Floats) -> Floats:
+        """Return the `anomalies` of a contiguous (1, n_features) float64 row, faster."""
         if not self.denominator:
-            return self.decision_function(row)
+            return self.anomalies(row)
         sums = np.empty(1)
         self._path_kernel(
             self.nodes, self.lengths, self.roots, self.depth,
             self._block_rows, -self.denominator, row, sums,
         )  # fmt: skip
-        return np.subtract(-self.offset, np.power(2.0, sums))
+        return np.power(2.0, sums)
 
     def depths(self, X: NDArray[Any]) -> Floats:
         """Return the mean path length of each row: (n_rows,), in steps, shorter is more abnormal.
@@ -95,14 +102,6 @@ class CompiledForest:
     def mean_depth(self) -> float:
         """The mean path length of the training rows, in steps."""
         return float(self.lengths[self.roots].mean())
-
-    def _anomalies(self, X: NDArray[Any]) -> Floats:
-        """Return 2 ** -(mean path length / expected path length)."""
-        if not self.denominator:  # scikit-learn's case of single samples
-            return np.full(len(self._table(X)), 0.5)
-        exponents = self._path_lengths(X, -self.denominator)
-        # numpy's own power: the C library's differs from it in the last bit.
-        return np.power(2.0, exponents, out=exponents)
 
     def _path_lengths(self, X: NDArray[Any], divisor: float) -> Floats:
         """Return the sum of each row's path lengths, over `divisor`."""

@@ -54,6 +54,8 @@ OUTPUTS = {
 }
 CONTRIBUTIONS, THRESHOLD = "contributions", "threshold"
 
+_NAMES_STAND = "send one input for each column, named after it"
+
 _DEFAULT_OUTPUTS = ("predict", "decision_function", "score_samples")
 """The outputs of a request that names none; each has one value a row, as pandas needs it."""
 
@@ -136,23 +138,24 @@ def encode_answer(
     The threshold is among its parameters. `id` is the prediction's. `verdict` has its `samples` if
     `request` asks for them. `shares` are the columns' contributions, (n_rows, n_columns).
     """
-    values = {
+    values: dict[str, Any] = {
         "predict": verdict.labels,
         "decision_function": verdict.scores,
         "score_samples": verdict.samples,
-        THRESHOLD: np.array([verdict.threshold]),
         CONTRIBUTIONS: shares,
     }
+    if THRESHOLD in request.outputs:
+        values[THRESHOLD] = np.array([verdict.threshold])
     outputs, blobs = [], []
     for name, binary in request.outputs.items():
-        value, datatype = np.asarray(values[name]), OUTPUTS[name][0]
+        value, datatype = values[name], OUTPUTS[name][0]
         output = _tensor(name, datatype, list(value.shape))
         output["parameters"] = {"content_type": "np"}
         if binary:
             blobs.append(value.astype(_TYPES[datatype], copy=False).tobytes())
             output["parameters"]["binary_data_size"] = len(blobs[-1])
         else:
-            output["data"] = value.ravel()
+            output["data"] = value if value.ndim == 1 else value.ravel()
         outputs.append(output)
     if (ids := verdict.ids) is not None:
         outputs.append(
@@ -341,10 +344,14 @@ def _decode_input(
 
 def _parameters(value: dict[str, Any], label: str) -> dict[str, Any]:
     """Return the parameters of a request, an input or an output."""
-    fault = f"the parameters of {label} are not an object"
-    parameters: dict[str, Any] = expect(value.get("parameters"), dict | None, fault) or {}
-    for fields, where in ((value, label), (parameters, f"the parameters of {label}")):
-        refuse_stray_names(fields, where, "send one input for each column, named after it")
+    refuse_stray_names(value, label, _NAMES_STAND)
+    if "parameters" not in value:
+        return {}
+    label = f"the parameters of {label}"
+    parameters: dict[str, Any] = (
+        expect(value["parameters"], dict | None, f"{label} are not an object") or {}
+    )
+    refuse_stray_names(parameters, label, _NAMES_STAND)
     return parameters
 
 

@@ -52,14 +52,11 @@ class Detector:
 
     def score(self, rows: Rows, with_samples: bool = False) -> Verdict:
         """Score rows that `columns` has encoded; on request keep their `score_samples`, too."""
-        scorer, samples = self.model.scorer, None
-        if with_samples:
-            samples = scorer.score_samples(rows.values)
-            scores = samples - scorer.offset
-        elif len(rows.values) == 1:
-            scores = scorer.decide_row(rows.values)
-        else:
-            scores = scorer.decision_function(rows.values)
+        scorer, values = self.model.scorer, rows.values
+        one = len(values) == 1
+        anomalies = scorer.row_anomaly(values) if one else scorer.anomalies(values)
+        samples = np.negative(anomalies) if with_samples else None
+        scores = np.subtract(-scorer.offset, anomalies)
         return Verdict(scores, self.threshold, self.model.version, samples, rows.ids)
 
     def explain(self, rows: Rows) -> Floats:
