@@ -31,6 +31,7 @@ from tests.stress.http import (
     stress_stops,
 )
 from tests.stress.reloads import stress_flips, stress_kills, stress_refusals, stress_swaps
+from tests.stress.slow import stress_silent
 from tests.stress.state import stress_state
 
 SECTIONS = {
@@ -51,6 +52,7 @@ SECTIONS = {
     stress_overload: {"seconds": 30},
     stress_stops: {"stops": 20},
     stress_slow: {"clients": 200},
+    stress_silent: {"seconds": 600},
 }
 """Each section and its full amounts; a section without amounts always runs in full."""
 

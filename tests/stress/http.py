@@ -604,9 +604,10 @@ def stress_slow(folder, clients=200):
 
 def is_closed(connection):
     """Return whether the other side has closed a connection."""
-    readable, _, _ = select.select([connection], [], [], 0)
+    poll = select.poll()  # `select` takes no descriptor over 1023
+    poll.register(connection, select.POLLIN)
     try:
-        return bool(readable) and not connection.recv(65536)
+        return bool(poll.poll(0)) and not connection.recv(65536)
     except OSError:
         return True
 
