@@ -21,7 +21,8 @@ import signal
 import sys
 import warnings
 
-PRELOAD = "service.app", "service.server", "service.tables.write", "rich.table", "typer"
+COMMANDS = "counts", "feedback", "model", "records", "serve"
+PRELOAD = "service.app", *(f"service.commands.{name}" for name in COMMANDS)
 """All imports of `service.__main__`; that module itself runs anew in each child."""
 
 
