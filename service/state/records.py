@@ -67,8 +67,9 @@ _FEW = 8
 
 _FORMAT, _OLD_FORMAT = 3, 2
 
-# The CRC of a row begins with the lower half of its stamp, and so proves that as well.
-_HALF = 0xFFFFFFFF
+# The check sum of a row that was written alone: the upper half of its stamp, and a CRC of the other
+# bytes that begins with the lower half.
+_LOWER, _UPPER = 0xFFFFFFFF, ~0xFFFFFFFF
 _FACTOR, _NEGATIVE = np.uint64(0x9E3779B97F4A7C15), np.uint64(1 << 63)
 
 # How many bytes of rows are checked at a time at the start.
@@ -145,7 +146,8 @@ class Records:
                 self._row_bytes, 8 * start + 8, first, now, score, row, score < threshold, version,
                 puid, cells[row * width : (row + 1) * width],
             )  # fmt: skip
-            self._words[end] = crc32(self._words[start + 1 : end], stamp & _HALF)
+            check = crc32(self._words[start + 1 : end], stamp & _LOWER)
+            self._words[end] = check | stamp & _UPPER
             if OUT_OF_ORDER:
                 fence()
             self._words[start] = stamp
@@ -643,6 +645,7 @@ def _are_sound(rows: Recorded) -> NDArray[np.bool_]:
             "itemsize": size,
         }
         bodies = written.view(np.dtype(names))["body"].tolist()
-        halves = (written["stamp"] & _HALF).tolist()
-        sound[alone] = checks[alone] == list(map(crc32, bodies, halves))
+        stamps = written["stamp"]
+        found = np.array(list(map(crc32, bodies, (stamps & _LOWER).tolist())))
+        sound[alone] = checks[alone] == found | stamps & _UPPER
     return sound

@@ -5,6 +5,7 @@ import random
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import date
 
 import numpy as np
 
@@ -123,14 +124,18 @@ class Heard(logging.Handler):
         self.said.append(record.getMessage())
 
 
-def stress_state(folder, damages=1000):
-    """Check that a damaged state file is sound all the same, quarantined, or refused aloud."""
+def stress_state(folder, damages=1000, seed=None):
+    """Check that a damaged state file is sound all the same, quarantined, or refused aloud.
+
+    Each day has other damages, unless a seed is given: a fault names the seed that repeats it.
+    """
+    seed = date.today().toordinal() if seed is None else seed
     logger, heard = logging.getLogger("service"), Heard()
     level, propagate = logger.level, logger.propagate
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.addHandler(heard)
-    tally, chance = Tally("damaged state files"), random.Random(16)
+    tally, chance = Tally("damaged state files"), random.Random(seed)
     try:
         (folder / "first").mkdir()
         write_state(folder / "first")
@@ -143,7 +148,8 @@ def stress_state(folder, damages=1000):
             damaged = copy_damaged(folder, name, lambda content, d=damage: d(content, chance))
             heard.said.clear()
             fault, outcome = judge(damaged, right, heard.said)
-            tally.note(f"damage {number}, {damage.__name__} of {name}", fault, 0.0, outcome)
+            what = f"damage {number} of seed {seed}, {damage.__name__} of {name}"
+            tally.note(what, fault, 0.0, outcome)
     finally:
         logger.removeHandler(heard)
         logger.setLevel(level)

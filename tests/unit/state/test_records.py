@@ -340,6 +340,19 @@ def test_rows_half_written_to_the_disk_are_dropped_and_logged(tmp_path, caplog):
     assert "5 damaged rows are dropped" in caplog.text
 
 
+@pytest.mark.parametrize("rows", [1, 9])
+def test_a_change_of_any_bit_of_a_row_is_noticed(tmp_path, rows):
+    records = begin_records(tmp_path, ["a", "b"], 16)
+    append(records, "p", rows)
+    written = int(np.flatnonzero(records._stamps)[0]) * records._row_size
+    row = records._row_bytes[written : written + records._row_size]
+    for bit in range(8 * len(row)):
+        row[bit // 8] ^= 1 << bit % 8
+        assert len(records.read()) == rows - 1, bit
+        row[bit // 8] ^= 1 << bit % 8
+    assert len(records.read()) == rows
+
+
 def test_a_damaged_stamp_does_not_affect_new_stamps(tmp_path):
     records = begin_records(tmp_path, ["a", "b"], 1000)
     append(records, "p", 3)
