@@ -4,6 +4,7 @@ Each module of `commands` has a `cli`; here they become one. A command that need
 imports them when it runs.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ if _IS_PROGRAM and sys.argv[1:] in ([], ["serve"]):
     # container ignores SIGTERM. Later gunicorn handles signals.
     for _signal in (signal.SIGTERM, signal.SIGINT):
         signal.signal(_signal, lambda *_: os._exit(0))
+    gc.disable()  # what is loaded now stays; `server` enables it before workers are forked
 
 for _number in (0, 1, 2):  # a closed one would be the number of the next file that is opened
     try:

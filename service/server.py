@@ -159,11 +159,12 @@ def _settle() -> None:
     """Tune the garbage collector and the GIL for large requests beside small ones.
 
     Freeze what is loaded: the collector need not scan it, which would also copy memory that workers
-    share. Collect rarely: a table of 100,000 rows is as many lists, none of them garbage. Switch
-    threads after one millisecond of waiting, not five.
+    share. It was off until here, as Python's documentation of `gc.freeze` advises. Collect rarely:
+    a table of 100,000 rows is as many lists, none of them garbage. Switch threads after one
+    millisecond of waiting, not five.
     """
-    gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(100_000, 10, 10)
     sys.setswitchinterval(0.001)
 
