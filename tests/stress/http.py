@@ -640,7 +640,7 @@ def edge(folder, service_port, command=(), **chosen):
             parent.chmod(parent.stat().st_mode | 0o011)
     with (folder / "edge.log").open("w") as log:
         nginx = subprocess.Popen(
-            [*command, ROOT / "edge/start"], env=os.environ | variables, stderr=log
+            [*command, ROOT / "deploy/edge/start"], env=os.environ | variables, stderr=log
         )
     try:
         limit = time.monotonic() + 10

@@ -146,7 +146,7 @@ def test_nginx_does_not_start_without_tls_where_a_certificate_cannot_be_read(
     }
 
     def start():
-        command = [sys.executable, "-c", AS_USER, "edge/start"]
+        command = [sys.executable, "-c", AS_USER, "deploy/edge/start"]
         return subprocess.run(
             command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False
         )
@@ -224,12 +224,12 @@ def test_the_service_listens_on_the_published_port():
 def test_one_client_cannot_fill_the_memory_of_the_proxy():
     edge = SERVICES["edge"]
     bound = re.fullmatch(r"/tmp:size=\$\{EDGE_MEMORY:-(\d+)g\}", edge["tmpfs"])
-    defaults = (ROOT / "edge/start").read_text()
+    defaults = (ROOT / "deploy/edge/start").read_text()
     requests = re.search(r"\{EDGE_REQUESTS:=(\d+)\}", defaults)
     largest = re.search(r"\{EDGE_MAX_BODY:=(\d+)m\}", defaults)
     assert edge["environment"]["EDGE_REQUESTS"] == f"${{EDGE_REQUESTS:-{requests[1]}}}"
     assert edge["environment"]["EDGE_MAX_BODY"] == f"${{EDGE_MAX_BODY:-{largest[1]}m}}"
-    answers = re.search(r"proxy_max_temp_file_size (\d+)m;", (ROOT / "edge/nginx.conf").read_text())
+    answers = re.search(r"proxy_max_temp_file_size (\d+)m;", (ROOT / "deploy/edge/nginx.conf").read_text())
     each = int(largest[1]) + int(answers[1])
     assert int(requests[1]) * each < int(bound[1]) * 1024  # one address cannot fill it
 
