@@ -20,15 +20,19 @@ find_python() { # VERSION: one that runs, from PATH or pyenv, or nothing
     done
 }
 
-install_tools() { # system tools that tests use, if apt-get can install them
+install_missing() { # COMMAND=PACKAGE...: what is missing, if apt-get can install it
     local missing=() pair
-    for pair in promtool=prometheus nginx=nginx wrk=wrk; do # a command, and the package that has it
+    for pair in "$@"; do
         command -v "${pair%=*}" >/dev/null || missing+=("${pair#*=}")
     done
     if [ "${#missing[@]}" -gt 0 ] && command -v apt-get >/dev/null; then
         apt-get -qq update
         apt-get -qq install --yes --no-install-recommends "${missing[@]}" >/dev/null
     fi
+}
+
+install_tools() { # system tools that tests use
+    install_missing promtool=prometheus nginx=nginx wrk=wrk
 }
 
 test_with() { # VERSION MARKERS: run the tests with another Python; 77 if it is missing

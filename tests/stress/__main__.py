@@ -31,6 +31,7 @@ from tests.stress.http import (
     stress_stops,
 )
 from tests.stress.reloads import stress_flips, stress_kills, stress_refusals, stress_swaps
+from tests.stress.replicas import stress_replicas
 from tests.stress.slow import stress_silent
 from tests.stress.state import stress_state
 
@@ -53,6 +54,7 @@ SECTIONS = {
     stress_stops: {"stops": 20},
     stress_slow: {"clients": 200},
     stress_silent: {"seconds": 600},
+    stress_replicas: {"rolls": 2},
 }
 """Each section and its full amounts; a section without amounts always runs in full."""
 

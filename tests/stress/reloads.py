@@ -95,6 +95,8 @@ class ScoringClient(Caller):
         self.seen = []
         """(sent, answered, version) of each answer."""
         self.faults = []
+        self.rows = 0
+        """How many rows were answered with 200."""
 
     def call(self):
         """Request scores of some rows, with or without the scores of each row."""
@@ -111,6 +113,7 @@ class ScoringClient(Caller):
         if reply.status != 200:
             self.faults.append(f"{reply.status} {reply.body[:200]!r}")
             return
+        self.rows += size
         meta = json.loads(reply.body)["meta"]
         if size == 1:  # the mean of one score
             scores = [g["value"] for g in meta["metrics"] if g["key"] == "anomaly_score"]

@@ -217,7 +217,8 @@ def test_the_service_listens_on_the_published_port():
     assert lines("Dockerfile.service", "WORKDIR")[-1] == "/"
     assert mount("service", "/models") == "./models:/models:ro"
     jobs = PROMETHEUS["scrape_configs"]
-    assert [job["static_configs"][0]["targets"] for job in jobs] == [["service:8000"]]
+    (found,) = [job["dns_sd_configs"] for job in jobs]
+    assert [(one["names"], one["type"], one["port"]) for one in found] == [(["service"], "A", 8000)]
     assert PROMETHEUS["global"]["scrape_interval"] == "5s"
 
 
@@ -229,7 +230,8 @@ def test_one_client_cannot_fill_the_memory_of_the_proxy():
     largest = re.search(r"\{EDGE_MAX_BODY:=(\d+)m\}", defaults)
     assert edge["environment"]["EDGE_REQUESTS"] == f"${{EDGE_REQUESTS:-{requests[1]}}}"
     assert edge["environment"]["EDGE_MAX_BODY"] == f"${{EDGE_MAX_BODY:-{largest[1]}m}}"
-    answers = re.search(r"proxy_max_temp_file_size (\d+)m;", (ROOT / "deploy/edge/nginx.conf").read_text())
+    nginx = (ROOT / "deploy/edge/nginx.conf").read_text()
+    answers = re.search(r"proxy_max_temp_file_size (\d+)m;", nginx)
     each = int(largest[1]) + int(answers[1])
     assert int(requests[1]) * each < int(bound[1]) * 1024  # one address cannot fill it
 

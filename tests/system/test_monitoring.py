@@ -1,10 +1,8 @@
 """Check the dashboard, the rules and the load with the service and a real Prometheus."""
 
 import json
-import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +19,7 @@ from monitoring.load import Load, Mix
 from monitoring.panels import DASHBOARD, ask, panels, queries, wait_for_panels
 from service.telemetry.metrics import METRICS
 from tests.support.cards import number
+from tests.support.prometheus import Prometheus
 from tests.support.running import Service
 from training.client import Client
 from training.train import main as train
@@ -164,64 +163,6 @@ def test_promtool_passes_the_test_cases_of_the_rules(path):
         ["promtool", "test", "rules", path], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-class Prometheus:
-    """A real Prometheus with this repository's configuration and other targets."""
-
-    def __init__(self, folder, targets, key=""):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
-        self.url = f"http://{address}"
-        chosen = yaml.safe_load((ROOT / "monitoring/prometheus.yml").read_text())
-        compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"][
-            "prometheus"
-        ]
-        chosen["global"] = dict.fromkeys(
-            ("scrape_interval", "scrape_timeout", "evaluation_interval"), "1s"
-        )
-        chosen["rule_files"] = [str(ROOT / "monitoring" / name) for name in chosen["rule_files"]]
-        chosen["scrape_configs"][0]["static_configs"] = [{"targets": targets}]
-        # The container's entrypoint writes the key into a file.
-        _, _, script, name = compose["entrypoint"]
-        script = script.replace("$$", "$").replace("/tmp/", f"{folder}/")
-        credentials = chosen["scrape_configs"][0]["authorization"]
-        credentials["credentials_file"] = f"{folder}/{Path(credentials['credentials_file']).name}"
-        (folder / "prometheus.yml").write_text(yaml.safe_dump(chosen))
-        self._log = (folder / "prometheus.log").open("w")
-        self._process = subprocess.Popen(
-            [
-                *("sh", "-c", script, name),
-                f"--config.file={folder / 'prometheus.yml'}",
-                f"--storage.tsdb.path={folder / 'data'}",
-                f"--web.listen-address={address}",
-            ],
-            env=os.environ | {"ISOSERVE_API_KEY": key},
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-        )
-
-    def found(self, query):
-        """Return whether a query has a result; False while Prometheus does not answer."""
-        try:
-            return bool(ask(self.url, query))
-        except OSError:
-            return False
-
-    def value(self, query):
-        """Return the value of a query with one series."""
-        ((_, value),) = ask(self.url, query)
-        return value
-
-    def by_instance(self, query):
-        """Return {instance: value} of a query."""
-        return {labels["instance"]: value for labels, value in ask(self.url, query)}
-
-    def stop(self):
-        self._process.kill()
-        self._process.wait()
-        self._log.close()
 
 
 class Watched:
