@@ -27,6 +27,7 @@ from service.model.encoding import make_encoder
 from service.model.forest import contradiction, unpack
 from service.model.scorer import CompiledForest, compile_forest
 from service.rows import Floats
+from training.calibration import calibrate, score_out_of_bag
 from training.datasets import UNLABELLED, Dataset
 
 MODEL_FILE = "model.pickle"
@@ -51,6 +52,7 @@ def describe(forest: IsolationForest, dataset: Dataset, held_out: Dataset | None
     parameters = {name: _plain(value) for name, value in forest.get_params().items()}
     seed = parameters["random_state"]
     scores = scorer.decision_function(dataset.X)
+    calibration = calibrate(*score_out_of_bag(forest, scorer, dataset.X))
     return Card(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         dataset=dataset.name,
@@ -68,6 +70,7 @@ def describe(forest: IsolationForest, dataset: Dataset, held_out: Dataset | None
         quality=_evaluate(scorer, dataset, scores, held_out),
         versions=_versions(),
         files={},
+        calibration=calibration,
     )
 
 

@@ -15,10 +15,13 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from .forest import check_names
+from .pvalues import kept_ranks
 
 CARD_FORMAT = 2
 
 _PARTS = ("hour", "weekday", "day")
+
+_MOST_CALIBRATED = 2**40  # rows; a damaged number takes no time
 
 _QUANTILES = 101  # the minimum, each percentile, the maximum
 
@@ -79,6 +82,18 @@ class Golden:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """The out-of-bag scores of the training rows: each by the trees that never saw it."""
+
+    rows: int
+    """How many training rows have such a score; 0 without p-values."""
+    scores: list[float]
+    """The lowest 1,000, ascending, and from there one for each percent of rank."""
+    without: str
+    """Why there are no p-values; empty if there are."""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """How well the forest finds labelled outliers, at the threshold 0."""
 
@@ -126,6 +141,8 @@ class Card:
     versions: dict[str, str]
     files: dict[str, str]
     """File name to SHA-256 (hexadecimal) of each file that this card describes."""
+    calibration: Calibration | None = None
+    """None in the card of an earlier version."""
     format: int = CARD_FORMAT
 
     def to_json(self) -> str:
@@ -161,11 +178,22 @@ class Card:
             _check_column(column)
         if len(self.score_quantiles) != _QUANTILES:
             raise ValueError(f"there are not {_QUANTILES} quantiles of the score")
+        if self.calibration is not None:
+            _check_calibration(self.calibration)
         golden = self.golden
         if len(golden.rows) != len(golden.scores) or any(
             len(row) != len(self.columns) for row in golden.rows
         ):
             raise ValueError("golden needs a cell for each column and a score for each row")
+
+
+def _check_calibration(found: Calibration) -> None:
+    """Raise ValueError where there are not as many scores as rows ask for, in ascending order."""
+    ranks = kept_ranks(found.rows) if 0 <= found.rows < _MOST_CALIBRATED else ()
+    if len(found.scores) != len(ranks) or found.scores != sorted(found.scores):
+        raise ValueError("the out-of-bag scores are not those of so many rows in ascending order")
+    if bool(found.rows) == bool(found.without):
+        raise ValueError("there must be out-of-bag scores, or a reason why there are none")
 
 
 def _check_column(column: Column) -> None:

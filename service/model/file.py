@@ -32,7 +32,7 @@ from .card import Card, card_path
 from .checks import check_forest
 from .columns import Columns
 from .forest import Forest, contradiction, unpack
-from .pickles import MOST_BYTES, read_forest
+from .pickles.reader import MOST_BYTES, read_forest
 from .scorer import CompiledForest, compile_trees
 
 logger = logging.getLogger(__name__)

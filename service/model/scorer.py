@@ -6,7 +6,7 @@
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import pairwise
 from typing import Any
@@ -97,6 +97,10 @@ class CompiledForest:
         self._run(kernels.kernels(self.nodes.dtype).contributions, (), table, shares)
         shares /= self.roots.size
         return shares
+
+    def one_tree(self, tree: int) -> "CompiledForest":
+        """Return the forest of this one tree; it has the same arrays, and `depths` in steps."""
+        return replace(self, roots=self.roots[tree : tree + 1])
 
     @cached_property
     def mean_depth(self) -> float:

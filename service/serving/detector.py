@@ -9,6 +9,7 @@ import numpy as np
 from ..model.baseline import Baseline
 from ..model.columns import Columns
 from ..model.file import Model
+from ..model.pvalues import PValues
 from ..rows import Floats, RawTable, Rows, Verdict
 
 
@@ -36,6 +37,12 @@ class Detector:
         if card is None:
             return None
         return Baseline(self.model.version, card.columns, card.score_quantiles)
+
+    @cached_property
+    def pvalues(self) -> PValues | None:
+        """The p-values of scores; None if the card has no out-of-bag scores, or there is none."""
+        found = self.model.card and self.model.card.calibration
+        return PValues(found.rows, np.array(found.scores)) if found and found.rows else None
 
     @property
     def examples(self) -> list[list[float | None]]:

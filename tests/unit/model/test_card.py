@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from service.model.card import Card, card_path
+from tests.support.cards import make_card
 
 
 def test_a_card_survives_writing_and_reading(write_card):
@@ -13,7 +14,7 @@ def test_a_card_survives_writing_and_reading(write_card):
 
 def test_a_card_has_a_line_for_each_field_feature_and_golden_row(write_card):
     lines = write_card(n_golden=3).to_json().splitlines()
-    assert sum(line.startswith(' "') for line in lines) == 17
+    assert sum(line.startswith(' "') for line in lines) == 18
     assert sum(line.startswith('  {"name"') for line in lines) == 2
     assert sum(line.startswith("   [") for line in lines) == 3
 
@@ -62,3 +63,20 @@ def changed(text, **changes):
 def test_a_damaged_card_is_refused(write_card, damage, words):
     with pytest.raises(ValueError, match=words):
         Card.from_json(damage(write_card().to_json()))
+
+
+@pytest.mark.parametrize(
+    "calibration, words",
+    [
+        ({"rows": 3, "scores": [0.1, 0.2], "without": ""}, "not those of so many rows"),
+        ({"rows": 2, "scores": [0.2, 0.1], "without": ""}, "not those of so many rows"),
+        ({"rows": -1, "scores": [], "without": "x"}, "not those of so many rows|must be"),
+        ({"rows": 0, "scores": [], "without": ""}, "a reason why there are none"),
+        ({"rows": 1e30, "scores": [], "without": ""}, "wrong type"),
+    ],
+)
+def test_out_of_bag_scores_that_do_not_fit_are_damage(forest, samples, calibration, words):
+    text = make_card(b"", forest, samples).to_json()
+    fields = json.loads(text) | {"calibration": calibration}
+    with pytest.raises(ValueError, match=words):
+        Card.from_json(json.dumps(fields))

@@ -15,9 +15,9 @@ from sklearn.ensemble import ExtraTreesRegressor, IsolationForest
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from service.model import machine
 from service.model.forest import unpack
-from service.model.pickles import read_forest
+from service.model.pickles import machine
+from service.model.pickles.reader import read_forest
 from service.model.scorer import compile_forest
 from tests.stress.files import small_forest
 from tests.support import hostile

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import count
+from ...errors import count
 from . import arrays
 from .formats import decompress
 from .machine import BadPickle, Machine, Made, Part

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable
 from typing import Protocol
 
-from ..errors import count
+from ...errors import count
 from .machine import PROTOCOLS, BadPickle
 
 _SAVE = "save the fitted forest with pickle.dump(forest, file) or joblib.dump(forest, path)"

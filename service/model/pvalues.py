@@ -1,0 +1,88 @@
+"""p-values: how often a row like the training rows scores as low as this one.
+
+Each training row has an out-of-bag score, from the trees that were grown without it. So it stands
+for a new row, and for a new row of the same distribution
+
+    p = (1 + number of out-of-bag scores that are at most the row's score) / (n + 1)
+
+is at most `a` with a probability of about `a`, for every share `a`: a conformal p-value (Vovk,
+Gammerman and Shafer, Algorithmic Learning in a Random World, 2005), calibrated out of bag.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..rows import Floats
+
+KEPT = 1_000
+"""So many of the lowest out-of-bag scores are kept; of the others, one for each percent of rank."""
+
+_PERCENT = 100
+
+
+def kept_ranks(n: int) -> NDArray[np.int64]:
+    """Return the ranks of the scores that a card keeps of `n`; 1 is the lowest score.
+
+    >>> kept_ranks(1025)[-4:]
+    array([1000, 1010, 1020, 1025])
+    """
+    ranks = list(range(1, min(n, KEPT) + 1))
+    while ranks and ranks[-1] < n:
+        ranks.append(min(n, ranks[-1] + ranks[-1] // _PERCENT))
+    return np.array(ranks, dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class PValues:
+    """The out-of-bag scores of a model's training rows, as its card keeps them."""
+
+    rows: int
+    """n, the number of out-of-bag scores."""
+    scores: Floats
+    """The scores at `kept_ranks(rows)`, ascending."""
+
+    @cached_property
+    def levels(self) -> Floats:
+        """The p-value of a score below each kept one and not below the one before; and 1.
+
+        Between two kept scores it is the higher of the possible values, so never too low.
+        """
+        levels: Floats = np.append(kept_ranks(self.rows), self.rows + 1) / (self.rows + 1)
+        return levels
+
+    @property
+    def smallest(self) -> float:
+        """The smallest p-value that a row can have."""
+        return 1 / (self.rows + 1)
+
+    def of(self, scores: Floats) -> Floats:
+        """Return the p-value of each score (`decision_function`), in (0, 1].
+
+        Where the card keeps not every score it is up to 1 % of itself too high.
+        """
+        found: Floats = self.levels[np.searchsorted(self.scores, scores, side="right")]
+        return found
+
+    def shares(self, thresholds: Floats) -> Floats:
+        """Return the share of rows like training's that each threshold flags, as a bound.
+
+        A row is flagged if its score is below the threshold; its p-value is at most this share.
+        """
+        found: Floats = self.levels[np.searchsorted(self.scores, thresholds, side="left")]
+        return found
+
+    def threshold(self, share: float) -> float | None:
+        """Return the highest threshold that flags at most this share of rows like training's.
+
+        None if there are too few training rows for such a small share: see `smallest`.
+        """
+        exact = share * (1 + 1e-12)  # 10 / 1000 is not always the float that was asked for
+        index = int(np.searchsorted(self.levels, exact, side="right")) - 1
+        if index < 0:
+            return None
+        return float(self.scores[min(index, len(self.scores) - 1)])
