@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 
-from service.model.card import Calibration
+from service.model.card import Calibration, LabelCurve
 from service.model.pvalues import kept_ranks
 from service.model.scorer import CompiledForest
 from service.rows import Floats
@@ -22,6 +22,14 @@ def calibrate(scores: Floats, without: str) -> Calibration:
     """Return what a card keeps of the out-of-bag scores; `without` says why there are none."""
     known = np.sort(scores[~np.isnan(scores)])
     return Calibration(len(known), known[kept_ranks(len(known)) - 1].tolist(), without)
+
+
+def keep_labels(scores: Floats, labels: NDArray[np.int64], held_out: bool) -> LabelCurve:
+    """Return what a card keeps of labelled rows; labels are (n,), 1 for an outlier, else 0."""
+    order = np.argsort(scores, kind="stable")
+    kept = kept_ranks(len(scores)) - 1
+    found = np.cumsum(labels[order])[kept]
+    return LabelCurve(len(scores), held_out, scores[order][kept].tolist(), found.tolist())
 
 
 def score_out_of_bag(

@@ -22,12 +22,12 @@ from sklearn.ensemble import IsolationForest
 
 import service
 from service.errors import CannotTrain
-from service.model.card import Card, Column, Evaluation, Golden, card_path
+from service.model.card import Card, Column, Evaluation, Golden, LabelCurve, card_path
 from service.model.encoding import make_encoder
 from service.model.forest import contradiction, unpack
 from service.model.scorer import CompiledForest, compile_forest
 from service.rows import Floats
-from training.calibration import calibrate, score_out_of_bag
+from training.calibration import calibrate, keep_labels, score_out_of_bag
 from training.datasets import UNLABELLED, Dataset
 
 MODEL_FILE = "model.pickle"
@@ -52,7 +52,8 @@ def describe(forest: IsolationForest, dataset: Dataset, held_out: Dataset | None
     parameters = {name: _plain(value) for name, value in forest.get_params().items()}
     seed = parameters["random_state"]
     scores = scorer.decision_function(dataset.X)
-    calibration = calibrate(*score_out_of_bag(forest, scorer, dataset.X))
+    unseen, without = score_out_of_bag(forest, scorer, dataset.X)
+    evaluation = _choose_evaluation(scorer, dataset, scores, held_out)
     return Card(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         dataset=dataset.name,
@@ -67,10 +68,13 @@ def describe(forest: IsolationForest, dataset: Dataset, held_out: Dataset | None
         training_outlier_share=float((scores < 0).mean()),
         score_quantiles=np.quantile(scores, _STEPS, method="inverted_cdf").tolist(),
         golden=_golden(forest, dataset, scores),
-        quality=_evaluate(scorer, dataset, scores, held_out),
+        quality=_evaluate(*evaluation, held_out is not None) if evaluation else None,
         versions=_versions(),
         files={},
-        calibration=calibration,
+        calibration=calibrate(unseen, without),
+        labels=_keep_labels(*evaluation, unseen if held_out is None else None)
+        if evaluation
+        else None,
     )
 
 
@@ -217,17 +221,32 @@ def _golden(forest: IsolationForest, dataset: Dataset, scores: Floats) -> Golden
     return Golden(cells, None if dataset.raw is None else encoded, golden.tolist())
 
 
-def _evaluate(
+def _choose_evaluation(
     scorer: CompiledForest, dataset: Dataset, scores: Floats, held_out: Dataset | None
-) -> Evaluation | None:
+) -> tuple[Dataset, Floats] | None:
+    """Return the table to evaluate on and its scores; None without labels of both kinds."""
     if held_out is not None:
         dataset, scores = held_out, scorer.decision_function(held_out.X)
+    if dataset.labels is None or not {0, 1} <= set(np.unique(dataset.labels).tolist()):
+        return None
+    return dataset, scores
+
+
+def _keep_labels(dataset: Dataset, scores: Floats, unseen: Floats | None) -> LabelCurve | None:
+    """Return the labels in the order of the scores, which are out of bag where these are known."""
+    if dataset.labels is None:
+        return None
+    if unseen is not None:
+        scores = np.where(np.isnan(unseen), scores, unseen)
+    known = dataset.labels != UNLABELLED
+    return keep_labels(scores[known], dataset.labels[known], unseen is None)
+
+
+def _evaluate(dataset: Dataset, scores: Floats, held_out: bool) -> Evaluation | None:
     if dataset.labels is None:
         return None
     known = dataset.labels != UNLABELLED
-    labels, scores = dataset.labels[known], scores[known]
-    if labels.min() == labels.max():
-        return None
+    flagged, labels, scores = scores < 0, dataset.labels[known], scores[known]
     found = scores < 0
     precision, recall, f1, _ = metrics.precision_recall_fscore_support(
         labels, found, average="binary", zero_division=0.0
@@ -235,13 +254,13 @@ def _evaluate(
     return Evaluation(
         rows=len(labels),
         outliers=int(labels.sum()),
-        held_out=held_out is not None,
+        held_out=held_out,
         roc_auc=float(metrics.roc_auc_score(labels, -scores)),
         average_precision=float(metrics.average_precision_score(labels, -scores)),
         precision=float(precision),
         recall=float(recall),
         f1=float(f1),
-        recall_by_kind=_recall_by_kind(dataset, scores < 0),
+        recall_by_kind=_recall_by_kind(dataset, flagged),
     )
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from .forest import check_names
 from .pvalues import kept_ranks
 
@@ -21,7 +23,7 @@ CARD_FORMAT = 2
 
 _PARTS = ("hour", "weekday", "day")
 
-_MOST_CALIBRATED = 2**40  # rows; a damaged number takes no time
+_MOST_RANKED = 2**40  # rows; a damaged number takes no time
 
 _QUANTILES = 101  # the minimum, each percentile, the maximum
 
@@ -94,6 +96,20 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class LabelCurve:
+    """The labels of the evaluation rows in the order of their scores, lowest first."""
+
+    rows: int
+    """The number of labelled rows."""
+    held_out: bool
+    """Whether they were left out of training; else the scores are out of bag where known."""
+    scores: list[float]
+    """The lowest 1,000, ascending, and from there one for each percent of rank."""
+    found: list[int]
+    """How many of the rows up to each score are labelled outliers."""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """How well the forest finds labelled outliers, at the threshold 0."""
 
@@ -143,6 +159,8 @@ class Card:
     """File name to SHA-256 (hexadecimal) of each file that this card describes."""
     calibration: Calibration | None = None
     """None in the card of an earlier version."""
+    labels: LabelCurve | None = None
+    """None without labels of both kinds."""
     format: int = CARD_FORMAT
 
     def to_json(self) -> str:
@@ -180,6 +198,8 @@ class Card:
             raise ValueError(f"there are not {_QUANTILES} quantiles of the score")
         if self.calibration is not None:
             _check_calibration(self.calibration)
+        if self.labels is not None:
+            _check_labels(self.labels)
         golden = self.golden
         if len(golden.rows) != len(golden.scores) or any(
             len(row) != len(self.columns) for row in golden.rows
@@ -189,11 +209,26 @@ class Card:
 
 def _check_calibration(found: Calibration) -> None:
     """Raise ValueError where there are not as many scores as rows ask for, in ascending order."""
-    ranks = kept_ranks(found.rows) if 0 <= found.rows < _MOST_CALIBRATED else ()
-    if len(found.scores) != len(ranks) or found.scores != sorted(found.scores):
+    if not _are_kept(found.scores, found.rows):
         raise ValueError("the out-of-bag scores are not those of so many rows in ascending order")
     if bool(found.rows) == bool(found.without):
         raise ValueError("there must be out-of-bag scores, or a reason why there are none")
+
+
+def _check_labels(found: LabelCurve) -> None:
+    """Raise ValueError where the counts are not those of rows in ascending order."""
+    if not found.rows or not _are_kept(found.scores, found.rows):
+        raise ValueError("the labelled scores are not those of so many rows in ascending order")
+    steps = np.diff(kept_ranks(found.rows), prepend=0)
+    grown = np.diff(found.found, prepend=0) if len(found.found) == len(steps) else steps + 1
+    if (grown < 0).any() or (grown > steps).any():
+        raise ValueError("the labelled outliers are not counted up to each score")
+
+
+def _are_kept(scores: list[float], rows: int) -> bool:
+    """Tell whether these are the ascending scores that a card keeps of so many rows."""
+    ranks = kept_ranks(rows) if 0 <= rows < _MOST_RANKED else (-1,)
+    return len(scores) == len(ranks) and scores == sorted(scores)
 
 
 def _check_column(column: Column) -> None:

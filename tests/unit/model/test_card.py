@@ -14,7 +14,7 @@ def test_a_card_survives_writing_and_reading(write_card):
 
 def test_a_card_has_a_line_for_each_field_feature_and_golden_row(write_card):
     lines = write_card(n_golden=3).to_json().splitlines()
-    assert sum(line.startswith(' "') for line in lines) == 18
+    assert sum(line.startswith(' "') for line in lines) == 19
     assert sum(line.startswith('  {"name"') for line in lines) == 2
     assert sum(line.startswith("   [") for line in lines) == 3
 
@@ -80,3 +80,11 @@ def test_out_of_bag_scores_that_do_not_fit_are_damage(forest, samples, calibrati
     fields = json.loads(text) | {"calibration": calibration}
     with pytest.raises(ValueError, match=words):
         Card.from_json(json.dumps(fields))
+
+
+@pytest.mark.parametrize("found", [[0, 2], [1, 0], [1], [-1, 0]])
+def test_labels_that_are_not_counted_row_by_row_are_damage(forest, samples, found):
+    text = make_card(b"", forest, samples).to_json()
+    labels = {"rows": 2, "held_out": False, "scores": [0.1, 0.2], "found": found}
+    with pytest.raises(ValueError, match="labelled outliers are not counted"):
+        Card.from_json(json.dumps(json.loads(text) | {"labels": labels}))

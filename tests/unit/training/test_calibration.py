@@ -82,3 +82,21 @@ def test_a_card_keeps_the_lowest_scores_and_one_for_each_percent():
     assert found.rows == 4_999
     assert found.scores[:1000] == known[:1000].tolist()
     assert found.scores[-1] == known[-1] and len(found.scores) < 1_200
+
+
+def test_labels_are_kept_in_the_order_of_the_out_of_bag_scores():
+    rng = np.random.default_rng(2)
+    X, labels = rng.normal(size=(600, 2)), (rng.random(600) < 0.1).astype(np.int64)
+    labels[::50] = -1  # unknown
+    forest = IsolationForest(random_state=5).fit(X)
+    table = Dataset.of_numbers("t", X, ("a", "b"), labels=labels)
+    kept = describe(forest, table).labels
+    scores, _ = score_out_of_bag(forest, compile_forest(forest), X)
+    known = labels >= 0
+    order = np.argsort(scores[known])
+    assert kept.rows == known.sum() and not kept.held_out
+    assert kept.scores == scores[known][order].tolist()
+    assert kept.found == np.cumsum(labels[known][order]).tolist()
+    held_out = describe(forest, table, held_out=table).labels
+    assert held_out.held_out
+    assert held_out.scores == np.sort(forest.decision_function(X)[known]).tolist()
