@@ -19,13 +19,14 @@ from .rows import Limits
 from .serving.detector import Detector
 from .serving.feedback import FeedbackMatcher
 from .serving.predictor import Predictor
-from .serving.reload import ModelReloader, ModelSource, fingerprint, restore_threshold
+from .serving.reload import ModelReloader, ModelSource, fingerprint, restore_choice
 from .settings import Settings
 from .state.audit import AuditLog
 from .state.counts import Counts
 from .state.feedback.store import begin_feedback
 from .state.folder import StateFolder
 from .state.generations import Generations
+from .state.low_pvalues import LowPValues
 from .state.odd_cells import OddCells
 from .state.records import Records, begin_records, delete_records
 from .telemetry.drift import DriftWatch
@@ -111,7 +112,7 @@ def _load_model(settings: Settings, reloads: bool) -> tuple[StateFolder, Predict
         settings.model,
         settings.require_card,
         settings.model_sha256,
-        settings.threshold,
+        settings.choice,
         by_name=settings.names == "match",
     )
     seen = fingerprint(source.path)  # before the file is read, so that the watch sees any change
@@ -123,11 +124,12 @@ def _load_model(settings: Settings, reloads: bool) -> tuple[StateFolder, Predict
     changes = generations.changes()
     audit.report_missing(changes.swaps + changes.thresholds)
     generations.see(seen)
-    detector = restore_threshold(detector, audit)
+    detector = restore_choice(detector, audit)
     counts = Counts(state.path, detector.model.features)
     records = _begin_records(state, detector, settings)
     odd_cells = OddCells(detector.model.features, state.path)
-    predictor = Predictor(detector, counts, records, odd_cells)
+    low_pvalues = LowPValues(state.path)
+    predictor = Predictor(detector, counts, records, odd_cells, low_pvalues)
     return state, predictor, ModelReloader(source, predictor, generations, audit)
 
 
@@ -176,6 +178,7 @@ def _log_model(detector: Detector, settings: Settings) -> None:
         model_version=detector.model.version,
         features=list(detector.model.features),
         threshold=detector.threshold,
+        **({} if detector.share is None else {"outlier_share": detector.share}),
     )
 
 

@@ -232,6 +232,8 @@ class Verdict:
     """scikit-learn's `score_samples`, if requested."""
     ids: list[str] | None = None
     """The id of each row, if the rows came with one."""
+    pvalues: Floats | None = None
+    """The p-value of each row, if requested."""
     outliers: int = field(init=False)
     """How many rows are outliers."""
     score_sum: float = field(init=False)

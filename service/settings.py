@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -16,6 +16,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from .choice import Choice
 from .errors import BadSetting, nearest
 from .files import read_regular
 
@@ -41,7 +42,10 @@ PARAMETERS = "PREDICTIVE_UNIT_PARAMETERS"
 LABELS = "PREDICTOR_LABELS"
 
 # A component's arguments -> the Seldon types that each may have.
-PARAMETER_TYPES = {"threshold": ("FLOAT", "DOUBLE", "INT"), "load_path": ("STRING",)}
+_NUMBER = ("FLOAT", "DOUBLE", "INT")
+PARAMETER_TYPES = {"threshold": _NUMBER, "outlier_share": _NUMBER, "load_path": ("STRING",)}
+
+_CHOICES = ("threshold", "outlier_share")
 
 # Kubernetes sets these, and ISOSERVE_PORT=tcp://..., for a Kubernetes service named "isoserve".
 _KUBERNETES = re.compile(PREFIX + r"(SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP)\w*)")
@@ -93,6 +97,13 @@ class Settings(BaseSettings):
     require_card: bool = Field(False, description="refuse a model file without a matching card")
     threshold: float = Field(
         0.0, allow_inf_nan=False, description="a row with a score below this is an outlier"
+    )
+    outlier_share: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of rows like training's to flag: it sets the threshold, of the next "
+        "model too",
     )
     names: Literal["match", "position"] = Field(
         "match", description="match: find columns by name, in any order; position: ignore names"
@@ -156,7 +167,27 @@ class Settings(BaseSettings):
         ours = {name: text for name, text in texts.items() if text}  # empty is not set
         if str(ours.get("port", "")).startswith("tcp://"):  # Kubernetes set it
             del ours["port"]
-        return init_settings, InitSettingsSource(settings_cls, _read_seldon() | ours)
+        seldons = _read_seldon()
+        if "threshold" in ours or "outlier_share" in ours:  # in any case the choice is ours
+            seldons = {name: seldons[name] for name in seldons if name not in _CHOICES}
+        return init_settings, InitSettingsSource(settings_cls, seldons | ours)
+
+    @model_validator(mode="after")
+    def _check_choice(self) -> Settings:
+        if self.outlier_share is not None and "threshold" in self.model_fields_set:
+            threshold, share = map(_variable, _CHOICES)
+            raise ValueError(
+                f"{threshold}={self.threshold} and {share}={self.outlier_share} are both set; "
+                "a share has a threshold of its own: choose one of them"
+            )
+        return self
+
+    @property
+    def choice(self) -> Choice:
+        """What rows are flagged by."""
+        if self.outlier_share is None:
+            return Choice(self.threshold)
+        return Choice(share=self.outlier_share)
 
     @classmethod
     def read(cls) -> Settings:
@@ -247,8 +278,8 @@ def _from_parameters() -> dict[str, Any]:
         if type_ not in PARAMETER_TYPES[name]:
             types = " or ".join(PARAMETER_TYPES[name])
             raise BadSetting(f"{PARAMETERS}: {name} is of the type {type_!r}; it is {types}")
-        if name == "threshold":
-            found["threshold"] = value
+        if name in _CHOICES:
+            found[name] = value
         else:
             found["model"] = str(Path(value) / "model.pickle")
     return found
@@ -275,6 +306,8 @@ def _json_variable(name: str, kind: type) -> Any:
 
 
 def _sentence(fault: Any) -> str:
+    if not fault["loc"]:
+        return str(fault["msg"]).removeprefix("Value error, ")
     name = str(fault["loc"][0])
     return f"{_variable(name)}={fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
 
@@ -287,8 +320,9 @@ def _variable(field: str) -> str:
     for name, target in SELDON_VARIABLES.items():
         if target == field and os.environ.get(name):
             return name
-    argument = {"threshold": "threshold", "model": "load_path"}.get(field)
-    return f"{PARAMETERS}: {argument}" if argument else ours
+    argument = "load_path" if field == "model" else field
+    is_argument = argument in PARAMETER_TYPES and os.environ.get(PARAMETERS)
+    return f"{PARAMETERS}: {argument}" if is_argument else ours
 
 
 def _format_default(value: Any) -> str:

@@ -17,6 +17,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import BadInput, count
 from ..rows import Floats
 
 KEPT = 1_000
@@ -76,13 +77,26 @@ class PValues:
         found: Floats = self.levels[np.searchsorted(self.scores, thresholds, side="left")]
         return found
 
-    def threshold(self, share: float) -> float | None:
+    def threshold(self, share: float) -> float:
         """Return the highest threshold that flags at most this share of rows like training's.
 
-        None if there are too few training rows for such a small share: see `smallest`.
+        BadInput if it is no share, or there are too few training rows for one so small.
         """
+        if not 0 < share < 1:
+            raise BadInput(f"a share is above 0 and below 1, not {share:g}")
         exact = share * (1 + 1e-12)  # 10 / 1000 is not always the float that was asked for
         index = int(np.searchsorted(self.levels, exact, side="right")) - 1
         if index < 0:
-            return None
+            raise BadInput(
+                f"{count(self.rows, 'training row')} cannot promise a share of {share:g}; the "
+                f"smallest is {self.smallest:.2g}: train on more rows, or choose a larger share"
+            )
         return float(self.scores[min(index, len(self.scores) - 1)])
+
+
+def no_share(without: str) -> str:
+    """Return why no share can be promised; `without` says why there are no p-values."""
+    return (
+        f"this model has no p-values ({without or 'its card has none'}), so no share of flagged "
+        "rows can be promised: choose a threshold instead"
+    )

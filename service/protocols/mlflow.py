@@ -78,6 +78,8 @@ def encode_answer(verdict: Verdict, with_scores: bool = False, explanations: Any
         answer |= {"scores": verdict.scores, "threshold": verdict.threshold}
         if verdict.ids is not None:
             answer["ids"] = verdict.ids
+    if verdict.pvalues is not None:
+        answer["pvalues"] = verdict.pvalues
     return render_json(answer)
 
 
@@ -99,7 +101,7 @@ def _decode_json(body: Any, limits: Limits) -> RawTable:
 
 def _refuse_options(params: Any) -> None:
     """Refuse options among the `params`, which are not read; others are ignored."""
-    for option in ("scores", "explain"):
+    for option in ("scores", "explain", "pvalues"):
         if isinstance(params, dict) and params.get(option):
             raise BadInput(f"params.{option} is not read here; send it in the query: ?{option}=1")
 

@@ -42,6 +42,10 @@ OUTPUTS = {
     "predict": ("INT64", "1 for an outlier, 0 for an inlier"),
     "decision_function": ("FP64", "score: lower is more abnormal"),
     "score_samples": ("FP64", "scikit-learn's score_samples: decision_function plus its offset"),
+    "pvalue": (
+        "FP64",
+        "share of rows like the training rows that score at most as high; on request only",
+    ),
     "threshold": (
         "FP64",
         "a row is an outlier when its decision_function is below this; on request only, because "
@@ -52,7 +56,7 @@ OUTPUTS = {
         "each column's share in the row's path length, in steps: negative is more abnormal",
     ),
 }
-CONTRIBUTIONS, THRESHOLD = "contributions", "threshold"
+CONTRIBUTIONS, THRESHOLD, PVALUE = "contributions", "threshold", "pvalue"
 
 _NAMES_STAND = "send one input for each column, named after it"
 
@@ -62,6 +66,7 @@ _DEFAULT_OUTPUTS = ("predict", "decision_function", "score_samples")
 OTHER_OPTIONS = {
     "scores": "ask for the output decision_function, which is there by default",
     "explain": "ask for the output contributions",
+    "pvalues": "ask for the output pvalue",
 }
 """Options of the other protocols, and what stands in their place."""
 IDS = "ids"
@@ -142,6 +147,7 @@ def encode_answer(
         "predict": verdict.labels,
         "decision_function": verdict.scores,
         "score_samples": verdict.samples,
+        PVALUE: verdict.pvalues,
         CONTRIBUTIONS: shares,
     }
     if THRESHOLD in request.outputs:
@@ -183,7 +189,7 @@ def encode_server(name: str, version: str) -> dict[str, Any]:
 
 
 def encode_model(
-    name: str, version: str, features: Mapping[str, str], named: bool
+    name: str, version: str, features: Mapping[str, str], named: bool, has_pvalues: bool = False
 ) -> dict[str, Any]:
     """Describe the model; `features` are its columns' names and their types in its card.
 
@@ -197,6 +203,7 @@ def encode_model(
     outputs = [
         {**_tensor(output, datatype, shapes.get(output, [-1])), "parameters": {"meaning": meaning}}
         for output, (datatype, meaning) in OUTPUTS.items()
+        if has_pvalues or output != PVALUE
     ]
     return {
         "name": name,

@@ -1,16 +1,22 @@
 """Tell outliers from inliers: a model and a threshold."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import itemgetter
 
 import numpy as np
 
+from ..choice import Choice
+from ..errors import BadInput
 from ..model.baseline import Baseline
 from ..model.columns import Columns
 from ..model.file import Model
-from ..model.pvalues import PValues
+from ..model.pvalues import PValues, no_share
 from ..rows import Floats, RawTable, Rows, Verdict
+from ..state.low_pvalues import LARGEST
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,19 @@ class Detector:
     threshold: float = 0.0
     by_name: bool = True
     """Whether named columns may come in any order; else names are ignored."""
+    share: float | None = None
+    """The share of rows like training's that the threshold was chosen for, if it was."""
+
+    def flagging(self, choice: Choice) -> Detector:
+        """Return a detector that flags by this threshold, or this share of rows.
+
+        BadInput if the model cannot promise the share.
+        """
+        if choice.share is None:
+            return replace(self, threshold=choice.threshold or 0.0, share=None)
+        if self.pvalues is None:
+            raise BadInput(no_share(self.without_pvalues))
+        return replace(self, threshold=self.pvalues.threshold(choice.share), share=choice.share)
 
     @cached_property
     def columns(self) -> Columns:
@@ -43,6 +62,40 @@ class Detector:
         """The p-values of scores; None if the card has no out-of-bag scores, or there is none."""
         found = self.model.card and self.model.card.calibration
         return PValues(found.rows, np.array(found.scores)) if found and found.rows else None
+
+    @cached_property
+    def _rare(self) -> float:
+        """The score below which a row's p-value is at most `LARGEST`; -inf if that is never."""
+        if self.pvalues is None or self.pvalues.smallest > LARGEST:
+            return -math.inf
+        return self.pvalues.threshold(LARGEST)
+
+    def low_pvalues(self, verdict: Verdict) -> Floats | None:
+        """Return the p-values of rows that have a low one; None if no row has."""
+        rare, scores = self._rare, verdict.scores
+        if len(scores) == 1:
+            if verdict.score_sum >= rare:
+                return None
+        elif not (low := scores < rare).any():
+            return None
+        else:
+            scores = scores[low]
+        return self.pvalues.of(scores) if self.pvalues else None
+
+    @property
+    def without_pvalues(self) -> str:
+        """Why there are no p-values; empty if there are."""
+        card = self.model.card
+        if card is None:
+            return "it has no card"
+        if card.calibration is None:
+            return "its card is of an earlier version"
+        return card.calibration.without
+
+    @property
+    def choice(self) -> Choice:
+        """What the rows are flagged by."""
+        return Choice(self.threshold) if self.share is None else Choice(share=self.share)
 
     @property
     def examples(self) -> list[list[float | None]]:

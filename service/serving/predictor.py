@@ -2,6 +2,7 @@
 
 from ..rows import Rows, Totals, Verdict
 from ..state.counts import Counts
+from ..state.low_pvalues import LowPValues
 from ..state.odd_cells import OddCells
 from ..state.records import Records
 from .detector import Detector
@@ -19,8 +20,10 @@ class Predictor:
         counts: Counts,
         records: Records | None = None,
         odd_cells: OddCells | None = None,
+        low_pvalues: LowPValues | None = None,
     ) -> None:
         self.detector, self.counts, self.records = detector, counts, records
+        self.low_pvalues = low_pvalues or LowPValues()
         self.odd_cells = odd_cells or OddCells(detector.model.features)
 
     def predict(
@@ -32,6 +35,8 @@ class Predictor:
         """
         verdict = detector.score(rows, with_samples)
         totals = self.counts.add(verdict)
+        if (pvalues := detector.low_pvalues(verdict)) is not None:
+            self.low_pvalues.add(pvalues)
         if rows.odd:
             self.odd_cells.add(rows.odd)
         if self.records is not None:

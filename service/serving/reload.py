@@ -17,7 +17,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadModel, Unavailable, count
+from ..choice import SCIKIT_LEARNS, Choice
+from ..errors import BadInput, BadModel, Conflict, Unavailable, count
 from ..model.card import Card, card_path
 from ..model.columns import Columns
 from ..model.file import ModelFile, open_model, read_model_file
@@ -46,20 +47,26 @@ class ModelSource:
     require_card: bool = False
     pinned: str = ""
     """The SHA-256 that the file must have, if any."""
-    threshold: float = 0.0
+    choice: Choice = SCIKIT_LEARNS
+    """The setting: a threshold, or a share of rows."""
     by_name: bool = True
 
-    def load(self, file: ModelFile, strict: bool = False) -> Detector:
-        """Return a detector with the model of `file` and the setting's threshold; score a row.
+    def load(self, file: ModelFile, strict: bool = False, choice: Choice | None = None) -> Detector:
+        """Return a detector with the model of `file`, and score a row.
+
+        It flags by the setting, or by `choice`.
 
         `strict`: a card that exists must belong to the file.
 
         Raises:
-            BadModel: the file is refused.
+            BadModel: the file is refused, or it cannot promise the share.
         """
         require_card = self.require_card or (strict and file.card is not None)
         model = open_model(file, require_card, self.pinned)
-        detector = Detector(model, self.threshold, self.by_name)
+        try:
+            detector = Detector(model, by_name=self.by_name).flagging(choice or self.choice)
+        except BadInput as error:
+            raise BadModel(f"{file.path}: {error}", "card") from error
         detector.try_row()
         return detector
 
@@ -68,17 +75,22 @@ Change = tuple[Detector, Detector]
 """The detectors before and after a change; the same object if nothing changed."""
 
 
-def restore_threshold(detector: Detector, audit: AuditLog) -> Detector:
-    """Return a detector with the threshold chosen while an earlier service ran, if still valid."""
-    setting = detector.threshold
+def restore_choice(detector: Detector, audit: AuditLog) -> Detector:
+    """Return a detector that flags as chosen while an earlier service ran, if still valid."""
+    setting = detector.choice
     chosen, invalid = audit.chosen(detector.model.sha256, setting)
+    restored = detector
+    if chosen is not None:
+        try:
+            restored = detector.flagging(chosen)
+        except BadInput as error:
+            invalid, chosen = str(error), None
     if invalid:
         logger.warning("the chosen threshold is no longer valid (%s): %s is used", invalid, setting)
         audit.choose(None, "", setting)
-    if chosen is None:
-        return detector
-    logger.info("the chosen threshold %s is used instead of the setting %s", chosen, setting)
-    return replace(detector, threshold=chosen)
+    if chosen is not None:
+        logger.info("the chosen threshold %s is used instead of the setting %s", chosen, setting)
+    return restored
 
 
 class ModelReloader:
@@ -129,14 +141,14 @@ class ModelReloader:
             elif (file.sha256, file.card) == self._loaded:
                 detector = self.serving
             else:
-                detector = self._source.load(file)
-            self._serve(number, replace(detector, threshold=generation.threshold), file)
+                detector = self._source.load(file, choice=Choice(generation.threshold))
+            self._serve(number, _as_in(generation, detector), file)
 
     def load(self, who: str) -> Change:
         """Load the model file in all workers; return when they all serve it.
 
         Nothing changes if this file is served already. A file with the same content keeps the
-        threshold; a different one begins with the setting's.
+        threshold. A different one keeps a chosen share, else it begins with the setting.
 
         Raises:
             BadModel: the file is refused. The old model is still served.
@@ -148,9 +160,12 @@ class ModelReloader:
             file, new = self._read_model(old, who)
             if new is old:
                 return old, old
-            number = self._generations.write(Generation(new.threshold, file.content, file.card))
-            self._record(who, old, new, loaded=True)
-            if new.threshold != old.threshold:
+            number = self._generations.write(
+                Generation(new.threshold, file.content, file.card, new.share)
+            )
+            chosen = None if new.choice == self._source.choice else new.choice
+            self._record(who, old, new, chosen, loaded=True)
+            if new.share is None and new.threshold != old.threshold:
                 logger.warning(
                     "the threshold %s was chosen for the former model; the new one begins with %s",
                     old.threshold, new.threshold,
@@ -160,21 +175,34 @@ class ModelReloader:
         logger.info("model %s is served in place of %s (asked by %s)", *versions, who)
         return old, new
 
-    def set_threshold(self, threshold: float | None, who: str) -> Change:
-        """Set the threshold in all workers and return when they use it; None is the setting's.
+    def set_threshold(
+        self, threshold: float | None, who: str, share: float | None = None, version: str = ""
+    ) -> Change:
+        """Set the threshold, or a share, in all workers; return when they use it.
 
-        Unavailable if the change cannot be written, or a worker does not follow.
+        None of both is the setting's. A `version` is the model's that it was chosen for.
+
+        Raises:
+            BadInput: the model cannot promise the share.
+            Conflict: another version is served.
+            Unavailable: the change cannot be written, or a worker does not follow.
         """
+        chosen = None if threshold is share is None else Choice(threshold, share)
         with self._generations.changing():
             self.catch_up()
             old = self.serving
-            new = replace(old, threshold=self._source.threshold if threshold is None else threshold)
-            if new.threshold == old.threshold:
+            if version and version != old.model.version:
+                raise Conflict(
+                    f"the threshold was chosen for the model {version}, and {old.model.version} is "
+                    "served: choose again"
+                )
+            new = old.flagging(chosen or self._source.choice)
+            if (new.threshold, new.share) == (old.threshold, old.share):
                 return old, old
             former = self._generations.read()[1] or Generation(old.threshold)
-            generation = replace(former, threshold=new.threshold)
+            generation = replace(former, threshold=new.threshold, share=new.share)
             number = self._generations.write(generation)
-            self._record(who, old, new, threshold)
+            self._record(who, old, new, chosen)
             self._publish(number, new, self._file_of(generation))
         thresholds = new.threshold, old.threshold
         logger.info("the threshold is %s in place of %s (asked by %s)", *thresholds, who)
@@ -195,37 +223,38 @@ class ModelReloader:
 
     def _build(self, file: ModelFile, old: Detector) -> Detector:
         """Return the detector for another file; it must have the same columns."""
-        new = self._source.load(file, strict=True)
+        same_file = file.sha256 == old.model.sha256
+        kept = old.choice if same_file or old.share is not None else None
+        new = self._source.load(file, strict=True, choice=kept)
         if new.columns.recorded != old.columns.recorded:
             raise BadModel(
                 f"{file.path} has the columns {_listed(new.columns)}, and this service was "
                 f"started with {_listed(old.columns)}; restart it to serve another table",
                 "features",
             )
-        same = new.model.sha256 == old.model.sha256
-        return replace(new, threshold=old.threshold) if same else new
+        return new
 
     def _record(
         self,
         who: str,
         old: Detector,
         new: Detector,
-        chosen: float | None = None,
+        chosen: Choice | None = None,
         loaded: bool = False,
     ) -> None:
         """Record a change as a whole or not at all: of the model, the threshold, or both.
 
-        `chosen` is the new threshold, or None if it is the setting's.
+        `chosen` is None if the setting applies.
         """
         changes: list[tuple[str, Any, Any]] = []
         if loaded:
             changes.append(("model", old.model.sha256, new.model.sha256))
-        moved = new.threshold != old.threshold
+        moved = (new.threshold, new.share) != (old.threshold, old.share)
         if moved:
-            changes.append(("threshold", old.threshold, new.threshold))
+            changes.append(("threshold", _told(old), _told(new)))
         with self._audit.recording(who, *changes):
             if moved:
-                self._audit.choose(chosen, new.model.sha256, self._source.threshold)
+                self._audit.choose(chosen, new.model.sha256, self._source.choice)
         for what, done in (("swap", loaded), ("threshold", moved)):
             if done:
                 self._generations.count(what)
@@ -261,6 +290,17 @@ class ModelReloader:
             fingerprint(self._source.path)
         ):
             self.load("watch")
+
+
+def _as_in(generation: Generation, detector: Detector) -> Detector:
+    return replace(detector, threshold=generation.threshold, share=generation.share)
+
+
+def _told(detector: Detector) -> Any:
+    """Return a threshold as the audit log has it: a number, or with the share that it is for."""
+    if detector.share is None:
+        return detector.threshold
+    return {"share": detector.share, "threshold": detector.threshold}
 
 
 def fingerprint(path: Path) -> int:

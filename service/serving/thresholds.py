@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BadInput, count
+from ..errors import BadInput
 from ..model.card import Card
-from ..model.pvalues import PValues, kept_ranks
+from ..model.pvalues import PValues, kept_ranks, no_share
 from ..rows import Floats
 
 SHARES = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
@@ -141,6 +141,8 @@ class Evidence:
     rate: float | None = None
     """Rows a day."""
     labels: Labels | None = None
+    without: str = ""
+    """Why there are no p-values."""
 
     def step(self, threshold: float, cost: Cost | None = None) -> Step:
         """Say what a threshold would do."""
@@ -160,25 +162,15 @@ class Evidence:
 
         BadInput if nothing is known about the scores.
         """
-        thresholds = {threshold for share in shares if (threshold := self._at(share)) is not None}
-        return [self.step(threshold, cost) for threshold in sorted(thresholds)]
+        if self.pvalues is not None:
+            shares = tuple(share for share in shares if share >= self.pvalues.smallest)
+        return [self.step(one, cost) for one in sorted({self._at(share) for share in shares})]
 
     def at_share(self, share: float) -> Step:
         """Return the highest threshold that flags at most a share of rows like training's."""
-        if not 0 < share < 1:
-            raise BadInput(f"a share is above 0 and below 1, not {share:g}")
         if self.pvalues is None:
-            raise BadInput(
-                "this model has no p-values, so no share can be promised; `python -m service check`"
-                " says why; choose a threshold, or train the model again on more rows"
-            )
-        threshold = self.pvalues.threshold(share)
-        if threshold is None:
-            raise BadInput(
-                f"{count(self.pvalues.rows, 'training row')} cannot promise a share of {share:g}: "
-                f"the smallest is {self.pvalues.smallest:.2g}"
-            )
-        return self.step(threshold)
+            raise BadInput(no_share(self.without))
+        return self.step(self.pvalues.threshold(share))
 
     def at_budget(self, per_day: float) -> Step:
         """Return the highest threshold that flags at most so many rows a day.
@@ -219,7 +211,7 @@ class Evidence:
         thresholds, flagged, found = labels.cuts()
         return self.step(float(thresholds[(2 * found / (flagged + labels.outliers)).argmax()]))
 
-    def _at(self, share: float) -> float | None:
+    def _at(self, share: float) -> float:
         """Return the threshold that flags a share, by the best source that there is."""
         if self.pvalues is not None:
             return self.pvalues.threshold(share)

@@ -3,7 +3,7 @@
 Both are files in the state folder that only their owner may read. `audit.jsonl` grows by one sealed
 line of JSON for each change, which is on the disk before the change is made. `threshold.json`
 contains the chosen threshold, and the model file and the setting that it was chosen for. The choice
-is valid while both are the same, also after a restart.
+is valid while both are the same, also after a restart; a share in its place suits every model.
 """
 
 import json
@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..choice import Choice
 from ..errors import BadSetting
 from .files import Damaged, open_file, quarantine, read_file, replace_file, seal, unseal, writing
 
@@ -74,25 +75,25 @@ class AuditLog:
                 self._audit, lines, changes,
             )  # fmt: skip
 
-    def choose(self, threshold: float | None, sha256: str, setting: float) -> None:
-        """Store the threshold chosen instead of `setting` for the model file `sha256`.
+    def choose(self, choice: Choice | None, sha256: str, setting: Choice) -> None:
+        """Store what was chosen instead of `setting` while the model file `sha256` was served.
 
         None deletes an earlier choice. Unavailable if it cannot be written.
         """
         with writing(self._choice):
-            if threshold is None:
+            if choice is None:
                 self._choice.unlink(missing_ok=True)
                 return
-            choice = {"threshold": threshold, "sha256": sha256, "setting": setting}
-            replace_file(self._choice, [seal(choice)])
+            stored = {"threshold": choice.to_json(), "sha256": sha256, "setting": setting.to_json()}
+            replace_file(self._choice, [seal(stored)])
 
-    def chosen(self, sha256: str, setting: float) -> tuple[float | None, str]:
-        """Return the chosen threshold, or None and why an earlier choice is no longer valid.
+    def chosen(self, sha256: str, setting: Choice) -> tuple[Choice | None, str]:
+        """Return what was chosen, or None and why an earlier choice is no longer valid.
 
-        The reason is empty if no threshold was ever chosen.
+        A share is valid for every model. The reason is empty if nothing was ever chosen.
         """
         try:
-            choice = unseal(read_file(self._choice, _MOST_CHOICE))
+            stored = unseal(read_file(self._choice, _MOST_CHOICE))
         except FileNotFoundError:
             return None, ""
         except OSError as error:
@@ -100,12 +101,12 @@ class AuditLog:
         except Damaged as error:
             quarantine(self._choice, str(error))
             return None, f"{self._choice} was damaged"
-        if choice["sha256"] != sha256:
-            return None, f"it was chosen for the model {choice['sha256'][:12]}"
-        if choice["setting"] != setting:
-            fault = f"it was chosen instead of the setting {choice['setting']}"
-            return None, f"{fault}, which is {setting} now"
-        return float(choice["threshold"]), ""
+        choice, before = map(Choice.from_json, (stored["threshold"], stored["setting"]))
+        if choice.share is None and stored["sha256"] != sha256:
+            return None, f"it was chosen for the model {stored['sha256'][:12]}"
+        if before != setting:
+            return None, f"it was chosen instead of the setting {before}, which is {setting} now"
+        return choice, ""
 
     def _check_lines(self) -> None:
         """Quarantine a log with damaged lines, and begin a new one with the sound lines."""

@@ -25,7 +25,7 @@ import numpy as np
 
 from ..errors import BadSetting
 from ..rows import Totals, Verdict
-from . import odd_cells
+from . import low_pvalues, odd_cells
 from .double_buffer import DoubleBuffer, fence
 from .files import Damaged, delete
 from .folder import InUse, StateFolder
@@ -238,7 +238,7 @@ def reset_counts(folder: Path) -> None:
             f"the counts in {folder} are those of a running service (process {error.owner}); "
             "stop it first"
         ) from error
-    for name in (FILE_NAME, odd_cells.FILE_NAME):
+    for name in (FILE_NAME, odd_cells.FILE_NAME, low_pvalues.FILE_NAME):
         delete(locked.path / name)
 
 

@@ -32,9 +32,9 @@ _CHANGE, _WATCH = MAX_PROCESSES, MAX_PROCESSES + 1
 
 _PATIENCE = 60.0  # seconds to wait for another change: longer than loading a large model takes
 
-# Head of a generation's file: SHA-256 of all that follows; threshold, bytes of the model file and
-# of the card (-1: there is none).
-_DIGEST, _HEAD = 32, struct.Struct("<dqq")
+# Head of a generation's file: SHA-256 of all that follows; threshold, share (0: none), bytes of
+# the model file and of the card (-1: there is none).
+_DIGEST, _HEAD = 32, struct.Struct("<ddqq")
 _MOST_BYTES = 2**30  # more than the largest model and card take
 
 
@@ -46,6 +46,8 @@ class Generation:
     content: bytes | None = None
     """The model file; None is the model that the service was started with."""
     card: bytes | None = None
+    share: float | None = None
+    """The share of rows that the threshold was chosen for, if it was."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,7 @@ def _encode(generation: Generation) -> list[bytes]:
     """Return the parts of the file of a generation."""
     parts = generation.content, generation.card
     sizes = (-1 if part is None else len(part) for part in parts)
-    head = _HEAD.pack(generation.threshold, *sizes)
+    head = _HEAD.pack(generation.threshold, generation.share or 0.0, *sizes)
     digest = sha256(head)
     for part in parts:
         digest.update(part or b"")
@@ -220,7 +222,8 @@ def _decode(data: bytes) -> Generation:
         raise Damaged("it is cut short")
     if sha256(memoryview(data)[_DIGEST:]).digest() != data[:_DIGEST]:
         raise Damaged("its check sum is wrong")
-    threshold, content_size, card_size = _HEAD.unpack_from(data, _DIGEST)
+    threshold, share, content_size, card_size = _HEAD.unpack_from(data, _DIGEST)
     card_start = _DIGEST + _HEAD.size + max(content_size, 0)
     content = None if content_size < 0 else data[_DIGEST + _HEAD.size : card_start]
-    return Generation(threshold, content, None if card_size < 0 else data[card_start:])
+    card = None if card_size < 0 else data[card_start:]
+    return Generation(threshold, content, card, share or None)

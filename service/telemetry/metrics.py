@@ -24,6 +24,11 @@ _HELP = {
     "isoserve_outliers_total": "Samples scored for clients with a score below the threshold.",
     "isoserve_score": "Scores (scikit-learn's decision_function); lower is more abnormal.",
     "isoserve_threshold": "A sample is an outlier when its score is below this.",
+    "isoserve_outlier_share": "The share (0 to 1) of rows like training's that is flagged, by "
+    "choice; absent while a threshold is chosen.",
+    "isoserve_pvalue_below_total": "Samples with a p-value of at most the level; of rows like "
+    "training's at most this share. Absent for a model without p-values.",
+    "isoserve_pvalue_rows": "Training rows that the p-values rest on; absent without p-values.",
     "isoserve_training_outlier_share": "Share (0 to 1) of the training rows with a score below the "
     "threshold; absent without a model card.",
     "isoserve_drift_psi": "Population stability index of a feature, recent rows against training; "
@@ -130,6 +135,8 @@ class _Families(Collector):
         if drift.features:
             largest = drift.largest(_MOST_FEATURES)
             yield _family("isoserve_drift_psi", [({"feature": name}, psi) for name, psi in largest])
+        low = [({"level": f"{level:g}"}, rows) for level, rows in readings.low_pvalues.items()]
+        yield _family("isoserve_pvalue_below_total", low)
         yield _family("isoserve_cells_total", _most_cells(readings.odd_cells))
         failures = [({"reason": reason}, number) for reason, number in changes.failures.items()]
         yield _family("isoserve_model_load_failures_total", failures)
@@ -152,6 +159,8 @@ def _numbers(readings: Readings) -> dict[str, float]:
         "isoserve_samples_total": totals.samples,
         "isoserve_outliers_total": totals.outliers,
         "isoserve_threshold": readings.threshold,
+        "isoserve_outlier_share": readings.share,
+        "isoserve_pvalue_rows": readings.calibrated,
         "isoserve_training_outlier_share": readings.training_outlier_share,
         "isoserve_score_drift_psi": readings.drift.score,
         "isoserve_model_swaps_total": changes.swaps,

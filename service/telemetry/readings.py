@@ -9,12 +9,14 @@ from .. import __version__
 from ..model.baseline import Drift
 from ..model.card import Card
 from ..model.file import Model
+from ..model.pvalues import PValues
 from ..settings import Settings
 from ..state.counts import Counts, Snapshot
 from ..state.feedback.store import FeedbackStore
 from ..state.files import count_quarantined
 from ..state.folder import measure_space
 from ..state.generations import Changes
+from ..state.low_pvalues import LowPValues
 from ..state.odd_cells import OddCells
 from ..truths import FeedbackSummary
 from .drift import DriftWatch
@@ -34,6 +36,12 @@ class Readings:
     drift: Drift = field(default_factory=Drift)
     odd_cells: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Cells by (column, kind) that training never saw the like of."""
+    share: float | None = None
+    """The share of rows (0 to 1) that the threshold was chosen for, if it was."""
+    calibrated: int | None = None
+    """The training rows that p-values rest on; None without p-values."""
+    low_pvalues: Mapping[float, int] = field(default_factory=dict)
+    """Rows with a low p-value, by level."""
     changes: Changes = field(default_factory=Changes)
     """Changes of the model and the threshold."""
     summary: FeedbackSummary | None = None
@@ -57,9 +65,19 @@ class Sources:
     changes: Callable[[], Changes]
     drift: DriftWatch | None
     odd_cells: OddCells
+    low_pvalues: LowPValues
 
-    def read(self, model: Model, threshold: float) -> Readings:
-        """Return the current readings of a service with this model and threshold."""
+    def read(
+        self,
+        model: Model,
+        threshold: float,
+        share: float | None = None,
+        pvalues: PValues | None = None,
+    ) -> Readings:
+        """Return the current readings of a service with this model and threshold.
+
+        `share` is the one that the threshold was chosen for, if it was.
+        """
         summary, storage_up = self.feedback.survey()
         return Readings(
             snapshot=self.counts.read(),
@@ -71,9 +89,14 @@ class Sources:
                 "isoserve": __version__,
             },
             seldon_labels=seldon_labels(self.settings),
-            training_outlier_share=training_share(model.card, threshold) if model.card else None,
+            training_outlier_share=training_share(model.card, threshold, pvalues)
+            if model.card
+            else None,
             drift=self.drift.latest() if self.drift else Drift(),
             odd_cells=self.odd_cells.read(),
+            share=share,
+            calibrated=pvalues.rows if pvalues else None,
+            low_pvalues=_possible(self.low_pvalues.read(), pvalues),
             changes=self.changes(),
             summary=summary,
             storage_up=storage_up,
@@ -83,13 +106,23 @@ class Sources:
         )
 
 
-def training_share(card: Card, threshold: float) -> float:
+def _possible(low: Mapping[float, int], pvalues: PValues | None) -> dict[float, int]:
+    """Return the levels that p-values of this model can reach."""
+    if pvalues is None:
+        return {}
+    return {level: rows for level, rows in low.items() if level >= pvalues.smallest}
+
+
+def training_share(card: Card, threshold: float, pvalues: PValues | None = None) -> float:
     """Return the share (0 to 1) of the training rows with a score below a threshold.
 
-    It is exact for the threshold 0, else interpolated between the percentiles of the card.
+    It is exact for the threshold 0. Else it is that of the out-of-bag scores; without these it is
+    interpolated between the percentiles of the card.
     """
     if threshold == 0:
         return card.training_outlier_share
+    if pvalues is not None:
+        return float(pvalues.shares(np.array([threshold]))[0])
     shares = np.linspace(0, 1, len(card.score_quantiles))
     return float(np.interp(threshold, card.score_quantiles, shares))
 

@@ -12,6 +12,7 @@ from flask import Blueprint, Response, request
 
 from ..errors import BadInput, BadModel, Conflict, NotFound, Refusal, Unauthorized
 from ..protocols.codec import NOT_JSON, load_json
+from ..serving.detector import Detector
 from ..serving.reload import Change, ModelReloader
 from .auth import ApiKey
 from .query import read_body
@@ -40,11 +41,9 @@ def create_admin(reloader: ModelReloader, model_name: str, token: str) -> Bluepr
 
     @routes.post(f"{MODEL}/threshold")
     def set_threshold(name: str) -> Response:
-        threshold = _read_object().get("threshold", "")
-        if threshold is not None and not _is_number(threshold):
-            raise BadInput('send {"threshold": -0.05}, or null for the value of ISOSERVE_THRESHOLD')
-        chosen = None if threshold is None else float(threshold)
-        return json_response(_encode_change(name, reloader.set_threshold(chosen, _who())))
+        threshold, share, version = _read_choice(_read_object())
+        change = reloader.set_threshold(threshold, _who(), share, version)
+        return json_response(_encode_change(name, change))
 
     @routes.post(f"{MODEL}/unload")
     def unload(name: str) -> Response:
@@ -85,15 +84,35 @@ def _read_object() -> dict[str, Any]:
     return value
 
 
+def _read_choice(sent: dict[str, Any]) -> tuple[float | None, float | None, str]:
+    """Return the threshold, the share and the model version of a request; None of both: null."""
+    version = sent.get("model_version", "")
+    names = [name for name in ("threshold", "share") if name in sent]
+    value = sent[names[0]] if len(names) == 1 else ""
+    if (value is not None and not _is_number(value)) or not isinstance(version, str):
+        raise BadInput(
+            'send {"threshold": -0.05} or {"share": 0.005}, or null for the setting; with '
+            '"model_version" it is refused if another model is served'
+        )
+    if value is None:
+        return None, None, version
+    number = float(value)
+    return (number, None, version) if names == ["threshold"] else (None, number, version)
+
+
 def _encode_change(name: str, change: Change) -> dict[str, Any]:
     old, new = change
     return {
         "model_name": name,
-        "model_version": new.model.version,
-        "threshold": new.threshold,
+        **_encode_detector(new),
         "changed": new is not old,
-        "former": {"model_version": old.model.version, "threshold": old.threshold},
+        "former": _encode_detector(old),
     }
+
+
+def _encode_detector(detector: Detector) -> dict[str, Any]:
+    share = {} if detector.share is None else {"share": detector.share}
+    return {"model_version": detector.model.version, "threshold": detector.threshold, **share}
 
 
 def _who() -> str:

@@ -87,6 +87,7 @@ class Wanted:
     scores: bool = False
     explain: int = 0
     """How many features to name for each outlier."""
+    pvalues: bool = False
 
 
 LABELS = Wanted()
@@ -118,7 +119,7 @@ class Handlers:
             detector = self.predictor.detector
             rows = detector.columns.encode(message.table)
             _check_explained(len(rows), wanted.explain, detector)
-            verdict, totals = self.predictor.predict(detector, rows, message.puid)
+            verdict, totals = self._predict(detector, rows, message.puid, wanted.pvalues)
             tags = _tags(detector, rows, verdict, wanted)
             return self._seldon(wanted.encode(message, verdict, totals, tags), verdict.version)
 
@@ -162,8 +163,13 @@ class Handlers:
                 raise request.explain(error) from error
             if explains := open_inference.CONTRIBUTIONS in request.outputs:
                 _check_contributions(len(rows), len(detector.model.features))
-            with_samples = "score_samples" in request.outputs
-            verdict, _ = self.predictor.predict(detector, rows, puid, with_samples)
+            verdict, _ = self._predict(
+                detector,
+                rows,
+                puid,
+                open_inference.PVALUE in request.outputs,
+                "score_samples" in request.outputs,
+            )
             shares = detector.explain(rows) if explains else None
             answer, length = open_inference.encode_answer(
                 request, puid, self.model_name, verdict, shares
@@ -181,7 +187,7 @@ class Handlers:
             detector = self.predictor.detector
             rows = detector.columns.encode(table)
             _check_explained(len(rows), wanted.explain, detector)
-            verdict, _ = self.predictor.predict(detector, rows, self.new_puid())
+            verdict, _ = self._predict(detector, rows, self.new_puid(), wanted.pvalues)
             explanations = _explain(detector, rows, verdict, wanted.explain)
             answer = mlflow.encode_answer(verdict, wanted.scores, explanations)
         return Answer(200, answer, version=verdict.version)
@@ -208,6 +214,24 @@ class Handlers:
             return _NO_LIMIT
         columns = len(self.predictor.detector.model.features)
         return self.row_limit.admit(estimate_rows(body, columns, number))
+
+    def _predict(
+        self,
+        detector: Detector,
+        rows: Rows,
+        puid: str,
+        with_pvalues: bool = False,
+        with_samples: bool = False,
+    ) -> tuple[Verdict, Totals]:
+        """Score, count and record rows; BadInput, before that, if there are no p-values to give."""
+        if not with_pvalues:
+            return self.predictor.predict(detector, rows, puid, with_samples)
+        pvalues = detector.pvalues
+        if pvalues is None:
+            raise BadInput(f"this model has no p-values: {detector.without_pvalues}")
+        verdict, totals = self.predictor.predict(detector, rows, puid, with_samples)
+        verdict.pvalues = pvalues.of(verdict.scores)
+        return verdict, totals
 
     def _seldon(self, answer: dict[str, Any], version: str = "") -> Answer:
         if not self.show_metrics:
@@ -247,7 +271,7 @@ def _check_contributions(n_rows: int, width: int) -> None:
 def _tags(detector: Detector, rows: Rows, verdict: Verdict, wanted: Wanted) -> dict[str, Any]:
     """Return the tags that `?scores=1` and `?explain=K` add to a Seldon answer."""
     tags = seldon.score_tags(verdict) if wanted.scores else {}
-    tags |= seldon.id_tags(verdict)
+    tags |= seldon.pvalue_tags(verdict) | seldon.id_tags(verdict)
     explanations = _explain(detector, rows, verdict, wanted.explain)
     return tags if explanations is None else tags | {"explanations": explanations}
 

@@ -14,7 +14,7 @@ from .handlers import body_too_large
 MOST = 999_999
 """Largest number that an option of the query may have."""
 
-_OPTIONS = ("scores", "explain", FIELD)
+_OPTIONS = ("scores", "explain", "pvalues", FIELD)
 """Known options; others are ignored, unless one looks like a misspelt option."""
 
 _MISSPELT = 0.85

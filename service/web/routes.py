@@ -30,7 +30,9 @@ from .query import (
     refuse_options,
 )
 
-_NOT_SCORED = dict.fromkeys(("scores", "explain"), "its answer has no rows that were scored")
+_NOT_SCORED = dict.fromkeys(
+    ("scores", "explain", "pvalues"), "its answer has no rows that were scored"
+)
 
 _NOT_DEFINED = {"/route": ("Route", "router"), "/aggregate": ("Aggregate", "combiner")}
 
@@ -50,7 +52,15 @@ def create_routes(
     _add_open_inference_server(routes, handlers)
     _add_mlflow(routes, handlers)
     _add_health(routes, handlers)
-    sources = Sources(settings, predictor.counts, feedback, changes, drift, predictor.odd_cells)
+    sources = Sources(
+        settings,
+        predictor.counts,
+        feedback,
+        changes,
+        drift,
+        predictor.odd_cells,
+        predictor.low_pvalues,
+    )
     _add_service(routes, handlers, sources)
     add_page(routes)
     return routes
@@ -63,7 +73,7 @@ def _add_seldon(routes: Blueprint, handlers: Handlers) -> None:
         return body, request.content_type or "", request.query_string.decode("latin-1")
 
     def answer(encode: Encoder) -> Response:
-        wanted = Wanted(encode, read_switch("scores"), read_number("explain"))
+        wanted = _read_wanted(encode)
         return reply(handlers.seldon(*read_message(), wanted))
 
     @routes.route("/predict", methods=["GET", "POST"])
@@ -89,6 +99,11 @@ def _add_seldon(routes: Blueprint, handlers: Handlers) -> None:
         return reply(handlers.seldon_feedback(*read_message()))
 
 
+def _read_wanted(encode: Encoder = seldon_v1.encode_labels) -> Wanted:
+    """Read the options of the query."""
+    return Wanted(encode, read_switch("scores"), read_number("explain"), read_switch("pvalues"))
+
+
 def _add_seldon_metadata(routes: Blueprint, handlers: Handlers) -> None:
     @routes.route("/route", methods=["GET", "POST"])
     @routes.route("/aggregate", methods=["GET", "POST"])
@@ -99,10 +114,12 @@ def _add_seldon_metadata(routes: Blueprint, handlers: Handlers) -> None:
     @routes.get("/metadata")
     @routes.get("/api/v1.0/metadata")
     def metadata() -> Response:
-        model = handlers.predictor.detector.model
-        return json_response(
-            seldon_v1.encode_metadata(handlers.model_name, model.version, model.features)
-        )
+        detector = handlers.predictor.detector
+        model, custom = detector.model, {"threshold": detector.threshold}
+        if detector.share is not None:
+            custom["outlier_share"] = detector.share
+        name = handlers.model_name
+        return json_response(seldon_v1.encode_metadata(name, model.version, model.features, custom))
 
 
 def _add_open_inference(routes: Blueprint, handlers: Handlers) -> None:
@@ -112,8 +129,11 @@ def _add_open_inference(routes: Blueprint, handlers: Handlers) -> None:
     @routes.get("/v2/models/<model>/versions/<version>")
     def model_metadata(model: str, version: str | None = None) -> Response:
         found = check(model, version)
+        has_pvalues = handlers.predictor.detector.pvalues is not None
         return json_response(
-            open_inference.encode_model(name, found.version, found.column_types, found.named)
+            open_inference.encode_model(
+                name, found.version, found.column_types, found.named, has_pvalues
+            )
         )
 
     @routes.get("/v2/models/<model>/ready")
@@ -158,7 +178,7 @@ def _add_open_inference_server(routes: Blueprint, handlers: Handlers) -> None:
 def _add_mlflow(routes: Blueprint, handlers: Handlers) -> None:
     @routes.post("/invocations")
     def invocations() -> Response:
-        wanted = Wanted(scores=read_switch("scores"), explain=read_number("explain"))
+        wanted = _read_wanted()
         body, content_type = read_body(handlers.limits.body_bytes), request.content_type or ""
         return reply(handlers.invocations(body, content_type, read_encoding(), wanted))
 
@@ -199,7 +219,9 @@ def _add_service(routes: Blueprint, handlers: Handlers, sources: Sources) -> Non
     @routes.get("/metrics")
     def show_metrics() -> Response:
         detector = handlers.predictor.detector
-        readings = sources.read(detector.model, detector.threshold)
+        readings = sources.read(
+            detector.model, detector.threshold, detector.share, detector.pvalues
+        )
         return Response(render_metrics(readings), content_type=CONTENT_TYPE)
 
     @routes.get("/openapi.json")

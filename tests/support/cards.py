@@ -2,12 +2,21 @@
 
 import hashlib
 
-from service.model.card import Card, Column, Golden
+import numpy as np
+
+from service.model.card import Calibration, Card, Column, Golden
+from service.model.pvalues import kept_ranks
 
 
 def number(name, quantiles=(0.0,) * 101, missing=0):
     """Return the column of a card that holds numbers; with `missing` requests may miss them."""
     return Column(name, "number", "float", missing, list(quantiles))
+
+
+def calibration(scores):
+    """Return the out-of-bag scores of a card; no scores, for a card that says why."""
+    kept = np.sort(scores)[kept_ranks(len(scores)) - 1]
+    return Calibration(len(scores), kept.tolist(), "" if len(scores) else "too few trees")
 
 
 def make_card(content, forest, table, n_golden=3, **changes):

@@ -15,7 +15,7 @@ from service.settings import Settings
 from service.state.records import begin_records, open_records
 from service.telemetry.drift import DriftWatch
 from service.telemetry.metrics import METRICS
-from tests.support.cards import number
+from tests.support.cards import calibration, number
 from tests.support.examples import NIGHTLY, examples
 from tests.support.running import read_samples
 
@@ -270,8 +270,8 @@ def test_the_training_share_is_below_the_threshold(write_card, make_client, thre
 
 
 def test_every_metric_is_exposed_with_its_help(write_card, make_client):
-    write_card()
-    client = make_client()
+    write_card(calibration=calibration(np.linspace(-0.1, 0.9, 999)))
+    client = make_client(outlier_share=0.1)
     answer = post(client, [*[[1, 1]] * 999, [60, 40]]).json  # drift is not shown before
     truth = {"data": {"ndarray": answer["data"]["ndarray"]}}
     client.post("/send-feedback", json={"response": answer, "truth": truth, "reward": 1})

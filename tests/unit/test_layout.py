@@ -21,7 +21,7 @@ FLOORS = {
     **dict.fromkeys(("serving", "telemetry"), 2),
     **dict.fromkeys(("model", "state", "protocols", "tables"), 1),
     **dict.fromkeys(
-        ("rows", "errors", "settings", "truths", "cells", "dialects", "files", "probe"), 0
+        ("rows", "errors", "settings", "truths", "cells", "dialects", "files", "probe", "choice"), 0
     ),
 }
 

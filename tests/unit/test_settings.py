@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from service.choice import Choice
 from service.errors import BadSetting
 from service.settings import SELDON_VARIABLES, Settings, describe_settings, unknown_variables
 
@@ -102,6 +103,35 @@ def test_an_unknown_component_parameter_ends_the_start(monkeypatch, name, kind, 
     with pytest.raises(BadSetting) as refusal:
         Settings.read()
     assert str(refusal.value).startswith(f"PREDICTIVE_UNIT_PARAMETERS: {words}")
+
+
+def test_a_share_and_a_threshold_together_are_refused(monkeypatch):
+    monkeypatch.setenv("ISOSERVE_OUTLIER_SHARE", "0.005")
+    assert Settings.read().choice == Choice(share=0.005)
+    monkeypatch.setenv("ISOSERVE_THRESHOLD", "0")
+    with pytest.raises(
+        BadSetting, match=r"ISOSERVE_THRESHOLD=0\.0 and ISOSERVE_OUTLIER_SHARE=0\.005"
+    ):
+        Settings.read()
+
+
+def test_our_share_overrides_seldons_threshold_and_seldon_may_send_a_share(monkeypatch):
+    parameters(monkeypatch, threshold="0.1")
+    monkeypatch.setenv("ISOSERVE_OUTLIER_SHARE", "0.005")
+    assert Settings.read().choice == Choice(share=0.005)
+    monkeypatch.delenv("ISOSERVE_OUTLIER_SHARE")
+    monkeypatch.setenv("PREDICTIVE_UNIT_PARAMETERS", '[{"name": "outlier_share", "value": "0.02", '
+                       '"type": "FLOAT"}]')  # fmt: skip
+    assert Settings.read().choice == Choice(share=0.02)
+    monkeypatch.setenv("ISOSERVE_THRESHOLD", "-0.1")
+    assert Settings.read().choice == Choice(-0.1)
+
+
+@pytest.mark.parametrize("share", ["0", "1", "-0.1", "5%", "nan"])
+def test_a_share_is_above_0_and_below_1(monkeypatch, share):
+    monkeypatch.setenv("ISOSERVE_OUTLIER_SHARE", share)
+    with pytest.raises(BadSetting, match=r"^ISOSERVE_OUTLIER_SHARE='"):
+        Settings.read()
 
 
 def test_a_misspelt_variable_is_refused_with_the_nearest_name(monkeypatch):

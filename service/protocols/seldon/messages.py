@@ -160,17 +160,24 @@ def score_tags(verdict: Verdict) -> dict[str, Any]:
     return {"anomaly-scores": verdict.scores, "threshold": verdict.threshold}
 
 
+def pvalue_tags(verdict: Verdict) -> dict[str, Any]:
+    """Return the tag of `?pvalues=1`: the p-value of each row, if it was asked for."""
+    return {} if verdict.pvalues is None else {"p-values": verdict.pvalues}
+
+
 def encode_health(totals: Totals, threshold: float) -> dict[str, Any]:
     """Answer a health check with the counts so far."""
     return {"strData": "healthy", "meta": {"metrics": encode_gauges(totals, threshold)}}
 
 
-def encode_metadata(name: str, version: str, features: tuple[str, ...]) -> dict[str, Any]:
-    """Describe the model as Seldon's /metadata does."""
+def encode_metadata(
+    name: str, version: str, features: tuple[str, ...], custom: Mapping[str, float]
+) -> dict[str, Any]:
+    """Describe the model as Seldon's /metadata does; there `custom` has texts only."""
     row = {"messagetype": "ndarray", "schema": {"names": list(features), "shape": [len(features)]}}
     label = {"messagetype": "ndarray", "schema": {"shape": [1]}}
     return {
-        "custom": {},
+        "custom": {key: repr(value) for key, value in custom.items()},
         "inputs": [row],
         "name": name,
         "outputs": [label],

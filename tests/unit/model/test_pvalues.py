@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from service.errors import BadInput
 from service.model.pvalues import PValues, kept_ranks
 
 
@@ -30,22 +31,22 @@ def test_kept_scores_give_p_values_that_are_never_too_low_and_at_most_one_percen
     assert np.array_equal(found[low], exact[low])
 
 
-@pytest.mark.parametrize("share", [0.001, 0.005, 0.01, 0.05, 0.3, 1.0])
+@pytest.mark.parametrize("share", [0.001, 0.005, 0.01, 0.05, 0.3, 0.999])
 @pytest.mark.parametrize("n", [999, 20_000])
 def test_a_row_is_below_the_threshold_of_a_share_when_its_p_value_is_at_most_that_share(n, share):
     scores = np.random.default_rng(7).normal(size=n)
     found = keep(scores)
     threshold = found.threshold(share)
     asked = np.concatenate([scores, [threshold], np.nextafter([threshold, threshold], [-9, 9])])
-    if share < 1:
-        assert np.array_equal(asked < threshold, found.of(asked) <= share)
+    assert np.array_equal(asked < threshold, found.of(asked) <= share)
     assert found.shares(np.array([threshold]))[0] <= share * (1 + 1e-12)
 
 
 def test_too_few_rows_have_no_threshold_for_a_small_share():
     found = keep(np.arange(99.0))
     assert found.threshold(0.01) == 0.0  # only a row below all 99 others is flagged
-    assert found.threshold(0.0099) is None
+    with pytest.raises(BadInput, match="99 training rows cannot promise a share of"):
+        found.threshold(0.0099)
 
 
 def test_ranks_of_a_table_of_millions_are_few():

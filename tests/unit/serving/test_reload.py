@@ -7,16 +7,19 @@ import pickle
 import resource
 import signal
 import time
+from dataclasses import asdict, replace
 from hashlib import sha256
 
 import numpy as np
 import pytest
 from sklearn.ensemble import IsolationForest
 
+from service.errors import BadModel
 from service.serving.reload import fingerprint
 from tests.stress.reloads import TOKEN, Load, Pair, load
 from tests.stress.reloads import served as serve_pair
 from tests.support import hostile
+from tests.support.cards import calibration
 
 URL = "/v2/repository/models/isoserve"
 ADMIN = {"Authorization": f"Bearer {TOKEN}"}
@@ -164,6 +167,88 @@ def test_a_threshold_set_at_runtime_survives_a_restart_but_not_a_model_change(
     assert (answer["threshold"], answer["former"]["threshold"]) == (0.2, -0.3)
     assert "the new one begins with 0.2" in caplog.text
     assert not (state / "threshold.json").exists()
+
+
+def calibrated(model, scores):
+    """Return a model whose card has these out-of-bag scores."""
+    fields = json.loads(model.card) | {"calibration": asdict(calibration(scores))}
+    return replace(model, card=json.dumps(fields).encode())
+
+
+SCORES = np.linspace(-0.2, 0.2, 1_999)
+
+
+def test_a_share_is_set_carries_over_to_the_next_model_and_survives_a_restart(
+    make_client, pair, folder
+):
+    state = folder / "kept"
+    pair.put(calibrated(pair.a, SCORES))
+    client = make_client(admin_token=TOKEN, state_dir=state)
+    answer = client.post(f"{URL}/threshold", json={"share": 0.01}, headers=ADMIN).json
+    assert (answer["share"], answer["threshold"]) == (0.01, SCORES[19])
+    assert answer["former"] == {"model_version": pair.a.version, "threshold": 0.0}
+    pair.put(calibrated(pair.b, SCORES + 0.5))
+    answer = client.post(f"{URL}/load", headers=ADMIN).json
+    assert (answer["share"], answer["threshold"]) == (0.01, SCORES[19] + 0.5)
+    custom = client.get("/metadata").json["custom"]
+    assert custom == {"outlier_share": "0.01", "threshold": repr(float(SCORES[19] + 0.5))}
+    client.application.extensions.clear()  # releases the folder
+    del client
+    pair.put(calibrated(pair.a, SCORES))  # while no service runs: any model will do
+    again = make_client(state_dir=state)
+    assert metric(again, "isoserve_outlier_share") == 0.01
+    assert metric(again, "isoserve_threshold ") == SCORES[19]
+    lines = (state / "audit.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["new"] for row in rows if row["what"] == "threshold"] == [
+        {"share": 0.01, "threshold": SCORES[19]},
+        {"share": 0.01, "threshold": SCORES[19] + 0.5},
+    ]
+
+
+def test_a_share_in_the_settings_holds_for_each_model_until_a_threshold_is_chosen(
+    make_client, pair
+):
+    pair.put(calibrated(pair.a, SCORES))
+    client = make_client(admin_token=TOKEN, outlier_share=0.05)
+    assert metric(client, "isoserve_threshold ") == SCORES[99]
+    client.post(f"{URL}/threshold", json={"threshold": -0.5}, headers=ADMIN)
+    assert "isoserve_outlier_share 0" not in client.get("/metrics").text
+    assert metric(client, "isoserve_threshold ") == -0.5
+    pair.put(calibrated(pair.b, SCORES))  # a threshold belongs to the model it was chosen for
+    assert client.post(f"{URL}/load", headers=ADMIN).json["share"] == 0.05
+    client.post(f"{URL}/threshold", json={"share": 0.1}, headers=ADMIN)
+    assert client.post(f"{URL}/threshold", json={"share": None}, headers=ADMIN).json == {
+        "changed": True,
+        "former": {"model_version": pair.b.version, "share": 0.1, "threshold": SCORES[199]},
+        "model_name": "isoserve",
+        "model_version": pair.b.version,
+        "share": 0.05,
+        "threshold": SCORES[99],
+    }
+
+
+def test_a_share_that_a_model_cannot_promise_is_refused(make_client, pair):
+    pair.put(calibrated(pair.a, SCORES))
+    client = make_client(admin_token=TOKEN, outlier_share=0.05)
+    answer = client.post(f"{URL}/threshold", json={"share": 0.0001}, headers=ADMIN)
+    assert answer.status_code == 400
+    assert "1,999 training rows cannot promise a share of 0.0001" in answer.json["error"]
+    pair.put(pair.b)  # its card has no out-of-bag scores
+    answer = client.post(f"{URL}/load", headers=ADMIN)
+    assert answer.status_code == 400
+    assert "no share of flagged rows can be promised" in answer.json["error"]
+    assert metric(client, "isoserve_outlier_share") == 0.05
+    with pytest.raises(BadModel, match="has no p-values"):
+        make_client(outlier_share=0.05)
+
+
+def test_a_threshold_chosen_for_another_model_is_refused(admin, pair):
+    status, answer = admin("threshold", {"threshold": 0.1, "model_version": "0" * 12})
+    assert status == 409
+    assert "was chosen for the model 000000000000" in answer["error"]
+    version = pair.a.version
+    assert admin("threshold", {"threshold": 0.1, "model_version": version})[0] == 200
 
 
 def test_nothing_changes_when_the_audit_log_cannot_be_written(admin, pair, folder):

@@ -46,6 +46,12 @@ def test_each_figure_of_a_step_equals_a_recount(evidence):
     assert len(evidence.ladder()) == 7
 
 
+@pytest.mark.parametrize("share", [0, 1.0, 1.5, -1])
+def test_a_share_is_above_0_and_below_1(evidence, share):
+    with pytest.raises(BadInput, match="above 0 and below 1"):
+        evidence.at_share(share)
+
+
 @pytest.mark.parametrize("share", [0.001, 0.01, 0.2])
 def test_a_share_flags_at_most_this_share_of_rows_like_trainings(evidence, share):
     step = evidence.at_share(share)
@@ -105,7 +111,6 @@ def test_labels_of_flagged_rows_say_nothing_of_recall_and_of_higher_thresholds()
     "ask, words",
     [
         (lambda one: one.at_share(0.01), "no p-values"),
-        (lambda one: one.at_share(1.5), "above 0 and below 1"),
         (lambda one: one.at_budget(20), "rows a day are not known"),
         (lambda one: one.at_budget(-1), "above 0"),
         (lambda one: one.at_recall(0.5), "train with --label, or send feedback"),

@@ -56,6 +56,7 @@ def test_the_first_generation_is_the_model_at_the_start(generations):
         Generation(-0.0, b"", None),
         Generation(0.1, b"file", b""),
         Generation(0, b"a", b"b"),
+        Generation(-0.1, b"a", None, 0.005),
     ],
 )
 def test_a_generation_survives_writing_and_reading(generations, generation):

@@ -52,6 +52,10 @@ def test_the_token_may_be_in_a_file(make_client, tmp_path):
         ("threshold", b'{"threshold": true}', 400, 'send {"threshold": -0.05}'),
         ("threshold", b'{"threshold": NaN}', 400, 'send {"threshold": -0.05}'),
         ("threshold", b'{"threshold": 1e999}', 400, "JSON"),
+        ("threshold", b'{"share": "1%"}', 400, '{"share": 0.005}'),
+        ("threshold", b'{"share": 0.01, "threshold": 0}', 400, '{"share": 0.005}'),
+        ("threshold", b'{"threshold": 0, "model_version": 7}', 400, '{"share": 0.005}'),
+        ("threshold", b'{"share": 0.01}', 400, "has no p-values (it has no card)"),
     ],
 )
 def test_an_impossible_change_is_refused(admin, route, body, status, words):

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from service.errors import BadInput, TooLarge, Unavailable, Unsupported
@@ -16,6 +17,7 @@ from service.state.feedback.store import begin_feedback
 from service.state.records import begin_records
 from service.web.admission import RowLimit
 from service.web.handlers import Handlers, Wanted, encode_error
+from tests.support.cards import calibration
 
 ROW, OUTLIER = [1.0, 1.0], [60.0, 40.0]
 
@@ -54,6 +56,52 @@ def test_a_prediction_keeps_its_id_or_gets_a_new_one(handlers):
         answer = json.loads(handlers.seldon(body([ROW], meta=meta)).body)
         assert answer["meta"]["puid"] == puid
         assert len(handlers.predictor.records.find(puid)) == 1
+
+
+def test_each_protocol_gives_p_values_where_they_are_asked_for(handlers, write_card, folder):
+    write_card(calibration=calibration(np.linspace(-0.1, 0.9, 999)))
+    detector = handlers.predictor.detector = Detector(load_model(folder / "model.pickle"))
+    scores = detector.model.scorer.decision_function(np.array([ROW, OUTLIER]))
+    expected = [(1 + int((np.linspace(-0.1, 0.9, 999) <= score).sum())) / 1000 for score in scores]
+    wanted = Wanted(pvalues=True)
+    tensor = {"name": "rows", "shape": [2, 2], "datatype": "FP64", "data": [*ROW, *OUTLIER]}
+    message = {"inputs": [tensor], "outputs": [{"name": "pvalue"}]}
+    seldon = handlers.seldon(body([ROW, OUTLIER]), wanted=wanted)
+    infer = handlers.open_inference(json.dumps(message).encode(), "", None)
+    rows = json.dumps({"inputs": [ROW, OUTLIER]}).encode()
+    invoked = handlers.invocations(rows, JSON, wanted=wanted)
+    assert json.loads(seldon.body)["meta"]["tags"] == {"p-values": expected}
+    (output,) = json.loads(infer.body)["outputs"]
+    assert (output["name"], output["datatype"], output["data"]) == ("pvalue", "FP64", expected)
+    assert json.loads(invoked.body)["pvalues"] == expected
+    assert "pvalues" not in json.loads(handlers.invocations(rows, JSON).body)
+    low = (scores < np.linspace(-0.1, 0.9, 999)[9]).sum()
+    assert handlers.predictor.low_pvalues.read()[0.01] == 4 * low > 0
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({}, "its card is of an earlier version"),
+        ({"calibration": calibration([])}, "too few trees"),
+    ],
+)
+def test_p_values_that_a_model_does_not_have_are_refused_before_anything_is_counted(
+    handlers, write_card, folder, changes, words
+):
+    write_card(**changes)
+    handlers.predictor.detector = Detector(load_model(folder / "model.pickle"))
+    tensor = {"name": "rows", "shape": [1, 2], "datatype": "FP64", "data": ROW}
+    message = {"inputs": [tensor], "outputs": [{"name": "pvalue"}]}
+    rows = json.dumps({"inputs": [ROW]}).encode()
+    for ask in (
+        lambda: handlers.seldon(body([ROW]), wanted=Wanted(pvalues=True)),
+        lambda: handlers.invocations(rows, JSON, wanted=Wanted(pvalues=True)),
+        lambda: handlers.open_inference(json.dumps(message).encode(), "", None),
+    ):
+        with pytest.raises(BadInput, match=f"this model has no p-values: {words}"):
+            ask()
+    assert handlers.predictor.counts.totals() == Totals(0, 0)
 
 
 def test_a_refused_request_is_neither_counted_nor_recorded(handlers):
