@@ -9,6 +9,7 @@ from datetime import date
 
 import numpy as np
 
+from service.choice import Choice
 from service.errors import BadSetting, Unavailable
 from service.rows import Verdict
 from service.state.audit import AuditLog
@@ -16,6 +17,8 @@ from service.state.counts import Counts
 from service.state.feedback.store import begin_feedback
 from service.state.files import count_quarantined
 from service.state.generations import Generations
+from service.state.low_pvalues import LowPValues
+from service.state.odd_cells import OddCells
 from service.state.records import begin_records
 from service.truths import ScoredRow, Statement
 from tests.support.tally import Tally
@@ -27,6 +30,8 @@ PAGE = 4096
 def write_state(folder):
     """Write every kind of state file, as a service does that is then killed."""
     counts, records = Counts(folder), begin_records(folder, FEATURES, 300)
+    OddCells(FEATURES, folder).add([(3, 0, 5), (7, 2, 1)])
+    LowPValues(folder).add(np.array([0.0005, 0.005, 0.5]))
     for number in range(60):
         scores = np.linspace(-0.5, 0.5, 1 + number % 12)
         verdict = Verdict(scores, 0.0, "0123456789ab")
@@ -36,7 +41,7 @@ def write_state(folder):
     audit, generations = AuditLog(folder), Generations(folder)
     for number in range(5):
         with audit.recording("me", ("threshold", number / 10, (number + 1) / 10)):
-            audit.choose((number + 1) / 10, "abc", 0.0)
+            audit.choose(Choice((number + 1) / 10), "abc", Choice(0.0))
         generations.count("threshold")
     store = begin_feedback(folder)
     for number in range(40):
@@ -50,12 +55,14 @@ def write_state(folder):
 def read_state(folder):
     """Start on a state folder; return what each kind of file says, or how it was refused."""
     found = {"counts": Counts(folder).read()}
+    found["cells"] = OddCells(FEATURES, folder).read()
+    found["pvalues"] = LowPValues(folder).read()
     records = begin_records(folder, FEATURES, 300)
     found["records"] = records.read()[["stamp", "puid", "row", "score", "values"]].tolist()
     found["found"] = [records.find(f"p{number}")["score"].tolist() for number in range(60)]
     audit, log = AuditLog(folder), folder / "audit.jsonl"
     found["audit"] = log.read_bytes() if log.exists() else b""
-    found["threshold"] = audit.chosen("abc", 0.0)[0]
+    found["threshold"] = audit.chosen("abc", Choice(0.0))[0]
     found["changes"] = changes = Generations(folder).changes()
     audit.report_missing(changes.swaps + changes.thresholds)
     store = begin_feedback(folder)

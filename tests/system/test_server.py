@@ -279,7 +279,7 @@ def test_state_files_are_readable_by_their_owner_only(shared):
     folder = shared.folder / "state"
     files = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
     used = {"feedback.db-wal", "feedback.db-shm"}  # exist while the database is open
-    mapped = {"cells.bin", "counts.bin", "records.bin", "swaps.bin", "feedback.bin"}
+    mapped = {"cells.bin", "counts.bin", "records.bin", "swaps.bin", "feedback.bin", "pvalues.bin"}
     lasting = {"service.lock", *mapped, "feedback.db"}
     assert files.keys() - used == lasting
     assert set(files.values()) == {0o600}
