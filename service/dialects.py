@@ -10,13 +10,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 
 from .errors import BadInput, count
 
 SEPARATORS = (",", ";", "\t", "|")
 
-_SAMPLE_LINES = 200
+_SAMPLE_LINES, _SAMPLE_CELLS = 200, 20_000
 
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -154,7 +154,7 @@ def _find_decimal(rows: list[list[str]], separator: str) -> tuple[str, str]:
     """Return the decimal mark of the numbers in some rows, and a sentence if that is a choice."""
     certain: Counter[str] = Counter()
     possible: Counter[str] = Counter()
-    for cell in (cell.strip() for row in rows for cell in row):
+    for cell in map(str.strip, islice(chain.from_iterable(rows), _SAMPLE_CELLS)):
         if both := _BOTH_MARKS.fullmatch(cell):
             certain[both[2]] += 1
         elif mark := _DECIMAL.fullmatch(cell):

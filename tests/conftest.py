@@ -150,8 +150,8 @@ def client(make_client):
 
 @pytest.fixture
 def serve(tmp_path):
-    """Start real services; what still runs at the end of the test is killed."""
-    from tests.support.running import Service
+    """Start real services, which are killed at the end and have logged no traceback then."""
+    from tests.support.running import Service, expect_no_traceback
 
     started = []
 
@@ -164,3 +164,5 @@ def serve(tmp_path):
     yield start
     for service in started:
         service.kill()
+    for service in started:
+        expect_no_traceback(service.log)

@@ -44,6 +44,7 @@ read_strict, write_plain = orjson.loads, orjson.dumps
 _ENCODINGS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 _ODD_NUMBER = re.compile(rb"NaN|Infinity|(?<![0-9])[0-9]{300}|[eE]\+?[0-9]{3}")
+_LONG_INTEGER = re.compile(rb"[0-9]{19}")  # perhaps beyond 64 bits
 _BRACES_TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NOT_NESTING = bytes(set(range(256)) - set(b'[]{}"'))
 
@@ -126,6 +127,8 @@ def decode_records(records: Any, field: str, limits: Limits) -> RawTable:
     names = tuple(records[0]) if records else ()
     bounded(len(records), limits.rows, "rows")
     bounded(len(names), limits.columns, "columns")
+    if records and not names:
+        raise BadInput("row 0 is empty")
     for i, row in enumerate(records):
         if missing := [name for name in names if name not in row]:
             raise BadInput(f"row {i} has no column {missing[0]!r}, row 0 has")
@@ -237,7 +240,8 @@ def _read_loosely(body: bytes, refusal: BadInput) -> Any:
     """Read JSON that may hold NaN or an infinite number, with Python's own, slower reader."""
     try:
         if _ODD_NUMBER.search(body):
-            return json.loads(body.decode(), parse_int=_parse_int)
+            parse_int = _parse_int if _LONG_INTEGER.search(body) else None
+            return json.loads(body.decode(), parse_int=parse_int)
     except (ValueError, RecursionError):
         pass
     raise refusal

@@ -11,7 +11,7 @@ from tests.stress.http import edge
 from tests.stress.reloads import ROWS, Pair, ScoringClient
 from tests.support.callers import Crowd
 from tests.support.prometheus import Prometheus
-from tests.support.running import ROOT, Service, free_port
+from tests.support.running import ROOT, Service, find_traceback, free_port
 from tests.support.tally import Tally
 
 REPLICAS, CLIENTS, DRAIN = 3, 4, 2
@@ -123,6 +123,8 @@ def stress_replicas(folder, rolls=2):
             moment = time.perf_counter()
             time.sleep(1)
         report(tally, crowd, moment, pair.b.version)
+        for replica in replicas:
+            tally.note(f"the log of {replica.name}", find_traceback(replica.service.log))
         rows = sum(client.rows for client in crowd.callers)
         compare_sums(tally, replicas, prometheus, rows + give_feedback(tally, replicas))
     return tally

@@ -184,3 +184,15 @@ def serving(model, log, **settings):
         yield service
     finally:
         service.kill()
+    expect_no_traceback(log)
+
+
+def find_traceback(log):
+    """Return the traceback in the log of a service; nothing is right: a sentence is due instead."""
+    _, _, found = log.read_text(errors="replace").partition("Traceback (most recent call last)")
+    return found[:3000]
+
+
+def expect_no_traceback(log):
+    """Raise AssertionError if a service has logged a traceback."""
+    assert not find_traceback(log), f"{log} has a traceback: {find_traceback(log)}"

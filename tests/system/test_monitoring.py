@@ -20,7 +20,7 @@ from monitoring.panels import DASHBOARD, ask, panels, queries, wait_for_panels
 from service.telemetry.metrics import METRICS
 from tests.support.cards import number
 from tests.support.prometheus import Prometheus
-from tests.support.running import Service
+from tests.support.running import Service, expect_no_traceback
 from training.client import Client
 from training.train import main as train
 
@@ -201,6 +201,8 @@ class Watched:
         self.prometheus.stop()
         for service in self.services:
             service.kill()
+        for service in self.services:
+            expect_no_traceback(service.log)
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,10 @@
 """Find the JSON of a Seldon message: in the body, a form field, the query, or parts."""
 
 import base64
+import re
 from collections.abc import Iterator
 from io import BytesIO
+from itertools import islice
 from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -19,6 +21,9 @@ FIELD = "json"
 """The field of a form or query that holds a whole message."""
 
 _MOST_PARTS = 16  # of a form of either type; a message has at most eight keys
+
+_MOST_HEAD = 2**13  # bytes of the headers of a part; a few hundred are usual
+_HEAD_ENDS = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 
 _PIECE = 2**16  # bytes of a form that are decoded at a time: it takes 25 times as many meanwhile
 
@@ -105,6 +110,7 @@ def _read_part(key: str, content: bytes, max_depth: int, most: int) -> Any:
 def _read_form(
     body: bytes, options: dict[str, str]
 ) -> tuple[MultiDict[str, str], MultiDict[str, FileStorage]]:
+    _check_heads(body, options.get("boundary", ""))
     parser = FormDataParser(
         stream_factory=lambda *_, **__: BytesIO(),  # the body is in memory already
         max_form_memory_size=None,
@@ -116,3 +122,12 @@ def _read_form(
     except (ValueError, HTTPException) as error:
         raise BadInput(f"{NO_JSON}: the {_PARTS} body cannot be read ({error})") from error
     return fields, files
+
+
+def _check_heads(body: bytes, boundary: str) -> None:
+    """Refuse parts whose headers would take long to read."""
+    starts = re.finditer(re.escape(b"--" + boundary.encode()), body)
+    for start in islice(starts, _MOST_PARTS + 1):
+        head = body[start.end() : start.end() + _MOST_HEAD]
+        if len(head) == _MOST_HEAD and not _HEAD_ENDS.search(head):
+            raise BadInput(f"{NO_JSON}: the headers of a part have more than {_MOST_HEAD:,} bytes")

@@ -93,6 +93,13 @@ def test_rows_are_estimated_from_the_body(body, columns, rows):
     assert estimate_rows(body, columns) == pytest.approx(rows, rel=0.01)
 
 
+@pytest.mark.parametrize("columns", [10, 100, 4000])
+def test_rows_of_a_wide_model_count_by_their_cells(columns):
+    row = b"[" + b",".join([b"0.25"] * columns) + b"]"
+    body = b"[" + b",".join([row] * (200_000 // columns)) + b"]"
+    assert estimate_rows(body, columns) == pytest.approx(20_000, rel=0.01)
+
+
 def test_rows_of_binary_tensors_are_estimated_from_their_size():
     assert estimate_rows(bytes(8 * 2 * 1000), 2, 8) == 1001
 
