@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -70,7 +70,8 @@ _FORMAT, _OLD_FORMAT = 3, 2
 # The check sum of a row that was written alone: the upper half of its stamp, and a CRC of the other
 # bytes that begins with the lower half.
 _LOWER, _UPPER = 0xFFFFFFFF, ~0xFFFFFFFF
-_FACTOR, _NEGATIVE = np.uint64(0x9E3779B97F4A7C15), np.uint64(1 << 63)
+_FACTOR, _SHIFT = np.uint64(0x9E3779B97F4A7C15), np.uint64(33)
+_NEGATIVE = np.uint64(1 << 63)
 
 # How many bytes of rows are checked at a time at the start.
 _PIECE_BYTES = 2**22
@@ -624,11 +625,19 @@ def _check_sums(rows: Recorded) -> NDArray[np.int64]:
 
     Each word counts with another odd factor, so no single word can change unnoticed.
     """
-    words = np.ascontiguousarray(rows).view(np.uint64).reshape(len(rows), rows.dtype.itemsize // 8)
-    factors = np.arange(1, 2 * words.shape[1] - 1, 2, dtype=np.uint64) * _FACTOR
-    sums = words[:, :-1] @ factors
-    checks: NDArray[np.int64] = (sums ^ (sums >> np.uint64(33)) | _NEGATIVE).view(np.int64)
-    return checks
+    width = rows.dtype.itemsize // 8
+    sums = np.ascontiguousarray(rows).view(np.uint64).reshape(len(rows), width) @ _factors(width)
+    sums ^= sums >> _SHIFT
+    sums |= _NEGATIVE
+    return sums.view(np.int64)
+
+
+@cache
+def _factors(words: int) -> NDArray[np.uint64]:
+    """Return an odd factor for each word of a row, and 0 for the last, which is the check sum."""
+    factors = np.arange(1, 2 * words + 1, 2, dtype=np.uint64) * _FACTOR
+    factors[-1] = 0
+    return factors
 
 
 def _are_sound(rows: Recorded) -> NDArray[np.bool_]:

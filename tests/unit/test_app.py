@@ -3,6 +3,7 @@ import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -444,3 +445,15 @@ def test_null_is_scored_if_the_model_allows_missing_values(make_client, write_ca
         sent = '{"data": {"ndarray": [[null, ' + text + "]]}}"
         answer = client.post("/predict", data=sent, content_type="application/json")
         assert answer.status_code == 400
+
+
+def test_a_scrape_writes_nothing_to_the_disk(client, samples):
+    def writes():
+        fields = Path("/proc/thread-self/io").read_text().split()
+        return int(fields[fields.index("syscw:") + 1])
+
+    client.post("/predict", json={"data": {"ndarray": samples[:20].tolist()}})
+    client.get("/metrics")  # opens the database of feedback
+    before = writes()
+    assert client.get("/metrics").status_code == 200
+    assert writes() == before
