@@ -80,6 +80,35 @@ def test_long_running_containers_have_a_health_check_and_time_to_stop(name):
 
 
 @pytest.mark.parametrize("name", SERVICES)
+def test_every_containers_memory_and_processes_are_limited(name):
+    assert re.fullmatch(r"\d+g|\$\{\w+_MEMORY(_LIMIT)?:-\d+g\}", SERVICES[name]["mem_limit"])
+    assert re.fullmatch(r"\d+|\$\{SERVICE_PROCESSES:-\d+\}", str(SERVICES[name]["pids_limit"]))
+
+
+def choose_state(volume, replicas):
+    """Start replicas as the containers do, on one volume; return the state folders they take."""
+    _, _, script = SERVICES["service"]["command"]
+    script = script.replace("$$", "$").replace("/state", str(volume))
+    script = script.replace("python -m service", "sh -c 'echo \"$ISOSERVE_STATE_DIR\"; read _'")
+    started = [
+        subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(replicas)
+    ]
+    taken = sorted(one.stdout.readline().decode().strip() for one in started)
+    for one in started:
+        one.communicate(timeout=10)
+    return taken
+
+
+def test_every_replica_takes_a_state_folder_of_its_own_and_has_it_again_later(tmp_path):
+    two = [str(tmp_path), f"{tmp_path}/2"]
+    assert choose_state(tmp_path, 1) == two[:1]
+    assert choose_state(tmp_path, 2) == two
+    assert choose_state(tmp_path, 2) == two
+    assert (tmp_path / "2").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("name", SERVICES)
 def test_every_containers_log_is_rotated(name):
     logging = SERVICES[name]["logging"]
     assert logging == {
@@ -242,7 +271,7 @@ def test_env_example_lists_every_variable_and_sets_none():
     known = {f"ISOSERVE_{name.upper()}" for name in Settings.model_fields}
     used = set(
         re.findall(
-            r"\$\{((?:\w+_PORT|GRAFANA_\w+|EDGE_\w+|ISOSERVE_\w+|SERVICE_\w+)):[-+]",
+            r"\$\{((?:\w+_PORT|GRAFANA_\w+|EDGE_\w+|ISOSERVE_\w+|SERVICE_\w+|TRAIN_\w+)):[-+]",
             (ROOT / "docker-compose.yml").read_text(),
         )
     )
