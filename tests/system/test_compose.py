@@ -190,6 +190,36 @@ def test_nginx_does_not_start_without_tls_where_a_certificate_cannot_be_read(
     assert refused.stderr.startswith(f"edge: {wrong} cannot be read by user ")
 
 
+def test_nginx_takes_one_known_replica_out_at_a_time(open_folder):
+    program = open_folder / "nginx"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    variables = {
+        "PATH": f"{open_folder}:{os.environ['PATH']}",
+        "EDGE_DIR": str(open_folder),
+        "EDGE_SERVICE": "a:1 b:2 c:3",
+    }
+
+    def run(*words):
+        command = [ROOT / "deploy/edge/start", *words]
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr, [one.name for one in (open_folder / "out").iterdir()]
+
+    assert run() == (0, "", [])
+    groups = (open_folder / "conf/replicas.conf").read_text().split("upstream ")[1:]
+    members = {g.split()[0]: re.findall(r"server (\S+);", g) for g in groups}
+    assert members == {
+        "isoserve": ["a:1", "b:2", "c:3"],
+        "isoserve_but_1": ["b:2", "c:3"],
+        "isoserve_but_2": ["a:1", "c:3"],
+        "isoserve_but_3": ["a:1", "b:2"],
+    }
+    assert run("out", "a:1") == (0, "", ["a:1"])
+    assert run("out", "b:2") == (0, "", ["b:2"])
+    assert run("out", "d:4") == (1, "edge: d:4 is none of: a:1 b:2 c:3\n", ["b:2"])
+    assert run("back", "b:2") == (0, "", [])
+
+
 # Run a file as the user of the containers; root could read anything.
 AS_USER = "import os, sys; os.getuid() or os.setuid(10001); os.execv(sys.argv[1], sys.argv[1:])"
 
