@@ -180,7 +180,10 @@ class Evidence:
         if not per_day > 0:
             raise BadInput(f"a budget is above 0 rows a day, not {per_day:g}")
         if not self.rate:
-            raise BadInput("the rows a day are not known, because too few are recorded: say them")
+            raise BadInput(
+                "the rows a day are not known, because too few are recorded: say them, as "
+                "--rate 50000/day"
+            )
         share = min(per_day / self.rate, 1 - 1e-9)
         flagged = int(share * len(self.recorded))
         if flagged < _FEW and self.pvalues is not None and share >= self.pvalues.smallest:

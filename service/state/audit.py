@@ -93,7 +93,7 @@ class AuditLog:
         A share is valid for every model. The reason is empty if nothing was ever chosen.
         """
         try:
-            stored = unseal(read_file(self._choice, _MOST_CHOICE))
+            return _read_choice(self._choice, sha256, setting)
         except FileNotFoundError:
             return None, ""
         except OSError as error:
@@ -101,12 +101,6 @@ class AuditLog:
         except Damaged as error:
             quarantine(self._choice, str(error))
             return None, f"{self._choice} was damaged"
-        choice, before = map(Choice.from_json, (stored["threshold"], stored["setting"]))
-        if choice.share is None and stored["sha256"] != sha256:
-            return None, f"it was chosen for the model {stored['sha256'][:12]}"
-        if before != setting:
-            return None, f"it was chosen instead of the setting {before}, which is {setting} now"
-        return choice, ""
 
     def _check_lines(self) -> None:
         """Quarantine a log with damaged lines, and begin a new one with the sound lines."""
@@ -128,6 +122,24 @@ class AuditLog:
             reason = f"of its {len(lines)} lines these are damaged: {which}; the others are kept"
             quarantine(self._audit, reason)
             replace_file(self._audit, sound)
+
+
+def read_choice(folder: Path, sha256: str, setting: Choice) -> Choice:
+    """Return what a service with this state folder flags by; nothing is written."""
+    with suppress(OSError, Damaged):
+        return _read_choice(folder / CHOICE_NAME, sha256, setting)[0] or setting
+    return setting
+
+
+def _read_choice(path: Path, sha256: str, setting: Choice) -> tuple[Choice | None, str]:
+    """Read `AuditLog.chosen` from its file. OSError or Damaged if it cannot be read."""
+    stored = unseal(read_file(path, _MOST_CHOICE))
+    choice, before = map(Choice.from_json, (stored["threshold"], stored["setting"]))
+    if choice.share is None and stored["sha256"] != sha256:
+        return None, f"it was chosen for the model {stored['sha256'][:12]}"
+    if before != setting:
+        return None, f"it was chosen instead of the setting {before}, which is {setting} now"
+    return choice, ""
 
 
 def _is_sound(line: bytes) -> bool:

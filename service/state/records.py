@@ -227,14 +227,26 @@ class Records:
     def read(self, last: int | None = None) -> Recorded:
         """Return the last rows, all that are kept or at most `last`, the oldest first."""
         stamps = self._stamps.copy()
-        order = np.abs(stamps)
-        kept = self.rows if last is None else min(last, self.rows)
-        first = len(stamps) - min(kept, int(np.count_nonzero(stamps)))
-        if first == len(stamps):
-            return self._table[:0].copy()
-        latest = np.argpartition(order, first)[first:]
-        latest = latest[np.argsort(order[latest])]
+        latest = _find_latest(stamps, self.rows if last is None else min(last, self.rows))
+        latest = latest[np.argsort(np.abs(stamps[latest]))]
         return self._read_whole(latest, stamps[latest])
+
+    def scores(self, version: str) -> tuple[Floats, Floats]:
+        """Return the times and scores of all rows that a model version scored, in no order.
+
+        The cells are read a piece at a time, and not kept.
+        """
+        stamps = self._stamps.copy()
+        latest = np.sort(_find_latest(stamps, self.rows))
+        step = max(1, _PIECE_BYTES // self._row_size)
+        parts = [np.empty((2, 0))]
+        for start in range(0, len(latest), step):
+            piece = latest[start : start + step]
+            rows = self._read_whole(piece, stamps[piece])
+            rows = rows[rows["version"] == version.encode()]
+            parts.append(np.stack([rows["time"], rows["score"]]))
+        times, scores = np.concatenate(parts, axis=1)
+        return times, scores
 
     def scored_by(self, version: str, last: int) -> tuple[dict[str, NDArray[Any]], Floats]:
         """Return the cells, by column, and the scores of the rows that a model version scored.
@@ -638,6 +650,14 @@ def _factors(words: int) -> NDArray[np.uint64]:
     factors = np.arange(1, 2 * words + 1, 2, dtype=np.uint64) * _FACTOR
     factors[-1] = 0
     return factors
+
+
+def _find_latest(stamps: NDArray[np.int64], most: int) -> NDArray[np.intp]:
+    """Return the indices of the rows written last, in no order; no more than `most`."""
+    first = len(stamps) - min(most, int(np.count_nonzero(stamps)))
+    if first == len(stamps):
+        return np.empty(0, np.intp)
+    return np.argpartition(np.abs(stamps), first)[first:]
 
 
 def _are_sound(rows: Recorded) -> NDArray[np.bool_]:

@@ -15,6 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ...errors import BadSetting, Unavailable
 from ...truths import MILLIONTHS, Confusion, FeedbackSummary, ScoredRow, Statement
 from ..feedback import changes, tables
@@ -122,6 +125,15 @@ class FeedbackStore:
         """Return how many of the labelled rows each model version scored, the latest first."""
         with self._database.reading() as connection:
             return dict(connection.execute(tables.COUNT_VERSIONS).fetchall())
+
+    def labelled(self, version: str, most: int = 1_000_000) -> NDArray[np.float64]:
+        """Return (score, truth, label), (n, 3), of the labelled rows that a model version scored.
+
+        Of more than `most` rows, those labelled last.
+        """
+        with self._database.reading() as connection:
+            found = connection.execute(tables.READ_LABELLED, {"version": version, "most": most})
+            return np.fromiter(found, dtype=(np.float64, 3))
 
     def survey(self) -> tuple[FeedbackSummary | None, bool]:
         """Return the figures, None if they cannot be read, and whether the storage is up."""

@@ -183,6 +183,10 @@ COUNT_VERSIONS = "SELECT version, count(*) FROM truths GROUP BY version ORDER BY
 
 READ_TOTALS = f"SELECT {', '.join(TOTALS)} FROM totals"  # noqa: S608 - names of ours
 
+READ_LABELLED = (
+    "SELECT score, truth, label FROM truths WHERE version = :version ORDER BY id DESC LIMIT :most"
+)
+
 READ_TOTALS = _select("totals")
 INSERT_TOTALS = INSERT["totals"]
 
