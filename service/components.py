@@ -6,7 +6,6 @@ They import numpy and numba, but no web framework, and no scikit-learn.
 import math
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .choice import Choice
 from .errors import BadInput, BadModel, BadSetting, count
 from .model.file import Model, load_fitted, load_model, read_model_file
 from .protocols.seldon.gauges import encode_gauges, gauge
@@ -45,11 +45,23 @@ class CoreIsolationForest:
     thread's latest call.
     """
 
-    def __init__(self, threshold: float = 0.0, load_path: str = "./models/") -> None:
-        """Load `model.pickle` from the folder `load_path`; BadModel when it cannot be served."""
+    def __init__(
+        self,
+        threshold: float = 0.0,
+        load_path: str = "./models/",
+        outlier_share: float | None = None,
+    ) -> None:
+        """Load `model.pickle` from the folder `load_path`; BadModel when it cannot be served.
+
+        With `outlier_share` this share (0 to 1) of rows like training's is flagged, in place of a
+        threshold. BadInput if both are given, or the model cannot promise the share.
+        """
         threshold = _read_threshold(threshold)
+        if outlier_share is not None and threshold:
+            raise BadInput("threshold and outlier_share are both given; choose one of them")
         self._path = Path(load_path) / "model.pickle"
-        self._detector = Detector(_load(Path(load_path)), threshold)
+        choice = Choice(threshold) if outlier_share is None else Choice(share=outlier_share)
+        self._detector = Detector(_load(Path(load_path))).flagging(choice)
         self._counts = Counts()
         self._latest = _LatestCall()
 
@@ -60,7 +72,7 @@ class CoreIsolationForest:
 
     @threshold.setter
     def threshold(self, threshold: float) -> None:
-        self._detector = replace(self._detector, threshold=_read_threshold(threshold))
+        self._detector = self._detector.flagging(Choice(_read_threshold(threshold)))
 
     @cached_property
     def clf(self) -> Any:
@@ -97,6 +109,19 @@ class CoreIsolationForest:
     def decision_val(self) -> Floats | None:
         """The scores of this thread's latest call, (n_rows,); None if it scored nothing."""
         return None if self._latest.verdict is None else self._latest.verdict.scores
+
+    @property
+    def pvalues(self) -> Floats | None:
+        """The p-values of this thread's latest call, (n_rows,); None if it scored nothing.
+
+        BadInput if the model has none; the text says why.
+        """
+        if self._latest.verdict is None:
+            return None
+        found = self._detector.pvalues
+        if found is None:
+            raise BadInput(f"this model has no p-values: {self._detector.without_pvalues}")
+        return found.of(self._latest.verdict.scores)
 
     @property
     def prediction_meta(self) -> NDArray[np.int64] | None:
@@ -163,8 +188,13 @@ class CoreIsolationForest:
 class OutlierIsolationForest(CoreIsolationForest):
     """A CoreIsolationForest that measures its quality by feedback."""
 
-    def __init__(self, threshold: float = 0.0, load_path: str = "./models/") -> None:
-        super().__init__(threshold, load_path)
+    def __init__(
+        self,
+        threshold: float = 0.0,
+        load_path: str = "./models/",
+        outlier_share: float | None = None,
+    ) -> None:
+        super().__init__(threshold, load_path, outlier_share)
         self._quality = RunningConfusion()
         self._quality_lock = threading.Lock()
 

@@ -421,7 +421,9 @@ def _print_columns(dataset: Dataset) -> None:
 
 
 def _summarise(card: Card, rows_each: int, path: Path | None, seconds: float) -> None:
-    """Print what was trained, its evaluation and how to serve it."""
+    """Print what was trained, its evaluation, how to choose a threshold and how to serve it."""
+    from training.advice import advise  # noqa: PLC0415
+
     names = listed([column.name for column in card.columns])
     lines = {
         "table": f"{card.dataset}, {count(card.rows, 'row')}: {names}",
@@ -431,12 +433,13 @@ def _summarise(card: Card, rows_each: int, path: Path | None, seconds: float) ->
     }
     if card.quality is not None:
         lines |= _quality_lines(card.quality)
+    lines |= advise(card, "python -m service threshold" if _in_checkout() else "isoserve threshold")
     if path is not None:
         lines["model"] = f"{path} ({path.stat().st_size / 1e6:.1f} MB, its card beside it)"
         lines["serve it"] = _serving_command(path)
     lines["took"] = f"{seconds:.1f} s"
     for title, text in lines.items():
-        _summary.print(Text.assemble((f"{title:<10}", "bold"), text), soft_wrap=True)
+        _summary.print(Text.assemble((f"{title:<9} ", "bold"), text), soft_wrap=True)
 
 
 def _quality_lines(quality: Evaluation) -> dict[str, str]:

@@ -233,7 +233,16 @@ def _read_card(file: ModelFile, forest: Forest, require_card: bool) -> tuple[Car
         logger.warning("%s; the model is served without a card", error)
         return None, f"none: {error}"
     _check_columns(path, features, forest)
-    return card, f"{path} describes this file"
+    return card, f"{path} describes this file, {_tell_pvalues(card)}"
+
+
+def _tell_pvalues(card: Card) -> str:
+    """Return what p-values rest on, or why there are none."""
+    if card.calibration is None:
+        return "without p-values: it is of an earlier version"
+    if not card.calibration.rows:
+        return f"without p-values: {card.calibration.without}"
+    return f"p-values from {count(card.calibration.rows, 'row')}"
 
 
 def _check_columns(path: Path, names: tuple[str, ...], forest: Forest) -> None:

@@ -6,7 +6,10 @@ readings (value, mean and standard deviation of the last 12), as in the benchmar
 rest. `promtool test rules` evaluates the real rules on the metrics that the service would have
 exposed every five minutes.
 
-    python -m tests.stress.alerts_on_nab [FOLDER]
+    python -m tests.stress.alerts_on_nab [FOLDER] [--shuffled]
+
+`--shuffled` draws the rows of each series in random order: then they are all like training's, and
+an alert is a false one.
 """
 
 import argparse
@@ -21,7 +24,11 @@ import yaml
 from sklearn.ensemble import IsolationForest
 
 from service.model.baseline import Baseline
+from service.model.pvalues import PValues
+from service.model.scorer import compile_forest
+from tests.stress.false_alarms import LEVEL
 from tests.support import cards
+from training.calibration import calibrate, score_out_of_bag
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data" / "nab"
@@ -48,12 +55,15 @@ def quantiles(values):
     return np.quantile(values, np.linspace(0, 1, 101)).tolist()
 
 
-def watch(path):
+def watch(path, shuffled=False):
     """Return {metric: values at each scrape} of the service simulated by a series."""
     times, rows = read(path)
+    if shuffled:
+        rows = np.random.default_rng(16).permutation(rows)
     split = int(len(rows) * TRAINED)
     forest = IsolationForest(random_state=16).fit(rows[:split])
     trained, scores = forest.decision_function(rows[:split]), forest.decision_function(rows[split:])
+    kept = calibrate(*score_out_of_bag(forest, compile_forest(forest), rows[:split]))
     columns = [cards.number(str(j), quantiles(column)) for j, column in enumerate(rows[:split].T)]
     times, rows = times[split:], rows[split:]
     baseline = Baseline("0" * 12, columns, quantiles(trained))
@@ -61,6 +71,9 @@ def watch(path):
     scrapes = np.arange(times[0], times[-1] + STEP, STEP)[:LONGEST]
     seen = np.searchsorted(times, scrapes, side="right")
     outliers = np.concatenate([[0], np.cumsum(scores < 0)])[seen]
+    low = np.zeros(len(scores), dtype=bool)
+    if kept.rows:
+        low = PValues(kept.rows, np.array(kept.scores)).of(scores) <= LEVEL
     drift = [np.nan] * len(scrapes)
     for i in range(len(scrapes)):
         if i % MEASURED == 0:
@@ -76,6 +89,10 @@ def watch(path):
     return {
         "isoserve_samples_total": seen,
         "isoserve_outliers_total": outliers,
+        f'isoserve_pvalue_below_total{{level="{LEVEL}"}}': np.concatenate([[0], np.cumsum(low)])[
+            seen
+        ],
+        "isoserve_pvalue_rows": np.full(len(scrapes), kept.rows or np.nan),
         "isoserve_drift_psi": drift,
         "isoserve_threshold": np.zeros(len(scrapes), dtype=int),
         "isoserve_training_outlier_share": np.full(len(scrapes), (trained < 0).mean()),
@@ -85,7 +102,9 @@ def watch(path):
 
 def series(name, job, values):
     shown = " ".join("_" if np.isnan(v) else f"{v:.6g}" if v % 1 else str(int(v)) for v in values)
-    return {"series": f'{name}{{job="{job}", instance="{job}"}}', "values": shown}
+    labels = f'job="{job}", instance="{job}"'
+    name, brace, others = name.partition("{")
+    return {"series": f"{name}{{{labels}{', ' + others if brace else '}'}", "values": shown}
 
 
 def case(services):
@@ -142,12 +161,14 @@ def count_alerts(services):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, nargs="?", default=DATA)
-    folder = parser.parse_args().folder
+    parser.add_argument("--shuffled", action="store_true", help="draw rows in random order")
+    options = parser.parse_args()
+    folder = options.folder
     paths = sorted(folder.glob("real*/*.csv"))
     if not paths:
         print(f"skipped: {folder} has none of NAB's series (real*/*.csv)")
         return
-    services = {f"isoserve-{path.stem}": watch(path) for path in paths}
+    services = {f"isoserve-{path.stem}": watch(path, options.shuffled) for path in paths}
     alerts = count_alerts(services)
     days = sum(len(values["up"]) for values in services.values()) * STEP / 86_400
     for (alert, job), times in sorted(alerts.items()):

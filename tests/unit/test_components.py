@@ -14,6 +14,7 @@ from service.errors import BadInput, BadModel, BadSetting
 from service.model.file import load_model
 from service.rows import RawTable
 from service.serving.detector import Detector
+from tests.support.cards import calibration
 
 NORMAL, ODD = [1.0, 1.0], [60.0, 40.0]
 
@@ -25,6 +26,22 @@ def values(metrics):
 @pytest.fixture(params=[CoreIsolationForest, OutlierIsolationForest])
 def component(request, folder):
     return request.param(threshold=0.0, load_path=f"{folder}/")
+
+
+def test_a_share_of_rows_is_flagged_and_p_values_are_those_of_the_latest_call(
+    write_card, folder, forest, samples
+):
+    scores = forest.decision_function(samples)
+    with pytest.raises(BadInput, match="no p-values"):
+        CoreIsolationForest(load_path=str(folder), outlier_share=0.01)
+    write_card(calibration=calibration(scores))
+    component = CoreIsolationForest(load_path=str(folder), outlier_share=0.01)
+    assert component.pvalues is None
+    labels = component.predict(samples)
+    assert np.array_equal(labels == 1, component.pvalues <= 0.01)
+    assert component.threshold == np.sort(scores)[49]
+    with pytest.raises(BadInput, match="choose one of them"):
+        CoreIsolationForest(0.1, str(folder), 0.01)
 
 
 def test_labels_are_one_for_outliers(component):
