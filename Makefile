@@ -14,7 +14,7 @@ define ADDRESSES
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install train serve test lint fmt lock wheel up demo down logs jupyter notebooks check-model \
+.PHONY: help install train serve score test lint fmt lock wheel up demo down logs jupyter notebooks check-model \
 	bench nightly clean
 
 help: ## list the targets
@@ -27,6 +27,9 @@ train: $(VENV)/train.stamp ## train a model: the sample, or DATASET=my.csv (ARGS
 
 serve: $(VENV)/serve.stamp $(if $(ISOSERVE_MODEL),,models/model.pickle) ## serve models/model.pickle on port 8000, training the sample first if it is missing
 	@exec $(RUN) -m service
+
+score: $(VENV)/train.stamp $(if $(ISOSERVE_MODEL),,models/model.pickle) ## score a table of any size: FILE=big.parquet (OUTPUT=scored.parquet ARGS="--explain 3 ...")
+	@$(RUN) -m service score "$(FILE)" --output "$(or $(OUTPUT),$(basename $(FILE))-scored$(suffix $(FILE)))" $(ARGS)
 
 # What a run compiles, the next need not, whatever the shell says.
 test: export PYTHONDONTWRITEBYTECODE =

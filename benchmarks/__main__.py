@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
-from . import columns, contributions, fitting, loading, peers, references, scoring, web
+from . import bulk, columns, contributions, fitting, loading, peers, references, scoring, web
 from .measure import Absent, AtMost, Family, Ratio, Result
 
 # Each family is a module with a function `run`.
@@ -20,6 +20,7 @@ FAMILIES: dict[str, Family] = {
     "fitting": fitting.run,
     "loading": loading.run,
     "columns": columns.run,
+    "bulk": bulk.run,
     "web": web.run,
     "peers": peers.run,
 }

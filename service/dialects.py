@@ -59,13 +59,28 @@ def decode_text(content: bytes, encoding: str = "") -> tuple[str, str]:
     Raises:
         BadInput: there is no such encoding, or the bytes are not in it.
     """
+    decoder, note = find_decoder(content, encoding)
+    return decoder.decode(content, final=True).removeprefix("\ufeff"), note
+
+
+def find_decoder(
+    head: bytes, encoding: str = "", is_whole: bool = True
+) -> tuple[codecs.IncrementalDecoder, str]:
+    """Return the decoder for a text that begins with `head`, and a sentence as `decode_text`.
+
+    `is_whole`: nothing comes after `head`. The decoder has not read it yet.
+
+    Raises:
+        BadInput: there is no such encoding, or the bytes of `head` are not in it.
+    """
     found, note = encoding, ""
     if not found:
-        found = next((name for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), "")
+        found = next((name for mark, name in _BYTE_ORDER_MARKS if head.startswith(mark)), "")
         note = f"read as {found.upper()}" if found.startswith(("utf-16", "utf-32")) else ""
     try:
-        codecs.lookup(found or "utf-8")
-        return content.decode(found or "utf-8").removeprefix("\ufeff"), note
+        make = codecs.getincrementaldecoder(found or "utf-8")
+        make().decode(head, final=is_whole)
+        return make(), note
     except LookupError as error:
         raise BadInput(
             f"there is no encoding {encoding[:40]!r}; one is utf-8 or latin-1"
@@ -73,9 +88,10 @@ def decode_text(content: bytes, encoding: str = "") -> tuple[str, str]:
     except UnicodeError as error:
         if found:
             raise BadInput(f"it is not text in {found}") from error
-    if b"\0" in content:
+    if b"\0" in head:
         raise BadInput("it is not text: it holds bytes of 0")
-    return content.decode("cp1252", errors="replace"), "not UTF-8: read as Windows-1252 (Latin-1)"
+    decoder = codecs.getincrementaldecoder("cp1252")(errors="replace")
+    return decoder, "not UTF-8: read as Windows-1252 (Latin-1)"
 
 
 def find_dialect(text: str, separator: str = "", decimal: str = "") -> Dialect:

@@ -20,7 +20,7 @@ from ..cells import parse_text, read_positions, short
 from ..errors import BadInput, count, nearest
 from ..rows import Floats, RawTable, Rows, label_column, record_type
 from .card import Card, Column
-from .encoding import CellFault, NumberEncoder, make_encoder, pad, store
+from .encoding import CellFault, Encoder, NumberEncoder, make_encoder, pad, store
 
 _Cells = Sequence[Sequence[Any]]
 """The cells of a table, column by column."""
@@ -116,6 +116,30 @@ class Columns:
         elif ((values >= self._lows) & (values <= self._highs)).all():
             return Rows(values, self.names, texts=self._record_numbers(values))
         return self._check_numbers(values, table, order)
+
+    def find(self, names: Sequence[str]) -> list[int]:
+        """Return the place of each column among the columns of a file, which may hold others, too.
+
+        Names and positions are matched as `encode` does.
+
+        Raises:
+            BadInput: a name is missing or repeated, or the file has columns of other names only.
+        """
+        names = tuple(name.strip() for name in names)
+        order = self._find_order(names, takes_others=True) if self._by_name else None
+        if order is None and len(names) != len(self.names):
+            raise BadInput(f"the table has {count(len(names), 'column')}; {self._expected()}")
+        return list(range(len(names))) if order is None else order
+
+    @property
+    def encoders(self) -> list[tuple[Encoder, slice]]:
+        """The encoder of each column, and its features' places in the encoded matrix."""
+        return [(e, slice(*span)) for e, span in zip(self._encoders, self._spans, strict=True)]
+
+    @property
+    def decimal(self) -> str:
+        """The decimal mark of the training file."""
+        return self._decimal
 
     def add_up(self, shares: Floats) -> Floats:
         """Return the contributions of columns, (n_rows, n_columns), from those of features."""
@@ -259,14 +283,14 @@ class Columns:
             raise BadInput(f"rows have {count(width, 'column')}; {self._expected()}")
         return None, None
 
-    def _find_order(self, names: tuple[str, ...]) -> list[int] | None:
+    def _find_order(self, names: tuple[str, ...], takes_others: bool = False) -> list[int] | None:
         """Return where each column of the model is in a table; None if the names do not say."""
         is_own = not set(names).isdisjoint(self.names)
         positions = None if is_own else read_positions(names)
         if positions is not None:
             return self._order_positions(names, positions)
         if is_own or (self._named and any(names)):
-            self._check_names(names)
+            self._check_names(names, takes_others)
             index = {name: j for j, name in enumerate(names)}
             return [index[name] for name in self.names]
         if any(names):
@@ -285,7 +309,7 @@ class Columns:
             )
         return [index[position] for position in in_order]
 
-    def _check_names(self, names: tuple[str, ...]) -> None:
+    def _check_names(self, names: tuple[str, ...], takes_others: bool) -> None:
         _check_repeated(names)
         sent, known = set(names), {*self.names, *self._left_out}
         missing = [name for name in self.names if name not in sent]
@@ -293,7 +317,7 @@ class Columns:
         if missing:
             hint = nearest(missing[0], extra)
             raise BadInput(f"column {missing[0]!r} is missing{hint}; {self._expected()}")
-        if extra:
+        if extra and not takes_others:
             hint = nearest(extra[0], self.names)
             raise BadInput(f"column {short(extra[0])} is unknown{hint}; {self._expected()}")
 

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 _BINARY = (".parquet", ".arrow", ".feather")
 
-_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+"""The texts that Arrow reads as the number that Python reads, where a point is the decimal mark."""
 _WHOLE = r"^[+-]?\d+$"
 
 _EXCEL = (
@@ -297,7 +298,7 @@ def _read_cells(column: pa.Array, decimal: str) -> Cells:
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         return _read_texts(column.cast("string"), decimal)
     if types.is_timestamp(kind) or types.is_date(kind) or types.is_time(kind):
-        return Cells("text", None, _write_dates(column), np.asarray(column.is_valid()))
+        return Cells("text", None, write_dates(column), np.asarray(column.is_valid()))
     raise _OtherType(f"cells of the type {kind}")
 
 
@@ -308,7 +309,7 @@ def _floats(column: pa.Array) -> Floats:
     return np.array(column.cast("float64", safe=False).to_numpy(zero_copy_only=False), np.float64)
 
 
-def _write_dates(column: pa.Array) -> pa.Array:
+def write_dates(column: pa.Array) -> pa.Array:
     """Return dates and times as texts in ISO 8601, those with a zone in the time of that zone."""
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow import compute, types  # noqa: PLC0415
@@ -346,7 +347,7 @@ def _read_numbers(texts: pa.Array, decimal: str) -> tuple[Floats, NDArray[np.boo
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow import compute  # noqa: PLC0415
 
-    plain = compute.fill_null(compute.match_substring_regex(texts, _NUMBER), False)
+    plain = compute.fill_null(compute.match_substring_regex(texts, NUMBER), False)
     if decimal == ",":  # 1.234 is 1234
         plain = pa.array(np.zeros(len(texts), np.bool_))
     numbers = _floats(compute.if_else(plain, texts, pa.scalar(None, pa.string())).cast("float64"))

@@ -2,7 +2,7 @@
 
 A package may import those to its right, and skip some; nothing imports to its left:
 
-    __main__ -> commands -> app -> server -> web -> serving, telemetry
+    __main__ -> commands -> app -> server -> web, bulk -> serving, telemetry
     -> model, state, protocols, tables -> vocabulary
 """
 
@@ -17,7 +17,7 @@ FLOORS = {
     "app": 6,
     "server": 5,
     "web": 4,
-    "components": 3,
+    **dict.fromkeys(("components", "bulk"), 3),
     **dict.fromkeys(("serving", "telemetry"), 2),
     **dict.fromkeys(("model", "state", "protocols", "tables"), 1),
     **dict.fromkeys(
@@ -43,7 +43,9 @@ LIBRARIES = {
     "typer": {"__main__", "commands"},
     "rich": {"commands"},
     "pandas": {"tables"},
-    "pyarrow": {"tables"},
+    "pyarrow": {"tables", "bulk"},
+    "fsspec": {"tables.places"},
+    "distributed": {"bulk.cluster"},
 }
 
 

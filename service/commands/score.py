@@ -1,0 +1,247 @@
+"""Score tables of any size."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ..choice import Choice
+from ..errors import BadInput
+from ..settings import Settings
+
+_STDOUT = "-"
+
+_Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        help="CSV, Parquet or Arrow files, globs, folders, addresses of fsspec, or -: standard "
+        "input.",
+        metavar="INPUT ...",
+        show_default=False,
+    ),
+]
+_Output = Annotated[
+    str,
+    typer.Option(
+        "--output",
+        "-o",
+        help="A .csv, .parquet or .arrow file, a folder (ending in /) for a file of each input, or "
+        "-: standard output.",
+    ),
+]
+_Keep = Annotated[
+    str | None,
+    typer.Option(help="The columns to write beside what is added, such as id,amount; '' for none."),
+]
+_Format = Annotated[
+    Literal["csv", "parquet", "arrow"] | None,
+    typer.Option(help="What to write to standard output (csv) or a folder (as the inputs)."),
+]
+
+
+cli = typer.Typer()
+
+
+@cli.command()
+def score(  # noqa: PLR0913, PLR0917 -- options of a command
+    inputs: _Inputs,
+    output: _Output,
+    model: Annotated[Path | None, typer.Option(help="By default ISOSERVE_MODEL.")] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="By default ISOSERVE_THRESHOLD or ISOSERVE_OUTLIER_SHARE, else 0."),
+    ] = None,
+    keep: _Keep = None,
+    explain: Annotated[
+        int, typer.Option(min=0, help="Name so many columns that isolated each outlier most.")
+    ] = 0,
+    only_outliers: Annotated[bool, typer.Option(help="Write the outliers only.")] = False,
+    rejects: Annotated[
+        str,
+        typer.Option(
+            help="A file (for an output folder: a folder) for rows that cannot be scored, with "
+            "their reasons; else the first one ends the command."
+        ),
+    ] = "",
+    resume: Annotated[
+        bool, typer.Option(help="Leave out the files of the output folder that are done.")
+    ] = False,
+    format: _Format = None,
+    sep: Annotated[str, typer.Option(help="What separates the cells of a CSV file.")] = "",
+    decimal: Annotated[
+        Literal[".", ","] | None, typer.Option(help="The decimal mark; by default training's.")
+    ] = None,
+    encoding: Annotated[str, typer.Option(help="The encoding of a CSV file.")] = "",
+    threads: Annotated[
+        int, typer.Option(min=0, help="Threads that score; 0: one for each processor.")
+    ] = 0,
+    engine: Annotated[
+        Literal["threads", "dask"], typer.Option(help="Score here, or on a Dask cluster.")
+    ] = "threads",
+    scheduler: Annotated[
+        str, typer.Option(help="Address of a Dask scheduler; by default workers start here.")
+    ] = "",
+) -> None:
+    """Score tables of any size: the scores of the service, bit for bit, in bounded memory.
+
+    Adds the columns `score`, `outlier` (1 or 0) and, where the model's card knows it, `pvalue`.
+    Nothing is counted or recorded.
+    """
+    if sep not in ("\\t", "tab") and len(sep) > 1:
+        raise BadInput(f"--sep {sep!r} is no separator; one is ';', or 'tab'")
+    if scheduler and engine != "dask":
+        raise BadInput("--scheduler goes with --engine dask")
+    request = _Request(inputs, output, resume, threads, engine == "dask", scheduler)
+    reading = ("\t" if sep in ("\\t", "tab") else sep, decimal or "", encoding)
+    settings = Settings.read()
+    if model is not None:
+        settings = settings.model_copy(update={"model": model, "model_sha256": ""})
+    choice = settings.choice if threshold is None else Choice(threshold)
+    choices = {
+        "keep": None if keep is None else tuple(filter(None, map(str.strip, keep.split(",")))),
+        "kind": format or "",
+        "rejects": rejects,
+    }
+    with _endings(output):
+        _run(request, settings, choice, reading, choices, (explain, only_outliers))
+
+
+@dataclass(frozen=True)
+class _Request:
+    inputs: list[str]
+    output: str
+    resume: bool
+    threads: int
+    on_dask: bool
+    scheduler: str
+
+
+def _run(  # noqa: PLR0913, PLR0917 -- what the options say
+    request: _Request,
+    settings: Settings,
+    choice: Choice,
+    reading: tuple[str, str, str],
+    choices: dict[str, Any],
+    extras: tuple[int, bool],
+) -> None:
+    try:
+        from ..bulk.job import Job, own_signals, score_file, score_folder  # noqa: PLC0415 -- it takes a second
+    except ImportError as error:
+        raise BadInput(
+            f"scoring files needs pyarrow ({error}): pip install 'isoserve[bulk]'"
+        ) from error
+    from ..bulk.scorer import BatchScorer  # noqa: PLC0415
+    from ..bulk.summary import summarize  # noqa: PLC0415
+    from ..bulk.threads import Threads  # noqa: PLC0415
+    from ..model.file import open_model, read_model_file  # noqa: PLC0415
+    from ..serving.detector import Detector  # noqa: PLC0415
+    from ..tables.places import find_places  # noqa: PLC0415
+    from ..tables.read import Choices  # noqa: PLC0415
+
+    own_signals()
+    places = find_places(request.inputs)
+    file = read_model_file(settings.model)
+    model = open_model(file, settings.require_card, settings.model_sha256)
+    detector = Detector(model, by_name=settings.names == "match").flagging(choice)
+    explain, only_outliers = extras
+    scorer = BatchScorer.one_thread(
+        detector, explain=explain, only_outliers=only_outliers, rejects=bool(choices["rejects"])
+    )
+    threads = request.threads or _processors()
+    job = Job(scorer, request.output, reading=Choices(*reading), threads=threads > 1, **choices)
+    if request.resume and not job.is_folder:
+        raise BadInput("--resume goes with an output folder: --output out/")
+    began = time.monotonic()
+    with _show_progress() as progress:
+        if request.on_dask:
+            from ..bulk.cluster import score_on_dask  # noqa: PLC0415
+
+            totals = score_on_dask(
+                job, file, places, request.resume, request.scheduler, threads, progress
+            )
+        elif job.is_folder:
+            totals = score_folder(job, Threads(scorer, threads), places, request.resume, progress)
+        else:
+            totals = score_file(job, Threads(scorer, threads), places, progress)
+    to_error = request.output == _STDOUT
+    for line in summarize(totals, detector, time.monotonic() - began):
+        typer.echo(line, err=to_error)
+    if not to_error:
+        typer.echo(f"written to {request.output}")
+
+
+@contextmanager
+def _show_progress() -> Iterator[Callable[[float, int], None]]:
+    """Yield the function that shows the share that is done and the rows; it is quiet elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda share, rows: None
+        return
+    bar = Progress(
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %  {task.fields[rows]:,} rows  {task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("", total=1.0, rows=0, rate="")
+
+        def tell(share: float, rows: int) -> None:
+            elapsed = bar.tasks[0].elapsed or 0.0
+            rate = f"{rows / elapsed:,.0f} rows/s" if elapsed else ""
+            bar.update(task, completed=share, rows=rows, rate=rate)
+
+        yield tell
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class _Stopped(BaseException):
+    """A signal asked the command to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+@contextmanager
+def _endings(output: str) -> Iterator[None]:
+    """End with one sentence and the usual exit code on Ctrl-C, a signal and a closed output."""
+
+    def stop(number: int, _: Any) -> None:
+        for one in (signal.SIGINT, signal.SIGTERM):  # a second one must not stop the clearing up
+            signal.signal(one, signal.SIG_IGN)
+        raise _Stopped(number)
+
+    before = {}
+    with suppress(ValueError):  # not in the main thread
+        before = {one: signal.signal(one, stop) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except _Stopped as stopped:
+        left = "--resume goes on" if output.endswith("/") else "nothing was written"
+        typer.echo(f"isoserve: stopped; {left}", err=True)
+        raise typer.Exit(128 + stopped.number) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from None
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)

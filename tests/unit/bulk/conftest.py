@@ -1,0 +1,45 @@
+"""A model of a mixed table, and the command `score`."""
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.support.mixed import make_rows, write_csv
+
+
+@pytest.fixture(scope="session")
+def mixed(tmp_path_factory):
+    """A folder with `my.csv` and a model of it."""
+    from training.export import describe, save_model
+    from training.forest import fit_forest
+    from training.tables import from_file
+
+    folder = tmp_path_factory.mktemp("mixed")
+    write_csv(folder / "my.csv", list(make_rows(600)))
+    dataset = from_file(folder / "my.csv")
+    forest = fit_forest(dataset.X, n_estimators=10)
+    save_model(folder, forest, describe(forest, dataset))
+    return folder
+
+
+@pytest.fixture
+def detector(mixed):
+    from service.model.file import load_model
+    from service.serving.detector import Detector
+
+    return Detector(load_model(mixed / "model.pickle"), -0.02)
+
+
+@pytest.fixture
+def score(mixed, monkeypatch, tmp_path):
+    """Run the command in a folder of its own; return its exit code and what it said."""
+    from service.__main__ import cli
+
+    monkeypatch.setenv("ISOSERVE_MODEL", str(mixed / "model.pickle"))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, **options):
+        result = CliRunner().invoke(cli, ["score", *map(str, arguments)], **options)
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        return result.exit_code, " ".join(result.output.split())
+
+    return run
