@@ -59,7 +59,7 @@ cli = typer.Typer(
     no_args_is_help=False,
     add_completion=False,
 )
-for _module in (serve, model, score, threshold):  # without a name, their commands are commands of `cli`
+for _module in (serve, model, score, threshold):  # their commands are commands of `cli`
     cli.add_typer(_module.cli)
 cli.add_typer(counts.cli, name="counts")
 cli.add_typer(records.cli, name="records")
