@@ -9,7 +9,18 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
-from . import bulk, columns, contributions, fitting, loading, peers, references, scoring, web
+from . import (
+    bulk,
+    columns,
+    contributions,
+    fitting,
+    loading,
+    peers,
+    references,
+    scoring,
+    training,
+    web,
+)
 from .measure import Absent, AtMost, Family, Ratio, Result
 
 # Each family is a module with a function `run`.
@@ -18,6 +29,7 @@ FAMILIES: dict[str, Family] = {
     "references": references.run,
     "contributions": contributions.run,
     "fitting": fitting.run,
+    "training": training.run,
     "loading": loading.run,
     "columns": columns.run,
     "bulk": bulk.run,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ _LIKELY_LABELS = frozenset({"label", "target", "class"})
 _SMALLEST_STEP = np.float32(1e-7)
 
 
+POOL = 1_000_000
+"""The most rows of a table of one's own that are held in memory, by default."""
+
 UNLABELLED = -1
 """The label of a row whose label is not known."""
 
@@ -46,6 +49,17 @@ class Recognised:
     """The share of missing cells."""
     done: str
     why: str
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A table that is larger than the memory, of which a dataset is a uniform sample."""
+
+    rows: int
+    ranges: Mapping[str, tuple[float, float]]
+    """The smallest and the largest number of each column of numbers."""
+    read: Callable[[Callable[[int, float], None]], Iterator[Floats]]
+    """Yields all rows in batches as `X` has them, and tells the rows so far and their share."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +88,8 @@ class Dataset:
     """Sentences about how the file was read."""
     raw: Callable[[int], list[Any]] | None = None
     """Returns the cells of a row as a request sends them; None if `X` has them."""
+    whole: Whole | None = None
+    """The table that the rows are a sample of; None if they are all of it."""
 
     def __len__(self) -> int:
         return len(self.X)

@@ -28,7 +28,7 @@ from service.model.forest import contradiction, unpack
 from service.model.scorer import CompiledForest, compile_forest
 from service.rows import Floats
 from training.calibration import calibrate, keep_labels, score_out_of_bag
-from training.datasets import UNLABELLED, Dataset
+from training.datasets import UNLABELLED, Dataset, Whole
 
 MODEL_FILE = "model.pickle"
 
@@ -178,13 +178,20 @@ def _columns(dataset: Dataset) -> list[Column]:
     columns, feature = [], 0
     for column in dataset.columns:
         if column.kind in ("number", "flag"):
-            values = dataset.X[:, feature]
-            missing = int(np.isnan(values).sum())
-            columns.append(replace(column, missing=missing, quantiles=_quantiles(values)))
+            columns.append(_describe_numbers(column, dataset.X[:, feature], dataset.whole))
         else:
             columns.append(column)
         feature += len(make_encoder(column).features)
     return columns
+
+
+def _describe_numbers(column: Column, values: Floats, whole: Whole | None) -> Column:
+    """Return a column of numbers with its quantiles; of a sample, with the range of all rows."""
+    quantiles = _quantiles(values)
+    if whole is None:
+        return replace(column, missing=int(np.isnan(values).sum()), quantiles=quantiles)
+    low, high = whole.ranges[column.name]
+    return replace(column, quantiles=[low, *quantiles[1:-1], high])
 
 
 def _versions() -> dict[str, str]:

@@ -6,9 +6,6 @@ nothing here is random, and no decision depends on the order of the columns.
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,18 +14,10 @@ import numpy as np
 from service.cells import is_unnamed, short
 from service.errors import CannotTrain, count
 from service.model.card import Column, LeftOut
-from service.model.encoding import (
-    EPOCH,
-    FORMATS,
-    ISO,
-    KINDS,
-    MOST_VALUES,
-    PARTS,
-    date_parser,
-    make_encoder,
-)
+from service.model.encoding import EPOCH, ISO, KINDS, MOST_VALUES, Encoder, make_encoder
 from service.rows import Floats
 from service.tables.read import Cells
+from training.profiles import DAY, Profile, Spot
 
 MOST_CATEGORIES = 20
 """The most values of a category, each of which becomes a feature."""
@@ -42,17 +31,6 @@ ID, RUNNING, CONSTANT, FREE_TEXT, LABEL, UNUSED = LEFT = (
     "unused",
 )
 """The kinds of columns that are left out."""
-
-_ID_NAMES = {"id", "ids", "uuid", "guid", "pk", "rowid", "rownum", "index", "idx"}
-_DATE_NAMES = {"date", "time", "timestamp", "datetime", "ts", "epoch", "created", "updated", "at"}
-_DATE_NAMES |= {"modified", "when", "day", "started", "ended", "start", "end"}
-
-_EARLIEST, _LATEST = 631_152_000, 2_524_608_000  # 1990 and 2050, in seconds since 1970
-
-_FIRST_DAY, _LAST_DAY = 19_000_101, 21_001_231  # of dates such as 20261231
-
-# scikit-learn splits a column only where 32-bit floats differ by more than this.
-SMALLEST_STEP = np.float32(1e-7)
 
 _FEWEST = 10  # rows: a shorter table says nothing of ids and running numbers
 _MOSTLY = 0.5  # with this share of numbers, the other cells of a column may be faults
@@ -78,47 +56,48 @@ class Found:
         return self.kind in KINDS
 
 
-def recognise(name: str, cells: Cells, wanted: str = "") -> Found:
-    """Return what a column is; `wanted` is a kind that was chosen for it, or "use".
+def recognise(profile: Profile) -> Found:
+    """Return what a column is.
 
     Raises:
         CannotTrain: it cannot be what was chosen; or most of its cells are numbers, but not all.
     """
+    name, wanted = profile.name, profile.wanted
     if wanted in LEFT:
         return Found(name, wanted, "chosen")
     if wanted and wanted != "use":
-        return _as_chosen(name, cells, wanted)
+        return _as_chosen(profile)
     if not wanted and is_unnamed(name):
         return Found(name, UNUSED, "it has no name, so no request could name it")
-    found = _recognise_numbers(name, cells) if cells.numbers is not None else None
-    found = found or _recognise_texts(name, cells)
+    found = _recognise_numbers(profile) if profile.has_numbers else None
+    found = found or _recognise_texts(profile)
     if wanted and not found.is_used:
-        return _as_used(name, cells, found)
+        return _as_used(profile, found)
     return found
 
 
-def describe(found: Found, cells: Cells) -> Column:
+def describe(found: Found, profile: Profile) -> Column:
     """Return the card's column of one that is used; export adds the quantiles of numbers."""
-    missing = int(cells.missing.sum())
+    missing = profile.missing
     if found.kind in ("number", "flag"):
-        return Column(found.name, found.kind, cells.type, missing)
+        return Column(found.name, found.kind, profile.type, missing)
     if found.kind == "date":
         return Column(
             found.name, "date", "text", missing, format=found.format, parts=list(found.parts)
         )
-    counts = Counter(_counts(cells))
-    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    others = sum(number for _, number in most[MOST_VALUES:])
-    return Column(
-        found.name, found.kind, "text", missing, values=dict(most[:MOST_VALUES]), others=others
-    )
+    most = profile.values.most_common(MOST_VALUES)
+    others = profile.known - sum(most.values())
+    return Column(found.name, found.kind, "text", missing, values=most, others=others)
 
 
-def encode(column: Column, cells: Cells) -> Floats:
-    """Return the features of a column of training, (n_rows, n_features), as a request gets them."""
+def encode(column: Column, cells: Cells, encoder: Encoder | None = None) -> Floats:
+    """Return the features of a column of training, (n_rows, n_features), as a request gets them.
+
+    `encoder` is the column's own, to save making it again.
+    """
     if column.kind in ("number", "flag") and cells.numbers is not None:
         return cells.numbers[:, None]
-    encoder = make_encoder(column)
+    encoder = encoder or make_encoder(column)
     coded = cells.as_texts().dictionary_encode(null_encoding="encode")
     values = np.zeros((len(coded.dictionary), len(encoder.features)))
     encoder.many(coded.dictionary.to_pylist(), "", values)
@@ -126,131 +105,119 @@ def encode(column: Column, cells: Cells) -> Floats:
     return features
 
 
-def _recognise_numbers(name: str, cells: Cells) -> Found | None:
+def _recognise_numbers(profile: Profile) -> Found | None:
     """Return what a column of numbers is; None where its digits are names, as in 00123."""
-    numbers = cells.numbers
-    assert numbers is not None  # noqa: S101 -- the caller looked
-    known = numbers[~np.isnan(numbers)]
-    if not len(known):
+    name, low, high = profile.name, profile.low, profile.high
+    if not profile.known:
         return Found(name, CONSTANT, "every cell is missing")
-    if not _varies(numbers):
-        return Found(name, CONSTANT, f"every number is {known[0]:g}")
-    if cells.type == "bool":
-        return Found(name, "flag", "true and false" if cells.texts is None else _spelled(cells))
-    if np.isin(known, (0, 1)).all():
+    if not profile.varies:
+        return Found(name, CONSTANT, f"every number is {profile.first_number:g}")
+    if profile.type == "bool":
+        return Found(name, "flag", _spelled(profile) if profile.has_texts else "true and false")
+    if profile.are_flags:
         return Found(name, "flag", "0 and 1")
-    if cells.type == "int":
-        return _recognise_whole(name, cells, known)
-    return Found(name, "number", f"numbers from {known.min():g} to {known.max():g}")
+    if profile.type == "int":
+        return _recognise_whole(profile)
+    return Found(name, "number", f"numbers from {low:g} to {high:g}")
 
 
-def _recognise_whole(name: str, cells: Cells, known: Floats) -> Found | None:
-    found = _as_date(name, cells, known) or _as_running(name, known)
+def _recognise_whole(profile: Profile) -> Found | None:
+    name = profile.name
+    found = _as_date(profile) or _as_running(profile)
     if found is not None:
         return found
-    distinct = len(np.unique(known))
-    if _leading_zero(cells):
+    if profile.has_leading_zeros:
         return None
-    if _tokens(name)[-1] in _ID_NAMES:
-        if distinct > len(known) / 2:
+    if profile.names_rows:
+        if profile.count_numbers() > profile.known / 2:
             return Found(name, ID, "its name says so, and most cells are different")
         return None
-    return Found(name, "number", f"whole numbers from {known.min():g} to {known.max():g}")
+    return Found(name, "number", f"whole numbers from {profile.low:g} to {profile.high:g}")
 
 
-def _as_running(name: str, known: Floats) -> Found | None:
+def _as_running(profile: Profile) -> Found | None:
     """Return a running number: whole numbers without a gap, or in even steps."""
-    if len(known) < _FEWEST or len(np.unique(known)) < len(known):
+    if profile.known < _FEWEST or not (step := profile.step):
         return None
-    if known.max() - known.min() + 1 == len(known):
-        return Found(name, RUNNING, "it counts the rows")
-    steps = np.diff(known)
-    if (steps == steps[0]).all():
-        return Found(name, RUNNING, f"it counts the rows in steps of {abs(steps[0]):g}")
-    return None
+    steps = "" if step == 1 else f" in steps of {abs(step):g}"
+    return Found(profile.name, RUNNING, f"it counts the rows{steps}")
 
 
-def _as_date(name: str, cells: Cells, known: Floats) -> Found | None:
+def _as_date(profile: Profile) -> Found | None:
     """Return a date where a name and the range of whole numbers say that they are one."""
-    if not _DATE_NAMES & set(_tokens(name)):
+    if not profile.names_date:
         return None
-    if known.min() >= _EARLIEST and known.max() <= _LATEST:
-        return _date(name, cells, EPOCH)
-    if known.min() >= _FIRST_DAY and known.max() <= _LAST_DAY:
-        return _date(name, cells, "%Y%m%d")
-    return None
+    if profile.is_epoch:
+        return _date(profile, EPOCH)
+    return _date(profile, DAY) if profile.is_day else None
 
 
-def _recognise_texts(name: str, cells: Cells) -> Found:
-    counts = _counts(cells)
-    if not counts:
+def _recognise_texts(profile: Profile) -> Found:
+    name, total, distinct = profile.name, profile.known, profile.values.count()
+    if not total:
         return Found(name, CONSTANT, "every cell is missing")
-    if cells.numbers is None:
-        _refuse_mistyped(name, cells)
-        if (format := _find_format(list(counts))) and (found := _date(name, cells, format)):
+    if not profile.has_numbers:
+        _refuse_mistyped(profile)
+        if found := _date(profile):
             return found
-    total, distinct = sum(counts.values()), len(counts)
-    if distinct == 1 and not cells.missing.any():
-        return Found(name, CONSTANT, f"every cell is {short(next(iter(counts)))}")
-    words = sum(len(text.split()) * number for text, number in counts.items()) / total
+    if distinct == 1 and not profile.missing:
+        return Found(name, CONSTANT, f"every cell is {short(_first(profile.example))}")
+    words = profile.values.words
     if words > _WORDS and distinct > max(MOST_CATEGORIES, total / 2):
         return Found(name, FREE_TEXT, f"{distinct:,} different texts of {words:.0f} words")
     if total >= _FEWEST and distinct >= _NEARLY * total:
         return Found(name, ID, f"{distinct:,} different texts in {count(total, 'cell')}")
-    return _as_text(name, distinct, cells)
+    return _as_text(profile)
 
 
-def _as_text(name: str, distinct: int, cells: Cells) -> Found:
-    what = "text" if cells.numbers is None else "codes"
+def _as_text(profile: Profile) -> Found:
+    distinct = profile.values.count()
+    what = "codes" if profile.has_numbers else "text"
     if distinct <= MOST_CATEGORIES:
-        return Found(name, "category", f"{what} of {count(distinct, 'value')}")
-    return Found(name, "text", f"{what} of {count(distinct, 'value')}: how rare each one is")
+        return Found(profile.name, "category", f"{what} of {count(distinct, 'value')}")
+    why = f"{what} of {count(distinct, 'value')}: how rare each one is"
+    return Found(profile.name, "text", why)
 
 
-def _as_used(name: str, cells: Cells, found: Found) -> Found:
+def _as_used(profile: Profile, found: Found) -> Found:
     """Return how a column that would be left out is used."""
     note = f"kept, though it looks like {_article(found.kind)}: {found.why}"
-    if cells.numbers is not None:
-        return Found(name, "number", note)
-    return replace(_as_text(name, len(_counts(cells)), cells), why=note)
+    if profile.has_numbers:
+        return Found(profile.name, "number", note)
+    return replace(_as_text(profile), why=note)
 
 
-def _as_chosen(name: str, cells: Cells, kind: str) -> Found:
+def _as_chosen(profile: Profile) -> Found:
+    name, kind = profile.name, profile.wanted
     if kind in ("number", "flag"):
-        if cells.numbers is None:
-            row = int(cells.bad.argmax())
-            raise CannotTrain(
-                f"--columns: {name!r} is no {kind}: row {row} holds {short(cells.written(row))}"
-            )
+        if not profile.has_numbers:
+            bad = profile.first_bad or profile.first
+            raise CannotTrain(f"--columns: {name!r} is no {kind}: {bad} holds {short(_first(bad))}")
         return Found(name, kind, "chosen")
     if kind == "date":
-        format = _find_format(list(_counts(cells)))
-        if cells.numbers is not None:
-            low, high = np.nanmin(cells.numbers), np.nanmax(cells.numbers)
-            format = "%Y%m%d" if low >= _FIRST_DAY and high <= _LAST_DAY else EPOCH
-        found = _date(name, cells, format) if format else None
+        format = "" if not profile.has_numbers else DAY if profile.is_day else EPOCH
+        found = _date(profile, format)
         if found is None or not found.is_used:
             raise CannotTrain(
                 f"--columns: {name!r} is no date in one of the formats read here, such as "
-                f"2026-12-31 16:42, or it never varies; its first cell is {short(cells.written(0))}"
+                f"2026-12-31 16:42, or it never varies; its first cell is "
+                f"{short(_first(profile.first))}"
             )
         return replace(found, why=f"chosen; {found.why}")
-    if not _counts(cells):
+    if not profile.known:
         raise CannotTrain(f"--columns: every cell of {name!r} is missing")
     return Found(name, kind, "chosen")
 
 
-def _date(name: str, cells: Cells, format: str) -> Found | None:
+def _date(profile: Profile, format: str = "") -> Found | None:
     """Return a column of dates with the parts that vary; None if a cell is no such date."""
-    parse = date_parser(format)
-    try:
-        parsed = np.array([parse(text) for text in _counts(cells)])
-    except (ValueError, OverflowError, OSError):
+    dates = profile.find_dates(format)
+    if dates is None:
         return None
-    varies = [part for part, column in zip(PARTS, parsed.T, strict=True) if len(set(column)) > 1]
+    format, varies = dates
     if not varies:
-        return Found(name, CONSTANT, "hour, weekday and day of the month never vary")
-    return Found(name, "date", _describe_format(format), format, tuple(varies))
+        return Found(profile.name, CONSTANT, "hour, weekday and day of the month never vary")
+    return Found(profile.name, "date", _describe_format(format), format, varies)
 
 
 def _describe_format(format: str) -> str:
@@ -262,74 +229,24 @@ def _describe_format(format: str) -> str:
     return f"{'dates' if 'd' in format else 'times'} as {format}"
 
 
-def _find_format(texts: Sequence[str]) -> str | None:
-    """Return the first format that reads every text; day before month where both are possible."""
-    if not texts or not re.search(r"\d.*[-/.: T].*\d", texts[0]):
-        return None
-    for format in FORMATS:
-        if format != EPOCH and _reads(date_parser(format), texts):
-            return format
-    return None
-
-
-def _reads(parse: Callable[[str], Any], texts: Sequence[str]) -> bool:
-    try:
-        for text in texts:
-            parse(text)
-    except (ValueError, OverflowError):
-        return False
-    return True
-
-
-def _refuse_mistyped(name: str, cells: Cells) -> None:
+def _refuse_mistyped(profile: Profile) -> None:
     """Refuse a column of numbers of which a few cells are something else."""
-    known = len(cells.bad) - int(cells.missing.sum())
-    bad = int(cells.bad.sum())
+    bad, known, name = profile.bad, profile.known, profile.name
     if known and 1 - bad / known >= _MOSTLY:
-        row = int(cells.bad.argmax())
+        spot = profile.first_bad
         raise CannotTrain(
-            f"column {name!r} holds numbers, but {short(cells.written(row))} in row {row} is none "
+            f"column {name!r} holds numbers, but {short(_first(spot))} in {spot} is none "
             f"({bad:,} of {count(known, 'cell')}); correct it, or say what the column is: "
             f'--columns "{name}:text", or leave it out: --columns "-{name}"'
         )
 
 
-def _varies(numbers: Floats) -> bool:
-    """Return whether a tree can split a column; it can split missing cells from the others."""
-    missing = np.isnan(numbers).any()
-    with np.errstate(over="ignore"):
-        low, high = (np.float32(bound.reduce(numbers)) for bound in (np.fmin, np.fmax))
-    return bool(missing or high > low + SMALLEST_STEP)
+def _first(spot: Spot | None) -> Any:
+    return None if spot is None else spot.cell
 
 
-def _counts(cells: Cells) -> dict[str, int]:
-    """Return the texts of a column, and how many rows have each; missing cells do not count."""
-    found = cells.as_texts().drop_null().value_counts()
-    names, numbers = found.field("values").to_pylist(), found.field("counts").to_pylist()
-    return dict(zip(names, numbers, strict=True))
-
-
-def _leading_zero(cells: Cells) -> bool:
-    """Return whether a whole number begins with a zero, as a code does and no number."""
-    if cells.texts is None:
-        return False
-    from pyarrow import compute  # noqa: PLC0415
-
-    return bool(compute.any(compute.match_substring_regex(cells.texts, "^0[0-9]")).as_py())
-
-
-def _spelled(cells: Cells) -> str:
-    return " and ".join(sorted(_counts(cells))[:4])
-
-
-def _tokens(name: str) -> list[str]:
-    """Return the words of a name in lower case.
-
-    >>> _tokens("customerId"), _tokens("created_at")
-    (['customer', 'id'], ['created', 'at'])
-    """
-    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+", name)
-    return [word.lower() for word in words] or [""]
+def _spelled(profile: Profile) -> str:
+    return " and ".join(sorted(profile.values.most_common(MOST_VALUES))[:4])
 
 
 def _article(noun: str) -> str:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.errors import CannotTrain, nearest
+from service.tables.places import is_address
 from training import kddcup99
-from training.datasets import Dataset, held_out_spending, spending
+from training.datasets import POOL, Dataset, held_out_spending, spending
 from training.forest import Auto
+from training.parts import Watch
 from training.tables import Options, from_file
 
 SPENDING = "spending"
@@ -21,6 +23,7 @@ _OWN = (
     ("columns", "columns", ""),
     ("id", "id", None),
     ("no_missing", "missing", True),
+    ("pool", "pool", POOL),
 )
 _READING = (("sep", "separator"), ("decimal", "decimal"), ("encoding", "encoding"))
 """Options of a table of one's own, and the fields that hold them."""
@@ -43,8 +46,10 @@ class Source:
     table: Options = field(default_factory=Options)
     """What is said of a table of one's own."""
 
-    def read(self) -> Batches:
+    def read(self, watch: Watch = lambda rows, share: None) -> Batches:
         """Return the rows to train on, and held-out rows for evaluation if there are any.
+
+        `watch` is told how much of a table of one's own is read.
 
         Raises:
             CannotTrain: the dataset does not exist or is not fit for training.
@@ -54,7 +59,7 @@ class Source:
             return self._spending()
         if self.name == KDDCUP99:
             return self._kddcup99()
-        return self._table(), None
+        return self._table(watch), None
 
     def _spending(self) -> Batches:
         training, held_out = spending(), held_out_spending()
@@ -68,16 +73,23 @@ class Source:
         share = kddcup99.ATTACK_SHARE if self.contamination == "auto" else self.contamination
         return kddcup99.draw(connections, samples, share, self.columns, self.seed)
 
-    def _table(self) -> Dataset:
+    def _table(self, watch: Watch) -> Dataset:
         path = Path(self.name)
-        if not path.suffix:
+        if not (
+            path.suffix or is_address(self.name) or path.exists() or set("*?[/") & {*self.name}
+        ):
             hint = nearest(self.name, (SPENDING, KDDCUP99))
             raise CannotTrain(
                 f"there is no dataset {self.name!r}{hint}; give {SPENDING}, {KDDCUP99} or the path "
-                "of a file: CSV, Parquet or Arrow"
+                "of a file or folder: CSV, Parquet or Arrow"
             )
         return from_file(
-            path, self.table, keep_cols=self.columns, samples=self.samples, seed=self.seed
+            self.name,
+            self.table,
+            watch,
+            keep_cols=self.columns,
+            samples=self.samples,
+            seed=self.seed,
         )
 
     def _drawn(self, dataset: Dataset) -> Dataset:

@@ -1,21 +1,27 @@
-"""A dataset from a file: recognise its columns, or take them as chosen, and encode its cells."""
+"""A dataset from files: recognise its columns, or take them as chosen, and encode its cells."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.cells import LABELS, LARGEST, short
+from service.cells import LABELS, short
 from service.errors import BadInput, CannotTrain, count, nearest
-from service.model.encoding import KINDS, make_encoder
-from service.tables.read import Cells, Choices, Table, read_table
-from training.datasets import UNLABELLED, Dataset, Recognised, listed, pick
+from service.model.card import Column
+from service.model.encoding import KINDS, CellFault, make_encoder
+from service.rows import Floats
+from service.tables.places import find_places, is_address
+from service.tables.read import Cells, Choices, Place, Table, read_table
+from training.datasets import POOL, UNLABELLED, Dataset, Recognised, Whole, listed, pick
+from training.parts import Batch, Parts, Pool, Watch, concatenate
+from training.profiles import Profile, Spot
 from training.recognition import (
     CONSTANT,
     FREE_TEXT,
@@ -32,6 +38,10 @@ from training.recognition import (
 )
 
 _USE = "use"
+
+_SMALL = 64 * 2**20  # bytes: a file of so few is read at once
+
+_LEAST_VALUES = 100_000  # a small pool is no reason to count badly
 
 
 @dataclass(frozen=True)
@@ -52,22 +62,129 @@ class Options:
     """How many rows to draw; all by default."""
     seed: int = 16
     choices: Choices = field(default_factory=Choices)
+    pool: int = POOL
+    """The most rows that are held in memory; the trees grow from so many of a larger table."""
 
 
-def from_file(path: Path, options: Options | None = None, **more: Any) -> Dataset:
+def _ignore(rows: int, share: float) -> None:
+    """Watch nothing."""
+
+
+def from_file(
+    path: Place, options: Options | None = None, watch: Watch = _ignore, **more: Any
+) -> Dataset:
     """Read a table; each column becomes features, or is left out, as `recognition` decides.
 
-    `more` are fields of the options.
+    The table is a file, a glob, a folder, or an address of these. `more` are fields of the options.
+    Of a table with more rows than the pool, the dataset is a uniform sample (see `Whole`).
 
     Raises:
         CannotTrain: the text names the file, the column and the first row (counted from 0).
     """
     options = replace(options or Options(), **more)
     try:
-        table = _draw(read_table(path, options.choices), options)
-        return make_dataset(table, options)
+        places = find_places([str(path)])
+        if (table := _read_small(places, options)) is not None:
+            return make_dataset(_draw(table, options), options)
+        return _read(path, Parts(places, options.choices), options, watch)
     except BadInput as error:
         raise CannotTrain(str(error)) from error
+
+
+def _read_small(places: Sequence[str], options: Options) -> Table | None:
+    """Return the whole of a small file; None if it is not small."""
+    path = Path(places[0])
+    if len(places) > 1 or is_address(places[0]) or path.stat().st_size > _SMALL:
+        return None
+    table = read_table(path, options.choices)
+    return table if len(table) <= _most(options) else None
+
+
+def _most(options: Options) -> int:
+    return max(options.pool, options.samples or 0)
+
+
+def _most_values(options: Options) -> int:
+    """Return how many values of a column are counted exactly: no more than it has in the pool."""
+    return max(_most(options), _LEAST_VALUES)
+
+
+def _read(path: Place, parts: Parts, options: Options, watch: Watch) -> Dataset:
+    """Read a table in batches; if it is larger than the pool, learn its columns from all of it."""
+    batches = parts.read(watch)
+    head, most = list(_begin(batches, _most(options))), _most(options)
+    first = head[0].table
+    if sum(len(batch.table) for batch in head) <= most:
+        rows = concatenate([batch.table.arrow for batch in head])
+        table = Table(path, rows, first.decimal, first.notes)
+        return make_dataset(_draw(table, options), options)
+    pool = Pool(most, options.seed)
+    profiles = {} if options.samples else _begin_profiles(first, options)
+    while batch := head.pop(0) if head else next(batches, None):
+        pool.add(batch.table)
+        for profile in profiles.values():
+            profile.add(batch.table.cells(profile.name), batch.table.path, batch.first)
+    table = Table(path, pool.rows(), first.decimal, first.notes)
+    if options.samples:  # the rows that were drawn are the table
+        return make_dataset(_draw(table, options), options)
+    _recount(parts, [one for one in profiles.values() if one.lacks_values], options, watch)
+    dataset = make_dataset(table, options, profiles)
+    ranges = {name: (profile.low, profile.high) for name, profile in profiles.items()}
+    return _as_sample(
+        dataset, Whole(pool.seen, ranges, partial(_encode_all, parts, dataset.columns))
+    )
+
+
+def _as_sample(dataset: Dataset, whole: Whole) -> Dataset:
+    note = (
+        f"the trees grow from {len(dataset):,} of {whole.rows:,} rows, drawn uniformly (--pool); "
+        "the threshold and the card are of all rows"
+    )
+    return replace(dataset, whole=whole, notes=(*dataset.notes, note))
+
+
+def _begin(batches: Iterator[Batch], most: int) -> Iterator[Batch]:
+    """Yield batches until they have more than `most` rows, or there are no more."""
+    rows = 0
+    while rows <= most and (batch := next(batches, None)):
+        rows += len(batch.table)
+        yield batch
+
+
+def _begin_profiles(table: Table, options: Options) -> dict[str, Profile]:
+    """Return an empty profile of each column that is looked at."""
+    wanted = _wanted(table, options)
+    looked_at = [name for name in table.names if wanted.get(name) not in LEFT]
+    most = _most_values(options)
+    return {name: Profile(name, wanted.get(name, ""), most) for name in looked_at}
+
+
+def _recount(parts: Parts, profiles: Sequence[Profile], options: Options, watch: Watch) -> None:
+    """Count the values of columns that turned out to be text after they had begun as numbers."""
+    if not profiles:
+        return
+    for profile in profiles:
+        profile.recount(_most_values(options))
+    for table, _ in parts.read(watch, [profile.name for profile in profiles]):
+        for profile in profiles:
+            profile.count_values(table.cells(profile.name))
+
+
+def _encode_all(parts: Parts, columns: Sequence[Column], watch: Watch) -> Iterator[Floats]:
+    """Yield the encoded rows of a table in batches, (n_rows, n_features)."""
+    encoders = [make_encoder(column) for column in columns]
+    for table, first in parts.read(watch, [column.name for column in columns]):
+        try:
+            yield np.column_stack(
+                [
+                    encode(column, table.cells(column.name), encoder)
+                    for column, encoder in zip(columns, encoders, strict=True)
+                ]
+            )
+        except CellFault as fault:
+            raise CannotTrain(
+                f"{table.path} changed while it was read: row {first + fault.row}: {fault}"
+            ) from fault
 
 
 def parse_columns(text: str, names: Sequence[str]) -> dict[str, str]:
@@ -111,53 +228,59 @@ def _draw(table: Table, options: Options) -> Table:
         return table
     if options.samples > len(table):
         raise CannotTrain(
-            f"--samples {options.samples}: {table.path.name} has {count(len(table), 'row')}"
+            f"--samples {options.samples}: {table.name} has {count(len(table), 'row')}"
         )
     drawn = np.random.default_rng(options.seed).choice(len(table), options.samples, replace=False)
     return table.take(np.sort(drawn))
 
 
-def make_dataset(table: Table, options: Options) -> Dataset:
-    """Recognise and encode the columns of a table; raises as `from_file` does."""
+def make_dataset(
+    table: Table, options: Options, profiles: Mapping[str, Profile] | None = None
+) -> Dataset:
+    """Recognise and encode the columns of a table; raises as `from_file` does.
+
+    `profiles` are of the table of which these rows are a sample; by default of the rows.
+    """
     labels = None if options.label is None else _labels(table, options.label, options.label_outlier)
-    found, cells = _recognise(table, options)
+    if profiles is None:
+        profiles = _begin_profiles(table, options)
+        for name, profile in profiles.items():
+            profile.add(table.cells(name), table.path)
+    found = _recognise(table, options, profiles)
     used = [one for one in found if one.is_used]
     if options.keep_cols is not None:  # in the order that was asked for
         used.sort(key=lambda one: list(options.keep_cols or ()).index(one.name))
     _refuse_none(table, found, used)
-    columns = [describe(one, cells[one.name]) for one in used]
+    columns = [describe(one, profiles[one.name]) for one in used]
     for one in used:
-        _refuse_cells(table.path, one.name, cells[one.name], options.missing)
+        _refuse_cells(table.path, profiles[one.name], options.missing)
+    cells = {one.name: table.cells(one.name) for one in used}
     X = np.column_stack([encode(column, cells[column.name]) for column in columns])
     id = _choose_id(table, found, options.id)
     all_numbers = all(column.kind in ("number", "flag") for column in columns)
     return Dataset(
-        table.path.name,
+        table.name,
         X,
         tuple(columns),
         labels,
         left_out=tuple(left_out(one) for one in found if not one.is_used),
         id=id,
         decimal=table.decimal or ".",
-        recognised=tuple(_report(one, cells.get(one.name), len(table), id) for one in found),
+        recognised=tuple(_report(one, profiles.get(one.name), id) for one in found),
         notes=table.notes,
         raw=None if all_numbers else lambda i: [cells[one.name].cell(i) for one in used],
     )
 
 
-def _recognise(table: Table, options: Options) -> tuple[list[Found], dict[str, Cells]]:
-    """Return what each column is, in the order of the file, and the cells of those looked at."""
+def _recognise(table: Table, options: Options, profiles: Mapping[str, Profile]) -> list[Found]:
+    """Return what each column is, in the order of the file."""
     wanted = _wanted(table, options)
-    found, cells = [], {}
-    for name in table.names:
-        choice = wanted.get(name, "")
-        if choice in LEFT:
-            why = _reason(choice, options)
-            found.append(Found(name, choice, why))
-            continue
-        cells[name] = table.cells(name)
-        found.append(recognise(name, cells[name], choice))
-    return found, cells
+    return [
+        recognise(profiles[name])
+        if name in profiles
+        else Found(name, wanted[name], _reason(wanted[name], options))
+        for name in table.names
+    ]
 
 
 def _reason(choice: str, options: Options) -> str:
@@ -203,7 +326,7 @@ def _refuse_none(table: Table, found: Sequence[Found], used: Sequence[Found]) ->
         raise CannotTrain(f"{table.path} has no column to train on besides the label")
     if all(one.kind in (LABEL, UNUSED, CONSTANT) for one in found):
         raise CannotTrain(
-            f"every column of {table.path.name} is constant; a forest needs one that varies"
+            f"every column of {table.name} is constant; a forest needs one that varies"
         )
     reasons = "; ".join(
         f"{one.name!r} is left out as {one.kind}" for one in found if one.kind != LABEL
@@ -215,24 +338,23 @@ def _refuse_none(table: Table, found: Sequence[Found], used: Sequence[Found]) ->
     )
 
 
-def _refuse_cells(path: Path, name: str, cells: Cells, with_missing: bool) -> None:
+def _refuse_cells(path: Place, profile: Profile, with_missing: bool) -> None:
     """Refuse numbers that a forest cannot hold, and missing cells if they are not wanted."""
-    if cells.numbers is not None:
-        _refuse_where(
-            np.abs(cells.numbers) > LARGEST, "infinite or above 3.4e38", "correct them", path, name
-        )
+    faults = [(profile.huge, profile.first_huge, "infinite or above 3.4e38", "correct them")]
     if not with_missing:
         cure = "fill them, or train with missing cells: leave out --no_missing"
-        _refuse_where(cells.missing, "missing", cure, path, name)
+        faults.append((profile.missing, profile.first_missing, "missing", cure))
+    for number, spot, what, cure in faults:
+        if number and spot:
+            raise CannotTrain(
+                f"column {profile.name!r} of {path} has {count(number, 'cell')} {what}, the first "
+                f"in row {spot.row}{_where(path, spot)}; {cure}"
+            )
 
 
-def _refuse_where(faults: NDArray[np.bool_], what: str, cure: str, path: Path, name: str) -> None:
-    rows = np.flatnonzero(faults)
-    if len(rows):
-        raise CannotTrain(
-            f"column {name!r} of {path} has {count(len(rows), 'cell')} {what}, the first in row "
-            f"{rows[0]}; {cure}"
-        )
+def _where(path: Place, spot: Spot) -> str:
+    """Return which of the files of a table a cell is in; empty if there is only one."""
+    return "" if str(spot.place) == str(path) else f" of {spot.place}"
 
 
 def _labels(table: Table, label: str, outlier: str | None) -> NDArray[np.int64]:
@@ -277,18 +399,17 @@ def _read_marks(cells: Cells, values: list[str], where: str) -> NDArray[np.int64
     )
 
 
-def _report(found: Found, cells: Cells | None, rows: int, id: str | None) -> Recognised:
+def _report(found: Found, profile: Profile | None, id: str | None) -> Recognised:
     """Return the line of a column for the table that training prints."""
     example, gaps = "", 0.0
-    if cells is not None:
-        missing = cells.missing
-        gaps = float(missing.sum() / rows)
-        example = "" if missing.all() else short(cells.written(int((~missing).argmax())))
+    if profile is not None:
+        gaps = profile.missing / profile.rows
+        example = short(profile.example.cell) if profile.example else ""
     if not found.is_used:
         done = "left out, returned with answers" if found.name == id else "left out"
-    elif cells is None or found.kind in ("number", "flag"):
+    elif profile is None or found.kind in ("number", "flag"):
         done = "as it is"
     else:
-        features = make_encoder(describe(found, cells)).features
+        features = make_encoder(describe(found, profile)).features
         done = ", ".join(found.parts) if found.parts else count(len(features), "feature")
     return Recognised(found.name, found.kind, example.strip("'"), gaps, done, found.why)

@@ -31,7 +31,7 @@ if not __package__:  # run as a file: perhaps not installed, so imports need the
 
 from service.errors import CannotTrain, IsoserveError, count
 from service.tables.read import Choices
-from training.datasets import SPENDING_OUTLIERS, Dataset, listed, oddities
+from training.datasets import POOL, SPENDING_OUTLIERS, Dataset, listed, oddities
 
 if TYPE_CHECKING:
     from sklearn.ensemble import IsolationForest
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from training.sources import Source
 
 _MOST_NUMBERS = 40  # columns of numbers that are printed one by one
+
+_SECONDS = 30.0  # between lines about a long step where there is no terminal
 
 _STOPPED = 130  # the usual exit code after Ctrl-C
 _ROOT = Path(__file__).resolve().parents[1]
@@ -61,7 +63,9 @@ app = typer.Typer(
 DatasetName = Annotated[
     str,
     typer.Option(
-        "--dataset", help="'spending', 'kddcup99', or a file: CSV, Parquet or Arrow, also packed"
+        "--dataset",
+        help="'spending', 'kddcup99', or a file: CSV, Parquet or Arrow, also packed; a glob or a "
+        "folder of such files, or their address, as s3://bucket/folder",
     ),
 ]
 Samples = Annotated[
@@ -158,6 +162,15 @@ Encoding = Annotated[
     str,
     typer.Option("--encoding", help="the encoding of a CSV file, as latin-1", show_default=False),
 ]
+PoolRows = Annotated[
+    int,
+    typer.Option(
+        "--pool",
+        min=1,
+        help="the most rows to hold in memory; of a larger table the trees grow from so many, "
+        "drawn uniformly, and all rows are scored",
+    ),
+]
 Seed = Annotated[
     int,
     typer.Option("--seed", min=0, max=2**32 - 1, help="the same seed gives the same model"),
@@ -190,6 +203,7 @@ def train(  # noqa: PLR0913, PLR0917 -- each is an option of the command line
     sep: Separator = "",
     decimal: DecimalMark = "",
     encoding: Encoding = "",
+    pool: PoolRows = POOL,
     seed: Seed = 16,
     no_save: NoSave = False,
     if_missing: IfMissing = False,
@@ -228,6 +242,7 @@ def train(  # noqa: PLR0913, PLR0917 -- each is an option of the command line
             id=id,
             missing=not no_missing,
             choices=parse_choices(sep, decimal, encoding),
+            pool=pool,
         ),
     )
     folder = None if no_save else _folder(save_path)
@@ -246,9 +261,10 @@ def _fit_and_describe(
 ) -> tuple[IsolationForest, Card]:
     """Read, fit and score, and report each step."""
     from training.export import describe  # noqa: PLC0415
+    from training.spread import describe_whole, score_whole  # noqa: PLC0415
 
-    with _step(f"reading {source.name}"):
-        training, held_out = source.read()
+    with _step(f"reading {source.name}") as watch:
+        training, held_out = source.read(watch)
     for note in training.notes:
         _say(f"{training.name}: {note}")
     _print_columns(training)
@@ -256,8 +272,11 @@ def _fit_and_describe(
         _say(f"warning: {oddity}")
     with _step(f"fitting {trees} on {_size(training)}"):
         forest = fit(training.X)
-    with _step("scoring"):
-        return forest, describe(forest, training, held_out)
+    with _step("scoring") as watch:
+        if training.whole is None:
+            return forest, describe(forest, training, held_out)
+        spread = score_whole(forest, training.whole, watch)
+        return forest, describe_whole(describe(forest, training, held_out), forest, spread)
 
 
 def _usual_share(dataset: str) -> str:
@@ -380,21 +399,43 @@ def _say(text: str) -> None:
 
 
 @contextmanager
-def _step(text: str) -> Iterator[None]:
-    """Show a long step: with its seconds on a terminal, elsewhere as one line."""
+def _step(text: str) -> Iterator[Callable[[int, float], None]]:
+    """Show a long step: with its seconds on a terminal, elsewhere as a line now and then.
+
+    Yields what is called with the rows so far, and with their share of the table.
+    """
     if not _progress.is_terminal:
         _say(f"{text} ...")
-        yield
+        yield _Pace(text, _say, _SECONDS)
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=_progress) as progress:
         task = progress.add_task(text, total=None)
-        yield
+        yield _Pace(text, lambda line: progress.update(task, description=line), 0.2)
         progress.update(task, total=1, completed=1)
 
 
+class _Pace:
+    """Tell, at most every `seconds`, how many rows are done, how fast, and how long it takes."""
+
+    def __init__(self, text: str, show: Callable[[str], None], seconds: float) -> None:
+        self._text, self._show, self._seconds = text, show, seconds
+        self._began = self._shown = time.monotonic()
+
+    def __call__(self, rows: int, share: float) -> None:
+        now = time.monotonic()
+        if now - self._shown < self._seconds:
+            return
+        self._shown, took = now, now - self._began
+        left = f", {took / share - took:.0f} s left" if share else ""
+        self._show(f"{self._text}: {rows:,} rows ({share:.0%}), {rows / took:,.0f} a second{left}")
+
+
 def _size(dataset: Dataset) -> str:
-    return f"{count(len(dataset), 'row')} of {count(len(dataset.features), 'column')}"
+    rows = count(len(dataset), "row")
+    if dataset.whole is not None:
+        rows = f"{len(dataset):,} of {count(dataset.whole.rows, 'row')}"
+    return f"{rows} of {count(len(dataset.features), 'column')}"
 
 
 def _print_columns(dataset: Dataset) -> None:
@@ -431,6 +472,8 @@ def _summarise(card: Card, rows_each: int, path: Path | None, seconds: float) ->
         f"each, contamination {card.parameters['contamination']}, seed {card.seed}",
         "outliers": f"{card.training_outlier_share:.2%} of the training rows",
     }
+    if card.pool is not None:
+        lines["forest"] += f", from {card.pool:,} rows drawn uniformly (--pool)"
     if card.quality is not None:
         lines |= _quality_lines(card.quality)
     lines |= advise(card, "python -m service threshold" if _in_checkout() else "isoserve threshold")

@@ -161,11 +161,16 @@ class Card:
     """None in the card of an earlier version."""
     labels: LabelCurve | None = None
     """None without labels of both kinds."""
+    pool: int | None = None
+    """How many of the rows the trees grew from, drawn uniformly; not written if it is all."""
     format: int = CARD_FORMAT
 
     def to_json(self) -> str:
         """Return the text of the card file, with a line for each field, feature and golden row."""
-        return _layout(asdict(self)) + "\n"
+        fields = asdict(self)
+        if self.pool is None:
+            del fields["pool"]
+        return _layout(fields) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Card:

@@ -13,7 +13,7 @@ import zlib
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,10 @@ _EXCEL = (
 )
 
 _BLOCK = 16 * 2**20  # bytes that are parsed at a time; no line of a CSV file may be longer
+
+
+Place = Path | str
+"""Where a table lies: a path, or an address of fsspec."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +77,34 @@ class Cells:
         assert self.numbers is not None  # noqa: S101 -- one of both is there
         return np.isnan(self.numbers)
 
+    def __len__(self) -> int:
+        return len(self.missing)
+
     def as_texts(self) -> pa.Array:
         """Return the cells as texts; whole numbers become their digits."""
         import pyarrow as pa  # noqa: PLC0415
 
         if self.texts is not None:
             return self.texts
-        assert self.numbers is not None  # noqa: S101
-        return pa.array([parse_text(cell) or None for cell in self.numbers.tolist()], pa.string())
+        assert self.numbers is not None  # noqa: S101 -- one of both is there
+        different, places = np.unique(self.numbers, return_inverse=True)
+        texts = pa.array([parse_text(cell) or None for cell in different.tolist()], pa.string())
+        return texts.take(pa.array(places))
+
+    @cached_property
+    def counts(self) -> tuple[pa.Array, NDArray[np.int64]]:
+        """The different texts, without missing cells, and how many cells have each."""
+        found = self.as_texts().drop_null().value_counts()
+        return found.field("values"), np.asarray(found.field("counts"))
+
+    @property
+    def has_leading_zeros(self) -> bool:
+        """Whether a text begins with a zero and another digit, as a code does and no number."""
+        if self.texts is None:
+            return False
+        from pyarrow import compute  # noqa: PLC0415
+
+        return bool(compute.any(compute.match_substring_regex(self.texts, "^0[0-9]")).as_py())
 
     def cell(self, row: int) -> Any:
         """Return a cell as JSON would have it: a number, a text, or None where it is missing."""
@@ -101,9 +125,10 @@ class Table:
     """The columns of a file, by name. Rows are counted from 0."""
 
     def __init__(
-        self, path: Path, table: pa.Table, decimal: str = "", notes: tuple[str, ...] = ()
+        self, path: Place, table: pa.Table, decimal: str = "", notes: tuple[str, ...] = ()
     ) -> None:
         self.path = path
+        self.name = Path(path).name
         self.names: list[str] = list(table.column_names)
         self.decimal = decimal
         """The decimal mark of a CSV file; empty for other files."""
@@ -113,6 +138,11 @@ class Table:
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
+
+    @property
+    def arrow(self) -> pa.Table:
+        """The columns as Arrow has them."""
+        return self._table
 
     def take(self, rows: NDArray[np.intp]) -> Table:
         """Return some of the rows."""

@@ -74,6 +74,28 @@ def test_the_card_says_what_became_of_each_column(card):
     assert len(card.golden.encoded[0]) == len(Columns.from_card(card).features)
 
 
+def test_the_examples_of_the_documentation_are_raw_rows_that_are_answered(client, card):
+    found = client.get("/openapi.json").json
+    name = client.get("/metadata").json["name"]
+    golden = sorted(zip(card.golden.scores, card.golden.rows, strict=True), key=lambda one: one[0])
+    for path, kind in (
+        ("/predict", "application/json"),
+        ("/v2/models/{model}/infer", "application/json"),
+        ("/invocations", "application/json"),
+        ("/invocations", "text/csv"),
+    ):
+        schema = found["paths"][path]["post"]["requestBody"]["content"][kind]["schema"]
+        if "$ref" in schema:
+            schema = found["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+        example = schema["examples"][0]
+        text = example if isinstance(example, str) else json.dumps(example)
+        assert all(row[1][1] in text for row in (golden[0], golden[-1])), path  # the merchants
+        assert "'" not in text
+        where = path.replace("{model}", name)
+        answer = client.post(where, data=text, content_type=kind)
+        assert answer.status_code == 200, (path, answer.text)
+
+
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=40)
 rows = st.fixed_dictionaries(
     {

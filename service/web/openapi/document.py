@@ -28,7 +28,7 @@ from ..query import MOST
 
 Schema = dict[str, Any]
 
-Rows = Sequence[Sequence[float | None]]
+Rows = Sequence[Sequence[float | str | None]]
 
 INTRODUCTION = (
     "Begin with **POST /predict**: open it, press *Try it out*, then *Execute*. "
@@ -95,16 +95,40 @@ def _describe_model(name: str, version: str, columns: list[str]) -> Schema:
 def _show_examples(columns: list[str], rows: Rows) -> Schema:
     """Return the examples of requests, by their names in the data."""
     message = {"data": {"names": columns, "ndarray": rows}}
-    cells = (["" if cell is None else repr(cell) for cell in row] for row in rows)
+    cells = ([_write_cell(cell) for cell in row] for row in rows)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([columns, *cells])
     return {
         "example rows": rows,
-        "example shape": [len(rows), len(columns)],
+        "example inputs": _show_inputs(columns, rows),
         "example labels": list(range(len(rows))),  # the first is normal, the second an outlier
         "example message": json.dumps(message),
         "example CSV": text.getvalue(),
     }
+
+
+def _show_inputs(columns: list[str], rows: Rows) -> list[Schema]:
+    """Return rows as V2 tensors: one for all numbers, one for each column where some are text."""
+    texts = [any(isinstance(cell, str) for cell in column) for column in zip(*rows, strict=True)]
+    if not any(texts):
+        shape = [len(rows), len(columns)]
+        return [{"name": "rows", "shape": shape, "datatype": "FP64", "data": rows}]
+    return [
+        {
+            "name": name,
+            "shape": [len(rows)],
+            "datatype": "BYTES" if is_text else "FP64",
+            "data": [row[j] for row in rows],
+        }
+        for j, (name, is_text) in enumerate(zip(columns, texts, strict=True))
+    ]
+
+
+def _write_cell(cell: float | str | None) -> str:
+    """Return a cell as a CSV body has it; a number with all its digits."""
+    if cell is None:
+        return ""
+    return cell if isinstance(cell, str) else repr(cell)
 
 
 def _describe_keys(with_admin: bool, with_key: bool) -> Schema:

@@ -129,9 +129,9 @@ def test_rows_are_drawn_before_columns_are_recognised(write):
          "first in row 0; correct them"),
         ("a\n1\n" + "9" * 400 + "\n", "column 'a' of my.csv has 1 cell infinite or above 3.4e38, "
          "the first in row 1; correct them"),
-        ("a,b\n1,2\n2,1o\n", "column 'b' holds numbers, but '1o' in row 1 is none (1 of 2 cells); "
-         "correct it, or say what the column is: --columns \"b:text\", or leave it out: --columns "
-         "\"-b\""),
+        ("a,b\n1,2\n2,1o\n", "column 'b' holds numbers, but '1o' in row 1 of my.csv is none (1 of "
+         "2 cells); correct it, or say what the column is: --columns \"b:text\", or leave it out: "
+         "--columns \"-b\""),
         ("a,b\nx,y\n", "every column of my.csv is constant; a forest needs one that varies"),
         ("id\n" + "\n".join(map(str, range(20))), "my.csv has no column to train on ('id' is left "
          "out as running number); use one nevertheless: --columns \"id\""),
@@ -159,8 +159,8 @@ def test_an_unusable_table_is_refused_with_one_sentence(write, content, sentence
         ("mean,sd\n1,2\n", {"columns": "mean:dat"}, "--columns: 'dat' is no kind of column (is it "
          "'date'?); kinds are number, flag, category, text, date and id"),
         ("mean,sd\n1,2\n", {"columns": "mean,mean"}, "--columns names the column 'mean' twice"),
-        ("a,b\n1,x\n2,y\n", {"columns": "b:number"}, "--columns: 'b' is no number: row 0 holds "
-         "'x'"),
+        ("a,b\n1,x\n2,y\n", {"columns": "b:number"}, "--columns: 'b' is no number: row 0 of "
+         "my.csv holds 'x'"),
         ("a,b\n1,x\n2,y\n", {"columns": "b:date"}, "--columns: 'b' is no date in one of the "
          "formats read here, such as 2026-12-31 16:42, or it never varies; its first cell is 'x'"),
         ("mean,sd\n1,2\n", {"id": "ident"}, "--id: my.csv has no column 'ident'"),

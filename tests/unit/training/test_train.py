@@ -148,7 +148,7 @@ print(main(["--no_save"]), main(["--no_save", "--dataset", "README.md"]))
     ("options", "sentence"),
     [
         ("--dataset kddcup", "there is no dataset 'kddcup' (is it 'kddcup99'?); give spending, "
-         "kddcup99 or the path of a file: CSV, Parquet or Arrow"),
+         "kddcup99 or the path of a file or folder: CSV, Parquet or Arrow"),
         ("--dataset no/such.csv", "there is no file no/such.csv"),
         ("--samples 20001", "--samples 20001: spending has 20,000 rows"),
         ("--samples 1", "every column of spending is constant; a forest needs one that varies"),
@@ -316,7 +316,7 @@ def test_other_list_expressions_are_refused_without_evaluating_them(text, capsys
 def test_help_names_every_option_and_the_page_explains_it(capsys):
     assert main(["--help"]) == 0
     options = re.findall(r"^  (--\w+)", capsys.readouterr().out, re.MULTILINE)
-    assert len(options) == 22
+    assert len(options) == 23
     page = (ROOT / "docs/guide/training.md").read_text()
     assert [option for option in options if f"`{option}" not in page] == ["--help"]
 
