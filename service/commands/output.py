@@ -50,4 +50,4 @@ def parse_choice(puid: str | None, before: str | None) -> float | None:
 def show(table: Table) -> None:
     """Print a table, 200 columns wide if the output is not a terminal."""
     console = Console()
-    console.print(table, width=console.width if console.is_terminal else 200)
+    (console if console.is_terminal else Console(width=200)).print(table)

@@ -7,7 +7,6 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from ..choice import Choice
@@ -19,6 +18,7 @@ from ..state.feedback.store import FILE_NAME as FEEDBACK_NAME
 from ..state.feedback.store import FeedbackStore, open_feedback
 from ..state.records import FILE_NAME as RECORDS_NAME
 from ..state.records import Records, open_records
+from . import output
 
 cli = typer.Typer()
 
@@ -172,11 +172,12 @@ def _show_ladder(evidence: Evidence, now: float, proposed: Step | None, cost: Co
         "": [marks.get(one, "") for one in sorted(steps)],
     }
     shown = {name: cells for name, cells in columns.items() if any(cells)}
-    table = Table(*shown, box=None)
+    table = Table(box=None)
+    for name in shown:
+        table.add_column(name, overflow="fold")  # a narrow terminal cuts no figure
     for cells in zip(*shown.values(), strict=True):
         table.add_row(*cells)
-    console = Console()
-    console.print(table, width=console.width if console.is_terminal else 200)
+    output.show(table)
 
 
 def _tell_sources(evidence: Evidence) -> None:

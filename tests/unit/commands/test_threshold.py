@@ -87,6 +87,13 @@ def test_records_and_feedback_make_rows_a_day_precision_recall_and_cost(run, car
     assert said.endswith(f"start with ISOSERVE_THRESHOLD={float(threshold)!r}")
 
 
+def test_no_figure_is_cut_where_the_output_is_no_terminal(run, card, recorded):
+    result = CliRunner().invoke(cli, ["threshold", "--cost", "fp=1,fn=9"])
+    ladder = result.output.split("Training:")[0].splitlines()
+    assert len(ladder) > 8 and "…" not in result.output
+    assert all(line.count("(") == 2 for line in ladder[3:])  # two intervals a line
+
+
 def test_labels_of_flagged_rows_only_say_nothing_of_recall(run, card, folder):
     feedback, version = begin_feedback(StateFolder(folder / "state").path), _version(folder)
     rows = [ScoredRow(j, 1, -0.1 - j / 100, version, True) for j in range(5)]
