@@ -84,8 +84,9 @@ def _settings() -> Iterator[tuple[str, str, str]]:
 def _seldon() -> Iterator[tuple[str, str]]:
     for name, field in SELDON_VARIABLES.items():
         yield f"`{name}`", f"`{PREFIX}{field.upper()}`"
-    names = " and ".join(f"`{name}`" for name in PARAMETER_TYPES)
-    yield f"`{PARAMETERS}`", f"{names}: `{PREFIX}THRESHOLD` and the folder of `{PREFIX}MODEL`"
+    names = ", ".join(f"`{name}`" for name in PARAMETER_TYPES)
+    ours = f"`{PREFIX}THRESHOLD`, `{PREFIX}OUTLIER_SHARE` and the folder of `{PREFIX}MODEL`"
+    yield f"`{PARAMETERS}`", f"{names}: {ours}"
     yield f"`{LABELS}`", f"its `version`: `{PREFIX}PREDICTOR_VERSION`"
 
 
