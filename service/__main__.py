@@ -33,7 +33,7 @@ from click import ClickException
 from typer.core import TyperGroup
 
 from . import __version__
-from .commands import counts, feedback, model, records, score, serve, threshold
+from .commands import counts, feedback, model, records, score, serve, state, threshold
 from .errors import explain
 
 
@@ -64,6 +64,7 @@ for _module in (serve, model, score, threshold):  # their commands are commands 
 cli.add_typer(counts.cli, name="counts")
 cli.add_typer(records.cli, name="records")
 cli.add_typer(feedback.cli, name="feedback")
+cli.add_typer(state.cli, name="state")
 
 
 @cli.callback(invoke_without_command=True)

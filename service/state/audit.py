@@ -27,7 +27,7 @@ CHOICE_NAME = "threshold.json"
 _FIELDS = ("when", "who", "what", "old", "new")
 
 # The most bytes of each file: a line has some 300, a choice some 150.
-_MOST_AUDIT, _MOST_CHOICE = 2**28, 2**16
+MOST_AUDIT, _MOST_CHOICE = 2**28, 2**16
 
 
 class AuditLog:
@@ -68,7 +68,7 @@ class AuditLog:
         """Log if there are fewer lines than changes: whole lines are lost."""
         lines = 0
         with suppress(OSError, Damaged):
-            lines = read_file(self._audit, _MOST_AUDIT).count(b"\n")
+            lines = read_file(self._audit, MOST_AUDIT).count(b"\n")
         if lines < changes:
             logger.warning(
                 "%s has %d lines, and %d changes were made: the others are lost",
@@ -106,7 +106,7 @@ class AuditLog:
         """Quarantine a log with damaged lines, and begin a new one with the sound lines."""
         sound, damaged = [], []
         try:
-            lines = read_file(self._audit, _MOST_AUDIT).splitlines(keepends=True)
+            lines = read_file(self._audit, MOST_AUDIT).splitlines(keepends=True)
         except FileNotFoundError:
             return
         except Damaged as error:

@@ -117,7 +117,7 @@ class Counts:
         Raises:
             BadSetting: the disk has no room for the file.
         """
-        self._file = CountsFile(folder, columns)
+        self._file = CountsFile.open(folder, columns)
         self._samples = [self._file.samples(slot) for slot in range(MAX_PROCESSES)]
         self._ahead = clock_offset_after(max(cell.read()[0][STAMP] for cell in self._samples))
         for digit in range(1, 6):
@@ -245,7 +245,12 @@ def reset_counts(folder: Path) -> None:
 class CountsFile:
     """Slots, cells and names in a mapped file, or in memory that forked processes share."""
 
-    def __init__(self, folder: Path | None, columns: Sequence[str]) -> None:
+    def __init__(self, file: MappedFile) -> None:
+        self._file, self._body = file, file.body
+        self._words, self._floats = self._body.cast("q"), self._body.cast("d")
+
+    @classmethod
+    def open(cls, folder: Path | None, columns: Sequence[str]) -> CountsFile:
         """Open or create the file in `folder`; quarantine one that is damaged."""
         layout: dict[str, Any] = {
             "kind": "counts",
@@ -258,18 +263,15 @@ class CountsFile:
         }
         content = _empty(MAX_PROCESSES)
         if folder is None:
-            self._use(MappedFile.anonymous(layout, len(content), content))
+            found = cls(MappedFile.anonymous(layout, len(content), content))
         else:
             path = folder / FILE_NAME
-            self._use(MappedFile.open_or_create(path, layout, len(content), content, self._prove))
+            found = cls(MappedFile.open_or_create(path, layout, len(content), content, prove))
         # The stored number of used slots has no check sum, so it is computed again.
-        slots = np.asarray(self._words)[_SLOTS:].reshape(MAX_PROCESSES, _SLOT_WORDS)
+        slots = np.asarray(found._words)[_SLOTS:].reshape(MAX_PROCESSES, _SLOT_WORDS)
         used = slots[:, _SELECTORS].any(axis=1)
-        self._words[_USED] = 1 + max(np.flatnonzero(used).tolist(), default=-1)
-
-    def _use(self, file: MappedFile) -> None:
-        self._file, self._body = file, file.body
-        self._words, self._floats = self._body.cast("q"), self._body.cast("d")
+        found._words[_USED] = 1 + max(np.flatnonzero(used).tolist(), default=-1)
+        return found
 
     @property
     def used(self) -> int:
@@ -345,9 +347,8 @@ class CountsFile:
             names.append(name)
         return names
 
-    def _prove(self, file: MappedFile) -> None:
-        """Raise Damaged if a name or number in a file is not as it was written."""
-        self._use(file)
+    def prove(self) -> None:
+        """Raise Damaged if a name or number is not as it was written."""
         names = len(self._read_names())
         if any(self._words[_NAMES + names * _NAME_WORDS : _SLOTS : _NAME_WORDS]):
             raise Damaged("its names are damaged")
@@ -360,6 +361,11 @@ class CountsFile:
             unnamed = cells[1 + names :]
             if not all(cell.is_whole() for cell in cells) or any(c.is_used() for c in unnamed):
                 raise Damaged("its numbers are damaged")
+
+
+def prove(file: MappedFile) -> None:
+    """Raise Damaged if a name or number in a file of counts is not as it was written."""
+    CountsFile(file).prove()
 
 
 def _add(rows: Iterable[Sequence[int]]) -> tuple[int, ...]:

@@ -63,6 +63,11 @@ class DoubleBuffer:
         return 1 + 2 * (size + 1)
 
     @staticmethod
+    def size(words: int) -> int:
+        """Return how many numbers there are in so many words of memory."""
+        return (words - 1) // 2 - 1
+
+    @staticmethod
     def clear(words: "memoryview[int]", start: int, size: int) -> None:
         """Begin a buffer in memory that is zero.
 

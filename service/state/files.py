@@ -63,7 +63,7 @@ def replace_file(path: Path, parts: Iterable[bytes | memoryview]) -> None:
             stream.flush()
             os.fsync(file)
         unfinished.rename(path)
-    except OSError:
+    except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)

@@ -14,7 +14,10 @@ from ..files import open_regular
 
 logger = logging.getLogger(__name__)
 
-_LOCK_NAME = "service.lock"
+LOCK_NAME = "service.lock"
+
+RESTORING = "restore.new"
+"""A folder in the state folder, there from the beginning of a restore to its end."""
 
 
 class InUse(BadSetting):
@@ -31,20 +34,20 @@ class InUse(BadSetting):
 class StateFolder:
     """A folder that is locked for this process and the workers it forks."""
 
-    def __init__(self, path: Path, wait_seconds: float = 5.0) -> None:
+    def __init__(self, path: Path, wait_seconds: float = 5.0, restoring: bool = False) -> None:
         """Create the folder if it does not exist, and lock it.
 
         Wait up to `wait_seconds` for the lock: the processes of a killed service take a moment to
-        end.
+        end. `restoring`: a restore that did not end may have left its files.
 
         Raises:
-            BadSetting: the folder cannot be written.
+            BadSetting: the folder cannot be written, or holds half a restore.
             InUse: another service has locked it.
         """
         self.path = path
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._file = open_regular(path / _LOCK_NAME, os.O_RDWR | os.O_CREAT)
+            self._file = open_regular(path / LOCK_NAME, os.O_RDWR | os.O_CREAT)
             # A read-only folder can still contain a lock file that can be opened.
             probe = path / f".probe-{os.getpid()}"
             probe.touch(mode=0o600)
@@ -58,6 +61,11 @@ class StateFolder:
             logger.warning("the state folder %s is open to other users: chmod 700 it", path)
         self._lock(wait_seconds)
         weakref.finalize(self, os.close, self._file)
+        if (path / RESTORING).exists() and not restoring:
+            raise BadSetting(
+                f"ISOSERVE_STATE_DIR: a restore into {path} did not end; "
+                "run `python -m service state restore FILE` again"
+            )
 
     def _lock(self, wait_seconds: float) -> None:
         end = time.monotonic() + wait_seconds

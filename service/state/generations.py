@@ -71,7 +71,7 @@ class Generations:
         content = memoryview(bytearray(size))
         DoubleBuffer.clear(content.cast("q"), 0, _SIZE)
         path = folder / FILE_NAME
-        file = MappedFile.open_or_create(path, layout, size, bytes(content), _prove)
+        file = MappedFile.open_or_create(path, layout, size, bytes(content), prove)
         self._counts = _buffer(file)
         self._shared = MappedFile.anonymous({"kind": "generations"}, 8 * _WORDS)
         self._words = self._shared.body.cast("q")
@@ -200,7 +200,8 @@ def _buffer(file: MappedFile) -> DoubleBuffer:
     return DoubleBuffer(file.body.cast("q"), file.body.cast("d"), 0, _SIZE)
 
 
-def _prove(file: MappedFile) -> None:
+def prove(file: MappedFile) -> None:
+    """Raise Damaged if a number in the file is not as it was written."""
     if not _buffer(file).is_whole():
         raise Damaged("its numbers are damaged")
 

@@ -12,9 +12,10 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -328,6 +329,26 @@ class Records:
         fence()
         self._table[indices] = wiped
 
+    def pack(self) -> tuple[int, Iterator[bytes]]:
+        """Return the size of a copy of the file, and its parts; others may write meanwhile.
+
+        A row that is being overwritten is left out of the copy.
+        """
+        head = b"".join(pack_mapped(self._file.layout))
+        return len(head) + len(self._file.body), chain([head], self._pack_rows())
+
+    def _pack_rows(self) -> Iterator[bytes]:
+        keys = np.zeros(len(self._stamps), np.uint32)
+        step = max(1, _PIECE_BYTES // self._row_size)
+        for start in range(0, len(keys), step):
+            rows = self._table[start : start + step].copy()
+            stamps = rows["stamp"]
+            used = np.flatnonzero(stamps)
+            stamps[used[~_are_sound(rows[used])]] = 0
+            keys[start : start + step] = _keys(rows)
+            yield rows.tobytes()
+        yield keys.tobytes()
+
     def drop_damaged(self) -> int:
         """Drop rows that are damaged, as after a power cut; return how many.
 
@@ -342,9 +363,7 @@ class Records:
             used = np.flatnonzero(stamps)
             wrong[used] = ~_are_sound(rows[used])
             stamps[wrong] = 0
-            keys[:] = 0
-            good = np.flatnonzero(stamps > 0)
-            keys[good] = [crc32(puid) for puid in rows["puid"][good].tolist()]
+            keys[:] = _keys(rows)
             dropped += int(wrong.sum())
         self._set_clock()
         return dropped
@@ -564,13 +583,13 @@ def _migrate(path: Path) -> None:
     stamps = np.frombuffer(body, np.int64, size)
     found = np.frombuffer(body, old, size, 8 * size)
     whole = (stamps > 0) & (found["stamp"] == stamps) & (found["end"] == stamps)
-    rows, keys = np.zeros(size, new), np.zeros(size, np.uint32)
+    rows = np.zeros(size, new)
     for name in fields[1:]:
         rows[name][whole] = found[name][whole]
     rows["stamp"] = np.where(whole | (stamps < 0), stamps, 0)
     used = np.flatnonzero(rows["stamp"])
     rows["check"][used] = _check_sums(rows[used])
-    keys[whole] = [crc32(puid) for puid in rows["puid"][whole].tolist()]
+    keys = _keys(rows)
     layout["format"] = _FORMAT
     try:
         replace_file(path, pack_mapped(layout, rows.view(np.uint8).data, keys.view(np.uint8).data))
@@ -630,6 +649,14 @@ def _row_type(numbers: int, texts: int) -> np.dtype[np.void]:
             ("check", np.int64),  # of all fields
         ]
     )
+
+
+def _keys(rows: Recorded) -> NDArray[np.uint32]:
+    """Return the key of each row: 0 for one without a stamp, or deleted."""
+    keys = np.zeros(len(rows), np.uint32)
+    there = np.flatnonzero(rows["stamp"] > 0)
+    keys[there] = [crc32(puid) for puid in rows["puid"][there].tolist()]
+    return keys
 
 
 def _check_sums(rows: Recorded) -> NDArray[np.int64]:

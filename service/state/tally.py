@@ -24,27 +24,16 @@ class Tally:
 
         `layout` says what the places count; a file with another one is not used.
         """
-        self._size = 1 + places
-        content = _empty(self._size)
+        self._places = places
+        content = _empty(1 + places)
         if path is None:
             self._use(MappedFile.anonymous(dict(layout), len(content), content))
         else:
-            self._use(
-                MappedFile.open_or_create(path, dict(layout), len(content), content, self._prove)
-            )
+            self._use(MappedFile.open_or_create(path, dict(layout), len(content), content, prove))
         reset_in_children(self)
 
     def _use(self, file: MappedFile) -> None:
-        self._file = file
-        numbers, floats = file.body.cast("q"), file.body.cast("d")
-        starts = _starts(self._size)
-        self._slots = [DoubleBuffer(numbers, floats, start, self._size) for start in starts]
-
-    def _prove(self, file: MappedFile) -> None:
-        """Raise Damaged if a number in a file is not as it was written."""
-        self._use(file)
-        if not all(slot.is_whole() for slot in self._slots):
-            raise Damaged("its numbers are damaged")
+        self._file, self._slots = file, _slots(file)
 
     def reset_after_fork(self) -> None:
         """Hold no slot; the next update claims one."""
@@ -64,7 +53,7 @@ class Tally:
     def read(self) -> list[int]:
         """Return the count of each place so far."""
         used = [slot.read()[0][1:] for slot in self._slots if slot.is_used()]
-        return [sum(numbers) for numbers in zip(*used, strict=True)] or [0] * (self._size - 1)
+        return [sum(numbers) for numbers in zip(*used, strict=True)] or [0] * self._places
 
     def _claim(self) -> DoubleBuffer:
         self._locks = self._file.locks()
@@ -73,6 +62,18 @@ class Tally:
             raise BadSetting(f"more than {MAX_PROCESSES} processes share these counts")
         self._slot = self._slots[number]
         return self._slot
+
+
+def prove(file: MappedFile) -> None:
+    """Raise Damaged if a number in a file is not as it was written."""
+    if not all(slot.is_whole() for slot in _slots(file)):
+        raise Damaged("its numbers are damaged")
+
+
+def _slots(file: MappedFile) -> list[DoubleBuffer]:
+    numbers, floats = file.body.cast("q"), file.body.cast("d")
+    size = DoubleBuffer.size(len(numbers) // MAX_PROCESSES)
+    return [DoubleBuffer(numbers, floats, start, size) for start in _starts(size)]
 
 
 def _starts(size: int) -> range:

@@ -241,6 +241,22 @@ def test_commands_that_need_no_model_do_not_wait_for_its_libraries():
     assert done.stdout == "\n"
 
 
+def test_state_is_backed_up_and_restored(run, records, tmp_path, monkeypatch):
+    file = tmp_path / "state.tar.gz"
+    code, said = run("state", "backup", str(file))
+    assert (code, said.startswith("1 file (records.bin) of ")) == (0, True)
+    code, said = run("state", "restore", str(file))
+    assert (code, "state is not empty (records.bin); name an empty" in said) == (1, True)
+    monkeypatch.setenv("ISOSERVE_STATE_DIR", str(tmp_path / "new"))
+    code, said = run("state", "restore", str(file))
+    assert (code, said.endswith(f"are in {tmp_path / 'new'}")) == (0, True)
+    assert open_records(tmp_path / "new").read().tolist() == records.read().tolist()
+    backup = CliRunner().invoke(cli, ["state", "backup", "-"]).stdout_bytes
+    monkeypatch.setenv("ISOSERVE_STATE_DIR", str(tmp_path / "other"))
+    result = CliRunner().invoke(cli, ["state", "restore", "-"], input=backup)
+    assert (result.exit_code, len(open_records(tmp_path / "other").read())) == (0, 6)
+
+
 ROOT = Path(__file__).parents[2]
 
 

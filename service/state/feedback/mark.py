@@ -33,7 +33,7 @@ class Mark:
         DoubleBuffer.clear(content.cast("q"), 0, _SIZE)
         layout = {"kind": "feedback", "format": 1}
         path = folder / FILE_NAME
-        self._file = MappedFile.open_or_create(path, layout, size, bytes(content), _prove)
+        self._file = MappedFile.open_or_create(path, layout, size, bytes(content), prove)
         self._buffer = _buffer(self._file)
         reset_in_children(self)
 
@@ -79,6 +79,7 @@ def _buffer(file: MappedFile) -> DoubleBuffer:
     return DoubleBuffer(file.body.cast("q"), file.body.cast("d"), 0, _SIZE)
 
 
-def _prove(file: MappedFile) -> None:
+def prove(file: MappedFile) -> None:
+    """Raise Damaged if a number in the file is not as it was written."""
     if not _buffer(file).is_whole():
         raise Damaged("its numbers are damaged")

@@ -18,9 +18,11 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from resource import RLIM_INFINITY, RLIMIT_FSIZE, getrlimit
+from typing import BinaryIO
 
 from ...errors import Unavailable
 from ...files import NotRegular
+from ..files import Damaged
 from ..folder import measure_space
 from ..shared import reset_in_children
 from .migration import prepare, transaction
@@ -188,6 +190,39 @@ def _connect(path: Path, timeout: float) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def copy_database(path: Path, folder: Path) -> BinaryIO:
+    """Return a file in `folder` with one state of a database; others may write meanwhile.
+
+    The file has no name any more, so nothing is left of it, whatever happens.
+
+    Raises:
+        Damaged: the database is damaged; the text says how.
+        OSError: the copy cannot be written.
+    """
+    require_regular(path)
+    name = folder / f"{path.name}.copy-{os.getpid()}"
+    copy = os.fdopen(os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600), "rb")
+    try:
+        source = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_TIMEOUT)
+        with closing(source), closing(sqlite3.connect(name)) as target:
+            target.execute("PRAGMA journal_mode = OFF")
+            name.unlink()
+            found = source.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if found != "ok":
+                raise Damaged(f"it is damaged ({found})")
+            source.backup(target)
+            os.fsync(copy.fileno())
+    except sqlite3.Error as error:
+        copy.close()
+        raise Damaged(f"it cannot be copied ({error})") from error
+    except BaseException:
+        copy.close()
+        raise
+    finally:
+        name.unlink(missing_ok=True)
+    return copy
 
 
 def _create(path: Path) -> None:
