@@ -33,7 +33,7 @@ from click import ClickException
 from typer.core import TyperGroup
 
 from . import __version__
-from .commands import counts, feedback, model, records, score, serve, state, threshold
+from .commands import counts, doctor, feedback, model, records, score, serve, state, threshold
 from .errors import explain
 
 
@@ -59,7 +59,7 @@ cli = typer.Typer(
     no_args_is_help=False,
     add_completion=False,
 )
-for _module in (serve, model, score, threshold):  # their commands are commands of `cli`
+for _module in (serve, model, score, threshold, doctor):  # their commands are commands of `cli`
     cli.add_typer(_module.cli)
 cli.add_typer(counts.cli, name="counts")
 cli.add_typer(records.cli, name="records")

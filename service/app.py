@@ -108,17 +108,32 @@ def _make_admission(settings: Settings, predictor: Predictor, token: str) -> Adm
 
 def _load_model(settings: Settings, reloads: bool) -> tuple[StateFolder, Predictor, ModelReloader]:
     """Load the model, lock the state folder and continue with what it contains."""
-    source = ModelSource(
+    source = model_source(settings)
+    seen = fingerprint(source.path)  # before the file is read, so that the watch sees any change
+    detector = load_first(source, settings)
+    if reloads:
+        compile_kernels()  # now, so that no request waits for it
+    return open_state(settings, source, detector, seen)
+
+
+def model_source(settings: Settings) -> ModelSource:
+    """Return where the model is, and what is required of it."""
+    return ModelSource(
         settings.model,
         settings.require_card,
         settings.model_sha256,
         settings.choice,
         by_name=settings.names == "match",
     )
-    seen = fingerprint(source.path)  # before the file is read, so that the watch sees any change
-    detector = _load_first(source, settings)
-    if reloads:
-        compile_kernels()  # now, so that no request waits for it
+
+
+def open_state(
+    settings: Settings, source: ModelSource, detector: Detector, seen: int = 0
+) -> tuple[StateFolder, Predictor, ModelReloader]:
+    """Lock the state folder and continue with what it contains, or begin it.
+
+    `seen` is the fingerprint of the model file. Damaged files are quarantined.
+    """
     state = StateFolder(settings.state_dir)
     generations, audit = Generations(state.path), AuditLog(state.path)
     changes = generations.changes()
@@ -133,7 +148,7 @@ def _load_model(settings: Settings, reloads: bool) -> tuple[StateFolder, Predict
     return state, predictor, ModelReloader(source, predictor, generations, audit)
 
 
-def _load_first(source: ModelSource, settings: Settings) -> Detector:
+def load_first(source: ModelSource, settings: Settings) -> Detector:
     """Load the model that the service starts with; refuse one that no request could fit."""
     detector = source.load(read_model_file(source.path))
     width = len(detector.model.features)

@@ -35,19 +35,23 @@ def read_address(variables: Mapping[str, str]) -> tuple[str, int]:
     return reach(host), int(port)
 
 
-def main() -> int:
-    """Return 0 if the service is ready, else 1, and say why."""
-    host, port = read_address(os.environ)
-    connection = HTTPConnection(host, port, timeout=_SECONDS)
+def ask(host: str, port: int) -> tuple[bool, str]:
+    """Return whether the service at an address is ready, and its answer or why there is none."""
+    connection = HTTPConnection(reach(host), port, timeout=_SECONDS)
     try:
         connection.request("GET", "/ready")
         answer = connection.getresponse()
         text = f"{answer.status} {answer.read().decode(errors='replace').strip()}"
     except (OSError, HTTPException) as error:
-        print(f"no answer from {host} port {port}: {error}")
-        return 1
+        return False, f"no answer from {host} port {port}: {error}"
+    return answer.status == 200, text
+
+
+def main() -> int:
+    """Return 0 if the service is ready, else 1, and say why."""
+    ready, text = ask(*read_address(os.environ))
     print(text)
-    return int(answer.status != 200)
+    return int(not ready)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,14 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("isoserve")
 
+OPEN = (
+    "anyone who reaches this address can use the service; docs/operate/edge.md says how to "
+    "set a key and what to put in front of it"
+)
+
+MOST_CONNECTIONS = 1000
+"""The most connections that a worker keeps, if its limit of open files allows it."""
+
 _BACKLOG = 2048  # connections that the kernel keeps until a worker accepts them
 _ORDERS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)
 
@@ -190,12 +198,14 @@ def listen(settings: Settings) -> socket.socket:
 
 def warn_of_missing_key(settings: Settings) -> None:
     """Warn when the service listens beyond this machine without an API key."""
-    if settings.host not in ("127.0.0.1", "::1", "localhost") and not settings.read_api_key():
-        log.warning(
-            "anyone who reaches this address can use the service; docs/operate/edge.md says how to "
-            "set a key and what to put in front of it",
-            host=settings.host,
-        )
+    if is_open(settings):
+        log.warning(OPEN, host=settings.host)
+
+
+def is_open(settings: Settings) -> bool:
+    """Return whether others than this machine can use the service without a key."""
+    local = settings.host in ("127.0.0.1", "::1", "localhost")
+    return not local and not settings.read_api_key()
 
 
 def _use_root_logger(_server: Any) -> None:
@@ -208,7 +218,7 @@ def _use_root_logger(_server: Any) -> None:
 
 def most_connections() -> int:
     """Return how many connections a worker keeps: the rest of its descriptors is for files."""
-    return max(100, min(1000, getrlimit(RLIMIT_NOFILE)[0] - 100))
+    return max(100, min(MOST_CONNECTIONS, getrlimit(RLIMIT_NOFILE)[0] - 100))
 
 
 def gunicorn_options(settings: Settings, listener: socket.socket) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -210,12 +211,12 @@ class Settings(BaseSettings):
         return _read_secret("ADMIN_TOKEN", self.admin_token, self.admin_token_file)
 
 
-def unknown_variables() -> list[str]:
+def unknown_variables(found: Mapping[str, str] = os.environ) -> list[str]:
     """Return a sentence for each ISOSERVE_ variable in the environment that is not a setting."""
     variables = [PREFIX + name.upper() for name in Settings.model_fields]
     return [
         f"{name} is no setting of isoserve{nearest(name, variables)}"
-        for name in sorted(os.environ)
+        for name in sorted(found)
         if name.startswith(PREFIX) and name not in variables and not _KUBERNETES.fullmatch(name)
     ]
 

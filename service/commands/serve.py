@@ -4,6 +4,8 @@ import structlog
 import typer
 from rich.table import Table
 
+from ..capacity import require_memory
+from ..model.pickles.formats import estimate_size
 from ..server import Server, listen, warn_of_missing_key
 from ..settings import Settings, describe_settings, unknown_variables
 from ..telemetry.logs import configure_logs
@@ -21,6 +23,7 @@ def serve() -> None:
         structlog.get_logger("isoserve").warning(sentence)
     listener = listen(settings)
     warn_of_missing_key(settings)
+    require_memory(estimate_size(settings.model), settings.workers)
     from ..app import create_app  # noqa: PLC0415 - slow: check the settings first
 
     app = create_app(settings)

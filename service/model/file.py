@@ -230,7 +230,10 @@ def _read_card(file: ModelFile, forest: Forest, require_card: bool) -> tuple[Car
                 "ISOSERVE_REQUIRE_CARD is set or there is another card beside it",
                 "card",
             ) from error
-        logger.warning("%s; the model is served without a card", error)
+        logger.warning(
+            "%s; the model is served without a card (`python -m training.describe` writes one)",
+            error,
+        )
         return None, f"none: {error}"
     _check_columns(path, features, forest)
     return card, f"{path} describes this file, {_tell_pvalues(card)}"

@@ -27,6 +27,12 @@ def compile_ahead(function: Callable[..., None], *types: Any) -> Any:
     return dispatcher
 
 
+def find_cache(dispatcher: Any) -> Path | None:
+    """Return the folder that keeps the machine code of a compiled function; None without one."""
+    folder: str | None = dispatcher.stats.cache_path
+    return Path(folder) if folder and any(Path(folder).glob("*.nbi")) else None
+
+
 def _compile(function: Callable[..., None], types: tuple[Any, ...], cache: bool) -> Any:
     dispatcher: Any = njit(nogil=True, error_model="numpy", cache=cache)(function)
     try:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from ..model import kernels
 from ..rows import Floats
 from .forest import Forest, Tree, join, unpack
+from .jit import find_cache
 
 PIECE = 2048, 8192
 """The fewest rows that are worth a thread, and the most that one call of a kernel takes."""
@@ -101,6 +103,11 @@ class CompiledForest:
     def one_tree(self, tree: int) -> "CompiledForest":
         """Return the forest of this one tree; it has the same arrays, and `depths` in steps."""
         return replace(self, roots=self.roots[tree : tree + 1])
+
+    @property
+    def cache(self) -> Path | None:
+        """The folder that keeps the machine code; None if each process compiles it again."""
+        return find_cache(kernels.kernels(self.nodes.dtype).path_lengths)
 
     @cached_property
     def mean_depth(self) -> float:

@@ -8,6 +8,7 @@ import time
 import weakref
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from ..errors import BadSetting
 from ..files import open_regular
@@ -15,6 +16,26 @@ from ..files import open_regular
 logger = logging.getLogger(__name__)
 
 LOCK_NAME = "service.lock"
+
+Risk = tuple[Literal["warning", "fault"], str]
+"""How bad a file system is for state, and what to do."""
+
+_RISKS: dict[tuple[str, ...], Risk] = {
+    ("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "fuse.sshfs", "fuse.s3fs"): (
+        "fault",
+        "locks and memory maps are not reliable over a network; use a local disk",
+    ),
+    ("tmpfs", "ramfs"): ("warning", "a restart of the machine empties it; use a disk"),
+    ("overlay", "aufs"): (
+        "warning",
+        "it is deleted with the container; mount a volume there",
+    ),
+    ("btrfs", "zfs"): (
+        "warning",
+        "when it is full, even numbers that exist cannot be changed, and the service can end; "
+        "watch its space",
+    ),
+}
 
 RESTORING = "restore.new"
 """A folder in the state folder, there from the beginning of a restore to its end."""
@@ -57,6 +78,13 @@ class StateFolder:
                 f"ISOSERVE_STATE_DIR: {path} cannot be written ({error.strerror}); "
                 "name a folder that this user may write"
             ) from error
+        owner = path.stat().st_uid
+        if owner != os.geteuid():
+            logger.warning(
+                "the state folder %s belongs to user %d, and this process is user %d: run it as "
+                "that user, or give the folder and its files to this one (chown)",
+                path, owner, os.geteuid(),
+            )  # fmt: skip
         if path.stat().st_mode & 0o077:
             logger.warning("the state folder %s is open to other users: chmod 700 it", path)
         self._lock(wait_seconds)
@@ -82,6 +110,21 @@ class StateFolder:
         with suppress(OSError):  # on a full disk the number is missing, and nothing else
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, str(os.getpid()).encode(), 0)
+
+
+def file_system(path: Path, root: Path = Path("/")) -> tuple[str, Risk | None]:
+    """Return the type of the file system that holds a path, and what is wrong with it for state.
+
+    The type is empty where the kernel does not tell.
+    """
+    kind, longest = "", 0
+    with suppress(OSError, ValueError, IndexError):
+        for line in (root / "proc/self/mountinfo").read_text().splitlines():
+            mount, rest = line.split(" - ", 1)
+            point = Path(mount.split()[4].replace("\\040", " "))
+            if path.absolute().is_relative_to(point) and len(point.parts) >= longest:
+                kind, longest = rest.split()[0], len(point.parts)
+    return kind, next((risk for kinds, risk in _RISKS.items() if kind in kinds), None)
 
 
 def measure_space(folder: Path) -> tuple[int, int] | None:

@@ -332,7 +332,7 @@ class Records:
     def pack(self) -> tuple[int, Iterator[bytes]]:
         """Return the size of a copy of the file, and its parts; others may write meanwhile.
 
-        A row that is being overwritten is left out of the copy.
+        A row that is being overwritten is left out of the copy; a damaged one is copied as it is.
         """
         head = b"".join(pack_mapped(self._file.layout))
         return len(head) + len(self._file.body), chain([head], self._pack_rows())
@@ -344,7 +344,8 @@ class Records:
             rows = self._table[start : start + step].copy()
             stamps = rows["stamp"]
             used = np.flatnonzero(stamps)
-            stamps[used[~_are_sound(rows[used])]] = 0
+            torn = used[~_are_sound(rows[used])]
+            stamps[torn[rows[torn] != self._table[start + torn]]] = 0
             keys[start : start + step] = _keys(rows)
             yield rows.tobytes()
         yield keys.tobytes()

@@ -21,7 +21,7 @@ import signal
 import sys
 import warnings
 
-COMMANDS = "counts", "feedback", "model", "records", "serve", "state"
+COMMANDS = "counts", "doctor", "feedback", "model", "records", "serve", "state"
 PRELOAD = "service.app", *(f"service.commands.{name}" for name in COMMANDS)
 """All imports of `service.__main__`; that module itself runs anew in each child."""
 

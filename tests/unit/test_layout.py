@@ -12,8 +12,9 @@ from pathlib import Path
 SERVICE = Path(__file__).parents[2] / "service"
 
 FLOORS = {
-    "__main__": 8,
-    "commands": 7,
+    "__main__": 9,
+    "commands": 8,
+    "doctor": 7,
     "app": 6,
     "server": 5,
     "web": 4,
@@ -21,7 +22,19 @@ FLOORS = {
     **dict.fromkeys(("serving", "telemetry"), 2),
     **dict.fromkeys(("model", "state", "protocols", "tables"), 1),
     **dict.fromkeys(
-        ("rows", "errors", "settings", "truths", "cells", "dialects", "files", "probe", "choice"), 0
+        (
+            "rows",
+            "errors",
+            "settings",
+            "truths",
+            "cells",
+            "dialects",
+            "files",
+            "probe",
+            "choice",
+            "capacity",
+        ),
+        0,
     ),
 }
 

@@ -250,7 +250,7 @@ def test_state_is_backed_up_and_restored(run, records, tmp_path, monkeypatch):
     monkeypatch.setenv("ISOSERVE_STATE_DIR", str(tmp_path / "new"))
     code, said = run("state", "restore", str(file))
     assert (code, said.endswith(f"are in {tmp_path / 'new'}")) == (0, True)
-    assert open_records(tmp_path / "new").read().tolist() == records.read().tolist()
+    assert open_records(tmp_path / "new").read().tobytes() == records.read().tobytes()
     backup = CliRunner().invoke(cli, ["state", "backup", "-"]).stdout_bytes
     monkeypatch.setenv("ISOSERVE_STATE_DIR", str(tmp_path / "other"))
     result = CliRunner().invoke(cli, ["state", "restore", "-"], input=backup)

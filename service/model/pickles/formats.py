@@ -2,11 +2,14 @@
 
 import bz2
 import lzma
+import os
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from ...errors import count
+from ...files import open_regular
 from .machine import PROTOCOLS, BadPickle
 
 _SAVE = "save the fitted forest with pickle.dump(forest, file) or joblib.dump(forest, path)"
@@ -35,6 +38,8 @@ _COMPRESSED: dict[bytes, tuple[str, Callable[[], _Decompressor]]] = {
 }
 """What `joblib.dump(..., compress=...)` writes, by the first bytes."""
 
+_PACKED = 4  # how many times smaller a forest is when it is compressed
+
 _OTHERS = {
     b"\x04\x22\x4d\x18": "a file compressed with lz4, which is not read; write it again as "
     "joblib.dump(joblib.load(path), path, compress=3)",
@@ -48,6 +53,16 @@ _OTHERS = {
     b"{": "JSON, such as a model's card; name the model file itself, such as model.pickle",
 }
 """Other kinds of files by their first bytes: what each is, and what to do."""
+
+
+def estimate_size(path: Path) -> int:
+    """Return about how many bytes of pickle a model file holds; 0 if it cannot be read."""
+    try:
+        with os.fdopen(open_regular(path), "rb") as file:
+            begin, size = file.read(8), os.fstat(file.fileno()).st_size
+    except OSError:
+        return 0
+    return size * (_PACKED if any(map(begin.startswith, _COMPRESSED)) else 1)
 
 
 def decompress(content: bytes, most: int) -> tuple[str, bytes]:
