@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from service.choice import Choice
 from service.doctor import machine, start
 from service.doctor.compose import look_at_compose
 from service.doctor.examine import examine, show, summarize
@@ -145,7 +146,7 @@ def folder_of_another_user(site, _):
 
 
 def threshold_of_another_model(site, _):
-    AuditLog(site / "state").choose(0.5, "0" * 64, 0.0)
+    AuditLog(site / "state").choose(Choice(0.5), "0" * 64, Choice(0.0))
 
 
 def half_a_restore(site, _):

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from service.choice import Choice
 from service.errors import BadInput, BadSetting
 from service.rows import Verdict
 from service.state import backup, counts
@@ -23,6 +24,7 @@ from service.state.counts import Counts
 from service.state.feedback.store import begin_feedback, open_feedback
 from service.state.folder import LOCK_NAME, RESTORING, StateFolder
 from service.state.generations import Generations
+from service.state.low_pvalues import LowPValues
 from service.state.odd_cells import OddCells
 from service.state.records import as_table, begin_records, open_records
 from service.truths import ScoredRow, Statement
@@ -43,9 +45,10 @@ def folder(tmp_path):
         totals.add(verdict)
     totals.observe("/predict", "2xx", 0.001)
     OddCells(COLUMNS, folder).add([(1, 0, 5)])
+    LowPValues(folder).add(np.array([0.005]))
     generations, audit = Generations(folder), AuditLog(folder)
     with audit.recording("me", ("threshold", 0.0, 0.5)):
-        audit.choose(0.5, "0" * 64, 0.0)
+        audit.choose(Choice(0.5), "0" * 64, Choice(0.0))
     generations.count("threshold")
     store = begin_feedback(folder)
     store.add(Statement("p1", truths=(1,)), [ScoredRow(0, 0, 0.1, "abc", True)])
@@ -64,8 +67,9 @@ def figures(folder):
         {name: list(column) for name, column in table.items()},
         (summary, {name: list(column) for name, column in history.items()}),
         OddCells(COLUMNS, folder).read(),
+        LowPValues(folder).read(),
         Generations(folder).changes(),
-        AuditLog(folder).chosen("0" * 64, 0.0),
+        AuditLog(folder).chosen("0" * 64, Choice(0.0)),
         (folder / "audit.jsonl").read_bytes(),
     )
 
@@ -153,7 +157,13 @@ def test_a_number_that_is_being_changed_is_read_again(folder, tmp_path, monkeypa
 
 @pytest.mark.parametrize(
     ("name", "selector"),
-    [("counts.bin", 8 * counts._SLOTS), ("cells.bin", 0), ("swaps.bin", 0), ("feedback.bin", 0)],
+    [
+        ("counts.bin", 8 * counts._SLOTS),
+        ("cells.bin", 0),
+        ("pvalues.bin", 0),
+        ("swaps.bin", 0),
+        ("feedback.bin", 0),
+    ],
 )
 def test_damaged_numbers_are_not_backed_up(folder, tmp_path, name, selector, monkeypatch):
     monkeypatch.setattr(backup, "_TRIES", 2)
