@@ -31,6 +31,7 @@ from .state.odd_cells import OddCells
 from .state.records import Records, begin_records, delete_records
 from .telemetry.drift import DriftWatch
 from .telemetry.logs import tell_ready
+from .telemetry.trace import trace_field
 from .web.admin import create_admin
 from .web.admission import Admission, RowLimit
 from .web.asgi import AsgiApp
@@ -276,6 +277,7 @@ def _refuse(error: Exception, request: Request) -> Answer:
     elif isinstance(error, HTTPException):
         status, text = error.code or 500, error.description or error.name
     else:
-        log.error("request failed", route=request.route, request_id=request.id, exc_info=error)
+        about = {"request_id": request.id, **trace_field(request.trace)}
+        log.error("request failed", route=request.route, **about, exc_info=error)
     body = encode_error(request.path, text, status)
     return Answer(status, body, retry_after=retry_after)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
+from ..telemetry.trace import trace_field
 from .request import Request
 
 log = structlog.get_logger("isoserve")
@@ -98,6 +99,7 @@ def log_hanging(request: Request) -> None:
         f"a request hangs; worker {os.getpid()} is replaced",
         request=f"{request.method} {request.path}",
         request_id=request.id,
+        **trace_field(request.trace),
         seconds=round(time.perf_counter() - request.working, 1),
         stack="".join(traceback.format_stack(frame)) if frame else "",
     )

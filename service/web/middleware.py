@@ -18,6 +18,7 @@ from ..errors import Refusal
 from ..protocols.codec import ALWAYS, UNLESS_SAID
 from ..protocols.open_inference import JSON_LENGTH
 from ..serving.predictor import Predictor
+from ..telemetry.trace import HEADER, new_trace, read_trace, trace_field
 from .admission import Admission
 from .handlers import MODEL_VERSION
 from .request import REQUEST, Header, Request, from_environ
@@ -30,7 +31,7 @@ _GOOD_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # The headers that a page in a browser may read.
 _EXPOSED = (
     b"access-control-expose-headers",
-    f"{REQUEST_ID}, {MODEL_VERSION}, {JSON_LENGTH}, Retry-After".encode(),
+    f"{REQUEST_ID}, {MODEL_VERSION}, {JSON_LENGTH}, Retry-After, {HEADER.decode()}".encode(),
 )
 _ALWAYS = [(name.lower().encode(), value.encode()) for name, value in ALWAYS]
 _UNLESS_SAID = [(name.lower().encode(), value.encode()) for name, value in UNLESS_SAID]
@@ -73,6 +74,11 @@ class Entrance:
         sent = request.headers.get(_ID)
         good = sent is not None and _GOOD_ID.fullmatch(sent)
         request.id = sent.decode() if sent and good else new_id()[:16]
+        trace = request.headers.get(HEADER)
+        if trace is not None:
+            request.trace = read_trace(trace)
+        if self._access_log and not request.trace:
+            request.trace = new_trace()
         return self.admission.refusal(request)
 
     def end(
@@ -91,6 +97,8 @@ class Entrance:
         if b"origin" in request.headers:
             headers.append(_EXPOSED)
         headers += ((_ID, request.id.encode()), *_ALWAYS)
+        if request.trace:
+            headers.append((HEADER, request.trace.encode()))
         if self._access_log:
             log.info(
                 "request",
@@ -99,6 +107,7 @@ class Entrance:
                 status=status,
                 ms=round(seconds * 1000, 3),
                 request_id=request.id,
+                **trace_field(request.trace),
             )
         return headers
 

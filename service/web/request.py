@@ -29,6 +29,8 @@ class Request:
     started: float = 0.0
     """`time.perf_counter()` at its start."""
     id: str = ""
+    trace: str = ""
+    """Its W3C traceparent; empty if it has none, or a malformed one."""
     route: str = OTHER
     """The route that counts it, such as '/v2/models/<model>/infer'."""
     thread: int = 0

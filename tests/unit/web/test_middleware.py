@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.web.middleware import new_id
 
@@ -71,3 +72,27 @@ def test_generated_ids_are_unique_over_forks():
     mine = {new_id() for _ in range(300)}
     assert len(theirs) == 300
     assert mine.isdisjoint(theirs)
+
+
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize("path", ["/predict", "/live", "/nowhere", "/v2/models/isoserve/infer"])
+def test_a_trace_goes_through_to_every_answer(client, path):
+    answer = client.post(path, data="{", headers={"traceparent": TRACEPARENT})
+    assert answer.headers["traceparent"] == TRACEPARENT
+    assert "traceparent" not in client.post(path, data="{").headers
+    malformed = {"traceparent": TRACEPARENT.upper()}
+    assert "traceparent" not in client.post(path, data="{", headers=malformed).headers
+
+
+def test_log_lines_have_the_trace_or_a_new_one(make_client):
+    with capture_logs() as lines:
+        client = make_client(access_log=True)
+        client.get("/live", headers={"traceparent": TRACEPARENT})
+        for sent in ({}, {"traceparent": "malformed"}):
+            made = client.get("/live", headers=sent).headers["traceparent"]
+            assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-00", made)
+    logged = [line["trace_id"] for line in lines if line["event"] == "request"]
+    assert logged[0] == TRACEPARENT[3:35]
+    assert logged[2] == made[3:35] != logged[1]
