@@ -15,7 +15,7 @@ endef
 
 .DEFAULT_GOAL := help
 .PHONY: help install train serve score test lint fmt lock wheel up demo down logs jupyter notebooks check-model \
-	bench nightly clean
+	bench nightly release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ lock: $(VENV)/all.stamp ## compile requirements/*.txt anew from pyproject.toml
 wheel: $(VENV)/all.stamp ## build the wheel into dist/
 	$(PIP) wheel . --no-deps --no-build-isolation --wheel-dir dist
 
+release: $(VENV)/all.stamp ## build a release into dist/ (wheel, sdist, components, checksums) and check it
+	.ci/release
+
 clean: ## remove .venv, caches and builds; models and state stay
 	rm -rf $(VENV) .venv-* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -72,6 +75,7 @@ notebooks: $(VENV)/all.stamp ## run the notebooks and write them as pages into n
 	$(RUN) -m training.render
 
 # The images' labels say which commit they were made of.
+up demo jupyter: export VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py)
 up demo jupyter: export REVISION = $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 up demo jupyter: export CREATED = $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
 
