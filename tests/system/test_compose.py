@@ -324,9 +324,23 @@ def test_grafana_is_read_only_and_has_no_user_without_a_password():
 @pytest.mark.parametrize("name", DOCKERFILES)
 def test_images_have_labels_with_version_and_licence(name):
     labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', DOCKERFILES[name]))
-    assert labels["version"] == __version__
+    assert (labels["version"], "\nARG VERSION=" in DOCKERFILES[name]) == ("$VERSION", True)
     assert labels["licenses"] == "Apache-2.0"
     assert labels.keys() >= {"title", "description", "revision", "created"}
+
+
+def test_the_version_is_in_one_place():
+    tracked = ["Makefile", "docker-compose.yml", "pyproject.toml", *DOCKERFILES]
+    assert not [name for name in tracked if f'"{__version__}"' in (ROOT / name).read_text()]
+    shown = subprocess.run(
+        ["make", "--dry-run", "--print-data-base", "up"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    ).stdout  # fmt: skip
+    read = re.search(r"^up: VERSION = \$\(shell (.*)\)$", shown, re.MULTILINE)[1]
+    command = ["sh", "-c", read.replace("$$", "$")]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said.strip() == __version__
+    assert SERVICES["service"]["build"]["args"]["VERSION"] == "${VERSION:-unknown}"
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
