@@ -27,7 +27,12 @@ class Predictor:
         self.odd_cells = odd_cells or OddCells(detector.model.features)
 
     def predict(
-        self, detector: Detector, rows: Rows, puid: str, with_samples: bool = False
+        self,
+        detector: Detector,
+        rows: Rows,
+        puid: str,
+        with_samples: bool = False,
+        trace_id: str = "",
     ) -> tuple[Verdict, Totals]:
         """Score the rows of the prediction `puid`; the totals include them.
 
@@ -40,5 +45,5 @@ class Predictor:
         if rows.odd:
             self.odd_cells.add(rows.odd)
         if self.records is not None:
-            self.records.append(puid, rows.cells, verdict)
+            self.records.append(puid, rows.cells, verdict, trace_id)
         return verdict, totals

@@ -60,13 +60,14 @@ _LARGEST_BLOCK, _SMALLEST_BLOCK, _BLOCKS = 256, 16, 512
 
 _TAKEN = np.iinfo(np.int64).max  # later than any stamp
 
-# Time, version, puid, the puid's key, threshold: the same for all rows of a request.
-_Request = tuple[float, bytes, bytes, int, float]
+# Time, version, puid, the puid's key, trace, threshold: the same for all rows of a request.
+_Request = tuple[float, bytes, bytes, int, bytes, float]
 
 # Up to this number, rows are written one by one: numpy's fixed cost equals about ten rows.
 _FEW = 8
 
-_FORMAT, _OLD_FORMAT = 3, 2
+# Format 2 had its stamps apart and no check sums; format 3 had no traces.
+_FORMAT, _WITHOUT_SUMS, _WITHOUT_TRACES = 4, 2, 3
 
 # The check sum of a row that was written alone: the upper half of its stamp, and a CRC of the other
 # bytes that begins with the lower half.
@@ -104,7 +105,7 @@ class Records:
         # The same memory as plain numbers: storing one item is ten times faster.
         self._words, self._key_words = self._row_bytes.cast("q"), self._keys.data
         self._row_words = self._row_size // 8
-        self._pack_row = struct.Struct(f"=qddII16s48s{self._cells_size}s").pack_into
+        self._pack_row = struct.Struct(f"=qddII16s48s16s{self._cells_size}s").pack_into
         self._reported = False
         self._set_clock()
         reset_in_children(self)
@@ -120,13 +121,16 @@ class Records:
         self._block = -1
         self._next = self._end = 0
 
-    def append(self, puid: str, cells: NDArray[Any], verdict: Verdict) -> None:
+    def append(self, puid: str, cells: NDArray[Any], verdict: Verdict, trace_id: str = "") -> None:
         """Write the rows of one request: `cells`, as `Rows` has them, and their verdict.
 
-        If there are more rows than are kept, write the last ones.
+        `trace_id` is 32 hexadecimal digits, or empty. If there are more rows than are kept, write
+        the last ones.
         """
         name, scores = storage_bytes(puid, PUID_BYTES), verdict.scores
-        request = time.time(), verdict.version.encode(), name, crc32(name), verdict.threshold
+        trace = bytes.fromhex(trace_id) if trace_id else b""
+        version = verdict.version.encode()
+        request = time.time(), version, name, crc32(name), trace, verdict.threshold
         if len(scores) > _FEW:
             self._write_many(cells, verdict, request)
             return
@@ -138,7 +142,7 @@ class Records:
 
     def _write_few(self, cells: bytes, scores: list[float], request: _Request) -> None:
         first, width = time.monotonic_ns() + self._ahead, self._cells_size
-        now, version, puid, key, threshold = request
+        now, version, puid, key, trace, threshold = request
         for row, score in enumerate(scores):
             index, stamp = self._next, first + row
             if index == self._end:
@@ -146,7 +150,7 @@ class Records:
             start, end = index * self._row_words, (index + 1) * self._row_words - 1
             self._pack_row(
                 self._row_bytes, 8 * start + 8, first, now, score, row, score < threshold, version,
-                puid, cells[row * width : (row + 1) * width],
+                puid, trace, cells[row * width : (row + 1) * width],
             )  # fmt: skip
             check = crc32(self._words[start + 1 : end], stamp & _LOWER)
             self._words[end] = check | stamp & _UPPER
@@ -161,7 +165,7 @@ class Records:
         numbers = np.arange(max(0, len(verdict) - self.rows), len(verdict))
         rows = np.empty(len(numbers), self._table.dtype)
         rows["row"] = numbers
-        rows["time"], rows["version"], rows["puid"], key, _ = request
+        rows["time"], rows["version"], rows["puid"], key, rows["trace"], _ = request
         rows["score"], rows["label"] = verdict.scores[numbers], verdict.labels[numbers]
         if self.texts:
             rows["values"], rows["texts"] = cells["values"][numbers], cells["texts"][numbers]
@@ -486,7 +490,7 @@ def _open(path: Path) -> tuple[Records, bool]:
         OSError: it cannot be opened.
         Damaged: nothing of it can be read; the text is the reason.
     """
-    if read_mapped(path, 0)[0].get("format") == _OLD_FORMAT:
+    if read_mapped(path, 0)[0].get("format") in _FORMER:
         _migrate_unused(path)
     layout = read_mapped(path, 0)[0]
     if (layout.get("kind"), layout.get("format")) != ("records", _FORMAT):
@@ -519,10 +523,11 @@ def _reason(error: Exception) -> str:
 def as_table(records: Records) -> dict[str, Any]:
     """Return the record column by column, the oldest row first.
 
-    `predicted` is 1 for a row that was labelled an outlier. A feature with the name of another
-    column is called `feature_` and its name.
+    `predicted` is 1 for a row that was labelled an outlier; `trace_id` is None for a request of no
+    trace. A feature with the name of another column is called `feature_` and its name.
     """
     rows = records.read()
+    traces = rows["trace"].tolist()
     columns: dict[str, Any] = {
         "time": rows["time"],
         "puid": [puid.decode(errors="replace") for puid in rows["puid"].tolist()],
@@ -530,6 +535,7 @@ def as_table(records: Records) -> dict[str, Any]:
         "score": rows["score"],
         "predicted": rows["label"],
         "model_version": rows["version"].astype(str).tolist(),
+        "trace_id": [trace.ljust(16, b"\0").hex() if trace else None for trace in traces],
     }
     cells = records.cells(rows)
     for name, feature in zip(_name_apart(columns, records.features), records.features, strict=True):
@@ -567,25 +573,22 @@ def _migrate_unused(path: Path) -> None:
 
 
 def _migrate(path: Path) -> None:
-    """Rewrite a file of the former format, which had its stamps apart and no check sums.
+    """Rewrite a file of a former format. Each row keeps its place.
 
-    Each row keeps its place. The file is replaced as a whole or not at all.
+    The file is replaced as a whole or not at all.
     """
     try:
-        if read_mapped(path, 0)[0].get("format") != _OLD_FORMAT:
+        former = read_mapped(path, 0)[0].get("format")
+        if former not in _FORMER:
             return
         layout, body = read_mapped(path)
     except (OSError, Damaged):
         return  # there is none, or `open_or_create` will say why it is damaged
-    size, new = layout["block rows"] * layout["blocks"], _row_type(len(layout["features"]), 0)
-    fields = (new.names or ())[:-1]
-    old = np.dtype([*((name, new[name]) for name in fields), ("end", np.int64)])
-    body = body.ljust((8 + old.itemsize) * size, b"\0")
-    stamps = np.frombuffer(body, np.int64, size)
-    found = np.frombuffer(body, old, size, 8 * size)
-    whole = (stamps > 0) & (found["stamp"] == stamps) & (found["end"] == stamps)
+    size, texts = layout["block rows"] * layout["blocks"], len(layout.get("texts", ()))
+    new = _row_type(len(layout["features"]) - texts, texts)
+    found, whole, stamps = _FORMER[former](body, size, new)
     rows = np.zeros(size, new)
-    for name in fields[1:]:
+    for name in set(found.dtype.names or ()) & set(new.names or ()):
         rows[name][whole] = found[name][whole]
     rows["stamp"] = np.where(whole | (stamps < 0), stamps, 0)
     used = np.flatnonzero(rows["stamp"])
@@ -598,8 +601,35 @@ def _migrate(path: Path) -> None:
         raise BadSetting(f"{path} cannot be migrated ({error.strerror})") from error
     logger.warning(
         "%s is migrated from format %d to %d; %d damaged rows are dropped",
-        path, _OLD_FORMAT, _FORMAT, int(((stamps > 0) & ~whole).sum()),
+        path, former, _FORMAT, int(((stamps > 0) & ~whole).sum()),
     )  # fmt: skip
+
+
+# The rows of a former format, which of them are whole, and the stamp of each.
+_Found = tuple[Recorded, NDArray[np.bool_], NDArray[np.int64]]
+
+
+def _read_without_sums(body: bytes, size: int, new: np.dtype[np.void]) -> _Found:
+    """Read format 2: stamps, then rows that begin and end with the same stamp."""
+    fields = [name for name in new.names or () if name not in {"trace", "check"}]
+    old = np.dtype([*((name, new[name]) for name in fields), ("end", np.int64)])
+    body = body.ljust((8 + old.itemsize) * size, b"\0")
+    stamps = np.frombuffer(body, np.int64, size)
+    found = np.frombuffer(body, old, size, 8 * size)
+    return found, (stamps > 0) & (found["stamp"] == stamps) & (found["end"] == stamps), stamps
+
+
+def _read_without_traces(body: bytes, size: int, new: np.dtype[np.void]) -> _Found:
+    """Read format 3: today's but for one field. At first, check sums had no upper half."""
+    old = np.dtype([(name, new[name]) for name in new.names or () if name != "trace"])
+    found = np.frombuffer(body.ljust(old.itemsize * size, b"\0"), old, size)
+    whole = found["stamp"] > 0
+    whole[whole] = _are_sound(found[whole]) | _are_sound(found[whole], upper=0)
+    return found, whole, found["stamp"]
+
+
+_FORMER = {_WITHOUT_SUMS: _read_without_sums, _WITHOUT_TRACES: _read_without_traces}
+"""How each former format is read."""
 
 
 def _plan(features: Sequence[str], texts: Collection[str], rows: int) -> tuple[dict[str, Any], int]:
@@ -646,6 +676,7 @@ def _row_type(numbers: int, texts: int) -> np.dtype[np.void]:
             ("label", np.uint32),  # 1 for an outlier
             ("version", "S16"),  # of the model
             ("puid", f"S{PUID_BYTES}"),
+            ("trace", "S16"),  # id of its W3C trace, without zeros at the end; empty if it has none
             *record_type(numbers, texts).descr,
             ("check", np.int64),  # of all fields
         ]
@@ -688,8 +719,11 @@ def _find_latest(stamps: NDArray[np.int64], most: int) -> NDArray[np.intp]:
     return np.argpartition(np.abs(stamps), first)[first:]
 
 
-def _are_sound(rows: Recorded) -> NDArray[np.bool_]:
-    """Return which rows have the check sum of their bytes."""
+def _are_sound(rows: Recorded, upper: int = _UPPER) -> NDArray[np.bool_]:
+    """Return which rows have the check sum of their bytes.
+
+    `upper` is the mask of the stamp's bits in the check sum of a row that was written alone.
+    """
     checks = rows["check"]
     sound: NDArray[np.bool_] = checks == _check_sums(rows)
     alone = np.flatnonzero(checks >= 0)
@@ -704,6 +738,5 @@ def _are_sound(rows: Recorded) -> NDArray[np.bool_]:
         bodies = written.view(np.dtype(names))["body"].tolist()
         stamps = written["stamp"]
         found = np.array(list(map(crc32, bodies, (stamps & _LOWER).tolist())))
-        # Version 0.1.0 left out the upper half, and its rows stay sound.
-        sound[alone] = (checks[alone] == found | stamps & _UPPER) | (checks[alone] == found)
+        sound[alone] = checks[alone] == found | stamps & upper
     return sound

@@ -63,16 +63,22 @@ def direct_routes(handlers: Handlers) -> dict[tuple[str, str], Direct]:
         fields = request.headers
         length = fields.get(b"inference-header-content-length")
         return handlers.open_inference(
-            body, _text(fields.get(b"content-encoding")), None if length is None else _text(length)
+            body,
+            _text(fields.get(b"content-encoding")),
+            None if length is None else _text(length),
+            request.trace_id,
         )
 
     def invoke(request: Request, body: bytes) -> Answer:
         fields = request.headers
         kind, encoding = fields.get(b"content-type"), fields.get(b"content-encoding")
-        return handlers.invocations(body, _text(kind), _text(encoding))
+        return handlers.invocations(body, _text(kind), _text(encoding), trace_id=request.trace_id)
+
+    def predict_plain(request: Request, body: bytes) -> Answer:
+        return handlers.seldon_plain(body, request.trace_id)
 
     predict = [
-        (path, Direct(path, lambda _, body: handlers.seldon_plain(body), only_json=True))
+        (path, Direct(path, predict_plain, only_json=True))
         for path in ("/predict", "/api/v1.0/predictions", "/api/v0.1/predictions")
     ]
     v2 = f"/v2/models/{handlers.model_name}/infer", Direct("/v2/models/<model>/infer", infer)

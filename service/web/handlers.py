@@ -110,29 +110,39 @@ class Handlers:
     """Whether Seldon's answers have `meta.metrics`."""
 
     def seldon(
-        self, body: bytes, content_type: str = JSON, query: str = "", wanted: Wanted = LABELS
+        self,
+        body: bytes,
+        content_type: str = JSON,
+        query: str = "",
+        wanted: Wanted = LABELS,
+        trace_id: str = "",
     ) -> Answer:
-        """Answer a Seldon message in its own form; it may be in the body or the query."""
+        """Answer a Seldon message in its own form; it may be in the body or the query.
+
+        `trace_id` is recorded with the rows, as in the other protocols.
+        """
         with self.admit(body or query.encode()):
             message = seldon.decode_request(body, content_type, query, self.limits)
             message.meta = seldon.name_meta(message.meta, self.new_puid, self.unit)
             detector = self.predictor.detector
             rows = detector.columns.encode(message.table)
             _check_explained(len(rows), wanted.explain, detector)
-            verdict, totals = self._predict(detector, rows, message.puid, wanted.pvalues)
+            verdict, totals = self._predict(
+                detector, rows, message.puid, wanted.pvalues, trace_id=trace_id
+            )
             tags = _tags(detector, rows, verdict, wanted)
             return self._seldon(wanted.encode(message, verdict, totals, tags), verdict.version)
 
-    def seldon_plain(self, body: bytes) -> Answer:
+    def seldon_plain(self, body: bytes, trace_id: str = "") -> Answer:
         """Answer a Seldon message in a JSON body; one with a single row takes a shorter way."""
         detector = self.predictor.detector
         row = None
         if self.show_metrics and not self.unit:
             row = plain.read_row(body, detector.model.features)
         if row is None:
-            return self.seldon(body)
+            return self.seldon(body, trace_id=trace_id)
         puid = self.new_puid()
-        verdict, totals = self.predictor.predict(detector, Rows(row), puid)
+        verdict, totals = self.predictor.predict(detector, Rows(row), puid, trace_id=trace_id)
         return Answer(200, plain.write_row(verdict, totals, puid), JSON, verdict.version)
 
     def seldon_echo(self, body: bytes, content_type: str, query: str) -> Answer:
@@ -151,7 +161,9 @@ class Handlers:
         totals, threshold = self.predictor.counts.totals(), self.predictor.detector.threshold
         return self._seldon(encode_summary(feedback, totals, threshold, summary, self.unit))
 
-    def open_inference(self, body: bytes, encoding: str, json_length: str | None) -> Answer:
+    def open_inference(
+        self, body: bytes, encoding: str, json_length: str | None, trace_id: str = ""
+    ) -> Answer:
         """Answer an inference request; `encoding` and `json_length` are two of its headers."""
         body = unpack(body, encoding, self.limits.body_bytes)
         with self.admit(body, _number_bytes(body) if json_length else NUMBER):
@@ -169,6 +181,7 @@ class Handlers:
                 puid,
                 open_inference.PVALUE in request.outputs,
                 "score_samples" in request.outputs,
+                trace_id,
             )
             shares = detector.explain(rows) if explains else None
             answer, length = open_inference.encode_answer(
@@ -178,7 +191,12 @@ class Handlers:
         return Answer(200, answer, content_type, verdict.version, json_length=length)
 
     def invocations(
-        self, body: bytes, content_type: str, encoding: str = "", wanted: Wanted = LABELS
+        self,
+        body: bytes,
+        content_type: str,
+        encoding: str = "",
+        wanted: Wanted = LABELS,
+        trace_id: str = "",
     ) -> Answer:
         """Answer a table as MLflow's scoring server does."""
         body = unpack(body, encoding, self.limits.body_bytes)
@@ -187,7 +205,9 @@ class Handlers:
             detector = self.predictor.detector
             rows = detector.columns.encode(table)
             _check_explained(len(rows), wanted.explain, detector)
-            verdict, _ = self._predict(detector, rows, self.new_puid(), wanted.pvalues)
+            verdict, _ = self._predict(
+                detector, rows, self.new_puid(), wanted.pvalues, trace_id=trace_id
+            )
             explanations = _explain(detector, rows, verdict, wanted.explain)
             answer = mlflow.encode_answer(verdict, wanted.scores, explanations)
         return Answer(200, answer, version=verdict.version)
@@ -215,21 +235,22 @@ class Handlers:
         columns = len(self.predictor.detector.model.features)
         return self.row_limit.admit(estimate_rows(body, columns, number))
 
-    def _predict(
+    def _predict(  # noqa: PLR0913, PLR0917 - what is asked of one prediction
         self,
         detector: Detector,
         rows: Rows,
         puid: str,
         with_pvalues: bool = False,
         with_samples: bool = False,
+        trace_id: str = "",
     ) -> tuple[Verdict, Totals]:
         """Score, count and record rows; BadInput, before that, if there are no p-values to give."""
         if not with_pvalues:
-            return self.predictor.predict(detector, rows, puid, with_samples)
+            return self.predictor.predict(detector, rows, puid, with_samples, trace_id)
         pvalues = detector.pvalues
         if pvalues is None:
             raise BadInput(f"this model has no p-values: {detector.without_pvalues}")
-        verdict, totals = self.predictor.predict(detector, rows, puid, with_samples)
+        verdict, totals = self.predictor.predict(detector, rows, puid, with_samples, trace_id)
         verdict.pvalues = pvalues.of(verdict.scores)
         return verdict, totals
 

@@ -29,6 +29,7 @@ from .query import (
     read_switch,
     refuse_options,
 )
+from .request import REQUEST
 
 _NOT_SCORED = dict.fromkeys(
     ("scores", "explain", "pvalues"), "its answer has no rows that were scored"
@@ -74,7 +75,7 @@ def _add_seldon(routes: Blueprint, handlers: Handlers) -> None:
 
     def answer(encode: Encoder) -> Response:
         wanted = _read_wanted(encode)
-        return reply(handlers.seldon(*read_message(), wanted))
+        return reply(handlers.seldon(*read_message(), wanted, _trace_id()))
 
     @routes.route("/predict", methods=["GET", "POST"])
     @routes.post("/api/v1.0/predictions")
@@ -150,7 +151,12 @@ def _add_open_inference(routes: Blueprint, handlers: Handlers) -> None:
         refuse_options(open_inference.OTHER_OPTIONS)
         json_length = request.headers.get(open_inference.JSON_LENGTH)
         body = read_body(handlers.limits.body_bytes)
-        return reply(handlers.open_inference(body, read_encoding(), json_length))
+        return reply(handlers.open_inference(body, read_encoding(), json_length, _trace_id()))
+
+
+def _trace_id() -> str:
+    found: str = request.environ[REQUEST].trace_id
+    return found
 
 
 def _check_model(handlers: Handlers, sent: str, sent_version: str | None) -> Model:
@@ -180,7 +186,7 @@ def _add_mlflow(routes: Blueprint, handlers: Handlers) -> None:
     def invocations() -> Response:
         wanted = _read_wanted()
         body, content_type = read_body(handlers.limits.body_bytes), request.content_type or ""
-        return reply(handlers.invocations(body, content_type, read_encoding(), wanted))
+        return reply(handlers.invocations(body, content_type, read_encoding(), wanted, _trace_id()))
 
     @routes.get("/version")
     def version() -> Response:

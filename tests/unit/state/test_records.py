@@ -275,7 +275,7 @@ def test_a_file_that_an_earlier_version_wrote_is_read_and_continued(tmp_path, ca
     (tmp_path / FILE_NAME).write_bytes(gzip.decompress(SAMPLE.read_bytes()))
     records = begin_records(tmp_path, ["mean", "sd"], 40)
     assert caplog.messages == [
-        f"{tmp_path / FILE_NAME} is migrated from format 2 to 3; 0 damaged rows are dropped"
+        f"{tmp_path / FILE_NAME} is migrated from format 2 to 4; 0 damaged rows are dropped"
     ]
     requests = {"first": range(8, 30), "one": [100], "x" * 60: range(200, 203)}
     requests |= {"a\0b": range(300, 302), "ü" * 24: range(400, 412)}
@@ -513,17 +513,22 @@ def test_rows_are_deleted_while_a_service_records(records):
     assert np.array_equal(rows["values"][:, 1], -rows["values"][:, 0])
 
 
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4700"  # the zeros at its end are kept
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_the_record_is_exported_as_a_table(tmp_path, kind):
     records = begin_records(tmp_path, ["amount", "score"], 100)
-    records.append("p", np.array([[0.1, 1 / 3]]), Verdict(np.array([-0.1]), 0.0, VERSION))
+    records.append("p", np.array([[0.1, 1 / 3]]), Verdict(np.array([-0.1]), 0.0, VERSION), TRACE)
     path = tmp_path / f"out.{kind}"
     write_table(as_table(records), path)
     table = pd.read_csv(path) if kind == "csv" else pd.read_parquet(path)
     assert list(table.columns) == [
-        "time", "puid", "row", "score", "predicted", "model_version", "amount", "feature_score"
+        "time", "puid", "row", "score", "predicted", "model_version", "trace_id", "amount",
+        "feature_score",
     ]  # fmt: skip
-    assert table.drop(columns="time").iloc[0].tolist() == ["p", 0, -0.1, 1, VERSION, 0.1, 1 / 3]
+    row = ["p", 0, -0.1, 1, VERSION, TRACE, 0.1, 1 / 3]
+    assert table.drop(columns="time").iloc[0].tolist() == row
     assert abs(pd.Timestamp(table["time"][0]).timestamp() - time.time()) < 60
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
@@ -536,9 +541,9 @@ def test_the_record_is_exported_as_a_table(tmp_path, kind):
         (["feature_feature_row", "feature_row", "row"],
          ["feature_feature_row", "feature_row", "feature_feature_feature_row"]),
         (["predicted", "label", "truth"], ["feature_predicted", "label", "truth"]),
-        (["time", "puid", "row", "score", "predicted", "model_version"],
+        (["time", "puid", "row", "score", "predicted", "model_version", "trace_id"],
          [f"feature_{name}" for name in
-          ("time", "puid", "row", "score", "predicted", "model_version")]),
+          ("time", "puid", "row", "score", "predicted", "model_version", "trace_id")]),
     ],
 )  # fmt: skip
 def test_every_feature_has_a_column_of_its_own_in_an_export(tmp_path, features, named):
@@ -546,7 +551,8 @@ def test_every_feature_has_a_column_of_its_own_in_an_export(tmp_path, features, 
     values = np.arange(len(features), dtype=float)
     records.append("p", values[None], Verdict(np.array([-0.1]), 0.0, VERSION))
     table = as_table(records)
-    assert list(table)[6:] == named
+    assert list(table)[7:] == named
+    assert table["trace_id"] == [None]
     assert [table[name][0] for name in named] == values.tolist()
 
 

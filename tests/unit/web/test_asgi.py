@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
+from service.state.records import as_table
 from service.web import asgi
 from tests.support.asgi import Asker, make_scope
 from tests.support.examples import examples
@@ -329,3 +330,27 @@ def test_requests_are_counted_by_their_route(plain):
     page = plain.loop.ask("GET", "/metrics")[2].decode()
     for route, status in (("/predict", "2xx"), ("/live", "2xx"), ("other", "4xx")):
         assert f'isoserve_requests_total{{route="{route}",status="{status}"}} 1.0' in page
+
+
+TRACEPARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize("query", [b"", b"explain=1"])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/predict", ROW), ("/predict", ROW.replace(b"]]", b"],[3,4]]")), ("/invocations",
+     b'{"inputs": [[1, 2]]}'), ("/v2/models/isoserve/infer", V2_ROW)],
+)  # fmt: skip
+def test_rows_are_recorded_with_their_trace(make_client, path, body, query):
+    if path.startswith("/v2") and query:
+        pytest.skip("V2 has no options")
+    app = make_client().application.extensions["isoserve"]
+    asker = Asker(app)
+    for sent in ([JSON], [JSON, (b"traceparent", TRACEPARENT)]):
+        status, headers, _ = asker.ask("POST", path, body, sent, query)
+        assert (status, dict(headers).get(b"traceparent")) == (200, dict(sent).get(b"traceparent"))
+    asker.close()
+    records = app._entrance._predictor.records
+    recorded = as_table(records)["trace_id"]
+    half = len(recorded) // 2
+    assert recorded == [None] * half + [TRACEPARENT[3:35].decode()] * half
