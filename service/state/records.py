@@ -129,8 +129,9 @@ class Records:
         """
         name, scores = storage_bytes(puid, PUID_BYTES), verdict.scores
         trace = bytes.fromhex(trace_id) if trace_id else b""
-        version = verdict.version.encode()
-        request = time.time(), version, name, crc32(name), trace, verdict.threshold
+        request = (
+            time.time(), verdict.version.encode(), name, crc32(name), trace, verdict.threshold
+        )  # fmt: skip
         if len(scores) > _FEW:
             self._write_many(cells, verdict, request)
             return

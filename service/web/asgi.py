@@ -75,7 +75,7 @@ def direct_routes(handlers: Handlers) -> dict[tuple[str, str], Direct]:
         return handlers.invocations(body, _text(kind), _text(encoding), trace_id=request.trace_id)
 
     def predict_plain(request: Request, body: bytes) -> Answer:
-        return handlers.seldon_plain(body, request.trace_id)
+        return handlers.seldon_plain(body, request.trace and request.trace_id)
 
     predict = [
         (path, Direct(path, predict_plain, only_json=True))

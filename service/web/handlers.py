@@ -142,7 +142,7 @@ class Handlers:
         if row is None:
             return self.seldon(body, trace_id=trace_id)
         puid = self.new_puid()
-        verdict, totals = self.predictor.predict(detector, Rows(row), puid, trace_id=trace_id)
+        verdict, totals = self.predictor.predict(detector, Rows(row), puid, False, trace_id)
         return Answer(200, plain.write_row(verdict, totals, puid), JSON, verdict.version)
 
     def seldon_echo(self, body: bytes, content_type: str, query: str) -> Answer:

@@ -74,11 +74,10 @@ class Entrance:
         sent = request.headers.get(_ID)
         good = sent is not None and _GOOD_ID.fullmatch(sent)
         request.id = sent.decode() if sent and good else new_id()[:16]
-        trace = request.headers.get(HEADER)
-        if trace is not None:
-            request.trace = read_trace(trace)
-        if self._access_log and not request.trace:
-            request.trace = new_trace()
+        if HEADER in request.headers:
+            request.trace = read_trace(request.headers[HEADER])
+        if self._access_log:
+            request.trace = request.trace or new_trace()
         return self.admission.refusal(request)
 
     def end(
