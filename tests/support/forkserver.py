@@ -21,7 +21,9 @@ import signal
 import sys
 import warnings
 
-COMMANDS = "counts", "doctor", "feedback", "model", "records", "serve", "state"
+COMMANDS = (
+    "counts", "doctor", "feedback", "model", "records", "score", "serve", "state", "threshold"
+)  # fmt: skip
 PRELOAD = "service.app", *(f"service.commands.{name}" for name in COMMANDS)
 """All imports of `service.__main__`; that module itself runs anew in each child."""
 
