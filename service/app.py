@@ -30,15 +30,20 @@ from .state.low_pvalues import LowPValues
 from .state.odd_cells import OddCells
 from .state.records import Records, begin_records, delete_records
 from .telemetry.drift import DriftWatch
+from .telemetry.history import History
 from .telemetry.logs import tell_ready
+from .telemetry.readings import Sources
 from .telemetry.trace import trace_field
 from .web.admin import create_admin
 from .web.admission import Admission, RowLimit
 from .web.asgi import AsgiApp
 from .web.auth import ApiKey
+from .web.console.access import Access
+from .web.console.blueprint import create_console
+from .web.console.view import Console
 from .web.handlers import Answer, Handlers, encode_error
 from .web.middleware import Entrance, Middleware, new_id
-from .web.request import REQUEST, Request
+from .web.request import REQUEST, Request, is_console
 from .web.routes import create_routes, reply
 
 _PREDICTIONS = (
@@ -68,16 +73,40 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     start_worker = partial(reloader.start_worker, settings.watch)
     begins = [start_worker, predictor.counts.begin, feedback.begin]
     begins += [drift.begin] if drift else []
+    sources = Sources(
+        settings,
+        predictor.counts,
+        feedback,
+        reloader.changes,
+        drift,
+        predictor.odd_cells,
+        predictor.low_pvalues,
+    )
     app.extensions["isoserve in each worker"] = begins
     app.extensions["isoserve is ready"] = partial(_tell_ready, settings, predictor.detector)
-    app.register_blueprint(create_routes(handlers, settings, drift, reloader.changes))
+    app.register_blueprint(create_routes(handlers, sources))
     if token:
         app.register_blueprint(create_admin(reloader, settings.model_name, token))
+    if settings.console:
+        console = _make_console(settings, token, matcher, reloader, sources)
+        begins.append(console.history.begin)
+        app.register_blueprint(create_console(console))
     entrance = Entrance(admission, predictor, settings.access_log)
     app.wsgi_app = Middleware(app.wsgi_app, entrance, _respond)  # type: ignore[method-assign]
     app.extensions["isoserve"] = AsgiApp(app.wsgi_app, handlers, entrance, _refuse, settings)
     _log_model(predictor.detector, settings)
     return app
+
+
+def _make_console(
+    settings: Settings,
+    token: str,
+    matcher: FeedbackMatcher,
+    reloader: ModelReloader,
+    sources: Sources,
+) -> Console:
+    history, access = History(sources.counts.read), Access(settings, token)
+    return Console(settings, matcher.predictor, matcher, reloader, sources, history, access)
 
 
 def _make_handlers(
@@ -104,6 +133,7 @@ def _make_admission(settings: Settings, predictor: Predictor, token: str) -> Adm
         ApiKey(key, *([token] if token else [])) if key else None,
         settings.model_name,
         lambda: predictor.detector.model.version,
+        has_console=settings.console,
     )
 
 
@@ -228,7 +258,9 @@ def _name_the_route() -> None:
 
 def _allow_every_origin(response: Response) -> Response:
     """Answer the preflight request that a browser sends before a cross-origin request."""
-    if request.method == "OPTIONS":
+    if is_console(request.path):
+        response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
+    elif request.method == "OPTIONS":
         asked = request.headers.get("Access-Control-Request-Headers", "*")
         response.headers["Access-Control-Allow-Headers"] = asked
         response.headers["Access-Control-Allow-Methods"] = "GET, HEAD, OPTIONS, POST"

@@ -144,6 +144,11 @@ class Settings(BaseSettings):
         description="token for the routes that load a model or set the threshold; empty: no routes",
     )
     admin_token_file: Path | None = Field(None, description="file that holds the admin token")
+    console: bool = Field(True, description="serve the review page, /console; off: do not")
+    console_hosts: str = Field(
+        "",
+        description="host names of the review page beside the address, as `a.example,b.example`",
+    )
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], UpperCase] = Field(
         "INFO", description="lowest level that is logged"
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ..errors import BadInput, Refusal, Unauthorized, Unavailable
 from .auth import ApiKey
 from .health import LIVENESS, READINESS, asks_readiness
-from .request import Request
+from .request import Request, is_console
 
 # The bytes of a body in which commas are counted, and the bytes of a number in JSON.
 _SAMPLE, NUMBER = 2**16, 20
@@ -105,6 +105,8 @@ class Admission:
     model_name: str = "isoserve"
     version: Callable[[], str] | None = None
     """Returns the version of the model being served; without it any version is known."""
+    has_console: bool = False
+    """Whether there is a console, which has a login of its own in place of the key."""
     stopping: SharedFlag = field(default_factory=SharedFlag)
     """Set while the service drains: it still answers, but is not ready for more requests."""
 
@@ -120,7 +122,8 @@ class Admission:
             return Unavailable("the service is stopping") if stops else None
         if request.method == "OPTIONS":
             return None  # a browser's preflight request has no key
-        if self.key is None or path in LIVENESS or self.key.allows(request.headers):
+        is_open = path in LIVENESS or (self.has_console and is_console(path))
+        if self.key is None or is_open or self.key.allows(request.headers):
             return None
         return Unauthorized(
             "missing or wrong API key: send X-API-Key: KEY or Authorization: Bearer KEY"

@@ -21,7 +21,7 @@ from ..serving.predictor import Predictor
 from ..telemetry.trace import HEADER, new_trace, read_trace, trace_field
 from .admission import Admission
 from .handlers import MODEL_VERSION
-from .request import REQUEST, Header, Request, from_environ
+from .request import REQUEST, Header, Request, from_environ, is_console
 
 REQUEST_ID = "X-Request-ID"
 
@@ -34,6 +34,7 @@ _EXPOSED = (
     f"{REQUEST_ID}, {MODEL_VERSION}, {JSON_LENGTH}, Retry-After, {HEADER.decode()}".encode(),
 )
 _ALWAYS = [(name.lower().encode(), value.encode()) for name, value in ALWAYS]
+_PRIVATE = [one for one in _ALWAYS if not one[0].startswith(b"access-control-")]
 _UNLESS_SAID = [(name.lower().encode(), value.encode()) for name, value in UNLESS_SAID]
 _ID, _VERSION = REQUEST_ID.lower().encode(), MODEL_VERSION.lower().encode()
 
@@ -93,9 +94,10 @@ class Entrance:
         headers += _UNLESS_SAID if own else [one for one in _UNLESS_SAID if one[0] not in present]
         if _VERSION not in present:
             headers.append((_VERSION, self._predictor.detector.model.version.encode()))
-        if b"origin" in request.headers:
+        private = is_console(request.path)
+        if b"origin" in request.headers and not private:
             headers.append(_EXPOSED)
-        headers += ((_ID, request.id.encode()), *_ALWAYS)
+        headers += ((_ID, request.id.encode()), *(_PRIVATE if private else _ALWAYS))
         if request.trace:
             headers.append((HEADER, request.trace.encode()))
         if self._access_log:

@@ -46,6 +46,11 @@ class Request:
         return self.trace[3:35]
 
 
+def is_console(path: str) -> bool:
+    """Return whether a path is one of the console's, which no page of another origin may read."""
+    return path.lstrip("/").partition("/")[0] == "console"
+
+
 def from_scope(scope: Mapping[str, Any]) -> Request:
     """Return the request of an ASGI connection scope."""
     headers = dict(scope["headers"])

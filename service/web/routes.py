@@ -1,6 +1,5 @@
 """Flask routes. A view parses the request and calls a handler."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,9 +11,6 @@ from ..model.file import Model
 from ..protocols import open_inference
 from ..protocols.codec import NOT_JSON, load_json, render_json, unpack
 from ..protocols.seldon import messages as seldon_v1
-from ..settings import Settings
-from ..state.generations import Changes
-from ..telemetry.drift import DriftWatch
 from ..telemetry.metrics import CONTENT_TYPE, render_metrics
 from ..telemetry.readings import Sources
 from .handlers import TEXT, Answer, Encoder, Handlers, Wanted
@@ -38,14 +34,8 @@ _NOT_SCORED = dict.fromkeys(
 _NOT_DEFINED = {"/route": ("Route", "router"), "/aggregate": ("Aggregate", "combiner")}
 
 
-def create_routes(
-    handlers: Handlers,
-    settings: Settings,
-    drift: DriftWatch | None,
-    changes: Callable[[], Changes],
-) -> Blueprint:
-    """Return every route of the service except the admin routes."""
-    predictor, feedback = handlers.predictor, handlers.matcher.store
+def create_routes(handlers: Handlers, sources: Sources) -> Blueprint:
+    """Return every route of the service except those of the admin and the console."""
     routes = Blueprint("isoserve", __name__)
     _add_seldon(routes, handlers)
     _add_seldon_metadata(routes, handlers)
@@ -53,15 +43,6 @@ def create_routes(
     _add_open_inference_server(routes, handlers)
     _add_mlflow(routes, handlers)
     _add_health(routes, handlers)
-    sources = Sources(
-        settings,
-        predictor.counts,
-        feedback,
-        changes,
-        drift,
-        predictor.odd_cells,
-        predictor.low_pvalues,
-    )
     _add_service(routes, handlers, sources)
     add_page(routes)
     return routes

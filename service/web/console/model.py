@@ -1,0 +1,11 @@
+"""The view Model."""
+
+from .view import Console, Data, Query, View
+
+
+def read(console: Console, query: Query) -> Data:
+    """Return nothing yet."""
+    return {"rows": []}
+
+
+VIEW = View("model", "Model", read, table="rows")
