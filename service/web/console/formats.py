@@ -4,50 +4,44 @@ import math
 import time
 from datetime import UTC, datetime
 
+from . import charts
+
 NONE, MINUS = "\u2013", "\u2212"
 """What is shown where there is no value, and a minus sign as wide as a plus."""
 
 _UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """Return a number with so many significant digits, and whole numbers whole.
+def number(value: float | None) -> str:
+    """Return a number with four significant digits, and a whole number whole.
 
-    >>> number(1234567), number(0.012345), number(1234.5), number(0.5)
-    ('1,234,567', '0.0123', '1,234', '0.5')
+    >>> number(1234567), number(0.0123456), number(None) == NONE
+    ('1,234,567', '0.01235', True)
     """
     if value is None or math.isnan(value):
         return NONE
-    if isinstance(value, int) or (float(value).is_integer() and abs(value) >= 10 ** (digits - 1)):
-        text = f"{int(value):,}"
-    elif abs(value) >= 10 ** (digits - 1):
-        text = f"{value:,.0f}"
-    else:
-        text = f"{value:.{digits}g}"
-    return text.replace("-", MINUS) if "e" not in text else text
+    text = f"{value:,}" if isinstance(value, int) else charts.number(value)
+    return text if "e" in text else text.replace("-", MINUS)
 
 
-def share(value: float | None, digits: int = 2) -> str:
-    """Return a share (0 to 1) in percent.
+def share(value: float | None) -> str:
+    """Return a share (0 to 1) in percent, with three significant digits.
 
-    >>> share(0.01234), share(1)
-    ('1.2 %', '100 %')
+    >>> share(0.01234)
+    '1.23 %'
     """
-    if value is None or math.isnan(value):
-        return NONE
-    percent = 100 * value
-    return f"{percent:.0f} %" if percent >= 99.95 or not percent else f"{percent:.{digits}g} %"
+    return NONE if value is None or math.isnan(value) else charts.percent(value)
 
 
 def seconds(value: float | None) -> str:
-    """Return a duration of seconds.
+    """Return a duration in seconds.
 
     >>> seconds(0.00042), seconds(0.025), seconds(1.5)
     ('0.42 ms', '25 ms', '1.5 s')
     """
     if value is None:
         return NONE
-    return f"{number(value)} s" if value >= 1 else f"{number(1000 * value)} ms"
+    return f"{value:.3g} s" if value >= 1 else f"{1000 * value:.3g} ms"
 
 
 def when(value: float | None) -> str:
@@ -60,12 +54,12 @@ def when(value: float | None) -> str:
 
 
 def ago(value: float | None) -> str:
-    """Return how long ago a time was, in its largest unit."""
+    """Return how long ago a time, in seconds since 1970, was, in its largest unit."""
     if value is None:
         return NONE
     passed = max(0, int(time.time() - value))
     for unit, length in _UNITS:
         if passed >= length:
-            count = passed // length
-            return f"{count} {unit}{'s' if count != 1 else ''} ago"
+            number_of = passed // length
+            return f"{number_of} {unit}{'s' if number_of != 1 else ''} ago"
     return "now"
