@@ -92,7 +92,8 @@ def _show_page(console: Console, view: View) -> WSGIResponse | Response:
     data = view.read(console, query)
     is_part = request.path.endswith(".html")
     layout = "fragment.html" if is_part else "base.html"
-    response = render_page(f"{view.name}.html", layout=layout, view=view, data=data, query=query)
+    shown = {"layout": layout, "view": view, "data": data, "query": query}
+    response = render_page(f"{view.name}.html", **view.helpers | shown)
     renewed = console.access.renew(g.session) if g.session and not is_part else None
     return _with_cookie(response, renewed) if renewed else response
 

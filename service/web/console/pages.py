@@ -1,6 +1,7 @@
 """Answers of the console: pages made from templates, compressed data, and the files of the page."""
 
 import gzip
+import math
 from functools import cache
 from hashlib import sha256
 from http import HTTPStatus
@@ -37,6 +38,7 @@ def render_page(template: str, status: int = HTTPStatus.OK, **values: Any) -> Re
         f"console/{template}",
         version=__version__,
         charts=charts,
+        nan=math.nan,
         static=_static_url,
         form_token=_form_token,
         logged_in=g.session is not None,

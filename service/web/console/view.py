@@ -6,7 +6,7 @@ The same data are drawn as HTML, and sent as JSON and as CSV.
 import csv
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ...serving.feedback import FeedbackMatcher
@@ -49,6 +49,8 @@ class View:
     """Which part of the data is the CSV: a list of flat objects."""
     act: Callable[[Console, Query], str] | None = None
     """Handles a form and returns the query of the view to show next, such as 'row=2'."""
+    helpers: Mapping[str, Any] = field(default_factory=dict)
+    """What else its template uses: functions that turn the data into what a chart draws."""
 
 
 def encode_csv(rows: list[Data]) -> str:
