@@ -44,6 +44,11 @@ The arguments are the model's version and the most rows to look at. There are no
 cells were not kept."""
 
 
+def recent_rows(columns: int) -> int:
+    """Return how many of the last rows are compared with training, for a number of columns."""
+    return max(LEAST_ROWS, min(_MOST_ROWS, _MOST_CELLS // max(columns, 1)))
+
+
 @dataclass(frozen=True)
 class Bins:
     """Bins of a column, and the share of the training rows in each.
@@ -155,8 +160,7 @@ class Baseline:
 
     def measure(self, read: Read) -> Drift:
         """Return the drift of the last rows that this model has scored."""
-        most = _MOST_CELLS // max(len(self.columns), 1)
-        columns, scores = read(self.version, max(LEAST_ROWS, min(_MOST_ROWS, most)))
+        columns, scores = read(self.version, recent_rows(len(self.columns)))
         if len(scores) < LEAST_ROWS:
             return Drift(len(scores))
         indices = {}

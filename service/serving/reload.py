@@ -101,7 +101,7 @@ class ModelReloader:
     ) -> None:
         self._source, self._predictor = source, predictor
         self._generations, self._audit = generations, audit
-        self.changes = generations.changes
+        self.changes, self.history = generations.changes, audit.read
         self._first = predictor.detector
         self._lock = threading.Lock()
         self._number = 0

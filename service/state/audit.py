@@ -64,6 +64,17 @@ class AuditLog:
                 os.truncate(self._audit, size)
             raise
 
+    def read(self) -> list[dict[str, Any]]:
+        """Return all changes, the oldest first: when, who, what, old and new; none if unreadable.
+
+        A line that is damaged, or being written, is left out.
+        """
+        lines: list[bytes] = []
+        with suppress(OSError, Damaged):
+            lines = read_file(self._audit, _MOST_AUDIT).splitlines(keepends=True)
+        sound = (json.loads(line) for line in lines if _is_sound(line))
+        return [{name: change[name] for name in _FIELDS} for change in sound]
+
     def report_missing(self, changes: int) -> None:
         """Log if there are fewer lines than changes: whole lines are lost."""
         lines = 0

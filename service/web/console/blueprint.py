@@ -30,8 +30,8 @@ def create_console(console: Console) -> Blueprint:
     routes.after_request(_protect)
     routes.context_processor(lambda: {"views": VIEWS})
     routes.register_error_handler(Exception, _show_error)
-    for show in (formats.number, formats.share, formats.seconds, formats.when, formats.ago):
-        routes.add_app_template_filter(show)
+    for name in ("number", "rate", "share", "seconds", "when", "ago"):
+        routes.add_app_template_filter(getattr(formats, name), name)
     _add_login(routes, console)
     for view in VIEWS:
         _add_view(routes, console, view)
@@ -92,8 +92,8 @@ def _show_page(console: Console, view: View) -> WSGIResponse | Response:
     data = view.read(console, query)
     is_part = request.path.endswith(".html")
     layout = "fragment.html" if is_part else "base.html"
-    shown = {"layout": layout, "view": view, "data": data, "query": query}
-    response = render_page(f"{view.name}.html", **view.helpers | shown)
+    shown = {"layout": layout, "view": view, "data": data, "query": query, **view.helpers}
+    response = render_page(f"{view.name}.html", **shown)
     renewed = console.access.renew(g.session) if g.session and not is_part else None
     return _with_cookie(response, renewed) if renewed else response
 

@@ -24,6 +24,15 @@ def number(value: float | None) -> str:
     return text if "e" in text else text.replace("-", MINUS)
 
 
+def rate(value: float | None) -> str:
+    """Return how many a second, with three significant digits.
+
+    >>> rate(151.96), rate(3.9991)
+    ('152', '4')
+    """
+    return number(None if value is None else float(f"{value:.3g}"))
+
+
 def share(value: float | None) -> str:
     """Return a share (0 to 1) in percent, with three significant digits.
 

@@ -159,6 +159,8 @@
     for (const plot of drawn.values()) plot.destroy();
     drawn.clear();
   };
+  // A time of day in UTC, with seconds where the times are close to each other.
+  const clock = (time, times) => new Date(1000 * time).toISOString().slice(11, times.at(-1) - times[0] < 300 ? 19 : 16);
   const width = (figure) => figure.clientWidth;
   const draw = () => {
     if (!window.uPlot) return;
@@ -167,7 +169,7 @@
       if (drawn.has(figure.id) || data[0].length < 2) continue;
       const axis = { stroke: colour("--faint"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
       const unit = figure.dataset.unit || "";
-      const told = (plot, value) => value === null || value === undefined ? "–" : `${+value.toPrecision(3)}${unit}`;
+      const told = (_, value) => value == null ? "" : `${+value.toPrecision(3)}${unit}`;
       const series = figure.dataset.lines.split(",").map((label, i) => ({
         label, stroke: colour(`--series-${i + 1}`), width: 1.5, points: { show: false }, value: told,
         fill: i ? undefined : colour("--series-1-fill"),
@@ -177,11 +179,11 @@
       place.setAttribute("aria-hidden", "true");
       plot.replaceWith(place);
       drawn.set(figure.id, new uPlot({
-        width: width(place), height: 150, padding: [8, 8, 0, 0],
+        width: width(place), height: 150, padding: [8, 24, 0, 0],
         cursor: { y: false, points: { size: 6 }, sync: { key: "console" } }, legend: { live: true },
         scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
-        axes: [{ ...axis, size: 28 }, { ...axis, size: 48, values: (_, all) => all.map((v) => `${+v.toPrecision(3)}${unit}`) }],
-        series: [{ value: "{HH}:{mm}:{ss}" }, ...series],
+        axes: [{ ...axis, size: 24, space: 64, values: (_, all) => all.map((v) => clock(v, data[0])) }, { ...axis, size: 48, values: (_, all) => all.map((v) => `${+v.toPrecision(3)}${unit}`) }],
+        series: [{ label: "UTC", value: (_, value) => value == null ? "" : clock(value, [0, 0]) }, ...series],
       }, data, place));
     }
   };
