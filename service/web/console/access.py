@@ -91,7 +91,10 @@ class Access:
 
     def allows_origin(self, origin: str, host: str) -> bool:
         """Return whether a form comes from a page of this console: from the same host and port."""
-        parts = urlsplit(origin)
+        try:
+            parts = urlsplit(origin)
+        except ValueError:
+            return False
         if parts.scheme not in ("http", "https") or not parts.netloc:
             return False
         port = {"http": ":80", "https": ":443"}[parts.scheme]

@@ -95,12 +95,12 @@ def _describe(column: Column | None, cells: NDArray[Any] | None, rows: int) -> D
 def _distribution(column: Column, cells: NDArray[Any], is_missing: NDArray[np.bool_]) -> Data:
     """Return what there is to draw of a column: a histogram, or the shares of its values."""
     if column.values:
-        return {"values": _value_shares(column, cells)}
+        return {"shares": _value_shares(column, cells)}
     if column.quantiles is None or None in column.quantiles or is_missing.all():
         return {}
     quantiles = np.array(cast(list[float], column.quantiles))
     if column.kind == "flag":
-        return {"values": _flag_shares(quantiles, cells[~is_missing])}
+        return {"shares": _flag_shares(quantiles, cells[~is_missing])}
     return {"histogram": compare(quantiles, cells[~is_missing])}
 
 

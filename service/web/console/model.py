@@ -58,7 +58,7 @@ def _column(column: Column) -> Data:
         common = list(column.values.items())[:_MOST_VALUES]
         more = len(column.values) - len(common)
         shares = [{"value": value, "share": number / column.rows} for value, number in common]
-        return line | {"values": shares, "more": more}
+        return line | {"shares": shares, "more": more}
     return line | {"format": column.format, "parts": column.parts}
 
 
