@@ -32,7 +32,7 @@ install_missing() { # COMMAND=PACKAGE...: what is missing, if apt-get can instal
 }
 
 install_tools() { # system tools that tests use
-    install_missing promtool=prometheus nginx=nginx wrk=wrk
+    install_missing promtool=prometheus nginx=nginx wrk=wrk chromium=chromium
 }
 
 test_with() { # VERSION MARKERS: run the tests with another Python; 77 if it is missing

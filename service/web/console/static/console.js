@@ -174,10 +174,8 @@
         label, stroke: colour(`--series-${i + 1}`), width: 1.5, points: { show: false }, value: told,
         fill: i ? undefined : colour("--series-1-fill"),
       }));
-      const plot = $("svg", figure);
-      const place = document.createElement("div");
-      place.setAttribute("aria-hidden", "true");
-      plot.replaceWith(place);
+      const place = $(".plot", figure) || figure.appendChild(Object.assign(document.createElement("div"), { className: "plot", ariaHidden: "true" }));
+      $("svg", figure).toggleAttribute("hidden", true);
       drawn.set(figure.id, new uPlot({
         width: width(place), height: 150, padding: [8, 24, 0, 0],
         cursor: { y: false, points: { size: 6 }, sync: { key: "console" } }, legend: { live: true },
@@ -191,7 +189,7 @@
     for (const plot of drawn.values()) plot.setSize({ width: plot.root.parentElement.clientWidth, height: 150 });
   };
   addEventListener("resize", resize);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => location.reload());
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { forget(); draw(); });
   draw();
   start();
 })();
