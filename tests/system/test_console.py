@@ -1,12 +1,18 @@
 """The console of a real service, in a real browser and over plain HTTP."""
 
+import contextlib
+import http.client
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+from urllib.parse import urlencode
 
 import pytest
 
+from tests.stress.http import edge
 from tests.support.browsing import CHROMIUM, HOSTILE, Visitor, chromium, hostile_rows, train
 from tests.support.running import serving
 
@@ -57,15 +63,14 @@ def read(service, path):
     return json.loads(text)
 
 
-def headers_of(service, method, path, **headers):
-    import http.client
-
-    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
-    connection.request(method, path, headers=headers)
-    answer = connection.getresponse()
-    answer.read()
-    connection.close()
-    return answer.status, {name.lower(): value for name, value in answer.getheaders()}
+def ask(port, method, path, body=None, headers=None):
+    """Return status, headers and text of one answer; the path is sent as it is."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    with contextlib.closing(connection):
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        fields = {name.lower(): value for name, value in answer.getheaders()}
+        return answer.status, fields, answer.read().decode()
 
 
 def test_no_answer_of_the_console_has_a_cors_header(service):
@@ -78,14 +83,14 @@ def test_no_answer_of_the_console_has_a_cors_header(service):
         ("PUT", "/console/now"),
         ("GET", "/console/missing"),
     ):
-        _, headers = headers_of(service, method, path, **page)
+        _, headers, _ = ask(service.port, method, path, headers=page)
         assert not [name for name in headers if name.startswith("access-control-")], path
-    assert "access-control-allow-origin" in headers_of(service, "GET", "/live", **page)[1]
+    assert "access-control-allow-origin" in ask(service.port, "GET", "/live", headers=page)[1]
 
 
 def test_a_stranger_learns_nothing_by_a_name_that_leads_here(service):
-    status, _ = headers_of(service, "GET", "/console/drift.json", Host="evil.example")
-    assert status == 403
+    for path in ("/console", "/console/drift.json", "/console/static/console.js"):
+        assert ask(service.port, "GET", path, headers={"Host": "evil.example"})[0] == 403
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -100,6 +105,32 @@ def test_another_user_of_the_machine_is_told_to_log_in(service):
     command = [sys.executable, "-c", script, str(service.port)]
     assert subprocess.check_output(command, text=True) == "403\n"
     assert read(service, "/console/drift.json")["recent_rows"] == 1200
+
+
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
+def test_the_edge_refuses_the_console_unless_it_is_switched_on(tmp_path, model):
+    token = "a token of the tests"
+    with serving(model, tmp_path / "service.log", admin_token=token) as service:
+        with edge(tmp_path, service.port) as port:
+            for path in ("/console", "//console/now", "/%63onsole/now.json", "/x/../console"):
+                status, _, text = ask(port, "GET", path)
+                assert (status, json.loads(text)["status"]["reason"]) == (
+                    404,
+                    "MICROSERVICE_BAD_DATA",
+                )
+            assert ask(port, "GET", "/ready")[0] == 200
+        with edge(tmp_path, service.port, EDGE_CONSOLE="on") as port:
+            _, _, page = ask(port, "GET", "/console/login")
+            field = re.search(r'name="form_token" value="(\w+)"', page)[1]
+            form = urlencode({"token": token, "form_token": field})
+            home = {"Origin": f"http://127.0.0.1:{port}"}
+            kind = {"Content-Type": "application/x-www-form-urlencoded"}
+            elsewhere = {"Origin": f"http://127.0.0.1:{service.port}"}
+            assert ask(port, "POST", "/console/login", form, kind | elsewhere)[0] == 403
+            status, headers, _ = ask(port, "POST", "/console/login", form, kind | home)
+            assert status == 303
+            cookie = headers["set-cookie"].partition(";")[0]
+            assert ask(port, "GET", "/console/now", headers={"Cookie": cookie})[0] == 200
 
 
 @needs_chromium

@@ -37,10 +37,10 @@ class Guard:
         if reason := self._access.closed():
             return render_page("closed.html", HTTPStatus.FORBIDDEN, reason=reason)
         refused = self._check_login() if self._access.has_token else self._check_user()
-        if refused or request.endpoint == "console.log_in":
+        if refused:
             return refused
         self._check_form()
-        g.allowed = True
+        g.allowed = request.endpoint != "console.log_in"
         return None
 
     def _check_host(self) -> None:
