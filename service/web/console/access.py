@@ -8,17 +8,16 @@ import hmac
 import os
 import re
 import secrets
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from ipaddress import ip_address
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from ...settings import Settings
 from ..auth import ApiKey
+from ..peer import Address, owner
 
 IDLE, LONGEST = 3600, 12 * 3600
 """Seconds that a login lasts after the last page, and in all."""
@@ -28,8 +27,6 @@ _RENEW = 300  # seconds of a login after which a page renews its cookie
 LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 
 _SESSION = re.compile(r"([0-9]{1,12})\.([0-9]{1,12})\.([0-9a-f]{32})\.([sp])\.([0-9a-f]{64})")
-
-_ESTABLISHED = "01"  # the state of a connection in the kernel's tables
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class Access:
         key = f"isoserve console {token}".encode() if token else secrets.token_bytes(32)
         self._key = sha256(key).digest()
         self._has_key = bool(settings.read_api_key())
-        self._bound, self._port = settings.host.lower(), settings.port
+        self._bound = settings.host.lower()
         self._named = frozenset(re.findall(r"[^\s,]+", settings.console_hosts.lower()))
         self.cookie = f"isoserve_console_{settings.port}"
         """Its name: browsers share cookies between the ports of a host."""
@@ -100,19 +97,15 @@ class Access:
         port = {"http": ":80", "https": ":443"}[parts.scheme]
         return parts.netloc.lower().removesuffix(port) == host.lower().removesuffix(port)
 
-    def allows_user(self, client: tuple[str, int] | None) -> bool:
-        """Return whether the owner of a connection is the user who runs the service, or root.
+    def allows_user(self, client: Address | None, server: Address | None) -> bool:
+        """Return whether a connection is of the user who runs the service, or of root.
 
         Without a login every user of this machine could read recorded rows otherwise, whose files
-        only their owner may read. A `client` of None is no connection: it is this process.
+        only their owner may read. Without addresses there is no connection: it is this process.
         """
-        if client is None:
+        if client is None or server is None:
             return True
-        try:
-            owners = _owners(client, self._port)
-        except (OSError, ValueError):
-            return False
-        return bool(owners) and owners <= {0, os.geteuid()}
+        return owner(client, server) in (0, os.geteuid())
 
     def is_admin(self, sent: str) -> bool:
         """Return whether this is the admin token; the time this takes reveals nothing."""
@@ -181,21 +174,3 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _owners(client: tuple[str, int], port: int) -> set[int]:
-    """Return the ids of the users who own a client's end of connections to a local port.
-
-    The kernel's tables have an address as words of 4 bytes, each in the machine's order.
-    """
-    packed = ip_address(client[0]).packed
-    words = (packed[i : i + 4] for i in range(0, len(packed), 4))
-    address = "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)
-    local, remote = f"{address}:{client[1]:04X}", f":{port:04X}"
-    table = Path("/proc/net/tcp" if len(packed) == 4 else "/proc/net/tcp6")
-    lines = (line.split() for line in table.read_text().splitlines()[1:])
-    return {
-        int(line[7])
-        for line in lines
-        if line[1] == local and line[2].endswith(remote) and line[3] == _ESTABLISHED
-    }

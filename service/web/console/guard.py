@@ -64,7 +64,8 @@ class Guard:
         return redirect(url_for("console.log_in", then=here), HTTPStatus.SEE_OTHER)
 
     def _check_user(self) -> Response | None:
-        if self._access.allows_user(request.environ[REQUEST].client):
+        server = request.environ.get("asgi.scope", {}).get("server")
+        if self._access.allows_user(request.environ[REQUEST].client, server):
             return None
         reason = "Another user of this machine runs the service."
         return render_page("closed.html", HTTPStatus.FORBIDDEN, reason=reason)
