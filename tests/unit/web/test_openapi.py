@@ -41,6 +41,7 @@ def test_exactly_the_existing_routes_are_described(client):
     routes = {
         (re.sub("<(.*?)>", r"{\1}", rule.rule), method.lower())
         for rule in rules
+        if not rule.rule.startswith("/console")  # for people
         for method in rule.methods - {"HEAD", "OPTIONS"}
     }
     paths = document(client)["paths"].items()
