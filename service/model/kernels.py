@@ -75,6 +75,7 @@ class Kernels(NamedTuple):
 
     path_lengths: Any
     contributions: Any
+    shared_leaves: Any
 
 
 @cache
@@ -93,6 +94,7 @@ def kernels(layout: np.dtype[np.void]) -> Kernels:
     return Kernels(
         compile_ahead(path_lengths, *forest, types.intp, types.float64, X, sums),
         compile_ahead(contributions, *forest, X, table),
+        compile_ahead(shared_leaves, *forest, _frozen(types.float64), X, sums),
     )
 
 
@@ -155,6 +157,15 @@ def _eight_roots(roots, t):
 
 
 @njit
+def _eight_leaves(nodes, roots, depth, keys, t):
+    """Return the leaves of one row in eight trees from the t-th on."""
+    at = _eight_roots(roots, t)
+    for _ in range(depth):
+        at = _step(nodes, at, keys, 0)
+    return at
+
+
+@njit
 def _add_block(nodes, lengths, roots, depth, keys, sums):
     """Add the path lengths of a block of rows to `sums`, tree by tree."""
     for root in roots:
@@ -173,9 +184,7 @@ def _sum_row(nodes, lengths, roots, depth, keys):
     """Return the path lengths of one row, added up tree by tree."""
     total = 0.0
     for t in range(0, roots.size, 8):
-        at = _eight_roots(roots, t)
-        for _ in range(depth):
-            at = _step(nodes, at, keys, 0)
+        at = _eight_leaves(nodes, roots, depth, keys, t)
         for k in range(min(8, roots.size - t)):
             total += lengths[at[k]]
     return total
@@ -215,3 +224,23 @@ def contributions(nodes, lengths, roots, depth, X, out):
                     change = lengths[below[k]] - lengths[at[k]]
                     out[row, nodes[at[k]].column // (2 * LANES)] += change
                 at = below
+
+
+def shared_leaves(nodes, lengths, roots, depth, row, X, out):
+    """Write to `out` the share of the trees in which each row of X is in the leaf of `row`."""
+    n_rows, n_features = X.shape
+    keys = np.empty(2 * LANES * n_features, np.uint32)
+    leaves = np.empty(roots.size, np.uint64)
+    _write_keys(row, keys, 0, 8)
+    for t in range(0, roots.size, 8):
+        at = _eight_leaves(nodes, roots, depth, keys, t)
+        for k in range(min(8, roots.size - t)):
+            leaves[t + k] = at[k]
+    for i in range(n_rows):
+        _write_keys(X[i], keys, 0, 8)
+        shared = 0
+        for t in range(0, roots.size, 8):
+            at = _eight_leaves(nodes, roots, depth, keys, t)
+            for k in range(min(8, roots.size - t)):
+                shared += at[k] == leaves[t + k]
+        out[i] = shared / roots.size

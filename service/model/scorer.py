@@ -114,6 +114,17 @@ class CompiledForest:
         """The mean path length of the training rows, in steps."""
         return float(self.lengths[self.roots].mean())
 
+    def alikeness(self, row: Floats, X: NDArray[Any]) -> Floats:
+        """Return how alike each row of X is to one row (n_features,): (n_rows,), 0 to 1.
+
+        It is the share of the trees in which both are in the same leaf (the proximity of Breiman
+        and Cutler, Random Forests, 2003).
+        """
+        table = self._table(X)
+        shares = np.empty(len(table))
+        self._run(kernels.kernels(self.nodes.dtype).shared_leaves, (_plain(row),), table, shares)
+        return shares
+
     def _path_lengths(self, X: NDArray[Any], divisor: float) -> Floats:
         """Return the sum of each row's path lengths, over `divisor`."""
         table = self._table(X)

@@ -42,6 +42,16 @@ class FeedbackMatcher:
             self._refuse_unknown(statement)
         return self.store.add(statement, self._pair(statement, recorded))
 
+    def take_back(self, puid: str, row: int) -> None:
+        """Delete what was said about a row, as if it had never come.
+
+        Raises:
+            NotFound: nothing was said about it.
+            Unavailable: the storage fails; nothing is changed.
+        """
+        if not self.store.take_back(puid, row):
+            raise NotFound(f"row {row} of prediction {puid[:50]!r} has no label to take back")
+
     def _find_recorded(self, statement: Statement) -> Recorded | None:
         """Return the rows of the prediction that are on record; None if there are none."""
         if statement.is_new or self.predictor.records is None:

@@ -6,6 +6,8 @@ After the header the file contains all rows, then all keys (a check sum of the p
 quickly). A row begins with its stamp and ends with a check sum of all its bytes.
 """
 
+from __future__ import annotations
+
 import logging
 import os
 import struct
@@ -14,6 +16,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, fields
 from functools import cache, partial
 from itertools import chain
 from pathlib import Path
@@ -28,7 +31,7 @@ from ..rows import Floats, Verdict, record_type
 from .double_buffer import OUT_OF_ORDER, fence
 from .files import Damaged, delete, quarantined, replace_file
 from .folder import InUse, StateFolder
-from .puids import storage_bytes
+from .puids import PUID_BYTES, storage_bytes
 from .shared import (
     MAX_PROCESSES,
     ByteLocks,
@@ -47,11 +50,63 @@ FILE_NAME = "records.bin"
 MAX_BYTES = 256 * 2**20
 """The largest size of the file."""
 
-PUID_BYTES = 48
-"""A longer puid is stored as its beginning and a digest."""
-
 Recorded = NDArray[np.void]
 """Rows of the ring, with the fields of `_row_type`."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Rows without their cells: arrays (n_rows,). Each is apart, as numpy is fast with those."""
+
+    index: NDArray[np.intp]
+    """Where the row is in the file."""
+    stamp: NDArray[np.int64]
+    request: NDArray[np.int64]
+    """The same for all rows of a request, greater for a later one."""
+    prediction: NDArray[np.uint64]
+    """`hash_names` of its puid."""
+    time: Floats
+    """Seconds since 1970, UTC."""
+    score: Floats
+    row: NDArray[np.uint32]
+    """Its index in its request."""
+    label: NDArray[np.uint32]
+    """1 for an outlier, as it was answered."""
+    version: NDArray[np.bytes_]
+    """The model's."""
+
+    def __len__(self) -> int:
+        return len(self.stamp)
+
+    @classmethod
+    def empty(cls) -> Outline:
+        """Return the outline of no rows."""
+        kinds = ("i8", "i8", "i8", "u8", "f8", "f8", "u4", "u4", "S16")
+        return cls(*(np.empty(0, kind) for kind in kinds))
+
+    def at(self, chosen: NDArray[Any] | slice) -> Outline:
+        """Return the rows that a mask, an array of indices or a slice chooses."""
+        return Outline(*(getattr(self, one.name)[chosen] for one in fields(self)))
+
+    @property
+    def are_latest(self) -> NDArray[np.bool_]:
+        """Which rows belong to the latest request with their puid: feedback is about those."""
+        if not len(self):
+            return np.empty(0, np.bool_)
+        order = np.argsort(self.prediction)
+        ordered = self.prediction[order]
+        starts = np.flatnonzero(np.append([True], ordered[1:] != ordered[:-1]))
+        latest = np.maximum.reduceat(self.request[order], starts)
+        found = np.empty(len(order), np.bool_)
+        repeated = np.repeat(latest, np.diff(np.append(starts, len(order))))
+        found[order] = self.request[order] == repeated
+        return found
+
+    @property
+    def codes(self) -> NDArray[np.uint64]:
+        """A number for each row of each puid: see `hash_rows`."""
+        return hash_rows(self.prediction, self.row)
+
 
 _SPARE_BLOCKS = 2 * MAX_PROCESSES
 
@@ -233,9 +288,39 @@ class Records:
     def read(self, last: int | None = None) -> Recorded:
         """Return the last rows, all that are kept or at most `last`, the oldest first."""
         stamps = self._stamps.copy()
-        latest = _find_latest(stamps, self.rows if last is None else min(last, self.rows))
-        latest = latest[np.argsort(np.abs(stamps[latest]))]
+        latest = self._latest(stamps, last)
         return self._read_whole(latest, stamps[latest])
+
+    def _latest(self, stamps: NDArray[np.int64], last: int | None = None) -> NDArray[np.intp]:
+        """Return where the last rows are, the oldest first."""
+        latest = _find_latest(stamps, self.rows if last is None else min(last, self.rows))
+        found: NDArray[np.intp] = latest[np.argsort(np.abs(stamps[latest]))]
+        return found
+
+    def outline(self) -> Outline:
+        """Return all rows that are kept, the oldest first, without their cells.
+
+        This takes a tenth of the time of `read`: check sums are compared by `read_rows` only.
+        """
+        stamps = self._stamps.copy()
+        latest = self._latest(stamps)
+        fence()
+        table = self._table
+        names = ("time", "score", "row", "label", "version")
+        outline = Outline(
+            latest,
+            stamps[latest],
+            table["request"][latest],
+            hash_names(table["puid"][latest]),
+            *(table[name][latest] for name in names),
+        )
+        fence()
+        same = (outline.stamp > 0) & (self._stamps[latest] == outline.stamp)
+        return outline if same.all() else outline.at(same)
+
+    def read_rows(self, outline: Outline) -> Recorded:
+        """Return these rows of an outline, in its order; those overwritten since are left out."""
+        return self._read_whole(outline.index, outline.stamp)
 
     def scores(self, version: str) -> tuple[Floats, Floats]:
         """Return the times and scores of all rows that a model version scored, in no order.
@@ -690,6 +775,22 @@ def _keys(rows: Recorded) -> NDArray[np.uint32]:
     there = np.flatnonzero(rows["stamp"] > 0)
     keys[there] = [crc32(puid) for puid in rows["puid"][there].tolist()]
     return keys
+
+
+def hash_names(names: NDArray[np.bytes_]) -> NDArray[np.uint64]:
+    """Return a number for each puid as it is stored; two puids have the same one by chance only."""
+    padded = np.ascontiguousarray(names, f"S{PUID_BYTES}")
+    words = padded.view(np.uint64).reshape(len(padded), PUID_BYTES // 8)
+    factors = np.arange(1, 2 * words.shape[1] + 1, 2, dtype=np.uint64) * _FACTOR
+    sums = words @ factors
+    names_as_numbers: NDArray[np.uint64] = sums ^ (sums >> np.uint64(29))
+    return names_as_numbers
+
+
+def hash_rows(predictions: NDArray[np.uint64], rows: NDArray[np.integer]) -> NDArray[np.uint64]:
+    """Return a number for each row of a prediction, from `hash_names` and its index in there."""
+    codes: NDArray[np.uint64] = predictions + (rows.astype(np.uint64) + np.uint64(1)) * _FACTOR
+    return codes
 
 
 def _check_sums(rows: Recorded) -> NDArray[np.int64]:

@@ -108,6 +108,17 @@ def delete_chosen(connection: Connection, chosen: str, values: Values) -> int:
     return deleted
 
 
+def delete_truth(connection: Connection, values: Values) -> bool:
+    """Delete the truth of one row, and its revisions; return whether there was one."""
+    found = find_truths(connection, values["puid"], values["row_index"], values["row_index"])
+    for truth in found.values():
+        names = {"table": "truths", "revisions": "truth_revisions", "chosen": tables.OF_ROW}
+        connection.execute(tables.DELETE_REVISIONS.format(**names), values)
+        connection.execute(tables.DELETE.format(**names), values)
+        add_to_totals(connection, Counter({tables.CELLS[truth.row.label, truth.truth]: -1}))
+    return bool(found)
+
+
 def recount(connection: Connection, chosen: str, values: Values) -> Counter[str]:
     """Return what the chosen truths and rewards add to the totals, and the number of `rewards`."""
     truths, rewards = (chosen.format(table=table) for table in tables.REVISIONS)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from ...errors import BadSetting, Unavailable
 from ...truths import MILLIONTHS, Confusion, FeedbackSummary, ScoredRow, Statement
 from ..feedback import changes, tables
 from ..folder import InUse, StateFolder
-from ..puids import storage_key
+from ..puids import recorded_name, storage_key
 from .mark import DAY, LONGEST_JUMP, Mark
 from .mark import FILE_NAME as MARK_NAME
 from .migration import needs_migration
@@ -43,6 +43,26 @@ _DELETED_AT_ONCE = 1000  # the same, of those that are deleted at the start and 
 _NO_ROW = 2**31 - 1  # the index of a row that is only tried
 
 _key = partial(storage_key, longest=200)  # a longer puid is cut and ends with a hash of the whole
+
+
+class LastTruth(NamedTuple):
+    """A row that somebody has labelled."""
+
+    puid: str
+    """As it is stored: see `recorded_name`."""
+    row_index: int
+    truth: int
+    """1 for an outlier, by the feedback."""
+    label: int
+    """1 for an outlier, as it was answered."""
+    score: float
+    version: str
+    """The model's."""
+
+    @property
+    def name(self) -> bytes:
+        """The puid as the record of scored rows has it."""
+        return recorded_name(self.puid)
 
 
 class FeedbackStore:
@@ -167,6 +187,24 @@ class FeedbackStore:
             names = [column[0] for column in found.description]
             columns = list(zip(*found, strict=True)) or [()] * len(names)
         return dict(zip(names, columns, strict=True))
+
+    def last_truths(self, most: int) -> list[LastTruth]:
+        """Return the truths of the rows labelled last, the latest first; at most `most`."""
+        with self._database.reading() as connection:
+            found = connection.execute(tables.LAST_TRUTHS, {"most": most}).fetchall()
+        return [LastTruth(*line) for line in found]
+
+    def find_truth(self, puid: str, row_index: int) -> int | None:
+        """Return the truth of a row of a prediction; None if it has none."""
+        with self._database.reading() as connection:
+            found = changes.find_truths(connection, _key(puid), row_index, row_index)
+        return found[row_index].truth if found else None
+
+    def take_back(self, puid: str, row_index: int) -> bool:
+        """Delete the truth of one row, as if it had never come; return whether there was one."""
+        values = {"puid": _key(puid), "row_index": row_index}
+        with self._database.writing() as connection:
+            return changes.delete_truth(connection, values)
 
     def delete(self, puid: str | None = None, before: float | None = None) -> int:
         """Delete the feedback about a puid, or what first came before a time (seconds since 1970).

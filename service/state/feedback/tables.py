@@ -199,6 +199,10 @@ COUNT_RECENT = """
         (SELECT label, truth FROM truths ORDER BY id DESC LIMIT :window) AS recent
     GROUP BY label, truth"""
 
+LAST_TRUTHS = """
+    SELECT puid, row_index, truth, label, score, version FROM truths
+    ORDER BY id DESC LIMIT :most"""
+
 FIND_LATEST = """
     SELECT max(updated_at) FROM (
         SELECT updated_at FROM truths WHERE id = (SELECT max(id) FROM truths)
@@ -208,6 +212,7 @@ FIND_LATEST = """
 # The conditions that choose rows of `truths` or `rewards`.
 ALL = "1 = 1"
 OF_PUID = "puid = :puid"
+OF_ROW = "puid = :puid AND row_index = :row_index"
 BEFORE = "created_at < :before"
 FIRST_BEFORE = "created_at < :before AND id IN (SELECT id FROM {table} ORDER BY id LIMIT :most)"
 

@@ -61,6 +61,22 @@ def test_scores_equal_scikit_learns_bit_for_bit(case, n, order):
     assert np.allclose(shares, compiled.depths(X) - compiled.mean_depth, rtol=0, atol=1e-12)
 
 
+@settings(max_examples=examples(15), deadline=None, derandomize=True)
+@given(case=cases, n=st.sampled_from([1, 9, 33]))
+def test_rows_are_alike_by_the_trees_in_which_they_share_a_leaf(case, n):
+    forest = case.fit()
+    compiled = compile_forest(forest)
+    X = np.asarray(case.rows(forest, n))
+    wide = replace(compiled, nodes=compiled.nodes.astype(kernels.WIDE))
+    pairs = zip(forest.estimators_, forest.estimators_features_, strict=True)
+    with np.errstate(over="ignore"):
+        X32 = X.astype(np.float32)
+    leaves = np.stack([tree.tree_.apply(X32[:, columns]) for tree, columns in pairs], axis=1)
+    expected = (leaves == leaves[0]).mean(axis=1)
+    assert np.array_equal(compiled.alikeness(X[0], X), expected)
+    assert np.array_equal(wide.alikeness(X[0], X), expected)
+
+
 @pytest.mark.parametrize("table", TABLES)
 def test_every_batch_size_scores_its_rows_alike(table):
     case = Case(table=table, n_rows=1000)

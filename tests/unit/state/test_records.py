@@ -17,7 +17,16 @@ import pytest
 from service.errors import BadInput, BadSetting
 from service.rows import Verdict
 from service.state.files import quarantined
-from service.state.records import FILE_NAME, MAX_BYTES, as_table, begin_records, open_records
+from service.state.puids import PUID_BYTES, recorded_name, storage_bytes, storage_key
+from service.state.records import (
+    FILE_NAME,
+    MAX_BYTES,
+    as_table,
+    begin_records,
+    hash_names,
+    hash_rows,
+    open_records,
+)
 from service.tables.write import write_table
 from service.web.middleware import new_id
 from tests.support.children import in_child, wait_for
@@ -580,3 +589,47 @@ def test_a_record_that_was_cut_keeps_its_whole_rows(tmp_path, left, caplog):
     assert kept.read()["score"].tolist() == verdict.scores.tolist()
     assert len(quarantined(path)) == 1
     assert f"is set aside as {quarantined(path)[0].name}" in caplog.text
+
+
+def test_an_outline_has_the_rows_that_are_kept_in_their_order(records):
+    for i in range(90):
+        append(records, f"p{i % 60}", 17, start=17 * i)
+    records.delete(puid="p59")
+    outline, read = records.outline(), records.read()
+    assert np.array_equal(records.read_rows(outline), read)
+    for name in ("time", "score", "row", "label", "version"):
+        assert np.array_equal(getattr(outline, name), read[name])
+    some = outline.at(outline.label == 1)
+    assert np.array_equal(records.read_rows(some), read[read["label"] == 1])
+
+
+def test_an_outline_of_nothing_is_empty(records):
+    outline = records.outline()
+    assert len(outline) == len(outline.are_latest) == len(records.read_rows(outline)) == 0
+
+
+def test_an_outline_tells_which_rows_feedback_is_about(records):
+    append(records, "same", 3)
+    append(records, "other", 2)
+    append(records, "same", 2)
+    assert records.outline().are_latest.tolist() == [False] * 3 + [True] * 4
+
+
+@pytest.mark.parametrize("puid", ["p", "", "a" * 48, "a" * 49, "ü" * 150, "b" * 300, "x\0y"])
+def test_a_row_of_an_outline_is_found_by_the_key_of_its_feedback(records, puid):
+    append(records, "another", 2)
+    append(records, puid, 3)
+    name = recorded_name(storage_key(puid, 200))
+    assert name == storage_bytes(puid, PUID_BYTES)
+    wanted = hash_rows(hash_names(np.array([name], "S48")), np.array([2]))
+    outline = records.outline()
+    [found] = records.read_rows(outline.at(np.isin(outline.codes, wanted)))
+    assert (found["puid"], found["row"]) == (name, 2)
+
+
+def test_rows_overwritten_since_their_outline_are_left_out(records):
+    append(records, "p", 400)
+    outline = records.outline()
+    for i in range(9):
+        append(records, f"q{i}", 1_000)
+    assert len(records.read_rows(outline)) == 0

@@ -11,7 +11,7 @@ from sklearn import metrics
 from service.errors import BadSetting
 from service.state.feedback import store as module
 from service.state.feedback.store import DAY, FILE_NAME, begin_feedback, open_feedback
-from service.state.puids import storage_key
+from service.state.puids import PUID_BYTES, storage_bytes, storage_key
 from service.truths import Confusion, FeedbackSummary, Statement
 from tests.support.feedback import add_truth, query, recount, row
 
@@ -298,6 +298,40 @@ def test_opening_a_missing_database_for_reading_is_refused(tmp_path):
         open_feedback(tmp_path)
     begin_feedback(tmp_path)
     assert open_feedback(tmp_path).read().total.rows == 0
+
+
+def test_a_truth_that_is_taken_back_had_never_come(store, path):
+    before = add_truth(store, "p", 1, 1)
+    add_truth(store, "q", 1, 0)
+    add_truth(store, "q", 1, 1)
+    assert store.find_truth("q", 0) == 1
+    assert store.take_back("q", 0)
+    assert store.find_truth("q", 0) is None
+    assert store.read().total == before.total == recount(path)
+    assert query(path, "SELECT count(*) FROM truth_revisions") == [(0,)]
+    assert store.read().accepted == 3
+    assert not store.take_back("q", 0)
+
+
+def test_taking_a_truth_back_leaves_other_rows_and_rewards(store):
+    store.add(Statement("p", truths=(0, 1)), [row(0), row(1, 1)])
+    add_reward(store, "p", 500_000, row=1)
+    store.take_back("p", 1)
+    summary = store.read()
+    assert (summary.total, summary.rewarded) == (Confusion(true_negative=1), 1)
+
+
+def test_the_last_truths_come_latest_first(store):
+    for i in range(5):
+        add_truth(store, f"p{i}", 1, i % 2)
+    add_truth(store, "p3", 1, 0)
+    found = [(one.puid, one.row_index, one.truth) for one in store.last_truths(3)]
+    assert found == [("p4", 0, 0), ("p3", 0, 0), ("p2", 0, 0)]
+
+
+def test_a_label_of_a_long_puid_is_known_by_the_name_in_the_record(store):
+    add_truth(store, "a" * 300, 1, 1)
+    assert store.last_truths(1)[0].name == storage_bytes("a" * 300, PUID_BYTES)
 
 
 YEAR = 365 * DAY
