@@ -70,6 +70,7 @@ def histogram(  # noqa: PLR0913 -- two distributions and a line
     training: Sequence[float] | None = None,
     *,
     line: float | None = None,
+    marks: Sequence[tuple[float, str]] = (),
     title: str = "Distribution",
     description: str = "",
     height: int = 180,
@@ -77,7 +78,8 @@ def histogram(  # noqa: PLR0913 -- two distributions and a line
     """Draw the shares of recent rows in some bins, and those of the training rows as a line.
 
     `edges` (k + 1,) are the limits of the bins; `recent` and `training` (k,) are shares, 0 to 1.
-    `line` is a threshold: what is left of it is shaded.
+    `line` is a threshold: what is left of it is shaded. `marks` are single values, each with the
+    class of its mark, drawn above the axis; those beyond the bins are left out.
     """
     base = height - _AXIS
     x = Scale(edges[0], edges[-1], 4, WIDTH - 4)
@@ -93,6 +95,11 @@ def histogram(  # noqa: PLR0913 -- two distributions and a line
         parts.append(_rect("recent", left + 0.5, top, max(right - left - 1, 1), base - top, told))
     if training is not None:
         parts.append(_PATH.format(kind="training", d=_steps(x, y, edges, training)))
+    parts += [
+        _line(f"mark {kind}", x(value), base - 9, x(value), base)
+        for value, kind in marks
+        if x.low <= value <= x.high
+    ]
     parts += _ticks(x, base, height)
     if line is not None:
         parts.append(_line("threshold", x(line), 0, x(line), base))

@@ -49,9 +49,11 @@ class Browser:
         token = {"form_token": found[1]} if found else {}
         return self.client.post(path, data=token | dict(fields), headers=HOME | headers)
 
-    def send(self, rows):
+    def send(self, rows, puid=""):
         """Have rows scored, as a client does."""
-        return self.client.post("/invocations", json={"inputs": rows}).json["predictions"]
+        meta = {"puid": puid} if puid else {}
+        body = {"meta": meta, "data": {"ndarray": rows}}
+        return self.client.post("/predict", json=body).json["data"]["ndarray"]
 
     def log_in(self, token=TOKEN, then=""):
         return self.post("/console/login", {"token": token, "then": then})
