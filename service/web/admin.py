@@ -37,12 +37,12 @@ def create_admin(reloader: ModelReloader, model_name: str, token: str) -> Bluepr
     def load(name: str) -> Response:
         if _read_object().get("parameters"):
             raise BadInput("load takes no parameters: it reads the file that ISOSERVE_MODEL names")
-        return json_response(_encode_change(name, reloader.load(_who())))
+        return json_response(_encode_change(name, reloader.load(who_asks())))
 
     @routes.post(f"{MODEL}/threshold")
     def set_threshold(name: str) -> Response:
         threshold, share, version = _read_choice(_read_object())
-        change = reloader.set_threshold(threshold, _who(), share, version)
+        change = reloader.set_threshold(threshold, who_asks(), share, version)
         return json_response(_encode_change(name, change))
 
     @routes.post(f"{MODEL}/unload")
@@ -115,7 +115,7 @@ def _encode_detector(detector: Detector) -> dict[str, Any]:
     return {"model_version": detector.model.version, "threshold": detector.threshold, **share}
 
 
-def _who() -> str:
+def who_asks() -> str:
     """Return the caller's address, the client that a proxy names, and the request's id."""
     forwarded = request.headers.get("X-Forwarded-For", "")
     caller = request.remote_addr or "unknown"
