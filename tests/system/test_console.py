@@ -216,3 +216,132 @@ def test_now_follows_the_traffic_and_survives_a_restart(tmp_path, model, table, 
             assert "40 in all" in page.locator("#figures").inner_text()
             assert again.port == service.port
         visitor.context.close()
+
+
+def confusion(service):
+    """Return what /metrics says of flagged rows: labelled outliers and false alarms."""
+    found = {name: value for (name, _), value in service.scrape().items()}
+    return int(found["true_positive"]), int(found["false_positive"])
+
+
+@needs_chromium
+def test_twenty_rows_are_labelled_by_keys(service, browser):
+    visitor = Visitor(browser, service.port)
+    page, before = visitor.go("review"), confusion(service)
+    waiting = read(service, "/console/review.json")["waiting"]
+    first = page.locator("#this-row + p").inner_text()
+    for i in range(20):
+        page.keyboard.press("n" if i % 4 == 3 else "y")
+        page.wait_for_function(
+            "text => document.querySelector('#main .head p').innerText.startsWith(text)",
+            arg=f"{waiting - i - 1} ",
+        )
+    assert confusion(service) == (before[0] + 15, before[1] + 5)
+    page.keyboard.press("u")
+    page.wait_for_selector("#undo", state="detached")
+    assert confusion(service) == (before[0] + 15, before[1] + 4)
+    assert page.locator("#this-row + p").inner_text() != first
+    assert page.locator(".alike li").count()
+    assert read(service, "/console/review.json")["waiting"] == waiting - 19
+    assert visitor.faults == []
+    visitor.context.close()
+
+
+@needs_chromium
+def test_the_queue_is_walked_and_filtered_by_keys(service, browser):
+    visitor = Visitor(browser, service.port)
+    page, rows = visitor.go("review"), read(service, "/console/review.json")["rows"]
+    page.keyboard.press("j")
+    page.wait_for_url(f"**puid={rows[1]['puid']}**")
+    page.keyboard.press("k")
+    page.wait_for_url(f"**puid={rows[0]['puid']}**")
+    page.keyboard.press("/")
+    page.keyboard.type("amount>30 y")
+    assert page.locator("#find").input_value() == "amount>30 y", "letters in a field are no keys"
+    page.keyboard.press("Enter")
+    page.wait_for_url("**find=amount**")
+    text = page.locator("#main").inner_text()
+    assert "matches" in text or "match the filter" in text
+    visitor.context.close()
+
+
+@needs_chromium
+def test_a_row_is_labelled_without_javascript(service, browser):
+    visitor = Visitor(browser, service.port, java_script_enabled=False)
+    page, before = visitor.go("review"), confusion(service)
+    page.get_by_role("button", name="Outlier").click()
+    assert confusion(service) == (before[0] + 1, before[1])
+    page.get_by_role("button", name="Undo").click()
+    assert confusion(service) == before
+    page.get_by_role("link", name="Try", exact=True).click()
+    page.get_by_role("textbox", name="amount").fill("9e6")
+    page.get_by_role("button", name="Score it").click()
+    assert page.get_by_role("textbox", name="amount").input_value() == "9e6"
+    visitor.context.close()
+
+
+@needs_chromium
+def test_a_typed_row_is_scored_at_once_and_kept_nowhere(service, browser):
+    visitor = Visitor(browser, service.port)
+    page, before = visitor.go("try"), service.scrape()
+    score = page.locator("#result dd >> nth=0").inner_text()
+    field = page.get_by_role("textbox", name="amount")
+    field.fill("")
+    field.press_sequentially("123456", delay=10)
+    page.wait_for_function(
+        "score => document.querySelector('#result dd').innerText !== score", arg=score
+    )
+    page.wait_for_url("**c*=123456**")
+    assert page.evaluate("document.activeElement.name") == field.get_attribute("name")
+    field.fill("12x")
+    page.get_by_text("'12x' is not a number").wait_for()
+    shown = page.locator("#fields").inner_text()
+    assert HOSTILE[0] in shown
+    assert HOSTILE[1] in shown
+    after = service.scrape()
+    for name in ("isoserve_samples_total", "isoserve_outliers_total"):
+        assert after[name, ()] == before[name, ()]
+    assert read(service, "/console/review.json")["recorded"] == 1200
+    assert visitor.faults == []
+    visitor.context.close()
+
+
+@needs_chromium
+def test_a_threshold_is_moved_seen_and_applied_with_the_token(tmp_path, model, table, browser):
+    names, rows = table
+    token = "a token of the tests"
+    log = tmp_path / "service.log"
+    with serving(model, log, records=2_000, admin_token=token) as service:
+        send(service, names, rows[:500])
+        visitor = Visitor(browser, service.port)
+        page = visitor.go("threshold")
+        page.get_by_label("Admin token").fill(token)
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/console/threshold")
+        page.locator("#slide").focus()
+        for _ in range(5):
+            page.keyboard.press("ArrowRight")
+        page.wait_for_url("**threshold=**")
+        page.wait_for_function("document.querySelector('#exact').value > 0")
+        chosen = page.locator("#exact").input_value()
+        data = read_as(visitor, f"threshold.json?threshold={chosen}")
+        assert data["chosen"]["flagged"] > data["served"]["flagged"]
+        figures = page.locator("#what-if .figures").inner_text()
+        assert f"{data['chosen']['flagged']}\n" in figures
+        page.locator("#token").fill("wrong")
+        page.get_by_role("button", name="Flag by this threshold").click()
+        assert "not the admin token" in page.locator("#error").inner_text()
+        visitor.go(f"threshold?threshold={chosen}").locator("#token").fill(token)
+        page.get_by_role("button", name="Flag by this threshold").click()
+        page.get_by_text("Done: rows that score below").wait_for()
+        [served] = [v for (name, _), v in service.scrape().items() if name == "isoserve_threshold"]
+        assert served == float(chosen)
+        told = [one for one in visitor.faults if not one.startswith("[DOM] Password forms")]
+        assert len(told) == 1
+        assert "401" in told[0], "the wrong token"
+        visitor.context.close()
+
+
+def read_as(visitor, path):
+    """Return the JSON of a view as the visitor may see it."""
+    return visitor.context.request.get(f"{visitor.home}/{path}").json()
