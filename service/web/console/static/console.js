@@ -162,9 +162,18 @@
   // A time of day in UTC, with seconds where the times are close to each other.
   const clock = (time, times) => new Date(1000 * time).toISOString().slice(11, times.at(-1) - times[0] < 300 ? 19 : 16);
   const width = (figure) => figure.clientWidth;
+  // uPlot comes after the first paint, and only for a page that has lines: they are drawn as SVG before.
+  const files = document.currentScript.dataset;
+  const fetchPlot = () => {
+    if (!files.plot) return;
+    const script = Object.assign(document.createElement("script"), { src: files.plot, onload: () => draw() });
+    delete files.plot;
+    document.head.append(script);
+  };
   const draw = () => {
-    if (!window.uPlot) return;
-    for (const figure of $$("[data-lines]")) {
+    const figures = $$("[data-lines]");
+    if (figures.length && !window.uPlot) return fetchPlot();
+    for (const figure of figures) {
       const data = points(figure);
       if (drawn.has(figure.id) || data[0].length < 2) continue;
       const axis = { stroke: colour("--faint"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
