@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+
+from ...serving.detector import Detector
 from ...telemetry.history import SPAN, Span, quantile
 from ...telemetry.readings import Readings
 from .view import Console, Data, Query, View
@@ -39,6 +42,7 @@ def read(console: Console, query: Query) -> Data:
         },
         "recent": _sum(spans, now),
         "training_share": readings.training_outlier_share,
+        "promised_share": _promised(detector),
         "drift": _drift(readings),
         "feedback": _feedback(readings),
         "workers": readings.workers,
@@ -135,9 +139,16 @@ def _attention(data: Data) -> Iterator[Data]:
         yield note("warn", f"{text} ranges, no share to compare with.", "model")
 
 
+def _promised(detector: Detector) -> float | None:
+    """Return the share of rows like training's that is flagged at most; None if it is unknown."""
+    if detector.pvalues is None:
+        return None
+    return float(detector.pvalues.shares(np.array([detector.threshold]))[0])
+
+
 def _surprise(data: Data) -> Iterator[str]:
     """Yield whether chance alone would hardly give the outlier share of the last 15 minutes."""
-    expected, recent = data["training_share"], data["recent"]
+    expected, recent = data["promised_share"] or data["training_share"], data["recent"]
     if expected is None or not recent["rows"] or not 0 < expected < 1:
         return
     rows, share = recent["rows"], recent["share"]
@@ -154,8 +165,12 @@ def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def lines(rows: Sequence[dict[str, Any]], *names: str, factor: float = 1) -> list[list[Any]]:
+def lines(
+    rows: Sequence[Data], *names: str, factor: float = 1, level: float | None = None
+) -> list[list[Any]]:
     """Return the points of moving lines: times in seconds since 1970, and the values of each.
+
+    `level` is a line of its own, which does not move.
 
     >>> lines([{"time": "1970-01-01T00:00:05+00:00", "rows": 3}], "rows", factor=2)
     [[5.0], [6.0]]
@@ -165,7 +180,10 @@ def lines(rows: Sequence[dict[str, Any]], *names: str, factor: float = 1) -> lis
     def scaled(value: float | None) -> float | None:
         return None if value is None else float(f"{value * factor:.4g}")
 
-    return [times, *([scaled(row[name]) for row in rows] for name in names)]
+    points: list[list[Any]] = [times, *([scaled(row[name]) for row in rows] for name in names)]
+    if level is not None:
+        points.append([scaled(level)] * len(rows))
+    return points
 
 
 VIEW = View("now", "Now", read, table="rows", helpers={"lines": lines})

@@ -85,5 +85,9 @@ def test_what_needs_attention_is_a_sentence(make_client):
     ],
 )
 def test_a_surprising_share_of_outliers_is_told(rows, share, expected, said):
-    data = {"training_share": expected, "recent": {"rows": rows, "share": share}}
+    data = {
+        "training_share": expected,
+        "promised_share": None,
+        "recent": {"rows": rows, "share": share},
+    }
     assert list(_surprise(data)) == ([said] if said else [])
