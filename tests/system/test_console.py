@@ -1,6 +1,7 @@
 """The console of a real service, in a real browser and over plain HTTP."""
 
 import contextlib
+import csv
 import http.client
 import json
 import os
@@ -13,7 +14,7 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.stress.http import edge
-from tests.support.browsing import CHROMIUM, HOSTILE, Visitor, chromium, hostile_rows, train
+from tests.support.browsing import CHROMIUM, DATA, HOSTILE, Visitor, chromium, hostile_rows, train
 from tests.support.running import serving
 
 VIEWS = ("now", "review", "threshold", "try", "drift", "model")
@@ -345,3 +346,35 @@ def test_a_threshold_is_moved_seen_and_applied_with_the_token(tmp_path, model, t
 def read_as(visitor, path):
     """Return the JSON of a view as the visitor may see it."""
     return visitor.context.request.get(f"{visitor.home}/{path}").json()
+
+
+REAL = {
+    "lovoo": ("lovoo/train.csv", None),
+    "shuttle": ("shuttle/shuttle.csv", "label"),
+}
+
+
+@needs_chromium
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL)
+def test_every_view_shows_a_real_table(tmp_path, browser, name):
+    file, label = REAL[name]
+    if not (DATA / file).exists():
+        pytest.skip("the data is not here")
+    with (DATA / file).open() as lines:
+        names, *rows = csv.reader(lines)
+    kept = [i for i, column in enumerate(names) if column != label]
+    rows = [[float(row[i]) for i in kept] for row in rows[:6000]]
+    names = [names[i] for i in kept]
+    with serving(train(tmp_path, names, rows), tmp_path / "service.log") as service:
+        for start in range(0, 3000, 500):
+            send(service, names, rows[start : start + 500])
+        visitor = Visitor(browser, service.port)
+        for view in VIEWS:
+            visitor.go(view)
+            assert visitor.audit() == [], view
+        shown = read(service, "/console/drift.json")
+        assert shown["recent_rows"] == read(service, "/console/now.json")["total"]["rows"] == 3000
+        assert {one["column"] for one in shown["rows"]} == set(names)
+        assert visitor.faults == []
+        visitor.context.close()

@@ -159,6 +159,7 @@ def _value_shares(column: Column, cells: NDArray[np.bytes_]) -> list[Data]:
     shares = {
         value: (recent[value] / len(cells), training[value] / column.rows)
         for value in recent.keys() | training.keys()
+        if recent[value] or training[value]
     }
     chosen = sorted(shares, key=lambda value: (-max(shares[value]), value))[:_MOST_VALUES]
     lines = [
