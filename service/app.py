@@ -238,7 +238,8 @@ def _tell_ready(settings: Settings, detector: Detector) -> None:
         headers = [f'"X-API-Key: $(cat {shlex.quote(str(settings.api_key_file))})"']
     elif settings.read_api_key():
         headers = ['"X-API-Key: $ISOSERVE_API_KEY"']
-    tell_ready(url, model.features if model.named else (), detector.examples, headers)
+    names = model.features if model.named else ()
+    tell_ready(url, names, detector.examples, headers, settings.console)
 
 
 def _make_flask(max_body_bytes: int) -> Flask:

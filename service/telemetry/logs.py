@@ -126,16 +126,19 @@ def tell_ready(
     columns: Sequence[str],
     rows: Sequence[Sequence[float | None]],
     headers: Sequence[str] = (),
+    console: bool = False,
 ) -> None:
     """Say that the service answers: where, and on a terminal also what a person can do next.
 
-    `rows` are rows to try, whose `columns` may be empty; `headers` are those that a request needs.
+    `rows` are rows to try, whose `columns` may be empty; `headers` are those that a request needs;
+    `console`: whether there is one.
     """
     flush_logs()
     if not sys.stdout.isatty():
         structlog.get_logger("isoserve").info("ready", url=url, docs=f"{url}/docs")
         return
     lines = [f"ready:  {url}", f"docs:   {url}/docs"]
+    lines += [f"look:   {url}/console"] if console else []
     if len(rows[0]) <= _WIDEST:
         names = {"names": list(columns)} if columns else {}
         body = json.dumps({"data": {**names, "ndarray": rows}})

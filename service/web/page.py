@@ -49,7 +49,7 @@ START = """\
   <p>This service tells outliers from inliers. It serves the model <code>{name}</code>, version
   <code>{version}</code>, whose columns are <code>{columns}</code>.</p>
   <ul>
-    <li><a href="docs">Try it</a>: every route, with rows to send</li>
+    {console}<li><a href="docs">Try it</a>: every route, with rows to send</li>
     <li><a href="openapi.json">OpenAPI document</a></li>
     <li><a href="metrics">Metrics</a> for Prometheus</li>
     <li><a href="ready">Is it ready?</a></li>
@@ -59,10 +59,18 @@ START = """\
 """
 
 
-def render_start(name: str, version: str, columns: Sequence[str]) -> str:
-    """Return the start page of a service with this model."""
+CONSOLE = '<li><a href="console">Console</a>: see what comes, label it, choose the threshold</li>'
+
+
+def render_start(name: str, version: str, columns: Sequence[str], console: bool) -> str:
+    """Return the start page of a service with this model, and perhaps with a console."""
     listed = ", ".join(columns[:20]) + (", ..." if len(columns) > 20 else "")
-    return START.format(name=escape(name), version=escape(version), columns=escape(listed))
+    return START.format(
+        name=escape(name),
+        version=escape(version),
+        columns=escape(listed),
+        console=f"{CONSOLE}\n    " if console else "",
+    )
 
 
 def describe_start(name: str, version: str, columns: Sequence[str]) -> dict[str, Any]:

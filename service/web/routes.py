@@ -195,7 +195,8 @@ def _add_service(routes: Blueprint, handlers: Handlers, sources: Sources) -> Non
     def start() -> Response:
         name, model = handlers.model_name, handlers.predictor.detector.model
         if wants_html():
-            text = render_start(name, model.version, model.features)
+            has_console = "console" in current_app.blueprints
+            text = render_start(name, model.version, model.features, has_console)
             response = Response(text, content_type="text/html; charset=utf-8")
             response.headers["Content-Security-Policy"] = POLICY
         else:

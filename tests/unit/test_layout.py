@@ -45,6 +45,8 @@ LIBRARIES = {
     "gunicorn": {"server"},
     "prometheus_client": {"telemetry"},
     "pydantic_settings": {"settings"},
+    "jinja2": set(),  # by Flask only
+    "markupsafe": {"web.console"},
     "pydantic": {"settings"},
     "orjson": {"protocols.codec"},
     "sqlite3": {"state"},
