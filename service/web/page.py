@@ -49,8 +49,8 @@ START = """\
   <p>This service tells outliers from inliers. It serves the model <code>{name}</code>, version
   <code>{version}</code>, whose columns are <code>{columns}</code>.</p>
   <ul>
-    {console}<li><a href="docs">Try it</a>: every route, with rows to send</li>
-    <li><a href="openapi.json">OpenAPI document</a></li>
+    <li><a href="docs">Try it</a>: every route, with rows to send</li>
+{console}    <li><a href="openapi.json">OpenAPI document</a></li>
     <li><a href="metrics">Metrics</a> for Prometheus</li>
     <li><a href="ready">Is it ready?</a></li>
   </ul>
@@ -69,7 +69,7 @@ def render_start(name: str, version: str, columns: Sequence[str], console: bool)
         name=escape(name),
         version=escape(version),
         columns=escape(listed),
-        console=f"{CONSOLE}\n    " if console else "",
+        console=f"    {CONSOLE}\n" if console else "",
     )
 
 

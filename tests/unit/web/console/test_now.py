@@ -34,7 +34,7 @@ def test_what_is_shown_equals_the_metrics(console, history, samples):
         data["total"]["outliers"] == data["recent"]["outliers"] == metric("isoserve_outliers_total")
     )
     assert data["recent"]["requests"] == metric(
-        "isoserve_requests_total", route="/predict", status="2xx"
+        "isoserve_requests_total", route="/invocations", status="2xx"
     )
     assert data["recent"]["mean_score"] == pytest.approx(metric("isoserve_score_sum") / 507)
     assert data["model"]["threshold"] == metric("isoserve_threshold")
