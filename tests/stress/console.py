@@ -56,6 +56,7 @@ def main(arguments=None):
                 measure_memory(service, browser, options.refreshes),
             ]
             measure_server(service)
+            measure_refresh(service)
             measure_loss(service, browser, rows, options.seconds)
     return 0 if all(kept) else 1
 
@@ -112,6 +113,20 @@ def measure_server(service):
                 f"{view}: median {statistics.median(times):.1f} ms, least {min(times):.1f} ms; "
                 f"{plain:,} bytes, {size:,} packed"
             )
+
+
+def measure_refresh(service):
+    """Print what the workers do for one refresh of Now: the time of the processor."""
+    before, refreshes = used(service), 400
+    with closing(HTTPConnection("127.0.0.1", service.port)) as connection:
+        for _ in range(refreshes):
+            connection.request("GET", "/console/now.html", headers={"Accept-Encoding": "gzip"})
+            connection.getresponse().read()
+    cost = (used(service) - before) / refreshes
+    print(
+        f"a refresh: {1000 * cost:.1f} ms of processor time; every 5 seconds that is "
+        f"{100 * cost / 5:.2f} % of a core"
+    )
 
 
 def measure_memory(service, browser, refreshes):
