@@ -25,7 +25,10 @@ ORDERS = ("abnormal", "threshold", "newest", "others")
 """Of the queue: flagged rows, the most abnormal, nearest to the threshold or newest first; or rows
 that were not flagged, in random order: labels of these tell how many outliers are missed."""
 
-MOST_LABELS = 10_000
+MOST_ROWS = 200_000
+"""So many of the rows recorded last are looked at."""
+
+MOST_LABELS = 4_000
 """So many of the last labels are looked at in one piece."""
 
 MOST_FILTERED = 5_000
@@ -34,7 +37,9 @@ MOST_FILTERED = 5_000
 MOST_COMPARED = 2_000
 """The most alike are sought among so many rows: those labelled last."""
 
-_CHECKED = 500  # rows whose label is looked up one by one, if there are more labels than above
+# If there are more labels than above, those of the queue's first rows are looked up, so many at a
+# time, until so many rows without a label are found.
+_CHECKED, _FREE = 200, 100
 
 _TABLE_BITS = 17
 
@@ -47,7 +52,7 @@ class Queue:
 
     rows: Outline
     recorded: int
-    """All rows on record."""
+    """All rows on record, at most MOST_ROWS."""
     flagged: int
     """Those that were answered as outliers."""
     labelled: int
@@ -78,8 +83,8 @@ class Review:
 
     @cached_property
     def outline(self) -> Outline:
-        """All rows on record, the oldest first."""
-        return Outline.empty() if self._records is None else self._records.outline()
+        """The rows on record, the last MOST_ROWS of them, the oldest first."""
+        return Outline.empty() if self._records is None else self._records.outline(MOST_ROWS)
 
     @cached_property
     def labels(self) -> list[LastTruth]:
@@ -191,15 +196,24 @@ class Review:
 
     def _without_labels(self, rows: Outline) -> Outline:
         """Leave out which of the first rows have a label, by looking each of them up."""
-        first = self.read(rows.at(slice(0, _CHECKED)))
-        if first is None or not len(first):
-            return rows
-        pairs = zip(_decode(first["puid"]), first["row"].tolist(), strict=True)
-        free = {code for code, pair in zip(_codes_of(first).tolist(), pairs, strict=True)
-                if self._store.find_truth(*pair) is None}  # fmt: skip
         keep = np.ones(len(rows), bool)
-        keep[:_CHECKED] = [code in free for code in rows.codes[:_CHECKED].tolist()]
+        for start in range(0, len(rows), _CHECKED):
+            part = slice(start, start + _CHECKED)
+            free = self._have_no_label(rows.at(part))
+            keep[part] = [code in free for code in rows.codes[part].tolist()]
+            if keep[: part.stop].sum() >= _FREE:
+                break
         return rows.at(keep)
+
+    def _have_no_label(self, rows: Outline) -> set[int]:
+        """Return the codes of those rows that have no label, by looking each of them up."""
+        found = self.read(rows)
+        if found is None:
+            return set()
+        places = zip(_decode(found["puid"]), found["row"].tolist(), strict=True)
+        labelled = self._store.are_labelled(list(places))
+        pairs = zip(_codes_of(found).tolist(), labelled, strict=True)
+        return {code for code, has_label in pairs if not has_label}
 
     def _filter(self, rows: Outline, find: str) -> Outline:
         """Return the first MOST_FILTERED rows that have all that the filter asks for."""

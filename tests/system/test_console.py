@@ -373,6 +373,11 @@ def test_every_view_shows_a_real_table(tmp_path, browser, name):
         for view in VIEWS:
             visitor.go(view)
             assert visitor.audit() == [], view
+        flagged = service.scrape()["isoserve_outliers_total", ()]
+        text = visitor.go("review").locator("#main").inner_text()
+        assert f"{flagged:.0f} rows wait for a label" in text
+        assert f"{flagged:.0f}\n" in visitor.go("threshold").locator("#what-if").inner_text()
+        assert visitor.go("try").locator("svg.boundary").count() == (len(names) == 2)
         shown = read(service, "/console/drift.json")
         assert shown["recent_rows"] == read(service, "/console/now.json")["total"]["rows"] == 3000
         assert {one["column"] for one in shown["rows"]} == set(names)

@@ -200,6 +200,15 @@ class FeedbackStore:
             found = changes.find_truths(connection, _key(puid), row_index, row_index)
         return found[row_index].truth if found else None
 
+    def are_labelled(self, rows: Sequence[tuple[str, int]]) -> list[bool]:
+        """Return which rows have a truth; each is a puid and its index in the prediction."""
+        with self._database.reading() as connection:
+            found = (
+                connection.execute(tables.HAS_TRUTH, {"puid": _key(puid), "row_index": row_index})
+                for puid, row_index in rows
+            )
+            return [one.fetchone() is not None for one in found]
+
     def take_back(self, puid: str, row_index: int) -> bool:
         """Delete the truth of one row, as if it had never come; return whether there was one."""
         values = {"puid": _key(puid), "row_index": row_index}

@@ -199,6 +199,8 @@ COUNT_RECENT = """
         (SELECT label, truth FROM truths ORDER BY id DESC LIMIT :window) AS recent
     GROUP BY label, truth"""
 
+HAS_TRUTH = "SELECT 1 FROM truths WHERE puid = :puid AND row_index = :row_index"
+
 LAST_TRUTHS = """
     SELECT puid, row_index, truth, label, score, version FROM truths
     ORDER BY id DESC LIMIT :most"""

@@ -10,7 +10,7 @@ import numpy as np
 from ...errors import BadInput, Conflict, Unauthorized
 from ...rows import Floats
 from ...serving.detector import Detector
-from ...serving.review import MOST_LABELS
+from ...serving.review import MOST_LABELS, MOST_ROWS
 from ...serving.thresholds import Evidence, Interval, Labels, Step, measure_rate
 from ...state.feedback.store import LastTruth
 from ...state.records import Outline
@@ -114,7 +114,7 @@ class _Seen:
 
 def _see(console: Console, detector: Detector) -> _Seen:
     records, version, card = console.predictor.records, detector.model.version, detector.model.card
-    outline = Outline.empty() if records is None else records.outline()
+    outline = Outline.empty() if records is None else records.outline(MOST_ROWS)
     own = outline.version == version.encode()
     truths = console.matcher.store.last_truths(MOST_LABELS)
     labels = [one for one in truths if one.version == version]

@@ -599,6 +599,7 @@ def test_an_outline_has_the_rows_that_are_kept_in_their_order(records):
     assert np.array_equal(records.read_rows(outline), read)
     for name in ("time", "score", "row", "label", "version"):
         assert np.array_equal(getattr(outline, name), read[name])
+    assert np.array_equal(records.read_rows(records.outline(40)), records.read(40))
     some = outline.at(outline.label == 1)
     assert np.array_equal(records.read_rows(some), read[read["label"] == 1])
 

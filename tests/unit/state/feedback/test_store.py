@@ -305,6 +305,7 @@ def test_a_truth_that_is_taken_back_had_never_come(store, path):
     add_truth(store, "q", 1, 0)
     add_truth(store, "q", 1, 1)
     assert store.find_truth("q", 0) == 1
+    assert store.are_labelled([("q", 0), ("q", 1), ("r", 0)]) == [True, False, False]
     assert store.take_back("q", 0)
     assert store.find_truth("q", 0) is None
     assert store.read().total == before.total == recount(path)
