@@ -52,12 +52,7 @@ class LastTruth(NamedTuple):
     """As it is stored: see `recorded_name`."""
     row_index: int
     truth: int
-    """1 for an outlier, by the feedback."""
-    label: int
-    """1 for an outlier, as it was answered."""
-    score: float
-    version: str
-    """The model's."""
+    """1 for an outlier."""
 
     @property
     def name(self) -> bytes:

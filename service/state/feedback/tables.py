@@ -201,9 +201,7 @@ COUNT_RECENT = """
 
 HAS_TRUTH = "SELECT 1 FROM truths WHERE puid = :puid AND row_index = :row_index"
 
-LAST_TRUTHS = """
-    SELECT puid, row_index, truth, label, score, version FROM truths
-    ORDER BY id DESC LIMIT :most"""
+LAST_TRUTHS = "SELECT puid, row_index, truth FROM truths ORDER BY id DESC LIMIT :most"
 
 FIND_LATEST = """
     SELECT max(updated_at) FROM (

@@ -10,9 +10,9 @@ import numpy as np
 from ...errors import BadInput, Conflict, Unauthorized
 from ...rows import Floats
 from ...serving.detector import Detector
+from ...serving.evidence import FEEDBACK, choose_labels
 from ...serving.review import MOST_LABELS, MOST_ROWS
 from ...serving.thresholds import Evidence, Interval, Labels, Step, measure_rate
-from ...state.feedback.store import LastTruth
 from ...state.records import Outline
 from ..admin import who_asks
 from .view import Console, Data, Query, View
@@ -28,6 +28,7 @@ def read(console: Console, query: Query) -> Data:
     """Return what a threshold would do: `threshold` in the query, or the one that is served."""
     detector = console.predictor.detector
     seen = _see(console, detector)
+    labels = seen.evidence.labels
     chosen = _read_threshold(query, detector.threshold)
     here, served = seen.describe(chosen), seen.describe(detector.threshold)
     low, high = seen.limits(chosen, detector.threshold)
@@ -36,17 +37,19 @@ def read(console: Console, query: Query) -> Data:
         "served": served,
         "chosen": here,
         "is_served": chosen == detector.threshold,
+        "share": detector.share,
         "recorded": len(seen.evidence.recorded),
         "rows_per_day": seen.evidence.rate,
-        "labelled": len(seen.labels),
-        "labelled_outliers": sum(one.truth for one in seen.labels),
-        "only_flagged_labelled": all(one.label for one in seen.labels),
+        "labelled": labels.rows if labels else 0,
+        "labelled_outliers": labels.outliers if labels else 0,
+        "labelled_are": labels.source if labels else None,
+        "only_flagged_labelled": bool(labels and labels.all_flagged),
         "can_apply": console.access.has_token,
         "low": low,
         "high": high,
         "all": seen.histogram(low, high),
         "tail": seen.histogram(low, seen.tail_end(low, high, chosen, detector.threshold)),
-        "marks": [{"score": one.score, "truth": one.truth} for one in seen.labels[:_MOST_MARKS]],
+        "marks": _mark_rows(labels),
         "rows": seen.ladder(),
     }
 
@@ -70,7 +73,6 @@ class _Seen:
     """What the record, the feedback and the card say of the scores of one model."""
 
     evidence: Evidence
-    labels: list[LastTruth]
     training: Floats
     """The quantiles of the training rows' scores, (101,) or none."""
 
@@ -116,20 +118,22 @@ def _see(console: Console, detector: Detector) -> _Seen:
     records, version, card = console.predictor.records, detector.model.version, detector.model.card
     outline = Outline.empty() if records is None else records.outline(MOST_ROWS)
     own = outline.version == version.encode()
-    truths = console.matcher.store.last_truths(MOST_LABELS)
-    labels = [one for one in truths if one.version == version]
-    known = None
-    if labels:
-        known = Labels.of(
-            np.array([one.score for one in labels]),
-            np.array([one.truth for one in labels], np.int64),
-            "rows with feedback",
-            all_flagged=all(one.label for one in labels),
-        )
     evidence = Evidence(
-        detector.pvalues, np.sort(outline.score[own]), measure_rate(outline.time[own]), known
+        detector.pvalues,
+        np.sort(outline.score[own]),
+        measure_rate(outline.time[own]),
+        choose_labels(detector, console.matcher.store, MOST_LABELS),
     )
-    return _Seen(evidence, labels, np.array(card.score_quantiles if card else []))
+    return _Seen(evidence, np.array(card.score_quantiles if card else []))
+
+
+def _mark_rows(labels: Labels | None) -> list[Data]:
+    """Return score and truth of rows with feedback, for marks below a histogram."""
+    if labels is None or labels.source != FEEDBACK:
+        return []
+    step = -(-labels.rows // _MOST_MARKS)  # of many rows, evenly spaced ones
+    pairs = zip(labels.scores.tolist(), np.diff(labels.found, prepend=0).tolist(), strict=True)
+    return [{"score": score, "truth": truth} for score, truth in [*pairs][::step]]
 
 
 def _flat(step: Step, recorded: Floats) -> Data:
