@@ -233,10 +233,9 @@ def test_twenty_rows_are_labelled_by_keys(service, browser):
     first = page.locator("#this-row + p").inner_text()
     for i in range(20):
         page.keyboard.press("n" if i % 4 == 3 else "y")
-        page.wait_for_function(
-            "text => document.querySelector('#main .head p').innerText.startsWith(text)",
-            arg=f"{waiting - i - 1} ",
-        )
+        page.locator("#main > .head strong").get_by_text(
+            f"{waiting - i - 1}", exact=True
+        ).wait_for()
     assert confusion(service) == (before[0] + 15, before[1] + 5)
     page.keyboard.press("u")
     page.wait_for_selector("#undo", state="detached")
@@ -289,9 +288,7 @@ def test_a_typed_row_is_scored_at_once_and_kept_nowhere(service, browser):
     field = page.get_by_role("textbox", name="amount")
     field.fill("")
     field.press_sequentially("123456", delay=10)
-    page.wait_for_function(
-        "score => document.querySelector('#result dd').innerText !== score", arg=score
-    )
+    page.locator("#result dd").first.filter(has_not_text=score).wait_for()
     page.wait_for_url("**c*=123456**")
     assert page.evaluate("document.activeElement.name") == field.get_attribute("name")
     field.fill("12x")
@@ -323,7 +320,7 @@ def test_a_threshold_is_moved_seen_and_applied_with_the_token(tmp_path, model, t
         for _ in range(5):
             page.keyboard.press("ArrowRight")
         page.wait_for_url("**threshold=**")
-        page.wait_for_function("document.querySelector('#exact').value > 0")
+        page.locator("#exact:not([value='0.0'])").wait_for()
         chosen = page.locator("#exact").input_value()
         data = read_as(visitor, f"threshold.json?threshold={chosen}")
         assert data["chosen"]["flagged"] > data["served"]["flagged"]
