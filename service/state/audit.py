@@ -71,7 +71,7 @@ class AuditLog:
         """
         lines: list[bytes] = []
         with suppress(OSError, Damaged):
-            lines = read_file(self._audit, _MOST_AUDIT).splitlines(keepends=True)
+            lines = read_file(self._audit, MOST_AUDIT).splitlines(keepends=True)
         sound = (json.loads(line) for line in lines if _is_sound(line))
         return [{name: change[name] for name in _FIELDS} for change in sound]
 
