@@ -213,6 +213,13 @@ def _processors() -> int:
     return os.cpu_count() or 1
 
 
+def _what_is_left(output: str) -> str:
+    if output == _STDOUT:
+        return "standard output is not whole"
+    is_folder = output.endswith("/") or Path(output).is_dir()
+    return "--resume goes on where it stopped" if is_folder else "nothing was written"
+
+
 class _Stopped(BaseException):
     """A signal asked the command to end."""
 
@@ -236,8 +243,7 @@ def _endings(output: str) -> Iterator[None]:
     try:
         yield
     except _Stopped as stopped:
-        left = "--resume goes on" if output.endswith("/") else "nothing was written"
-        typer.echo(f"isoserve: stopped; {left}", err=True)
+        typer.echo(f"isoserve: stopped; {_what_is_left(output)}", err=True)
         raise typer.Exit(128 + stopped.number) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
