@@ -24,7 +24,7 @@ from .layout import Plan, check_same, plan_layout
 from .scorer import BadRow, BatchScorer, Part, Reject, Totals
 from .threads import Batch
 
-ROWS, CELLS = 65_536, 2**20
+ROWS, CELLS = 32_768, 2**20
 """The most rows, and the most cells, of a batch."""
 
 _ENDING = re.compile(
