@@ -144,7 +144,7 @@ def test_a_real_file_saved_by_hand_can_be_trained_on_and_served(
         --max_samples .8 --max_features 1. --save_path {tmp_path}/models/"""
     assert main([*home, *shlex.split(options)]) == 0
     card = json.loads((tmp_path / "models" / "model.json").read_text())
-    assert len(card["features"]) == 18
+    assert len(card["columns"]) == 18
     assert card["rows"] == 50_000
     assert card["parameters"]["max_samples"] == 0.8
     assert card["training_outlier_share"] == pytest.approx(0.1, abs=0.001)
@@ -154,7 +154,7 @@ def test_a_real_file_saved_by_hand_can_be_trained_on_and_served(
 
     assert main([*home, "--save_path", f"{tmp_path}/default"]) == 0
     card = json.loads((tmp_path / "default" / "model.json").read_text())
-    names = [feature["name"] for feature in card["features"]]
+    names = [feature["name"] for feature in card["columns"]]
     assert {"flag_SF", "protocol_type_tcp", "srv_count"} <= set(names)
     assert not any(name.startswith(("service", "target")) for name in names)
     assert card["quality"]["held_out"]
