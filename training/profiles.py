@@ -16,7 +16,7 @@ from service.model.encoding import EPOCH
 from service.rows import Floats
 from service.tables.read import Cells, Place
 from training.datasets import POOL
-from training.values import Dates, Distinct, Hashes, Values, hash_numbers
+from training.values import Dates, Distinct, Hashes, Moments, Values, hash_numbers
 
 DAY = "%Y%m%d"
 """The format of dates that are written as whole numbers, as 20261231."""
@@ -167,8 +167,8 @@ class Profile:
         """Return how many different numbers a column with an id's name has."""
         return self._numbers.count()
 
-    def find_dates(self, format: str = "") -> tuple[str, tuple[str, ...]] | None:
-        """Return the format of dates that all cells have, and the parts that vary; else None."""
+    def find_dates(self, format: str = "") -> tuple[str, Moments] | None:
+        """Return the format of dates that all cells have, and their parts; else None."""
         return (self._number_dates if self.has_numbers else self._text_dates).find(format)
 
     @property
@@ -203,7 +203,7 @@ class Profile:
             self.first_number = float(known[0])
         self._are_flags = self._are_flags and bool(np.isin(known, (0, 1)).all())
         if self.wanted == "date" or (self.names_date and (self.is_epoch or self.is_day)):
-            self._number_dates.add(cells.counts[0].to_pylist())
+            self._number_dates.add(*_counted(cells))
         if "float" in self._types or not len(known):
             return
         hashes = hash_numbers(known)
@@ -233,7 +233,7 @@ class Profile:
         if not is_number or self.has_leading_zeros or self._counts_values:
             self.count_values(cells)
         if self._text_dates.is_possible:
-            self._text_dates.add(cells.counts[0].to_pylist())
+            self._text_dates.add(*_counted(cells))
 
     def _hash_range(self) -> int:
         """Return the sum of the hashes of all whole numbers from the lowest to the highest."""
@@ -248,6 +248,12 @@ def _find(where: Any, cells: Cells, place: Place, first: int) -> Spot | None:
     """Return the first cell of those that are marked."""
     i = int(where.argmax())
     return Spot(place, first + i, cells.written(i)) if where[i] else None
+
+
+def _counted(cells: Cells) -> tuple[list[str], list[int]]:
+    """Return the different texts of some cells, and how many rows have each."""
+    texts, counts = cells.counts
+    return texts.to_pylist(), counts.tolist()
 
 
 def _are_digits(cells: Cells) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 
 from service.cells import is_unnamed, short
 from service.errors import CannotTrain, count
-from service.model.card import Column, LeftOut
+from service.model.card import PARTS, Column, LeftOut
 from service.model.encoding import EPOCH, ISO, KINDS, MOST_VALUES, Encoder, make_encoder
 from service.rows import Floats
 from service.tables.read import Cells
@@ -82,12 +82,20 @@ def describe(found: Found, profile: Profile) -> Column:
     if found.kind in ("number", "flag"):
         return Column(found.name, found.kind, profile.type, missing)
     if found.kind == "date":
-        return Column(
-            found.name, "date", "text", missing, format=found.format, parts=list(found.parts)
-        )
+        return _describe_date(found, profile)
     most = profile.values.most_common(MOST_VALUES)
     others = profile.known - sum(most.values())
     return Column(found.name, found.kind, "text", missing, values=most, others=others)
+
+
+def _describe_date(found: Found, profile: Profile) -> Column:
+    _, moments = profile.find_dates(found.format or "") or ("", {})
+    counts = {part: [moments[part][value] for value in PARTS[part]] for part in found.parts}
+    parts = list(found.parts)
+    return Column(
+        found.name, "date", "text", profile.missing, format=found.format, parts=parts,
+        moments=counts,
+    )  # fmt: skip
 
 
 def encode(column: Column, cells: Cells, encoder: Encoder | None = None) -> Floats:
@@ -214,7 +222,8 @@ def _date(profile: Profile, format: str = "") -> Found | None:
     dates = profile.find_dates(format)
     if dates is None:
         return None
-    format, varies = dates
+    format, moments = dates
+    varies = tuple(part for part, values in moments.items() if len(values) > 1)
     if not varies:
         return Found(profile.name, CONSTANT, "hour, weekday and day of the month never vary")
     return Found(profile.name, "date", _describe_format(format), format, varies)

@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.model.encoding import EPOCH, FORMATS, PARTS, date_parser
+from service.model.card import PARTS
+from service.model.encoding import EPOCH, FORMATS, date_parser
 from service.rows import Floats
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Hashes = NDArray[np.uint64]
+
+Moments = dict[str, Counter[int]]
+"""How many rows have each value of each part of a date."""
 
 
 class Distinct:
@@ -154,42 +159,48 @@ class Dates:
         """Take the formats to try; without any, the first text says whether it may be a date."""
         self._given = bool(formats)
         self._started = self._given
-        self._seen: dict[str, list[set[int]]] = {one: [set() for _ in PARTS] for one in formats}
+        self._seen: dict[str, Moments] = {one: _no_moments() for one in formats}
 
     @property
     def is_possible(self) -> bool:
         """Whether there may be a format."""
         return bool(self._seen) or not self._started
 
-    def add(self, texts: Sequence[str]) -> None:
-        """Read some different texts."""
+    def add(self, texts: Sequence[str], counts: Sequence[int]) -> None:
+        """Read some different texts, and how many rows have each."""
         if not self._started and texts:
             self._started = True
             if re.search(r"\d.*[-/.: T].*\d", texts[0]):
                 formats = [one for one in FORMATS if one != EPOCH]
-                self._seen = {one: [set() for _ in PARTS] for one in formats}
+                self._seen = {one: _no_moments() for one in formats}
         for format in list(self._seen):
-            if not _read_all(date_parser(format), texts, self._seen[format]):
+            if not _read_all(date_parser(format), texts, counts, self._seen[format]):
                 del self._seen[format]
 
-    def find(self, format: str = "") -> tuple[str, tuple[str, ...]] | None:
-        """Return a format that reads every text, by default the first, and the parts that vary.
+    def find(self, format: str = "") -> tuple[str, Moments] | None:
+        """Return a format that reads every text, by default the first, and the parts of the dates.
 
         Where both are possible, the day comes before the month.
         """
         format = format or next(iter(self._seen), "")
         if format not in self._seen:
             return None
-        seen = zip(PARTS, self._seen[format], strict=True)
-        return format, tuple(part for part, numbers in seen if len(numbers) > 1)
+        return format, self._seen[format]
 
 
-def _read_all(parse: Callable[[str], Any], texts: Sequence[str], seen: list[set[int]]) -> bool:
-    """Add the parts of each date to those seen; return whether all texts are dates."""
+def _no_moments() -> Moments:
+    return {part: Counter() for part in PARTS}
+
+
+def _read_all(
+    parse: Callable[[str], Any], texts: Sequence[str], counts: Sequence[int], seen: Moments
+) -> bool:
+    """Count the parts of each date; return whether all texts are dates."""
+    parts = list(seen.values())
     try:
-        for text in texts:
-            for part, number in zip(seen, parse(text), strict=True):
-                part.add(number)
+        for text, rows in zip(texts, counts, strict=True):
+            for part, number in zip(parts, parse(text), strict=True):
+                part[number] += rows
     except (ValueError, OverflowError, OSError):
         return False
     return True

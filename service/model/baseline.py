@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..rows import Floats
 from .card import Column
-from .encoding import store
+from .encoding import ISO, moment_parser, store
 
 LEAST_ROWS = 1_000
 """With fewer rows chance alone would look like drift: ten bins over 1,000 rows give 0.01."""
@@ -35,6 +36,16 @@ _MOST_SHARES = 20
 
 _LEAST_SHARE = 0.005
 """No bin has a smaller share: the quantiles of numbers are no finer."""
+
+_SPANS = {"hour": timedelta(days=1), "weekday": timedelta(days=7), "day": timedelta(days=31)}
+"""How much time dates must span before they may have every value of a part."""
+
+_PART: Mapping[str, Callable[[datetime], int]] = {
+    "hour": lambda moment: moment.hour,
+    "weekday": datetime.weekday,
+    "day": lambda moment: moment.day - 1,
+}
+"""The bin of a date for each part."""
 
 Read = Callable[[str, int], tuple[Mapping[str, NDArray[Any]], Floats]]
 """Returns the cells of each column, (rows,) floats or bytes, and the scores, (rows,).
@@ -82,7 +93,12 @@ class Bins:
         bins = np.searchsorted(self.edges, values, side="left")
         counts = np.bincount(bins, minlength=len(self.shares))
         actual = np.maximum(counts / len(values), self.floor)
-        return float(((actual - self.shares) * np.log(actual / self.shares)).sum())
+        return _compare(actual, self.shares)
+
+
+def _compare(actual: Floats, expected: Floats) -> float:
+    """Return the population stability index of the shares in some bins, none of which is 0."""
+    return float(((actual - expected) * np.log(actual / expected)).sum())
 
 
 def _cuts(quantiles: Sequence[float]) -> list[tuple[float, int]]:
@@ -130,8 +146,57 @@ class Shares:
         found, numbers = np.unique(cells, return_counts=True)
         bins = [self.values.get(value, len(self.values)) for value in found.tolist()]
         counts = np.bincount(bins, numbers, len(self.shares))
-        actual = np.maximum(counts / len(cells), _LEAST_SHARE)
-        return float(((actual - self.shares) * np.log(actual / self.shares)).sum())
+        return _compare(np.maximum(counts / len(cells), _LEAST_SHARE), self.shares)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """The share of the training rows of a date at each hour, weekday and day of the month.
+
+    Rows of one hour never look like those of a year. So a part is compared only where the recent
+    dates span all of its values: a day for the hours, a week for the weekdays.
+    """
+
+    parse: Callable[[str], datetime]
+    shares: Mapping[str, Floats]
+    """The expected shares of the values of each part."""
+
+    @classmethod
+    def from_column(cls, column: Column) -> Moments:
+        """Make bins from the counts in a card's column."""
+        shares = {
+            part: np.maximum(np.array(counts) / max(sum(counts), 1), _LEAST_SHARE)
+            for part, counts in (column.moments or {}).items()
+        }
+        return cls(moment_parser(column.format or ISO), shares)
+
+    def index(self, cells: NDArray[np.bytes_]) -> float | None:
+        """Return the largest index of the parts of recent cells (n,).
+
+        None if there are too few dates, or they span too little time.
+        """
+        found, numbers = np.unique(cells[cells != b""], return_counts=True)
+        moments = [_parse(self.parse, text) for text in found.tolist()]
+        known = [one is not None for one in moments]
+        dates, rows = [one for one in moments if one], numbers[known]
+        if rows.sum() < LEAST_ROWS:
+            return None
+        span = max(dates) - min(dates)
+        indices = []
+        for part, expected in self.shares.items():
+            if span >= _SPANS[part]:
+                bins = [_PART[part](moment) for moment in dates]
+                counts = np.bincount(bins, rows, len(expected))
+                indices.append(_compare(np.maximum(counts / rows.sum(), _LEAST_SHARE), expected))
+        return max(indices, default=None)
+
+
+def _parse(parse: Callable[[str], datetime], text: bytes) -> datetime | None:
+    """Return the moment as it is written; None for a text that is no such date."""
+    try:
+        return parse(text.decode()).replace(tzinfo=None)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -163,24 +228,27 @@ class Baseline:
         columns, scores = read(self.version, recent_rows(len(self.columns)))
         if len(scores) < LEAST_ROWS:
             return Drift(len(scores))
-        indices = {}
+        indices: dict[str, float] = {}
         for name, bins in self._bins.items():
             cells = columns.get(name, np.empty(0))
             if isinstance(bins, Bins):
                 cells = cells[~np.isnan(cells)]
             if bins and len(cells) >= LEAST_ROWS:
-                indices[name] = bins.index(cells)
+                index = bins.index(cells)
+                indices |= {} if index is None else {name: index}
         return Drift(len(scores), Bins.from_quantiles(self.score).index(scores), indices)
 
     @cached_property
-    def _bins(self) -> dict[str, Bins | Shares | None]:
-        """The bins of each column; None for dates, and where training had no value."""
+    def _bins(self) -> dict[str, Bins | Shares | Moments | None]:
+        """The bins of each column; None where training had no value."""
         return {column.name: _make_bins(column) for column in self.columns}
 
 
-def _make_bins(column: Column) -> Bins | Shares | None:
+def _make_bins(column: Column) -> Bins | Shares | Moments | None:
     if column.values:
         return Shares.from_column(column)
+    if column.moments:
+        return Moments.from_column(column)
     if column.quantiles is None or None in column.quantiles:
         return None
     return Bins.from_quantiles(cast(list[float], column.quantiles))

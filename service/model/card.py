@@ -21,7 +21,8 @@ from .pvalues import kept_ranks
 
 CARD_FORMAT = 2
 
-_PARTS = ("hour", "weekday", "day")
+PARTS = {"hour": range(24), "weekday": range(7), "day": range(1, 32)}
+"""The features of a date, and their values; Monday is 0."""
 
 _MOST_RANKED = 2**40  # rows; a damaged number takes no time
 
@@ -49,6 +50,8 @@ class Column:
     """Of a date: how it is written."""
     parts: list[str] | None = None
     """Of a date: its features, of hour, weekday and day."""
+    moments: dict[str, list[int]] | None = None
+    """Of a date: for each part, the training rows with each of its values, in ascending order."""
 
     @property
     def range(self) -> tuple[float, float]:
@@ -245,9 +248,17 @@ def _check_column(column: Column) -> None:
         counts = [column.missing, column.others, *(column.values or {}).values()]
         sound = bool(column.values) and min(counts) >= 0 and min(counts[2:]) > 0
     else:
-        sound = kind == "date" and bool(column.parts) and set(column.parts or ()) <= set(_PARTS)
+        sound = kind == "date" and bool(column.parts) and _are_parts(column)
     if not sound:
         raise ValueError(f"the column {name[:40]!r} is not described as a {kind[:20]} is")
+
+
+def _are_parts(column: Column) -> bool:
+    """Tell whether a date has known parts only, and as many counts as each has values."""
+    moments = column.moments or {}
+    return {*(column.parts or ()), *moments} <= PARTS.keys() and all(
+        len(counts) == len(PARTS[part]) and min(counts) >= 0 for part, counts in moments.items()
+    )
 
 
 def _read(hint: Any, value: Any, field: str = "") -> Any:

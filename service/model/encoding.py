@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..cells import bounded, fault, is_missing, may_spell_numbers, parse_cell, parse_text, short
 from ..rows import ODD, TEXT_BYTES, Floats
-from .card import Column
+from .card import PARTS, Column
 
 OUT_OF_RANGE, UNKNOWN, MISSING = range(len(ODD))
 USUAL = -1
@@ -41,9 +41,6 @@ FORMATS = (
     "%H:%M:%S",
 )
 """How the cells of a column of dates may be written: `strptime` formats and two more."""
-
-PARTS = ("hour", "weekday", "day")
-"""The features of a date: 0 to 23, 0 (Monday) to 6, and 1 to 31."""
 
 One = tuple[tuple[float, ...], Any, int]
 """The features of a cell, the cell as it is recorded, and what is odd about it."""
@@ -233,7 +230,7 @@ class DateEncoder:
         parts = column.parts or []
         self.features = tuple(f"{column.name}: {part}" for part in parts)
         self.takes_missing = column.missing > 0
-        self._chosen = [PARTS.index(part) for part in parts]
+        self._chosen = [list(PARTS).index(part) for part in parts]
         self._format = column.format or ISO
         if self._format not in FORMATS:
             raise ValueError(f"{self._format[:40]!r} is no format of dates")
@@ -299,6 +296,11 @@ def date_parser(format: str) -> Callable[[str], tuple[int, int, int]]:
     >>> date_parser("%d.%m.%Y %H:%M")("30.11.2026 16:42")
     (16, 0, 30)
     """
+    return partial(_read_parts, moment_parser(format))
+
+
+def moment_parser(format: str) -> Callable[[str], datetime]:
+    """Return the function that reads a date in a format of FORMATS, as written; raises likewise."""
     read = {EPOCH: _read_epoch, ISO: datetime.fromisoformat}.get(format)
     return partial(_read_date, read or partial(_read_format, format))
 
@@ -322,9 +324,13 @@ def _read_format(format: str, text: str) -> datetime:
     return datetime.strptime(text, format)  # as written, without a zone
 
 
-def _read_date(read: Callable[[str], datetime], text: str) -> tuple[int, int, int]:
+def _read_date(read: Callable[[str], datetime], text: str) -> datetime:
     if not may_spell_numbers(text):
         raise ValueError("digits of another script")
+    return read(text)
+
+
+def _read_parts(read: Callable[[str], datetime], text: str) -> tuple[int, int, int]:
     moment = read(text)
     return moment.hour, moment.weekday(), moment.day
 

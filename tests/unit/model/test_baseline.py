@@ -1,13 +1,16 @@
 """Population stability indices: worked out by hand, on real columns, and with too little data."""
 
 import math
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from service.model.baseline import LEAST_ROWS, Baseline, Bins, Drift
+from service.model.baseline import LEAST_ROWS, Baseline, Bins, Drift, Moments
+from service.model.card import Column
 from tests.support.cards import number
 
 DATA = Path(__file__).parents[4] / "shared/data"
@@ -151,3 +154,39 @@ def test_drift_uses_the_models_last_rows_and_fewer_for_wide_models():
         read, asked = reader(RANDOM.random((5000, features)), RANDOM.random(5000))
         assert len(baseline(RANDOM.random(5000), **names).measure(read).features) == features
         assert asked == [(VERSION, rows)]
+
+
+def dates_of(hours, days):
+    """Cells of a date column, 20 for each hour of each day from a Monday on."""
+    moments = (datetime(2026, 6, 1, h) + timedelta(days=d) for d in range(days) for h in hours)
+    texts = [f"{moment:%d.%m.%Y %H:%M}".encode() for moment in moments]
+    return np.array(texts * 20, "S32")
+
+
+@pytest.fixture
+def moments():
+    hours, weekdays = [0] * 24, [10] * 5 + [0, 0]
+    hours[8:18] = [5] * 10
+    counts = {"hour": hours, "weekday": weekdays}
+    column = Column(
+        "when", "date", "text", format="%d.%m.%Y %H:%M", parts=["hour", "weekday"], moments=counts
+    )
+    return Moments.from_column(column)
+
+
+def test_hours_and_weekdays_of_dates_are_compared_as_categories(moments):
+    assert moments.index(dates_of(range(8, 18), 5)) == pytest.approx(0, abs=0.05)
+    assert moments.index(dates_of(range(20, 24), 14)) > 1  # at night
+    assert moments.index(dates_of(range(8, 18), 14)) > 0.25  # on weekends, too
+
+
+def test_dates_that_span_too_little_time_are_not_compared(moments):
+    within_a_day = np.repeat(dates_of(range(20, 24), 1), 20)
+    assert moments.index(within_a_day) is None
+    assert moments.index(np.array([b"no date", b""] * 2000, "S32")) is None
+
+
+def test_a_weekday_is_compared_only_after_a_week(moments):
+    weekdays = replace(moments, shares={"weekday": moments.shares["weekday"]})
+    assert weekdays.index(dates_of(range(24), 7)) is None
+    assert weekdays.index(dates_of(range(24), 8)) > 0.1

@@ -47,10 +47,12 @@ def test_of_too_many_texts_the_common_ones_are_still_counted():
 
 def test_a_format_of_dates_reads_the_texts_of_every_batch():
     dates = Dates()
-    dates.add(["01/02/2026", "03/04/2026"])
-    assert dates.find() == ("%d/%m/%Y", ("weekday", "day"))
-    dates.add(["03/14/2026"])
-    assert dates.find() == ("%m/%d/%Y", ("weekday", "day"))
-    dates.add(["no date"])
+    dates.add(["01/02/2026", "03/04/2026"], [5, 2])
+    moments = {"hour": {0: 7}, "weekday": {6: 5, 4: 2}, "day": {1: 5, 3: 2}}
+    assert dates.find() == ("%d/%m/%Y", moments)
+    dates.add(["03/14/2026"], [1])
+    moments = {"hour": {0: 8}, "weekday": {4: 5, 2: 2, 5: 1}, "day": {2: 5, 4: 2, 14: 1}}
+    assert dates.find() == ("%m/%d/%Y", moments)
+    dates.add(["no date"], [1])
     assert dates.find() is None
     assert not dates.is_possible
