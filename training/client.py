@@ -14,9 +14,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
-import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 from prometheus_client.parser import text_string_to_metric_families
 
 DEFAULT_URL = "http://127.0.0.1:8000"  # of `make serve`; Docker Compose sets ISOSERVE_URL
@@ -49,10 +47,13 @@ class Client:
         status, text = self._ask(path, json.dumps(message).encode())
         return status, json.loads(text)
 
-    def score(self, X: ArrayLike, names: Sequence[str]) -> pd.DataFrame:
-        """Return the rows with their label (1 for an outlier), score and the threshold."""
-        table = pd.DataFrame(np.asarray(X), columns=list(names))
-        message = {"data": {"names": list(names), "ndarray": table.to_numpy().tolist()}}
+    def score(self, rows: Sequence[Sequence[Any]], names: Sequence[str]) -> pd.DataFrame:
+        """Return the rows with their label (1 for an outlier), score and the threshold.
+
+        A cell is a number, a text, or None where it is missing.
+        """
+        table = pd.DataFrame(list(rows), columns=list(names))
+        message = {"data": {"names": list(names), "ndarray": [list(row) for row in rows]}}
         status, answer = self.post("/predict?scores=1", message)
         if status != 200:
             raise ValueError(answer["status"]["info"] + _hint(status))

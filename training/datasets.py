@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from service.errors import CannotTrain, count, nearest
 from service.model.card import Column, LeftOut
+from service.model.encoding import make_encoder
 from service.rows import Floats
 
 SPENDING_ROWS = 20_000
@@ -114,6 +115,11 @@ class Dataset:
     def features(self) -> tuple[str, ...]:
         """The names of the columns."""
         return tuple(column.name for column in self.columns)
+
+    @property
+    def encoded(self) -> tuple[str, ...]:
+        """The names of the columns of `X`."""
+        return tuple(name for column in self.columns for name in make_encoder(column).features)
 
     @property
     def types(self) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ def describe(forest: IsolationForest, dataset: Dataset, held_out: Dataset | None
     Raises:
         CannotTrain: the table has other columns than the forest, or in another order.
     """
-    fault = contradiction(_feature_names(dataset), unpack(forest))
+    fault = contradiction(dataset.encoded, unpack(forest))
     if fault:
         raise CannotTrain(f"{dataset.name} {fault}; give the columns in the forest's order")
     scorer = compile_forest(forest)
@@ -167,10 +167,6 @@ def _locked(folder: Path) -> Iterator[None]:
             os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _feature_names(dataset: Dataset) -> tuple[str, ...]:
-    return tuple(name for column in dataset.columns for name in make_encoder(column).features)
 
 
 def _columns(dataset: Dataset) -> list[Column]:

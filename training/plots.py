@@ -1,7 +1,8 @@
 """The plots of the notebooks: a table, a forest's decision boundary, a service's scores.
 
-Two columns are drawn: the first two, or those that `choose` is given. Functions that draw with
-Plotly return a figure; those that draw with Matplotlib leave it for the notebook to show.
+Two columns of the encoded table are drawn: those that tell most about the outliers, or those that
+`choose` is given. Functions that draw with Plotly return a figure; those that draw with Matplotlib
+leave it for the notebook to show. Rows without a value in one of the two columns are not drawn.
 """
 
 from __future__ import annotations
@@ -25,11 +26,16 @@ from plotly.subplots import make_subplots
 from sklearn.ensemble import IsolationForest
 
 from service.errors import CannotTrain
+from service.model.encoding import make_encoder
+from service.model.scorer import compile_forest
 from service.rows import Floats
-from training.datasets import listed, pick
+from training.datasets import Dataset, listed, pick
 
 BINS = 20
 GRID_STEPS = 100
+_SEED = 16
+_SHALLOW = 1e-3  # the depth of the colours where no point of the grid is an outlier
+_LEAST_LOWEST = 20  # rows whose reasons are looked at, of a small table
 _FINE_STEPS = 400  # for several lines in one plot, which would cross on a coarse grid
 
 Range = tuple[float, float]
@@ -60,28 +66,34 @@ pio.renderers.default = "plotly_mimetype+offline"
 
 @dataclass(frozen=True)
 class View:
-    """Two columns of a table. A plot of a forest holds the other columns at their median."""
+    """Two columns of the encoded table. A plot of a forest holds the others at their median."""
 
     names: tuple[str, str]
     places: tuple[int, int]
     middle: Floats
-    """The median of each column of the table, (n_features,)."""
+    """The median of each column of the encoded table, (n_features,)."""
     whole: Window
     crowd: Window
     """The window with 99 % of the values of each column."""
 
     @classmethod
-    def of(cls, X: Floats, features: Sequence[str], columns: Sequence[str] = ()) -> View:
-        """Return the view of two columns, by default the first two; see `choose`."""
-        one, other = choose(features, *columns)
-        names, x, y = (one, other), features.index(one), features.index(other)
+    def of(cls, dataset: Dataset, *columns: str) -> View:
+        """Return the view of two columns of `dataset.encoded`; see `choose` for the default."""
+        one, other = choose(dataset, *columns)
+        X, names = dataset.X, (one, other)
+        x, y = dataset.encoded.index(one), dataset.encoded.index(other)
         whole = _SPENDING.get(names) or (_span(X[:, x], 1.0), _span(X[:, y], 1.0))
         crowd = (_span(X[:, x], 0.99), _span(X[:, y], 0.99))
-        return cls(names, (x, y), np.median(X, axis=0), whole, crowd)
+        return cls(names, (x, y), np.nanmedian(X, axis=0), whole, crowd)
 
     def pick(self, X: Floats) -> Floats:
-        """Return the two columns of some rows, (n_rows, 2)."""
+        """Return the two columns of some rows, (n_rows, 2); NaN is a missing value."""
         return X[:, list(self.places)]
+
+    def points(self, X: Floats) -> Floats:
+        """Return the different pairs of values of some rows, (n, 2), without missing ones."""
+        points = self.pick(X)
+        return np.unique(points[~np.isnan(points).any(axis=1)], axis=0)
 
     @property
     def note(self) -> str:
@@ -100,19 +112,39 @@ class Grid:
     """`decision_function`: lower is more abnormal."""
 
 
-def choose(features: Sequence[str], *columns: str) -> list[str]:
-    """Return the two columns to draw, by default the first two, and say what is left out.
+def choose(dataset: Dataset, *columns: str) -> list[str]:
+    """Return the two of `dataset.encoded` to draw, and say what is left out.
+
+    The default are the two that tell most about the outliers, in the order of the table.
 
     Raises:
         CannotTrain: a column does not exist, or there are not two.
     """
-    if len(set(columns or features[:2])) != 2 or len(columns) not in (0, 2):
+    features = dataset.encoded
+    if len(set(columns)) not in (0, 2) or len(columns) not in (0, 2) or len(features) < 2:
         raise CannotTrain(f"name two columns to draw; there are {listed(features)}")
-    chosen = pick(columns or features[:2], features)
+    chosen = pick(columns or _most_telling(dataset), features)
     rest = [name for name in features if name not in chosen]
     if rest:
         print(f"the plots show {listed(chosen)}; name two others to see {listed(rest)}")
     return chosen
+
+
+def _most_telling(dataset: Dataset) -> list[str]:
+    """Return the two features with the largest share in the reasons of the lowest scores.
+
+    Not two of one column, unless there is no other. A forest fitted on the table gives the reasons.
+    """
+    if len(dataset.encoded) == 2:
+        return list(dataset.encoded)
+    scorer = compile_forest(IsolationForest(random_state=_SEED).fit(dataset.X))
+    scores = scorer.decision_function(dataset.X)
+    lowest = np.argsort(scores, kind="stable")[: max(len(dataset) // 100, _LEAST_LOWEST)]
+    shares = scorer.contributions(dataset.X[lowest]).sum(axis=0)
+    order = np.argsort(shares, kind="stable").tolist()  # a negative share makes abnormal
+    owners = [column.name for column in dataset.columns for _ in make_encoder(column).features]
+    other = next((j for j in order[1:] if owners[j] != owners[order[0]]), order[1])
+    return [dataset.encoded[j] for j in sorted((order[0], other))]
 
 
 def readable(value: float) -> str:
@@ -127,7 +159,7 @@ def readable(value: float) -> str:
 def scatter(table: pd.DataFrame) -> go.Figure:
     """Draw each distinct row once, coloured by how often it occurs."""
     x, y = table.columns[:2]
-    points = table.value_counts(ascending=True).reset_index(name="rows")
+    points = table.dropna().value_counts(ascending=True).reset_index(name="rows")
     powers = range(int(np.log10(points["rows"].max())) + 1)
     marker = {
         "size": 8,
@@ -161,7 +193,7 @@ def histograms(table: pd.DataFrame) -> go.Figure:
     names = list(table.columns[:2])
     figure = make_subplots(cols=2, subplot_titles=names, horizontal_spacing=0.1)
     for place, name, colour in zip((1, 2), names, _COLUMN_COLOURS, strict=True):
-        rows, edges = np.histogram(table[name], BINS)
+        rows, edges = np.histogram(table[name].dropna(), BINS)
         bars = go.Bar(
             x=(edges[:-1] + edges[1:]) / 2,
             y=rows,
@@ -182,7 +214,7 @@ def boxes(table: pd.DataFrame) -> go.Figure:
     names = list(table.columns[:2])
     figure = make_subplots(cols=2, horizontal_spacing=0.1)
     for place, name, colour in zip((1, 2), names, _COLUMN_COLOURS, strict=True):
-        box = _box(table[name], colour)
+        box = _box(table[name].dropna(), colour)
         figure.add_trace(box, row=1, col=place)
         figure.add_annotation(_describe_box(box), row=1, col=place)
     figure.update_xaxes(showgrid=False)
@@ -212,7 +244,7 @@ def draw_boundary(
         1, len(windows), figsize=size, dpi=110, layout="constrained", squeeze=False
     )
     levels = _levels(forest, view)
-    points = np.unique(view.pick(X), axis=0)
+    points = view.points(X)
     for ax, (name, window) in zip(axes.flat, windows, strict=True):
         shades = _fill(ax, boundary_grid(forest, view, window), levels)
         ax.scatter(
@@ -233,7 +265,7 @@ def draw_thresholds(
     scores = forest.decision_function(X)
     colours = plt.get_cmap("plasma")(np.linspace(0.0, 0.8, len(thresholds)))
     _, ax = plt.subplots(figsize=(8.5, 7), dpi=110, layout="constrained")
-    points = np.unique(view.pick(X), axis=0)
+    points = view.points(X)
     ax.scatter(points[:, 0], points[:, 1], s=7, color="silver", linewidths=0)
     lines = []
     for threshold, colour in zip(thresholds, colours, strict=True):
@@ -298,7 +330,7 @@ def _fill(ax: Axes, grid: Grid, levels: Floats) -> ContourSet:
 
 def _levels(forest: IsolationForest, view: View) -> Floats:
     """Return the scores at which the blue outside changes its shade, from the lowest to 0."""
-    lowest = min(boundary_grid(forest, view).scores.min(), -np.finfo(float).tiny)
+    lowest = min(boundary_grid(forest, view).scores.min(), -_SHALLOW)
     return np.linspace(lowest, 0, 8)
 
 
@@ -359,7 +391,7 @@ def _describe_box(box: go.Box) -> dict[str, Any]:
 
 def _span(column: Floats, share: float) -> Range:
     """Return bounds that contain a share of the values above the smallest, with a margin."""
-    low, high = float(column.min()), float(np.quantile(column, share))
+    low, high = float(np.nanmin(column)), float(np.nanquantile(column, share))
     space = 0.08 * (high - low) or 1.0
     return low - space, high + space
 

@@ -66,6 +66,30 @@ class Options:
     """The most rows that are held in memory; the trees grow from so many of a larger table."""
 
 
+def from_file_like(path: Place, dataset: Dataset, choices: Choices | None = None) -> Dataset:
+    """Read a table with the columns of another, and encode its cells as those of the other.
+
+    Raises:
+        CannotTrain: a column is missing, or a cell is none that the other's column takes.
+    """
+    try:
+        table = read_table(Path(path), choices or Choices())
+    except BadInput as error:
+        raise CannotTrain(str(error)) from error
+    pick(dataset.features, table.names)
+    parts = []
+    for column in dataset.columns:
+        try:
+            parts.append(encode(column, table.cells(column.name)))
+        except CellFault as fault:
+            raise CannotTrain(
+                f"{path}: row {fault.row}, column {column.name!r}: {fault.text}"
+            ) from fault
+    cells = {name: table.cells(name) for name in dataset.features}
+    raw = None if dataset.raw is None else partial(_raw, dataset.columns, cells)
+    return Dataset(table.name, np.column_stack(parts), dataset.columns, raw=raw)
+
+
 def _ignore(rows: int, share: float) -> None:
     """Watch nothing."""
 
@@ -268,8 +292,18 @@ def make_dataset(
         decimal=table.decimal or ".",
         recognised=tuple(_report(one, profiles.get(one.name), id) for one in found),
         notes=table.notes,
-        raw=None if all_numbers else lambda i: [cells[one.name].cell(i) for one in used],
+        raw=None if all_numbers else partial(_raw, columns, cells),
     )
+
+
+def _raw(columns: Sequence[Column], cells: Mapping[str, Cells], row: int) -> list[Any]:
+    """Return the cells of a row as a request sends them; codes of digits stay texts, as 00123."""
+    return [
+        cells[one.name].written(row)
+        if one.kind in ("category", "text") and cells[one.name].texts is not None
+        else cells[one.name].cell(row)
+        for one in columns
+    ]
 
 
 def _recognise(table: Table, options: Options, profiles: Mapping[str, Profile]) -> list[Found]:

@@ -18,7 +18,8 @@ LOVOO = Path(__file__).parents[3] / "shared/data/lovoo"
 
 FIGURES = {
     "spending": [],
-    "four columns": ["the plots show 'a', 'b'; name two others to see 'c', 'd'"],
+    "four columns": ["the plots show 'b', 'd'; name two others to see 'a', 'c'"],
+    "a mixed table": ["the plots show 'amount', 'merchant = casino'; name two others to see "],
     "lovoo": [
         "base model: 10,108 of 64,227 training rows are outliers",
         "base model: 2,576 of 16,057 test rows are outliers",
@@ -27,6 +28,24 @@ FIGURES = {
         "lowest score on the grid: -0.371078126851377",
     ],
 }
+
+
+def mixed_table(seed):
+    """Return payments with an id, text, dates and gaps; 3 % are large ones in a casino."""
+    random, n = np.random.default_rng(seed), 500
+    table = pd.DataFrame(
+        {
+            "payment_id": [f"P{seed}-{i:05d}" for i in range(n)],
+            "amount": random.lognormal(3, 0.5, n).round(2),
+            "merchant": random.choice(["grocer", "baker", "garage"], n, p=[0.6, 0.3, 0.1]),
+            "when": pd.date_range("2026-06-01 08:00", periods=n, freq="37min").astype(str),
+            "age": random.integers(18, 80, n),
+        }
+    )
+    table.loc[:14, ["amount", "merchant"]] = 900.0, "casino"
+    table["age"] = table["age"].astype("Int64").mask(random.random(n) < 0.05)
+    table["amount"] = table["amount"].mask(random.random(n) < 0.05)
+    return table.sample(frac=1, random_state=seed)
 
 
 def printed(notebook):
@@ -85,8 +104,14 @@ def test_the_notebooks_run_from_top_to_bottom(table, tmp_path, serve, monkeypatc
     if table == "four columns":
         (folder / "data").mkdir()
         for name in ("train.csv", "test.csv"):
-            rows = np.random.default_rng(len(name)).lognormal(size=(500, 4))
+            rows = np.random.default_rng(len(name)).lognormal(size=(500, 4)) * [1, 9, 1, 1]
+            rows[:10, [1, 3]] *= 50
             pd.DataFrame(rows, columns=list("abcd")).to_csv(folder / "data" / name, index=False)
+
+    if table == "a mixed table":
+        (folder / "data").mkdir()
+        for name in ("train.csv", "test.csv"):
+            mixed_table(len(name)).to_csv(folder / "data" / name, index=False)
 
     exploration = run("exploration", folder)
     assert pictures(exploration) == 3
@@ -96,7 +121,7 @@ def test_the_notebooks_run_from_top_to_bottom(table, tmp_path, serve, monkeypatc
         assert fetched(render(notebook, "a title")) == []
     assert any("IsolationForest(random_state=16).fit(" in cell.source for cell in train.cells)
     for line in FIGURES[table]:
-        assert line + "\n" in printed(train)
+        assert f"\n{line}" in f"\n{printed(train)}"
     models = {path.name for path in (tmp_path / "models").iterdir()}
     assert models == {"model.pickle", "model.json", "model.joblib"}
 

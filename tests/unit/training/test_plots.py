@@ -7,7 +7,8 @@ import pytest
 from sklearn.ensemble import IsolationForest
 
 from service.errors import CannotTrain
-from training import plots
+from training import plots, tables
+from training.datasets import Dataset
 
 mpl.use("agg")
 
@@ -52,7 +53,7 @@ def test_a_box_plot_has_quartiles_and_every_value_beyond_its_whiskers():
 @pytest.fixture
 def view(samples):
     """The columns mean and sd of a table that has no others."""
-    return plots.View.of(samples, ["mean", "sd"])
+    return plots.View.of(Dataset.of_numbers("it", samples, ["mean", "sd"]))
 
 
 def test_the_grid_has_the_scores_of_its_points(forest, view):
@@ -109,14 +110,17 @@ def test_legends_count_inliers_and_outliers(forest, view):
 def wide():
     """A table of four columns and a forest fitted on all of them."""
     X = np.random.default_rng(16).lognormal(size=(500, 4)) * [1, 1000, 0.01, 1]
-    return X, ["a", "b", "c", "d"], IsolationForest(n_estimators=5, random_state=16).fit(X)
+    X[:10, [1, 3]] *= 50  # the outliers
+    forest = IsolationForest(n_estimators=5, random_state=16).fit(X)
+    return Dataset.of_numbers("it", X, ["a", "b", "c", "d"]), forest
 
 
 @pytest.mark.parametrize("columns", [[], ["d", "b"], ["a", "c"]])
 def test_any_two_columns_of_a_table_are_drawn(wide, columns, capsys):
-    X, features, forest = wide
-    view = plots.View.of(X, features, columns)
-    drawn = columns or ["a", "b"]
+    dataset, forest = wide
+    X, features = dataset.X, dataset.features
+    view = plots.View.of(dataset, *columns)
+    drawn = columns or ["b", "d"]
     assert list(view.names) == drawn
     assert "the plots show" in capsys.readouterr().out
     plots.draw_boundary(forest, X, view, "title")
@@ -144,11 +148,32 @@ def test_any_two_columns_of_a_table_are_drawn(wide, columns, capsys):
 )
 def test_other_columns_are_refused_in_a_sentence(wide, columns, sentence):
     with pytest.raises(CannotTrain, match=sentence):
-        plots.View.of(wide[0], wide[1], columns)
+        plots.View.of(wide[0], *columns)
+
+
+def test_columns_of_text_and_with_gaps_are_drawn_as_the_forest_takes_them(tmp_path):
+    kinds = ["grocer"] * 150 + ["baker"] * 45 + ["casino"] * 5
+    amounts = [*np.random.default_rng(16).normal(20, 2, 195), *[900.0] * 5]
+    table = pd.DataFrame({"age": np.arange(200) % 50, "merchant": kinds, "amount": amounts})
+    table.loc[::20, "amount"] = np.nan
+    table.to_csv(tmp_path / "it.csv", index=False)
+    dataset = tables.from_file(tmp_path / "it.csv")
+    view = plots.View.of(dataset)
+    assert view.names == ("merchant = casino", "amount")
+    assert np.isfinite(view.middle).all()
+    assert np.isfinite(view.whole).all()
+    forest = IsolationForest(n_estimators=5, random_state=16).fit(dataset.X)
+    plots.draw_boundary(forest, dataset.X, view, "title")
+    plots.draw_predictions(forest, dataset.X, view, "title")
+    encoded = pd.DataFrame(dataset.X, columns=dataset.encoded)[list(view.names)]
+    assert sum(plots.histograms(encoded).data[1].y) == 190
+    assert sum(plots.scatter(encoded).data[0].customdata) == 190
+    assert np.isfinite(plots.boxes(encoded).data[1].q3[0])
 
 
 def test_two_columns_are_chosen_without_a_word(capsys):
-    assert plots.choose(pd.Index(["mean", "sd"])) == ["mean", "sd"]
+    dataset = Dataset.of_numbers("it", np.arange(6.0).reshape(3, 2), ["mean", "sd"])
+    assert plots.choose(dataset) == ["mean", "sd"]
     assert capsys.readouterr().out == ""
 
 
