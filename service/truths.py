@@ -120,6 +120,8 @@ class FeedbackSummary:
     """Messages stored, repeated ones too; unlike the figures above it never falls."""
     accepted_reward: float = 0.0
     """Sum of the positive rewards in these messages; it never falls."""
+    models: tuple[str, ...] = ()
+    """The versions of the models that scored the labelled rows; the figures are about all."""
 
     def gauges(self) -> dict[str, float]:
         """Return the figures by Seldon's names: `_tot` over all rows, `_roll` over the window.

@@ -53,6 +53,8 @@ _HELP = {
     "isoserve_feedback_rewards": "Rewards other than 0 in the stored feedback; falls when one is "
     "revised or deleted.",
     "isoserve_feedback_reward": "The sum of these rewards.",
+    "isoserve_feedback_models": "Model versions that scored the rows with feedback; precision, "
+    "recall and the other figures of feedback are about all of them.",
     "isoserve_workers": "Worker processes that are alive.",
     "isoserve_state_size_bytes": "Size of the file system that holds the state folder.",
     "isoserve_state_free_bytes": "Space on that file system that is free for the service.",
@@ -169,6 +171,7 @@ def _numbers(readings: Readings) -> dict[str, float]:
         "isoserve_feedback_unmatched_total": summary.unmatched if summary else None,
         "isoserve_feedback_rewards": summary.rewarded if summary else None,
         "isoserve_feedback_reward": summary.reward if summary else None,
+        "isoserve_feedback_models": len(summary.models) if summary else None,
         "isoserve_workers": readings.workers,
         "isoserve_state_size_bytes": size,
         "isoserve_state_free_bytes": free,

@@ -35,6 +35,9 @@ _LARGEST = 3.4028234e38
 
 _ROW_FIELD = "request.meta.tags.row"
 
+MODELS, _MOST_MODELS = "models", 20
+"""The tag with the versions of the models that the figures are about, and the most it lists."""
+
 
 @dataclass(frozen=True)
 class Feedback:
@@ -104,15 +107,24 @@ def encode_summary(
 ) -> dict[str, Any]:
     """Answer feedback: no data, and the figures of all feedback among the metrics.
 
+    A tag lists the versions of the models that the figures are about.
     `unit`, this service's name and image, is added to the units that the request came through.
     """
     payload: dict[str, Any] = {"ndarray": []} if feedback.is_array else {"tensor": {"shape": [0]}}
     known = [gauge(key, value) for key, value in summary.gauges().items()]
     gauges = [*feedback.metrics, *encode_gauges(totals, threshold), *known]
     meta: dict[str, Any] = {"metrics": gauges, "puid": feedback.statement.puid}
+    if summary.models:
+        meta["tags"] = {MODELS: _list_models(summary.models)}
     if path := {**unit, **feedback.path}:
         meta["requestPath"] = path
     return {"data": payload, "meta": meta}
+
+
+def _list_models(models: Sequence[str]) -> list[str]:
+    """Return the versions that the figures are about, of very many the first."""
+    more = len(models) - _MOST_MODELS
+    return [*models[:_MOST_MODELS], *([f"and {more} more"] if more > 0 else [])]
 
 
 def _check_fields(value: Any, name: str, fields: Sequence[str]) -> dict[str, Any]:

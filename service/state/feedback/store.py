@@ -272,7 +272,10 @@ class FeedbackStore:
         rewards = {name: totals.pop(name) / MILLIONTHS for name in ("reward", "accepted_reward")}
         lines = connection.execute(tables.COUNT_RECENT, {"window": self._window})
         recent = {tables.CELLS[label, truth]: rows for label, truth, rows in lines}
-        return FeedbackSummary(Confusion(**cells), Confusion(**recent), **totals, **rewards)
+        models = tuple(version for (version,) in connection.execute(tables.FIND_VERSIONS))
+        return FeedbackSummary(
+            Confusion(**cells), Confusion(**recent), models=models, **totals, **rewards
+        )
 
 
 def begin_feedback(folder: Path, window: int = 100, keep_days: int = 0) -> FeedbackStore:
@@ -285,6 +288,8 @@ def begin_feedback(folder: Path, window: int = 100, keep_days: int = 0) -> Feedb
     repair(database, mark)
     store = FeedbackStore(database, window, keep_days, mark)
     with suppress(Unavailable):  # it is logged
+        with database.writing() as connection:
+            connection.execute(tables.INDEX_VERSIONS)
         store.delete_expired()
     store.close()
     return store

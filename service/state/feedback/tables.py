@@ -181,6 +181,17 @@ FIND_PUID = """
 
 COUNT_VERSIONS = "SELECT version, count(*) FROM truths GROUP BY version ORDER BY max(id) DESC"
 
+INDEX_VERSIONS = "CREATE INDEX IF NOT EXISTS truths_of_version ON truths (version)"
+
+# One step down the index for each version, not one for each row.
+FIND_VERSIONS = """
+    WITH RECURSIVE found (version) AS (
+        SELECT min(version) FROM truths
+        UNION ALL
+        SELECT (SELECT min(version) FROM truths WHERE truths.version > found.version)
+        FROM found WHERE found.version IS NOT NULL)
+    SELECT version FROM found WHERE version IS NOT NULL"""
+
 READ_TOTALS = f"SELECT {', '.join(TOTALS)} FROM totals"  # noqa: S608 - names of ours
 
 READ_LABELLED = (

@@ -178,7 +178,7 @@ def test_limits_hold_for_truths_and_for_the_request():
 
 def test_the_response_has_no_data_and_the_figures_as_metrics():
     total, recent = Confusion(true_positive=2, true_negative=1), Confusion(true_positive=1)
-    summary = FeedbackSummary(total=total, recent=recent)
+    summary = FeedbackSummary(total=total, recent=recent, models=("a1", "b2"))
     about = Statement("p")
     feedback = Feedback(about, is_array=True, metrics=({"key": "mine"},), path={"a": "b:1"})
     answer = encode_summary(feedback, Totals(4, 1), 0.0, summary, {"unit": "c:2"})
@@ -186,9 +186,14 @@ def test_the_response_has_no_data_and_the_figures_as_metrics():
     assert answer["meta"]["puid"] == "p"
     assert answer["meta"]["requestPath"] == {"unit": "c:2", "a": "b:1"}
     assert answer["meta"]["metrics"][0] == {"key": "mine"}
+    assert answer["meta"]["tags"] == {"models": ["a1", "b2"]}
     gauges = {gauge["key"]: gauge["value"] for gauge in answer["meta"]["metrics"][1:]}
     assert (gauges["observation"], gauges["recall_tot"], gauges["nb_labels_roll"]) == (4, 1.0, 1)
     assert "is_outlier" not in gauges
     empty = encode_summary(Feedback(about), Totals(0, 0), 0.0, FeedbackSummary(), {})
     assert empty["data"] == {"tensor": {"shape": [0]}}
     assert "requestPath" not in empty["meta"]
+    assert "tags" not in empty["meta"]
+    many = FeedbackSummary(models=tuple(f"{i:012x}" for i in range(25)))
+    listed = encode_summary(Feedback(about), Totals(0, 0), 0.0, many, {})["meta"]["tags"]["models"]
+    assert listed[-2:] == ["000000000013", "and 5 more"]

@@ -24,8 +24,12 @@ SAMPLE = Path(__file__).parents[3] / "data/state/feedback-format-1.db"
 
 TOTAL = Confusion(true_negative=1, false_positive=2, false_negative=1, true_positive=2)
 
+MODELS = ("v1", "v2")
+
 # 0.1 and 0.3 and 1.0 and 0.7 as they were, 0.123457 rounded, -1,000,000 clamped.
-SUMMARY = FeedbackSummary(TOTAL, TOTAL, rewarded=6, reward=-999_997.776543, unmatched=3)
+SUMMARY = FeedbackSummary(
+    TOTAL, TOTAL, rewarded=6, reward=-999_997.776543, unmatched=3, models=MODELS
+)
 
 
 @pytest.fixture

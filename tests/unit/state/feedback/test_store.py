@@ -175,6 +175,7 @@ class Model:
             reward=sum(rewards) / 1_000_000,
             accepted=self.accepted,
             accepted_reward=self.accepted_reward / 1_000_000,
+            models=summary.models,
         )
 
 
@@ -368,3 +369,13 @@ def test_a_long_but_plausible_time_deletes_expired_feedback_and_says_how_much(
     monkeypatch.setattr(module.time, "time", lambda: now + 300 * DAY)
     assert begin_feedback(tmp_path, keep_days=30).read().total.rows == 0
     assert "1 truths and rewards are deleted: they are older than 30 days" in caplog.text
+
+
+def test_the_figures_say_which_models_they_are_about(store):
+    assert store.read().models == ()
+    for number, version in enumerate(["b2", "a1", "b2", "c3"]):
+        summary = add_truth(store, f"p{number}", 1, 1, version=version)
+    assert summary.models == ("a1", "b2", "c3")
+    assert tuple(sorted(store.count_versions())) == summary.models
+    store.delete("p3")
+    assert store.read().models == ("a1", "b2")
