@@ -55,12 +55,13 @@ OUTPUTS = {
         "FP64",
         "each column's share in the row's path length, in steps: negative is more abnormal",
     ),
+    "ids": ("BYTES", "the cells of the id column, if they were sent"),
 }
-CONTRIBUTIONS, THRESHOLD, PVALUE = "contributions", "threshold", "pvalue"
+CONTRIBUTIONS, THRESHOLD, PVALUE, IDS = "contributions", "threshold", "pvalue", "ids"
 
 _NAMES_STAND = "send one input for each column, named after it"
 
-_DEFAULT_OUTPUTS = ("predict", "decision_function", "score_samples")
+_DEFAULT_OUTPUTS = ("predict", "decision_function", "score_samples", "ids")
 """The outputs of a request that names none; each has one value a row, as pandas needs it."""
 
 OTHER_OPTIONS = {
@@ -69,8 +70,6 @@ OTHER_OPTIONS = {
     "pvalues": "ask for the output pvalue",
 }
 """Options of the other protocols, and what stands in their place."""
-IDS = "ids"
-"""The output with the ids that came with the rows."""
 
 # datatype -> the type of its values in a binary tensor.
 _TYPES = {
@@ -103,7 +102,7 @@ class Request:
     id: str
     """The id of the prediction; empty when none was sent."""
     outputs: Mapping[str, bool]
-    """The tensors to answer with, and whether each goes as bytes."""
+    """The tensors to answer with, and whether each goes as bytes; ids only if they came."""
     is_line: bool = False
     """Whether its one input has a single dimension, and so is a column."""
 
@@ -154,6 +153,8 @@ def encode_answer(
         values[THRESHOLD] = np.array([verdict.threshold])
     outputs, blobs = [], []
     for name, binary in request.outputs.items():
+        if name == IDS:
+            continue
         value, datatype = values[name], OUTPUTS[name][0]
         output = _tensor(name, datatype, list(value.shape))
         output["parameters"] = {"content_type": "np"}
@@ -163,10 +164,8 @@ def encode_answer(
         else:
             output["data"] = value if value.ndim == 1 else value.ravel()
         outputs.append(output)
-    if (ids := verdict.ids) is not None:
-        outputs.append(
-            _tensor(IDS, "BYTES", [len(ids)]) | {"data": ids, "parameters": {"content_type": "str"}}
-        )
+    if IDS in request.outputs and verdict.ids is not None:
+        outputs.append(_encode_ids(verdict.ids, blobs if request.outputs[IDS] else None))
     answer = {
         "id": id,
         "model_name": model,
@@ -176,6 +175,19 @@ def encode_answer(
     }
     text = render_json(answer)
     return b"".join([text, *blobs]), len(text) if blobs else None
+
+
+def _encode_ids(ids: Sequence[str], blobs: list[bytes] | None) -> dict[str, Any]:
+    """Return the output of the ids; `blobs`, if given, gets their bytes, each after its length."""
+    output: dict[str, Any] = _tensor(IDS, "BYTES", [len(ids)])
+    output["parameters"] = {"content_type": "str"}
+    if blobs is None:
+        output["data"] = ids
+    else:
+        texts = [id.encode() for id in ids]
+        blobs.append(b"".join(len(text).to_bytes(4, "little") + text for text in texts))
+        output["parameters"]["binary_data_size"] = len(blobs[-1])
+    return output
 
 
 def encode_error(text: str, status: int) -> dict[str, Any]:
@@ -189,9 +201,11 @@ def encode_server(name: str, version: str) -> dict[str, Any]:
 
 
 def encode_model(
-    name: str, version: str, features: Mapping[str, str], named: bool, has_pvalues: bool = False
+    name: str, version: str, features: Mapping[str, str], named: bool, absent: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Describe the model; `features` are its columns' names and their types in its card.
+
+    `absent` are outputs that it cannot give.
 
     A model whose columns have names takes one input for each column, else a single table.
     """
@@ -203,7 +217,7 @@ def encode_model(
     outputs = [
         {**_tensor(output, datatype, shapes.get(output, [-1])), "parameters": {"meaning": meaning}}
         for output, (datatype, meaning) in OUTPUTS.items()
-        if has_pvalues or output != PVALUE
+        if output not in absent
     ]
     return {
         "name": name,

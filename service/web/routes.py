@@ -11,6 +11,7 @@ from ..model.file import Model
 from ..protocols import open_inference
 from ..protocols.codec import NOT_JSON, load_json, render_json, unpack
 from ..protocols.seldon import messages as seldon_v1
+from ..serving.detector import Detector
 from ..telemetry.metrics import CONTENT_TYPE, render_metrics
 from ..telemetry.readings import Sources
 from .handlers import TEXT, Answer, Encoder, Handlers, Wanted
@@ -104,6 +105,16 @@ def _add_seldon_metadata(routes: Blueprint, handlers: Handlers) -> None:
         return json_response(seldon_v1.encode_metadata(name, model.version, model.features, custom))
 
 
+def _absent_outputs(detector: Detector) -> list[str]:
+    """Return the outputs of the Open Inference Protocol that a model cannot give."""
+    card = detector.model.card
+    has = {
+        open_inference.PVALUE: detector.pvalues is not None,
+        open_inference.IDS: card is not None and card.id is not None,
+    }
+    return [name for name, is_given in has.items() if not is_given]
+
+
 def _add_open_inference(routes: Blueprint, handlers: Handlers) -> None:
     name, check = handlers.model_name, partial(_check_model, handlers)
 
@@ -111,10 +122,10 @@ def _add_open_inference(routes: Blueprint, handlers: Handlers) -> None:
     @routes.get("/v2/models/<model>/versions/<version>")
     def model_metadata(model: str, version: str | None = None) -> Response:
         found = check(model, version)
-        has_pvalues = handlers.predictor.detector.pvalues is not None
+        absent = _absent_outputs(handlers.predictor.detector)
         return json_response(
             open_inference.encode_model(
-                name, found.version, found.column_types, found.named, has_pvalues
+                name, found.version, found.column_types, found.named, absent
             )
         )
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from ... import __version__
 from ...protocols.mlflow import ERROR_CODES
-from ...protocols.open_inference import DATATYPES, IDS, OUTPUTS
+from ...protocols.open_inference import DATATYPES, OUTPUTS
 from ..health import LIVENESS, asks_readiness
 from ..query import MOST
 
@@ -86,7 +86,7 @@ def _describe_model(name: str, version: str, columns: list[str]) -> Schema:
         "features": columns,
         "width": len(columns),
         "datatypes": DATATYPES,
-        "outputs": [*OUTPUTS, IDS],
+        "outputs": [*OUTPUTS],
         "error codes": sorted(set(ERROR_CODES.values())),
         "largest option": MOST,
     }

@@ -109,7 +109,7 @@ def test_string_columns_are_read_as_mlserver_sends_a_data_frame():
 @pytest.mark.parametrize("asked", [{}, {"outputs": None}, {"outputs": []}])
 def test_by_default_every_output_has_one_value_a_row(asked):
     request = decode(tensor(TABLE), **asked)
-    assert list(request.outputs) == ["predict", "decision_function", "score_samples"]
+    assert list(request.outputs) == ["predict", "decision_function", "score_samples", "ids"]
     answer = json.loads(open_inference.encode_answer(request, "42", "m", VERDICT)[0])
     assert [output["shape"] for output in answer["outputs"]] == [[2]] * 3
     assert answer["parameters"] == {"threshold": 0.0}
@@ -405,7 +405,8 @@ def test_limits_hold_for_rows_columns_and_depth():
 
 
 def test_metadata_of_a_model_with_column_names_has_one_input_per_column():
-    found = open_inference.encode_model("m", "abc", {"a": "float", "b": "int", "c": "bool"}, True)
+    types = {"a": "float", "b": "int", "c": "bool"}
+    found = open_inference.encode_model("m", "abc", types, True, ["pvalue"])
     assert (found["name"], found["versions"], found["platform"]) == ("m", ["abc"], "sklearn_pickle")
     assert found["inputs"] == [
         {"name": "a", "datatype": "FP64", "shape": [-1]},
@@ -414,7 +415,7 @@ def test_metadata_of_a_model_with_column_names_has_one_input_per_column():
     ]
     shapes = {output["name"]: output["shape"] for output in found["outputs"]}
     assert shapes == {"predict": [-1], "decision_function": [-1], "score_samples": [-1],
-                      "threshold": [1], "contributions": [-1, 3]}  # fmt: skip
+                      "threshold": [1], "contributions": [-1, 3], "ids": [-1]}  # fmt: skip
     assert found["outputs"][0]["parameters"] == {"meaning": "1 for an outlier, 0 for an inlier"}
 
 
