@@ -12,6 +12,8 @@ _LARGEST = 0.5  # of --contamination
 
 _USUAL, _MUCH = 0.005, 1.5  # a usual share of outliers; times as many are too many
 
+_CLOSE = 0.2  # of the contamination: a share that differs by less is the one asked for
+
 _STEPS = (0.5, 1.0, 2.0)  # of the share of labelled outliers
 
 
@@ -35,7 +37,24 @@ def advise(card: Card, command: str) -> dict[str, str]:
             f"people want: choose by --contamination {_round(usual):g}, or later by {command} "
             "--budget 20/day"
         )
-    return lines
+    return lines | _explain_ties(card)
+
+
+def _explain_ties(card: Card) -> dict[str, str]:
+    """Return a line where another share than the contamination is flagged.
+
+    A row is flagged below the threshold, so rows with the score at the threshold are not.
+    """
+    wanted, share = card.parameters.get("contamination"), card.training_outlier_share
+    if not isinstance(wanted, float):
+        return {}
+    difference = abs(share - wanted)
+    if difference * card.rows <= 1 or difference <= _CLOSE * wanted:
+        return {}
+    return {
+        "ties": f"{_percent(wanted)} were asked for, and {_percent(share)} are flagged: many rows "
+        "have the same score, that of the threshold; more columns or more trees tell them apart"
+    }
 
 
 def _describe_ladder(evidence: Evidence, labels: Labels) -> dict[str, str]:

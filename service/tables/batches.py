@@ -17,7 +17,6 @@ import tempfile
 import threading
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from ..cells import name_column
 from ..dialects import Dialect, find_decoder, find_dialect
 from ..errors import BadInput, count, nearest
 from .places import STDIN, is_address, open_place
-from .read import Choices
+from .read import Choices, refuse_doubled
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -155,8 +154,7 @@ def open_batches(place: str, choices: Choices | None = None, skips: bool = False
             file.seek(0)
         batches = _open(place, file, choices or Choices(), skips)
     batches._file, batches._size = file, size
-    if doubled := [name for name, times in Counter(batches.names).items() if times > 1]:
-        raise BadInput(f"{batches.label} has two columns named {doubled[0]!r}; rename one")
+    refuse_doubled(batches.names, batches.label)
     return batches
 
 

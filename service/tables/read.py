@@ -11,6 +11,7 @@ import io
 import zipfile
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -164,6 +165,21 @@ class Table:
             ) from error
 
 
+def refuse_doubled(names: Sequence[str], place: Place) -> None:
+    """Raise BadInput where two columns have one name; a doubled number is a cell and no name."""
+    doubled = [name for name, times in Counter(names).items() if times > 1]
+    if not doubled:
+        return
+    try:
+        float(doubled[0])
+    except ValueError:
+        raise BadInput(f"{place} has two columns named {doubled[0]!r}; rename one") from None
+    raise BadInput(
+        f"the first line of {place} is taken for the names of the columns, and {doubled[0]!r} is "
+        "in it twice; add a line of names before the rows"
+    )
+
+
 def read_table(path: Path, choices: Choices | None = None) -> Table:
     """Read a CSV, Parquet or Arrow file, whose columns have different names.
 
@@ -183,8 +199,7 @@ def read_table(path: Path, choices: Choices | None = None) -> Table:
         ) from error
     except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise BadInput(_fault(path, error)) from error
-    if doubled := [name for name, times in Counter(table.names).items() if times > 1]:
-        raise BadInput(f"{path} has two columns named {doubled[0]!r}; rename one")
+    refuse_doubled(table.names, path)
     if not len(table):
         raise BadInput(f"{path} has no rows")
     return table

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -169,6 +170,31 @@ def test_training_encodes_rows_as_requests_do(mixed, card):
     np.testing.assert_array_equal(encoded, dataset.X)
 
 
+def test_v2_returns_ids_by_default_and_where_they_are_asked_for(client):
+    table = [{**row, "id": f"ü{i}"} for i, row in enumerate(make_rows(2))]
+    inputs = [
+        {"name": name, "shape": [2], "datatype": "BYTES", "data": [str(r[name]) for r in table]}
+        for name in [*NAMES, "id"]
+    ]
+
+    def infer(*outputs):
+        sent = {"inputs": inputs, "outputs": list(outputs)}
+        return client.post("/v2/models/isoserve/infer", json=sent)
+
+    ids = {"name": "ids", "datatype": "BYTES", "shape": [2], "parameters": {"content_type": "str"}}
+    assert infer().get_json()["outputs"][-1] == ids | {"data": ["ü0", "ü1"]}
+    assert infer({"name": "ids"}).get_json()["outputs"] == [ids | {"data": ["ü0", "ü1"]}]
+    assert [one["name"] for one in infer({"name": "predict"}).get_json()["outputs"]] == ["predict"]
+    answer = infer({"name": "ids", "parameters": {"binary_data": True}})
+    length = int(answer.headers["Inference-Header-Content-Length"])
+    [output] = json.loads(answer.data[:length])["outputs"]
+    assert output["parameters"]["binary_data_size"] == len(answer.data) - length
+    assert answer.data[length:] == b"\3\0\0\0\xc3\xbc0\3\0\0\0\xc3\xbc1"
+    del inputs[-1]
+    assert infer({"name": "ids"}).get_json()["outputs"] == []
+    assert "ids" in [one["name"] for one in client.get("/v2/models/isoserve").json["outputs"]]
+
+
 def test_ids_come_back_in_every_protocol(client):
     table = [{name: row[name] for name in ["note", *NAMES, "id"]} for row in make_rows(2)]
     assert ask_json_data(client, table)["meta"]["tags"]["ids"] == ["A00000", "A00001"]
@@ -299,3 +325,33 @@ def test_what_trains_is_answered(tmp_path_factory, table, separator, encoding):
     golden = Columns.from_card(card).encode(RawTable(card.golden.rows)).values
     expected = card.golden.rows if card.golden.encoded is None else card.golden.encoded
     np.testing.assert_array_equal(golden, np.array(expected, np.float64))
+
+
+@pytest.mark.parametrize("values", [5, 40], ids=["category", "text"])
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_codes_of_digits_are_served_as_they_are_written(tmp_path, values, kind):
+    chance = np.random.default_rng(1)
+    codes = [f"{code:05d}" for code in chance.integers(100, 100 + values, 300)]
+    table = pd.DataFrame({"zip": codes, "amount": chance.normal(size=300)})
+    path = tmp_path / f"my.{kind}"
+    table.to_csv(path, index=False) if kind == "csv" else table.to_parquet(path)
+    dataset = from_file(path)
+    assert dataset.columns[0].kind == ("category" if values == 5 else "text")
+    assert dataset.cells(7)[0] == codes[7]
+    forest = fit_forest(dataset.X, n_estimators=5)
+    saved = save_model(tmp_path / "m", forest, describe(forest, dataset))
+    detector = Detector(load_model(saved, require_card=True))  # which encodes the golden rows
+    rows = detector.columns.encode(RawTable([dataset.cells(i) for i in range(300)]))
+    assert detector.score(rows).scores.tolist() == forest.decision_function(dataset.X).tolist()
+
+
+def test_whole_numbers_chosen_as_categories_are_served_as_numbers_and_as_texts(tmp_path):
+    chance = np.random.default_rng(1)
+    table = pd.DataFrame({"shop": chance.integers(1, 9, 300), "x": chance.normal(size=300)})
+    for path in (tmp_path / "my.csv", tmp_path / "my.parquet"):
+        table.to_csv(path, index=False) if path.suffix == ".csv" else table.to_parquet(path)
+        dataset = from_file(path, columns="shop:category,x")
+        columns = Columns.from_card(describe(fit_forest(dataset.X, n_estimators=5), dataset))
+        for change in (int, float, lambda cell: str(int(cell))):
+            sent = [[change(cells[0]), cells[1]] for cells in map(dataset.cells, range(300))]
+            np.testing.assert_array_equal(columns.encode(RawTable(sent)).values, dataset.X)

@@ -177,6 +177,8 @@ def test_files_of_other_encodings_are_read(write, encoding):
         ("a,b\n\n \n", "my.csv has no rows"),
         ("a,a\n1,2\n", "my.csv has two columns named 'a'; rename one"),
         ("a, a\n1,2\n", "my.csv has two columns named 'a'; rename one"),
+        ("0,tcp,0\n1,udp,2\n", "the first line of my.csv is taken for the names of the columns, "
+         "and '0' is in it twice; add a line of names before the rows"),
         ("a,b\n1,2\n4,5,6\n", "row 1 of my.csv has 3 cells, the line of names 2; cells with a "
          "comma in them need quotes; another separator: --sep"),
         ("a,b\n1\n4,5\n", "row 0 of my.csv has 1 cell, the line of names 2; cells with a comma in "

@@ -56,3 +56,24 @@ def test_a_card_without_p_values_says_why(card):
     assert lines["p-values"] == "none: too few trees"
     truths = [1] * 1_000
     assert advise(label(replace(card, calibration=calibration([])), truths), "C")["flag 0.1 %"]
+
+
+@pytest.mark.parametrize(
+    ("share", "line"),
+    [
+        (
+            0.0133,
+            "10 % were asked for, and 1.3 % are flagged: many rows have the same score, that ",
+        ),
+        (0.09, ""),
+        (0.1, ""),
+    ],
+)
+def test_a_share_that_ties_made_another_is_told(card, share, line):
+    tied = replace(card, parameters={"contamination": 0.1}, training_outlier_share=share)
+    assert advise(tied, "").get("ties", "")[: len(line) or None] == line
+
+
+def test_the_share_of_a_short_table_is_as_close_as_a_row_can_make_it(card):
+    short = replace(card, rows=60, parameters={"contamination": 0.005})
+    assert "ties" not in advise(replace(short, training_outlier_share=1 / 60), "")
