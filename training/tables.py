@@ -337,7 +337,10 @@ def _wanted(table: Table, options: Options) -> dict[str, str]:
     if options.id is not None:
         if options.id not in table.names:
             hint = nearest(options.id, table.names)
-            raise CannotTrain(f"--id: {table.path} has no column {options.id!r}{hint}")
+            raise CannotTrain(
+                f"--id: {table.path} has no column {options.id!r}{hint}; "
+                f"columns are {listed(table.names)}"
+            )
         wanted[options.id] = ID
     return wanted
 
@@ -394,8 +397,10 @@ def _where(path: Place, spot: Spot) -> str:
 def _labels(table: Table, label: str, outlier: str | None) -> NDArray[np.int64]:
     """Return the label column: (n_rows,) of 0, 1 (an outlier) and UNLABELLED."""
     if label not in table.names:
-        hint = nearest(label, table.names)
-        raise CannotTrain(f"--label: {table.path} has no column {label!r}{hint}")
+        hint, columns = nearest(label, table.names), listed(table.names)
+        raise CannotTrain(
+            f"--label: {table.path} has no column {label!r}{hint}; columns are {columns}"
+        )
     cells = table.cells(label)
     texts = np.array(cells.as_texts().to_pylist(), dtype=object)
     values = sorted({text for text in texts if text is not None})

@@ -150,7 +150,7 @@ def test_an_unusable_table_is_refused_with_one_sentence(write, content, sentence
          "of my.csv holds '0', '1'"),
         ("a,y\n1,\n2,\n", {"label": "y"}, "--label: column 'y' of my.csv has no value at all"),
         ("a,fraud\n1,0\n", {"label": "frauds"}, "--label: my.csv has no column 'frauds' (is it "
-         "'fraud'?)"),
+         "'fraud'?); columns are 'a', 'fraud'"),
         ("y\n0\n1\n", {"label": "y"}, "my.csv has no column to train on besides the label"),
         ("mean,sd\n1,2\n", {"keep_cols": ["men"]}, "there is no column 'men' (is it 'mean'?); "
          "columns are 'mean', 'sd'"),
@@ -163,7 +163,8 @@ def test_an_unusable_table_is_refused_with_one_sentence(write, content, sentence
          "my.csv holds 'x'"),
         ("a,b\n1,x\n2,y\n", {"columns": "b:date"}, "--columns: 'b' is no date in one of the "
          "formats read here, such as 2026-12-31 16:42, or it never varies; its first cell is 'x'"),
-        ("mean,sd\n1,2\n", {"id": "ident"}, "--id: my.csv has no column 'ident'"),
+        ("mean,sd\n1,2\n", {"id": "ident"}, "--id: my.csv has no column 'ident'; "
+         "columns are 'mean', 'sd'"),
         ("mean,sd\n1,2\n", {"samples": 3}, "--samples 3: my.csv has 1 row"),
     ],
 )  # fmt: skip
