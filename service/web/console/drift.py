@@ -110,7 +110,7 @@ def compare(quantiles: Floats, values: Floats, bins: int = _BINS) -> Data:
     `quantiles` are training's, equally spaced, minimum to maximum. The bins cover the middle 98 %
     of both; the first and the last have what is beyond, too.
     """
-    low, high = np.quantile(values, [0.01, 0.99])
+    low, *recent, high = np.quantile(values, [0.01, 0.05, 0.5, 0.95, 0.99]).tolist()
     low, high = min(low, quantiles[1]), max(high, quantiles[-2])
     if not high > low:
         low, high = low - 0.5, high + 0.5
@@ -123,7 +123,7 @@ def compare(quantiles: Floats, values: Floats, bins: int = _BINS) -> Data:
         "edges": edges.tolist(),
         "recent": (counts / len(values)).tolist(),
         "training": training.tolist(),
-        "recent_quantiles": np.quantile(values, [0.05, 0.5, 0.95]).tolist(),
+        "recent_quantiles": recent,
         "training_quantiles": quantiles[[5, 50, 95]].tolist() if len(quantiles) == 101 else None,
     }
 
