@@ -150,6 +150,27 @@ def test_every_view_is_sound_and_nothing_hinders_people(service, browser, view):
 
 
 @needs_chromium
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_can_be_printed(service, browser, view):
+    visitor = Visitor(browser, service.port, color_scheme="dark")
+    page = visitor.go(view)
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.locator("h1").is_visible()
+    for hidden in page.locator("nav, form, footer, .tools").all():
+        assert not hidden.is_visible(), "paper has no use for it"
+    script = "element => getComputedStyle(element).%s"
+    assert page.locator("body").evaluate(script % "backgroundColor") == "rgb(255, 255, 255)"
+    for figures in page.locator(".figures dd, .card h2").all():
+        assert figures.evaluate(script % "color") != "rgb(228, 231, 234)", "white on white"
+    assert page.locator("body").evaluate(script % "printColorAdjust") == "exact", "legends"
+    page.set_viewport_size({"width": 718, "height": 1000})  # A4 without its margins, at 96 dpi
+    assert not visitor.overflows()
+    assert page.pdf(format="A4").startswith(b"%PDF")
+    assert visitor.faults == []
+    visitor.context.close()
+
+
+@needs_chromium
 def test_names_and_cells_stay_text(service, browser):
     visitor = Visitor(browser, service.port)
     text = visitor.go("drift").locator("#columns").inner_text()

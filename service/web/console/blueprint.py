@@ -30,7 +30,7 @@ def create_console(console: Console) -> Blueprint:
     routes.after_request(_protect)
     routes.context_processor(lambda: {"views": VIEWS})
     routes.register_error_handler(Exception, _show_error)
-    for name in ("number", "rate", "share", "seconds", "when", "ago"):
+    for name in ("number", "cells", "rate", "share", "seconds", "when", "span", "ago"):
         routes.add_app_template_filter(getattr(formats, name), name)
     _add_login(routes, console)
     for view in VIEWS:

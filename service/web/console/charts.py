@@ -155,7 +155,7 @@ def range_strip(quantiles: Sequence[float], value: float | None, title: str = ""
     """
     low, middle, high = (quantile(quantiles, share) for share in (0.05, 0.5, 0.95))
     room = 0.6 * (high - low) or 0.1 * abs(high) or 1.0
-    x = Scale(low - room, high + room, 10, 150)
+    x = Scale(low - room, high + room, 5, 155)
     told = title or f"usual: {number(low)} to {number(high)}"
     parts = [
         _line("axis", x.start, 10, x.end, 10),
@@ -180,6 +180,8 @@ def sparkline(values: Sequence[float], title: str = "", height: int = 40) -> Mar
         "M" + " L".join(f"{x(i)} {y(value)}" for i, value in run) for gap, run in runs if not gap
     )
     parts = [_line("axis", 0, height - 1, 240, height - 1), _element(_PATH, "series", d)]
+    if not known:
+        parts.append(_text("tick", 120, height / 2 + 2, told, "middle"))
     return _svg("sparkline", 240, height, title, told, parts)
 
 
@@ -199,14 +201,16 @@ def boundary(
     width, height, left = 480, 330, 60
     base = height - 2 * _AXIS
     x = Scale(*grid.across, left, width - 6)
-    y = Scale(*grid.upwards, base, 6)
+    y = Scale(*grid.upwards, base, _AXIS)
     parts = [_element(_PATH, kind, _cells(mask, x, y)) for kind, mask in _shades(grid, threshold)]
     parts += _ticks(x, base, base + _AXIS, width)
     parts += [
-        _text("tick", left - 6, 16, number(grid.upwards[1]), "end"),
-        _text("tick", left - 6, base, number(grid.upwards[0]), "end"),
+        _text("tick", left - 6, y(value) + 4, number(value), "end")
+        for value in _round_numbers(*grid.upwards)
+    ]
+    parts += [
         _text("label", (left + width) / 2, height - 6, names[0], "middle"),
-        _text("label", left - 6, (base + 6) / 2, names[1], "end"),
+        _text("label", left, _AXIS - 9, names[1]),
     ]
     if row is not None:
         told = f"{names[0]} = {number(row[0])}, {names[1]} = {number(row[1])}"

@@ -1,5 +1,6 @@
 """The view Drift: each column's recent values over training's, the largest change first."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -12,6 +13,7 @@ from ...model.baseline import Drift, recent_rows
 from ...model.card import Column
 from ...model.encoding import store
 from ...rows import ODD, Floats
+from .formats import flag_words
 from .view import Console, Data, Query, View
 
 _PAGE = 12
@@ -84,7 +86,8 @@ def _describe(column: Column | None, cells: NDArray[Any] | None, rows: int) -> D
     if column is None:
         return {"kind": "number", "recent": None}
     missing = column.missing / rows if rows else None
-    described: Data = {"kind": column.kind, "training_missing": missing, "recent": None}
+    described: Data = {"kind": column.kind, "parts": column.parts, "training_missing": missing}
+    described |= {"recent": None, "recent_missing": None}
     if cells is None or not len(cells):
         return described
     is_missing = cells == b"" if cells.dtype.kind == "S" else np.isnan(cells)
@@ -100,7 +103,7 @@ def _distribution(column: Column, cells: NDArray[Any], is_missing: NDArray[np.bo
         return {}
     quantiles = np.array(cast(list[float], column.quantiles))
     if column.kind == "flag":
-        return {"shares": _flag_shares(quantiles, cells[~is_missing])}
+        return {"shares": _flag_shares(column, quantiles, cells[~is_missing])}
     return {"histogram": compare(quantiles, cells[~is_missing])}
 
 
@@ -108,14 +111,18 @@ def compare(quantiles: Floats, values: Floats, bins: int = _BINS) -> Data:
     """Return the shares of recent values and of training's in bins of one width.
 
     `quantiles` are training's, equally spaced, minimum to maximum. The bins cover the middle 98 %
-    of both; the first and the last have what is beyond, too.
+    of both; the first and the last have what is beyond, too. There are at most `bins`: each bin of
+    whole numbers has equally many of them.
     """
     low, *recent, high = np.quantile(values, [0.01, 0.05, 0.5, 0.95, 0.99]).tolist()
     low, high = min(low, quantiles[1]), max(high, quantiles[-2])
-    if not high > low:
-        low, high = low - 0.5, high + 0.5
-    edges = np.linspace(low, high, bins + 1)
-    counts = np.histogram(np.clip(values, low, high), edges)[0]
+    if _are_whole(values) and _are_whole(quantiles):
+        edges = _whole_edges(math.floor(low), math.ceil(high), bins)
+    elif high > low:
+        edges = np.linspace(low, high, bins + 1)
+    else:
+        edges = np.linspace(low - 0.5, high + 0.5, bins + 1)
+    counts = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
     below = _cumulative(quantiles, np.nextafter(edges, -np.inf))  # a bin begins with its edge
     below[0], below[-1] = 0, 1
     training = np.diff(below)
@@ -126,6 +133,22 @@ def compare(quantiles: Floats, values: Floats, bins: int = _BINS) -> Data:
         "recent_quantiles": recent,
         "training_quantiles": quantiles[[5, 50, 95]].tolist() if len(quantiles) == 101 else None,
     }
+
+
+def _are_whole(values: Floats) -> bool:
+    return bool((values == np.floor(values)).all())
+
+
+def _whole_edges(low: int, high: int, bins: int) -> Floats:
+    """Return edges between whole numbers, so that no bin has more of them than another.
+
+    >>> _whole_edges(1, 5, 3).tolist()
+    [0.5, 2.5, 4.5, 6.5]
+    """
+    width = -(-(high - low + 1) // bins)
+    count = -(-(high - low + 1) // width)
+    edges: Floats = low - 0.5 + width * np.arange(count + 1.0)
+    return edges
 
 
 def _cumulative(quantiles: Floats, points: Floats) -> Floats:
@@ -140,11 +163,11 @@ def _cumulative(quantiles: Floats, points: Floats) -> Floats:
     return np.interp(points, places, np.column_stack([first, last]).ravel() / steps)
 
 
-def _flag_shares(quantiles: Floats, values: Floats) -> list[Data]:
-    """Return the shares of 0 and 1; training's are known to 1 %."""
+def _flag_shares(column: Column, quantiles: Floats, values: Floats) -> list[Data]:
+    """Return the shares of both values of a flag; training's are known to 1 %."""
     return [
-        _line(str(value), float(np.mean(values == value)), float(np.mean(quantiles == value)))
-        for value in (0, 1)
+        _line(word, float(np.mean(values == value)), float(np.mean(quantiles == value)))
+        for value, word in enumerate(flag_words(column.type))
     ]
 
 

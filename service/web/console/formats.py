@@ -24,6 +24,24 @@ def number(value: float | None) -> str:
     return text if "e" in text else text.replace("-", MINUS)
 
 
+def flag_words(of_type: str) -> tuple[str, str]:
+    """Return how the two values of a flag are shown, by the type of its cells in training.
+
+    >>> flag_words("bool"), flag_words("int")
+    (('no', 'yes'), ('0', '1'))
+    """
+    return ("no", "yes") if of_type == "bool" else ("0", "1")
+
+
+def cells(count: int) -> str:
+    """Return a number of cells.
+
+    >>> cells(1), cells(2000)
+    ('1 cell', '2,000 cells')
+    """
+    return f"{count:,} cell{'' if count == 1 else 's'}"
+
+
 def rate(value: float | None) -> str:
     """Return how many a second, with three significant digits.
 
@@ -62,13 +80,22 @@ def when(value: float | None) -> str:
     return NONE if value is None else f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M:%S}"
 
 
+def span(value: float) -> str:
+    """Return a duration, in seconds, in the largest unit of which it has one; cut, not rounded.
+
+    >>> span(7300), span(1), span(0.3)
+    ('2 hours', '1 second', 'less than a second')
+    """
+    for unit, length in _UNITS:
+        if value >= length:
+            number_of = int(value // length)
+            return f"{number_of:,} {unit}{'s' if number_of != 1 else ''}"
+    return "less than a second"
+
+
 def ago(value: float | None) -> str:
     """Return how long ago a time, in seconds since 1970, was, in its largest unit."""
     if value is None:
         return NONE
-    passed = max(0, int(time.time() - value))
-    for unit, length in _UNITS:
-        if passed >= length:
-            number_of = passed // length
-            return f"{number_of} {unit}{'s' if number_of != 1 else ''} ago"
-    return "now"
+    passed = time.time() - value
+    return f"{span(passed)} ago" if passed >= 1 else "now"

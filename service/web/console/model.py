@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ...model.card import Card, Column
+from .formats import flag_words
 from .view import Console, Data, Query, View
 
 _MOST_VALUES = 6
@@ -50,6 +51,13 @@ def _column(column: Column) -> Data:
     """Return a column as a line: its usual values, 5 % to 95 % of the training rows."""
     line: Data = {"column": column.name, "kind": column.kind, "missing": column.missing}
     quantiles = column.quantiles
+    if column.kind == "flag" and quantiles:
+        words = enumerate(flag_words(column.type))
+        shares = [
+            {"value": word, "share": quantiles.count(value) / len(quantiles)}
+            for value, word in words
+        ]
+        return line | {"shares": shares, "more": 0}
     if quantiles and None not in quantiles:
         low, median, high = (quantiles[round(p * (len(quantiles) - 1))] for p in (0.05, 0.5, 0.95))
         ends = {"least": quantiles[0], "most": quantiles[-1]}

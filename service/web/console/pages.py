@@ -6,6 +6,7 @@ from functools import cache
 from hashlib import sha256
 from http import HTTPStatus
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 from flask import Response, g, render_template, request, url_for
@@ -37,6 +38,7 @@ def render_page(template: str, status: int = HTTPStatus.OK, **values: Any) -> Re
     text = render_template(
         f"console/{template}",
         version=__version__,
+        host=gethostname(),
         charts=charts,
         nan=math.nan,
         static=_static_url,

@@ -40,6 +40,7 @@ def read(console: Console, query: Query) -> Data:
         "share": detector.share,
         "recorded": len(seen.evidence.recorded),
         "rows_per_day": seen.evidence.rate,
+        "recorded_seconds": seen.seconds,
         "labelled": labels.rows if labels else 0,
         "labelled_outliers": labels.outliers if labels else 0,
         "labelled_are": labels.source if labels else None,
@@ -75,6 +76,8 @@ class _Seen:
     evidence: Evidence
     training: Floats
     """The quantiles of the training rows' scores, (101,) or none."""
+    seconds: float
+    """From the first recorded row to the last."""
 
     def describe(self, threshold: float) -> Data:
         """Return what a threshold would do, as flat data."""
@@ -118,13 +121,15 @@ def _see(console: Console, detector: Detector) -> _Seen:
     records, version, card = console.predictor.records, detector.model.version, detector.model.card
     outline = Outline.empty() if records is None else records.outline(MOST_ROWS)
     own = outline.version == version.encode()
+    times = outline.time[own]
     evidence = Evidence(
         detector.pvalues,
         np.sort(outline.score[own]),
-        measure_rate(outline.time[own]),
+        measure_rate(times),
         choose_labels(detector, console.matcher.store, MOST_LABELS),
     )
-    return _Seen(evidence, np.array(card.score_quantiles if card else []))
+    training = np.array(card.score_quantiles if card else [])
+    return _Seen(evidence, training, float(np.ptp(times)) if len(times) else 0.0)
 
 
 def _mark_rows(labels: Labels | None) -> list[Data]:

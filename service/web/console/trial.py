@@ -12,6 +12,7 @@ from ...rows import RawTable, Rows
 from ...serving.detector import Detector
 from ...serving.review import Review
 from .charts import Grid, quantile
+from .formats import flag_words
 from .review import describe_columns, restore_flags, whole
 from .view import Console, Data, Query, View
 
@@ -101,7 +102,7 @@ def _describe_field(column: Column, cell: str) -> Data:
 
 def _values(column: Column) -> list[str]:
     if column.kind == "flag":
-        return ["no", "yes"] if column.type == "bool" else ["0", "1"]
+        return list(flag_words(column.type))
     return list(column.values or {})[:_MOST_VALUES]
 
 

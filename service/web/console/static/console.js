@@ -159,8 +159,8 @@
     for (const plot of drawn.values()) plot.destroy();
     drawn.clear();
   };
-  // A time of day in UTC, with seconds where the times are close to each other.
-  const clock = (time, times) => new Date(1000 * time).toISOString().slice(11, times.at(-1) - times[0] < 300 ? 19 : 16);
+  const LEAST = 300; // seconds that the lines cover at least, so that the first ones are not stretched
+  const clock = (time, end) => new Date(1000 * time).toISOString().slice(11, end); // UTC
   const width = (figure) => figure.clientWidth;
   // uPlot comes after the first paint, and only for a page that has lines: they are drawn as SVG before.
   const files = document.currentScript.dataset;
@@ -188,9 +188,9 @@
       drawn.set(figure.id, new uPlot({
         width: width(place), height: 150, padding: [8, 24, 0, 0],
         cursor: { y: false, points: { size: 6 }, sync: { key: "console" } }, legend: { live: true },
-        scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
-        axes: [{ ...axis, size: 24, space: 64, values: (_, all) => all.map((v) => clock(v, data[0])) }, { ...axis, size: 48, values: (_, all) => all.map((v) => `${+v.toPrecision(3)}${unit}`) }],
-        series: [{ label: "UTC", value: (_, value) => value == null ? "" : clock(value, [0, 0]) }, ...series],
+        scales: { x: { range: (_, first, last) => [Math.min(first, last - LEAST), last] }, y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
+        axes: [{ ...axis, size: 24, space: 64, values: (_, all) => all.map((v) => clock(v, 16)) }, { ...axis, size: 48, values: (_, all) => all.map((v) => `${+v.toPrecision(3)}${unit}`) }],
+        series: [{ label: "UTC", value: (_, value) => value == null ? "" : clock(value, 19) }, ...series],
       }, data, place));
     }
   };

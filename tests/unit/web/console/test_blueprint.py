@@ -2,6 +2,7 @@ import csv
 import gzip
 import io
 import re
+from socket import gethostname
 
 import pytest
 
@@ -189,3 +190,8 @@ def test_the_api_key_is_not_asked_for_where_there_is_a_login(make_client):
     client = make_client(api_key="k" * 16, admin_token="t" * 16)
     assert client.get("/console", headers={"Host": "127.0.0.1"}).status_code == 303
     assert client.get("/metrics").status_code == 401
+
+
+def test_every_page_names_the_instance_that_it_shows_and_changes(console):
+    for path in PAGES:
+        assert f"one instance, on {gethostname()}" in console.get(path).text

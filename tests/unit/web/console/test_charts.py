@@ -102,6 +102,13 @@ def test_a_sparkline_has_a_gap_where_nothing_is_known():
     assert "no values yet" in charts.sparkline([])
 
 
+def test_a_boundary_has_round_numbers_on_both_axes():
+    drawn = charts.boundary(GRID, 0.0, names=("mean", "sd"))
+    ticks = [text.text for text in found(drawn, "text", "tick")]
+    across, upwards = (charts._round_numbers(*ends) for ends in (GRID.across, GRID.upwards))
+    assert ticks == [charts.number(value) for value in [*across, *upwards]]
+
+
 def test_a_boundary_draws_each_cell_once():
     drawn = ALL["boundary"]("x")
     assert len(found(drawn, "path", "flagged")[0].get("d").split("M")) == 2

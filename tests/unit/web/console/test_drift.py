@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 
 from service.model.card import Column
-from service.web.console.drift import _value_shares, compare
+from service.web.console.drift import _flag_shares, _value_shares, compare
+from tests.support.cards import number
+from tests.unit.web.console.conftest import Browser
 
 
 def test_the_shares_are_a_recount_of_the_records(console, samples):
@@ -37,11 +39,38 @@ def test_few_rows_and_no_card_and_no_values_are_told(console, make_client):
 
 
 def test_a_value_that_fills_several_quantiles_is_in_its_own_bin():
-    quantiles = np.concatenate([np.zeros(61), np.ones(40)])
-    values = np.concatenate([np.zeros(50), np.ones(50)])
+    quantiles = np.concatenate([np.zeros(61), np.full(40, 1.5)])
+    values = np.concatenate([np.zeros(50), np.full(50, 1.5)])
     shown = compare(quantiles, values, bins=4)
     assert shown["recent"] == [0.5, 0, 0, 0.5]
     np.testing.assert_allclose(shown["training"], [0.605, 0, 0, 0.395], atol=0.006)
+
+
+def test_no_bin_has_more_whole_numbers_than_another():
+    values = np.repeat(np.arange(50.0), 20)  # 50 numbers, each equally often
+    shown = compare(np.quantile(values, np.linspace(0, 1, 101)).round(), values, bins=32)
+    assert set(shown["recent"]) == {0.04}
+    assert set(np.diff(shown["edges"])) == {2.0}
+    np.testing.assert_allclose(shown["training"], 0.04, atol=0.011)
+
+
+@pytest.mark.parametrize("of_type", ["bool", "int"])
+def test_a_flag_is_shown_in_the_words_of_its_table(of_type):
+    quantiles = np.array([0.0] * 91 + [1.0] * 10)
+    column = Column("new", "flag", of_type, quantiles=quantiles.tolist())
+    [no, yes] = _flag_shares(column, quantiles, np.array([0.0, 0.0, 0.0, 1.0]))
+    assert (no["value"], yes["value"]) == (("no", "yes") if of_type == "bool" else ("0", "1"))
+    assert (yes["recent"], yes["training"]) == (0.25, 10 / 101)
+
+
+def test_a_column_with_gaps_is_shown_before_any_traffic(make_client, write_card):
+    write_card(columns=[number("mean", missing=500), number("sd")])
+    console = Browser(make_client())
+    page = console.get("/console/drift")
+    assert page.status_code == 200
+    assert "in training 10 %" in page.text
+    console.send([[None, 1.0]])
+    assert "100 %, in training 10 %; 1 cell so far" in console.get("/console/drift").text
 
 
 def test_a_constant_column_has_bins():

@@ -1,3 +1,5 @@
+from service.model.card import Column
+from service.web.console.model import _column
 from tests.unit.web.console.conftest import TOKEN
 
 
@@ -8,6 +10,14 @@ def test_the_card_is_shown(console):
     assert data["trees"] == 5
     page = console.get("/console/model").text
     assert data["sha256"] in page and "12.5 % at the threshold 0" in page
+
+
+def test_a_flag_is_listed_in_the_words_of_its_table():
+    column = Column("new", "flag", "bool", quantiles=[0.0] * 91 + [1.0] * 10)
+    assert _column(column)["shares"] == [
+        {"value": "no", "share": 91 / 101},
+        {"value": "yes", "share": 10 / 101},
+    ]
 
 
 def test_without_a_card_the_page_says_how_to_get_one(make_client):

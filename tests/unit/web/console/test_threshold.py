@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import time
 
 import numpy as np
 import pytest
@@ -176,3 +177,14 @@ def test_nothing_changes_without_the_token_a_number_and_the_model_that_was_seen(
 ):
     assert apply(admin, **fields).status_code == status
     assert read(admin)["served"]["threshold"] == 0
+
+
+def test_the_page_says_on_how_much_time_the_rows_a_day_rest(monkeypatch, console, samples):
+    assert "extrapolated" not in console.get("/console/threshold").text
+    now = time.time()
+    for passed in (0, 90):
+        monkeypatch.setattr("service.state.records.time.time", lambda moment=now + passed: moment)
+        console.send(samples[:10].tolist())
+    monkeypatch.undo()
+    assert read(console)["recorded_seconds"] == pytest.approx(90)
+    assert "extrapolated from 1 minute" in console.get("/console/threshold").text
