@@ -3,7 +3,7 @@
 Its file is a ring of blocks of rows that all workers write into. docs/internals/state.md explains
 how each row is written whole, in which order rows are read, and why the last ones are never lost.
 After the header the file contains all rows, then all keys (a check sum of the puid, to find it
-quickly). A row begins with its stamp and ends with a check sum of all its bytes.
+quickly). The fields of a row are in `recorded`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
-from functools import cache, partial
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BadSetting
-from ..rows import Floats, Verdict, record_type
+from ..rows import Floats, Verdict
 from .double_buffer import OUT_OF_ORDER, fence
 from .files import Damaged, delete, quarantined, replace_file
 from .folder import InUse, StateFolder
 from .puids import PUID_BYTES, storage_bytes
+from .recorded import (
+    FORMAT,
+    FORMER,
+    Outline,
+    Recorded,
+    are_sound,
+    check_sums,
+    find_keys,
+    hash_names,
+    row_type,
+)
+from .recorded import LOWER as _LOWER
+from .recorded import UPPER as _UPPER
 from .shared import (
     MAX_PROCESSES,
     ByteLocks,
@@ -50,64 +62,6 @@ FILE_NAME = "records.bin"
 MAX_BYTES = 256 * 2**20
 """The largest size of the file."""
 
-Recorded = NDArray[np.void]
-"""Rows of the ring, with the fields of `_row_type`."""
-
-
-@dataclass(frozen=True)
-class Outline:
-    """Rows without their cells: arrays (n_rows,). Each is apart, as numpy is fast with those."""
-
-    index: NDArray[np.intp]
-    """Where the row is in the file."""
-    stamp: NDArray[np.int64]
-    request: NDArray[np.int64]
-    """The same for all rows of a request, greater for a later one."""
-    prediction: NDArray[np.uint64]
-    """`hash_names` of its puid."""
-    time: Floats
-    """Seconds since 1970, UTC."""
-    score: Floats
-    row: NDArray[np.uint32]
-    """Its index in its request."""
-    label: NDArray[np.uint32]
-    """1 for an outlier, as it was answered."""
-    version: NDArray[np.bytes_]
-    """The model's."""
-
-    def __len__(self) -> int:
-        return len(self.stamp)
-
-    @classmethod
-    def empty(cls) -> Outline:
-        """Return the outline of no rows."""
-        kinds = ("i8", "i8", "i8", "u8", "f8", "f8", "u4", "u4", "S16")
-        return cls(*(np.empty(0, kind) for kind in kinds))
-
-    def at(self, chosen: NDArray[Any] | slice) -> Outline:
-        """Return the rows that a mask, an array of indices or a slice chooses."""
-        return Outline(*(getattr(self, one.name)[chosen] for one in fields(self)))
-
-    @property
-    def are_latest(self) -> NDArray[np.bool_]:
-        """Which rows belong to the latest request with their puid: feedback is about those."""
-        if not len(self):
-            return np.empty(0, np.bool_)
-        order = np.argsort(self.prediction)
-        ordered = self.prediction[order]
-        starts = np.flatnonzero(np.append([True], ordered[1:] != ordered[:-1]))
-        latest = np.maximum.reduceat(self.request[order], starts)
-        found = np.empty(len(order), np.bool_)
-        repeated = np.repeat(latest, np.diff(np.append(starts, len(order))))
-        found[order] = self.request[order] == repeated
-        return found
-
-    @property
-    def codes(self) -> NDArray[np.uint64]:
-        """A number for each row of each puid: see `hash_rows`."""
-        return hash_rows(self.prediction, self.row)
-
-
 _SPARE_BLOCKS = 2 * MAX_PROCESSES
 
 # Claiming a block takes about 10 us, so blocks are large; a short ring consists of blocks, too.
@@ -120,15 +74,6 @@ _Request = tuple[float, bytes, bytes, int, bytes, float]
 
 # Up to this number, rows are written one by one: numpy's fixed cost equals about ten rows.
 _FEW = 8
-
-# Format 2 had its stamps apart and no check sums; format 3 had no traces.
-_FORMAT, _WITHOUT_SUMS, _WITHOUT_TRACES = 4, 2, 3
-
-# The check sum of a row that was written alone: the upper half of its stamp, and a CRC of the other
-# bytes that begins with the lower half.
-_LOWER, _UPPER = 0xFFFFFFFF, ~0xFFFFFFFF
-_FACTOR, _SHIFT = np.uint64(0x9E3779B97F4A7C15), np.uint64(33)
-_NEGATIVE = np.uint64(1 << 63)
 
 # How many bytes of rows are checked at a time at the start.
 _PIECE_BYTES = 2**22
@@ -150,11 +95,11 @@ class Records:
         self._block_rows: int = layout["block rows"]
         self._blocks: int = layout["blocks"]
         size = self._block_rows * self._blocks
-        row_type = _row_type(len(self.features) - len(self.texts), len(self.texts))
-        self._row_size = row_type.itemsize
-        self._cells_size = row_type["values"].itemsize + row_type["texts"].itemsize
+        kind = row_type(len(self.features) - len(self.texts), len(self.texts))
+        self._row_size = kind.itemsize
+        self._cells_size = kind["values"].itemsize + kind["texts"].itemsize
         self._row_bytes = file.body[: size * self._row_size]
-        self._table: Recorded = np.frombuffer(self._row_bytes, row_type)
+        self._table: Recorded = np.frombuffer(self._row_bytes, kind)
         self._stamps: NDArray[np.int64] = self._table["stamp"]
         self._keys = np.frombuffer(file.body, np.uint32, size, size * self._row_size)
         # The same memory as plain numbers: storing one item is ten times faster.
@@ -242,7 +187,7 @@ class Records:
         stamp = time.monotonic_ns() + self._ahead
         stamps = np.arange(stamp, stamp + len(written))
         written["stamp"] = stamps
-        written["check"] = _check_sums(written)
+        written["check"] = check_sums(written)
         written["stamp"] = 0
         self._row_bytes[first * size : last * size] = written.view(np.uint8).data
         fence()
@@ -413,7 +358,7 @@ class Records:
         """Overwrite rows; they still count as written, so that no older row comes back."""
         wiped = np.zeros(len(indices), self._table.dtype)
         wiped["stamp"] = -np.abs(self._stamps[indices])
-        wiped["check"] = _check_sums(wiped)
+        wiped["check"] = check_sums(wiped)
         self._keys[indices] = 0
         self._stamps[indices] = wiped["stamp"]
         fence()
@@ -434,9 +379,9 @@ class Records:
             rows = self._table[start : start + step].copy()
             stamps = rows["stamp"]
             used = np.flatnonzero(stamps)
-            torn = used[~_are_sound(rows[used])]
+            torn = used[~are_sound(rows[used])]
             stamps[torn[rows[torn] != self._table[start + torn]]] = 0
-            keys[start : start + step] = _keys(rows)
+            keys[start : start + step] = find_keys(rows)
             yield rows.tobytes()
         yield keys.tobytes()
 
@@ -452,9 +397,9 @@ class Records:
             # A row without a stamp has no key either, so a key tells that its row was lost.
             wrong = (keys != 0) & (stamps == 0)
             used = np.flatnonzero(stamps)
-            wrong[used] = ~_are_sound(rows[used])
+            wrong[used] = ~are_sound(rows[used])
             stamps[wrong] = 0
-            keys[:] = _keys(rows)
+            keys[:] = find_keys(rows)
             dropped += int(wrong.sum())
         self._set_clock()
         return dropped
@@ -466,7 +411,7 @@ class Records:
         fence()
         unchanged = (stamps > 0) & (self._stamps[indices] == stamps)
         rows = rows[unchanged & (rows["stamp"] == stamps)]
-        sound = _are_sound(rows)
+        sound = are_sound(rows)
         if not sound.all() and not self._reported:
             self._reported = True
             logger.warning("%d recorded rows are damaged on the disk and left out", (~sound).sum())
@@ -576,10 +521,10 @@ def _open(path: Path) -> tuple[Records, bool]:
         OSError: it cannot be opened.
         Damaged: nothing of it can be read; the text is the reason.
     """
-    if read_mapped(path, 0)[0].get("format") in _FORMER:
+    if read_mapped(path, 0)[0].get("format") in FORMER:
         _migrate_unused(path)
     layout = read_mapped(path, 0)[0]
-    if (layout.get("kind"), layout.get("format")) != ("records", _FORMAT):
+    if (layout.get("kind"), layout.get("format")) != ("records", FORMAT):
         raise Damaged("it is no record of this version")
     size = _size(layout)
     with suppress(Damaged):
@@ -665,57 +610,30 @@ def _migrate(path: Path) -> None:
     """
     try:
         former = read_mapped(path, 0)[0].get("format")
-        if former not in _FORMER:
+        if former not in FORMER:
             return
         layout, body = read_mapped(path)
     except (OSError, Damaged):
         return  # there is none, or `open_or_create` will say why it is damaged
     size, texts = layout["block rows"] * layout["blocks"], len(layout.get("texts", ()))
-    new = _row_type(len(layout["features"]) - texts, texts)
-    found, whole, stamps = _FORMER[former](body, size, new)
+    new = row_type(len(layout["features"]) - texts, texts)
+    found, whole, stamps = FORMER[former](body, size, new)
     rows = np.zeros(size, new)
     for name in set(found.dtype.names or ()) & set(new.names or ()):
         rows[name][whole] = found[name][whole]
     rows["stamp"] = np.where(whole | (stamps < 0), stamps, 0)
     used = np.flatnonzero(rows["stamp"])
-    rows["check"][used] = _check_sums(rows[used])
-    keys = _keys(rows)
-    layout["format"] = _FORMAT
+    rows["check"][used] = check_sums(rows[used])
+    keys = find_keys(rows)
+    layout["format"] = FORMAT
     try:
         replace_file(path, pack_mapped(layout, rows.view(np.uint8).data, keys.view(np.uint8).data))
     except OSError as error:
         raise BadSetting(f"{path} cannot be migrated ({error.strerror})") from error
     logger.warning(
         "%s is migrated from format %d to %d; %d damaged rows are dropped",
-        path, former, _FORMAT, int(((stamps > 0) & ~whole).sum()),
+        path, former, FORMAT, int(((stamps > 0) & ~whole).sum()),
     )  # fmt: skip
-
-
-# The rows of a former format, which of them are whole, and the stamp of each.
-_Found = tuple[Recorded, NDArray[np.bool_], NDArray[np.int64]]
-
-
-def _read_without_sums(body: bytes, size: int, new: np.dtype[np.void]) -> _Found:
-    """Read format 2: stamps, then rows that begin and end with the same stamp."""
-    fields = [name for name in new.names or () if name not in {"trace", "check"}]
-    old = np.dtype([*((name, new[name]) for name in fields), ("end", np.int64)])
-    body = body.ljust((8 + old.itemsize) * size, b"\0")
-    stamps = np.frombuffer(body, np.int64, size)
-    found = np.frombuffer(body, old, size, 8 * size)
-    return found, (stamps > 0) & (found["stamp"] == stamps) & (found["end"] == stamps), stamps
-
-
-def _read_without_traces(body: bytes, size: int, new: np.dtype[np.void]) -> _Found:
-    """Read format 3: today's but for one field. At first, check sums had no upper half."""
-    old = np.dtype([(name, new[name]) for name in new.names or () if name != "trace"])
-    found = np.frombuffer(body.ljust(old.itemsize * size, b"\0"), old, size)
-    whole = found["stamp"] > 0
-    whole[whole] = _are_sound(found[whole]) | _are_sound(found[whole], upper=0)
-    return found, whole, found["stamp"]
-
-
-_FORMER = {_WITHOUT_SUMS: _read_without_sums, _WITHOUT_TRACES: _read_without_traces}
-"""How each former format is read."""
 
 
 def _plan(features: Sequence[str], texts: Collection[str], rows: int) -> tuple[dict[str, Any], int]:
@@ -727,7 +645,7 @@ def _plan(features: Sequence[str], texts: Collection[str], rows: int) -> tuple[d
     blocks = min(-(-rows // block_rows) + _SPARE_BLOCKS, most // block_rows)
     layout: dict[str, Any] = {
         "kind": "records",
-        "format": _FORMAT,
+        "format": FORMAT,
         "rows": min(rows, (blocks - _SPARE_BLOCKS) * block_rows),
         "features": list(features),
         "block rows": block_rows,
@@ -744,73 +662,7 @@ def _size(layout: dict[str, Any]) -> int:
 
 
 def _bytes_a_row(features: Sequence[str], texts: Collection[str]) -> int:
-    return _row_type(len(features) - len(texts), len(texts)).itemsize + 4  # with its key
-
-
-def _row_type(numbers: int, texts: int) -> np.dtype[np.void]:
-    """Return the fields of a row: whatever they are, a stamp begins it and a check sum ends it.
-
-    Each row begins at a multiple of 8 bytes, so that its stamp is stored in one step.
-    """
-    return np.dtype(
-        [
-            ("stamp", np.int64),  # see docs/internals/state.md
-            ("request", np.int64),  # the same for all rows of a request, greater for a later one
-            ("time", np.float64),  # seconds since 1970, UTC; may go backwards
-            ("score", np.float64),
-            ("row", np.uint32),  # number in its request
-            ("label", np.uint32),  # 1 for an outlier
-            ("version", "S16"),  # of the model
-            ("puid", f"S{PUID_BYTES}"),
-            ("trace", "S16"),  # id of its W3C trace, without zeros at the end; empty if it has none
-            *record_type(numbers, texts).descr,
-            ("check", np.int64),  # of all fields
-        ]
-    )
-
-
-def _keys(rows: Recorded) -> NDArray[np.uint32]:
-    """Return the key of each row: 0 for one without a stamp, or deleted."""
-    keys = np.zeros(len(rows), np.uint32)
-    there = np.flatnonzero(rows["stamp"] > 0)
-    keys[there] = [crc32(puid) for puid in rows["puid"][there].tolist()]
-    return keys
-
-
-def hash_names(names: NDArray[np.bytes_]) -> NDArray[np.uint64]:
-    """Return a number for each puid as it is stored; two puids have the same one by chance only."""
-    padded = np.ascontiguousarray(names, f"S{PUID_BYTES}")
-    words = padded.view(np.uint64).reshape(len(padded), PUID_BYTES // 8)
-    factors = np.arange(1, 2 * words.shape[1] + 1, 2, dtype=np.uint64) * _FACTOR
-    sums = words @ factors
-    names_as_numbers: NDArray[np.uint64] = sums ^ (sums >> np.uint64(29))
-    return names_as_numbers
-
-
-def hash_rows(predictions: NDArray[np.uint64], rows: NDArray[np.integer]) -> NDArray[np.uint64]:
-    """Return a number for each row of a prediction, from `hash_names` and its index in there."""
-    codes: NDArray[np.uint64] = predictions + (rows.astype(np.uint64) + np.uint64(1)) * _FACTOR
-    return codes
-
-
-def _check_sums(rows: Recorded) -> NDArray[np.int64]:
-    """Return check sums of many rows at once: negative, as a row written alone has a CRC instead.
-
-    Each word counts with another odd factor, so no single word can change unnoticed.
-    """
-    width = rows.dtype.itemsize // 8
-    sums = np.ascontiguousarray(rows).view(np.uint64).reshape(len(rows), width) @ _factors(width)
-    sums ^= sums >> _SHIFT
-    sums |= _NEGATIVE
-    return sums.view(np.int64)
-
-
-@cache
-def _factors(words: int) -> NDArray[np.uint64]:
-    """Return an odd factor for each word of a row, and 0 for the last, which is the check sum."""
-    factors = np.arange(1, 2 * words + 1, 2, dtype=np.uint64) * _FACTOR
-    factors[-1] = 0
-    return factors
+    return row_type(len(features) - len(texts), len(texts)).itemsize + 4  # with its key
 
 
 def _find_latest(stamps: NDArray[np.int64], most: int) -> NDArray[np.intp]:
@@ -819,26 +671,3 @@ def _find_latest(stamps: NDArray[np.int64], most: int) -> NDArray[np.intp]:
     if first == len(stamps):
         return np.empty(0, np.intp)
     return np.argpartition(np.abs(stamps), first)[first:]
-
-
-def _are_sound(rows: Recorded, upper: int = _UPPER) -> NDArray[np.bool_]:
-    """Return which rows have the check sum of their bytes.
-
-    `upper` is the mask of the stamp's bits in the check sum of a row that was written alone.
-    """
-    checks = rows["check"]
-    sound: NDArray[np.bool_] = checks == _check_sums(rows)
-    alone = np.flatnonzero(checks >= 0)
-    if len(alone):
-        size, written = rows.dtype.itemsize, rows[alone]
-        names: Any = {
-            "names": ["body"],
-            "formats": [f"V{size - 16}"],
-            "offsets": [8],
-            "itemsize": size,
-        }
-        bodies = written.view(np.dtype(names))["body"].tolist()
-        stamps = written["stamp"]
-        found = np.array(list(map(crc32, bodies, (stamps & _LOWER).tolist())))
-        sound[alone] = checks[alone] == found | stamps & upper
-    return sound

@@ -13,7 +13,7 @@ from ...serving.detector import Detector
 from ...serving.evidence import FEEDBACK, choose_labels
 from ...serving.review import MOST_LABELS, MOST_ROWS
 from ...serving.thresholds import Evidence, Interval, Labels, Step, measure_rate
-from ...state.records import Outline
+from ...state.recorded import Outline
 from ..admin import who_asks
 from .view import Console, Data, Query, View
 
