@@ -6,7 +6,7 @@ memory are bounded: it sorts what the record keeps, and reads the cells of few r
 
 import math
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cells import TRUTHS
 from ..errors import BadInput
 from ..rows import RawTable, Rows
 from ..state.feedback.store import FeedbackStore, LastTruth
@@ -44,6 +45,7 @@ _CHECKED, _FREE = 200, 100
 _TABLE_BITS = 17
 
 _COMPARISONS: dict[str, Callable[..., Any]] = {"<": np.less, ">": np.greater}
+_SIGNS = {*_COMPARISONS, "="}
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,7 @@ class Review:
             return rows
         cells = self._records.cells(found)
         keep = np.ones(len(found), bool)
-        for word in _words(find):
+        for word in _join_comparisons(_words(find), cells):
             keep &= _matches(word, found["puid"], cells)
         chosen = set(_codes_of(found[keep]).tolist())
         return rows.at(np.array([code in chosen for code in rows.codes.tolist()], bool))
@@ -274,13 +276,31 @@ def _words(find: str) -> list[str]:
         return find.replace('"', " ").replace("'", " ").split()
 
 
+def _join_comparisons(words: list[str], names: Collection[str]) -> list[str]:
+    """Return the words of a filter, with a comparison of a column as one: it may have blanks.
+
+    >>> _join_comparisons(["amount", ">", "3", "cafe", "amount<", "9"], ["amount"])
+    ['amount>3', 'cafe', 'amount<9']
+    """
+    known, joined, is_open = {name.casefold() for name in names}, list[str](), False
+    for word in words:
+        begins = bool(joined) and joined[-1].casefold() in known and word[:1] in _SIGNS
+        if begins or is_open:
+            joined[-1] += word
+        else:
+            joined.append(word)
+        is_open = joined[-1][-1:] in _COMPARISONS and joined[-1][:-1].casefold() in known
+        is_open |= begins and word in _SIGNS
+    return joined
+
+
 def _matches(
     word: str, puids: NDArray[np.bytes_], cells: dict[str, NDArray[Any]]
 ) -> NDArray[np.bool_]:
     """Return which rows have a word: `column=value`, `column<number`, or part of any text."""
     for name in sorted(cells, key=len, reverse=True):
         sign, value = word[len(name) : len(name) + 1], word[len(name) + 1 :]
-        if sign in {"<", ">", "="} and word[: len(name)].casefold() == name.casefold():
+        if sign in _SIGNS and word[: len(name)].casefold() == name.casefold():
             return _compare(cells[name], sign, value.strip(), name)
     text = word.casefold()
     texts = [puids, *(column for column in cells.values() if column.dtype.kind == "S")]
@@ -297,13 +317,21 @@ def _compare(column: NDArray[Any], sign: str, value: str, name: str) -> NDArray[
         wanted = value.casefold()
         cells = column.tolist()
         return np.array([one.decode(errors="replace").casefold() == wanted for one in cells], bool)
-    try:
-        number = float(value) if value else math.nan
-    except ValueError as error:
-        raise BadInput(f"{name[:40]} is a number, and {value[:40]!r} is none") from error
+    number = _read_number(column, value, name)
     matches: NDArray[np.bool_]
     if sign == "=":
         matches = np.isnan(column) if math.isnan(number) else column == number
     else:
         matches = _COMPARISONS[sign](column, number)
     return matches
+
+
+def _read_number(column: NDArray[Any], value: str, name: str) -> float:
+    """Return the number of a comparison; NaN if it has none. A flag may be yes or no."""
+    is_flag = bool(np.isin(column[~np.isnan(column)], (0.0, 1.0)).all())
+    if is_flag and value.casefold() in TRUTHS:
+        return TRUTHS[value.casefold()]
+    try:
+        return float(value) if value else math.nan
+    except ValueError as error:
+        raise BadInput(f"{name[:40]} is a number, and {value[:40]!r} is none") from error

@@ -144,4 +144,11 @@ def _show_error(error: Exception) -> Response:
     if request.path.endswith((".json", ".csv")):
         return pack(Response(render_json({"error": text}), status), JSON)
     layout = "fragment.html" if request.path.endswith(".html") else "base.html"
-    return render_page("error.html", status, text=text, layout=layout)
+    return render_page("error.html", status, text=text, layout=layout, back=_find_view())
+
+
+def _find_view() -> str:
+    """Return the URL of the view that was asked for, without its query; else the first view's."""
+    name = (request.endpoint or "").removeprefix("console.").removesuffix("_act")
+    known = name if name in {view.name for view in VIEWS} else "start"
+    return url_for(f"console.{known}")

@@ -45,6 +45,7 @@ def read(console: Console, query: Query) -> Data:
         "waiting": len(queue.rows),
         "is_exact": queue.is_exact,
         "threshold": review.detector.threshold,
+        "columns": list(review.detector.columns.names),
         "first": start,
         "position": at,
         "rows": _describe_rows(review, rows),

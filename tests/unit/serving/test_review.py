@@ -165,6 +165,20 @@ def test_a_filter_compares_columns_and_searches_texts(busy):
     assert set(read["puid"].tolist()) == {b"p1"}
 
 
+@pytest.mark.parametrize("find", ["amount > 20", "amount> 20", "Amount >20", "amount>20"])
+def test_a_comparison_may_have_blanks(busy, find):
+    cells, _ = filtered(busy, find)
+    assert len(cells["amount"])
+    assert (cells["amount"] > 20).all()
+
+
+@pytest.mark.parametrize(("value", "number"), [("yes", 1.0), ("No", 0.0), ("1", 1.0), ("", None)])
+def test_a_flag_is_found_by_the_word_that_is_shown(value, number):
+    column = np.array([0.0, 1.0, np.nan])
+    wanted = np.isnan(column) if number is None else column == number
+    assert (module._compare(column, "=", value, "new") == wanted).all()
+
+
 @pytest.mark.parametrize("find", ["'", '"a', "amount=", "=", ">", "%s", "\0"])
 def test_a_filter_that_is_half_typed_is_no_error(busy, find):
     look(busy).queue(find=find)
@@ -172,7 +186,11 @@ def test_a_filter_that_is_half_typed_is_no_error(busy, find):
 
 @pytest.mark.parametrize(
     ("find", "text"),
-    [("amount>x", "amount is a number, and 'x' is none"), ("shop<a", "filter it with shop=value")],
+    [
+        ("amount>x", "amount is a number, and 'x' is none"),
+        ("amount=yes", "amount is a number, and 'yes' is none"),
+        ("shop<a", "filter it with shop=value"),
+    ],
 )
 def test_a_filter_that_makes_no_sense_is_refused_with_a_sentence(busy, find, text):
     with pytest.raises(BadInput, match=text):

@@ -80,7 +80,8 @@
       swap(page);
       return answer;
     } catch {
-      if (mine === running) say("The service does not answer. This page shows what it last said, and tries again.");
+      const again = options.method ? "What you sent may be lost: send it again." : `This page shows what it last said${Number($("#main").dataset.poll) ? ", and tries again" : ""}.`;
+      if (mine === running) say(`The service does not answer. ${again}`);
       return null;
     }
   };

@@ -177,6 +177,14 @@ def test_a_query_that_makes_no_sense_is_one_sentence(busy, query):
     assert answer.json["error"]
 
 
+def test_a_filter_that_finds_nothing_and_a_wrong_one_lead_back(busy):
+    page = busy.get("/console/review?find=nosuch=3").text
+    assert "compared with a column: mean, sd." in page
+    page = busy.get("/console/review?find=mean>x").text
+    assert '<a href="/console/review">Back' in page
+    assert '<a href="/console">Back' in busy.get("/console/nowhere").text
+
+
 def test_cells_that_are_not_kept_leave_the_score(make_client, write_card):
     from tests.unit.web.console.conftest import Browser
 
