@@ -46,6 +46,9 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except (typer.Exit, typer.Abort, ClickException):
             raise
+        except BrokenPipeError:  # whoever reads the output has seen enough, as `| head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
         except Exception as error:
             typer.echo(f"isoserve: {explain(error)}", err=True)
             if os.environ.get("ISOSERVE_LOG_LEVEL", "").upper() == "DEBUG":

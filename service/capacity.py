@@ -64,16 +64,19 @@ def find_limit(controller: str, root: Path = ROOT) -> Limit | None:
     return min(_limits(controller, root), default=None)
 
 
-def require_memory(model_bytes: int, workers: int, root: Path = ROOT) -> None:
-    """Raise BadSetting if the memory limit is below what a start takes.
+def require_memory(
+    model_bytes: int, workers: int, compiles: bool = False, root: Path = ROOT
+) -> None:
+    """Raise BadSetting if the memory limit is below what a start takes: see `memory_needed`.
 
     The kernel would kill the service without a word. Swap that is free counts as memory.
     """
-    limit, needed = find_limit("memory", root), memory_needed(model_bytes, workers)
+    limit, needed = find_limit("memory", root), memory_needed(model_bytes, workers, compiles)
     if limit and limit.value + _free_swap(root) < needed:
         model = f"a model of {show_bytes(model_bytes)}"
+        compiling = ", and the scorer to compile first," if compiles else ""
         raise BadSetting(
-            f"a start with {count(workers, 'worker')} and {model} takes about "
+            f"a start with {count(workers, 'worker')} and {model}{compiling} takes about "
             f"{show_bytes(needed)} of memory, and {limit.file} allows {show_bytes(limit.value)}; "
             "raise that limit" + (", or lower ISOSERVE_WORKERS" if workers > 1 else "")
         )

@@ -190,9 +190,11 @@ def listen(settings: Settings) -> socket.socket:
         )[0]
         return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
     except OSError as error:
+        # Python appends the address to the system's words. Numbers of getaddrinfo are below 0.
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise BadSetting(
             f"ISOSERVE_HOST={host} ISOSERVE_PORT={port}: cannot listen there "
-            f"({error.strerror}); choose another, or stop the process that listens there"
+            f"({why}); choose another, or stop the process that listens there"
         ) from error
 
 

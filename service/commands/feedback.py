@@ -38,7 +38,7 @@ def summarize() -> None:
 def export(file: TableFile) -> None:
     """Write all feedback as a table, including entries that were revised later."""
     history = _open().history()
-    output.export(history, file, "lines")
+    output.export(history, file, "line")
 
 
 @cli.command("delete")

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..errors import BadInput
+from ..errors import BadInput, count
 from ..tables.write import STDOUT, Column, write_table
 
 TableFile = Annotated[
@@ -23,10 +23,15 @@ Before = Annotated[
 
 
 def export(table: Mapping[str, Column], file: Path, unit: str) -> None:
-    """Write a table, and say where it is; on standard error if the table is on standard output."""
+    """Write a table, and say where it is; on standard error if the table is on standard output.
+
+    `unit` is what its rows are called: "row", "line".
+    """
     write_table(table, file)
     where = "on standard output" if file == STDOUT else f"in {file.absolute()}"
-    typer.echo(f"{len(table['time']):,} {unit} are {where}", err=file == STDOUT)
+    number = len(table["time"])
+    verb = "is" if number == 1 else "are"
+    typer.echo(f"{count(number, unit)} {verb} {where}", err=file == STDOUT)
 
 
 def parse_choice(puid: str | None, before: str | None) -> float | None:

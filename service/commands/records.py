@@ -16,7 +16,7 @@ cli = typer.Typer(help="The record of recently scored rows.", no_args_is_help=Tr
 def export(file: TableFile) -> None:
     """Write the recorded rows as a table; the service may be running."""
     rows = as_table(open_records(Settings.read().state_dir))
-    output.export(rows, file, "rows")
+    output.export(rows, file, "row")
 
 
 @cli.command("delete")

@@ -230,7 +230,7 @@ class _Stopped(BaseException):
 
 @contextmanager
 def _endings(output: str) -> Iterator[None]:
-    """End with one sentence and the usual exit code on Ctrl-C, a signal and a closed output."""
+    """End with one sentence and the usual exit code on Ctrl-C and a signal."""
 
     def stop(number: int, _: Any) -> None:
         for one in (signal.SIGINT, signal.SIGTERM):  # a second one must not stop the clearing up
@@ -245,9 +245,6 @@ def _endings(output: str) -> Iterator[None]:
     except _Stopped as stopped:
         typer.echo(f"isoserve: stopped; {_what_is_left(output)}", err=True)
         raise typer.Exit(128 + stopped.number) from None
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(1) from None
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)

@@ -23,8 +23,12 @@ def serve() -> None:
         structlog.get_logger("isoserve").warning(sentence)
     listener = listen(settings)
     warn_of_missing_key(settings)
-    require_memory(estimate_size(settings.model), settings.workers)
+    size = estimate_size(settings.model)
+    require_memory(size, settings.workers)
     from ..app import create_app  # noqa: PLC0415 - slow: check the settings first
+    from ..model.kernels import are_compiled  # noqa: PLC0415 - numba, too
+
+    require_memory(size, settings.workers, compiles=not are_compiled())
 
     app = create_app(settings)
     Server(app, settings, listener).run()

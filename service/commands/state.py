@@ -22,7 +22,7 @@ def backup(
 ) -> None:
     """Write counts, records, feedback and the threshold into a file; the service may be running."""
     folder = Settings.read().state_dir
-    manifest = _write_to_output(folder) if file == STDOUT else write_backup(folder, file)
+    manifest = _write_to_output(folder) if file == STDOUT else _write_to_file(folder, file)
     where = "on standard output" if file == STDOUT else f"in {file.absolute()}"
     typer.echo(f"{_describe(manifest)} of {folder.absolute()} are {where}", err=file == STDOUT)
 
@@ -39,6 +39,16 @@ def restore(
         with file.open("rb") as stream:
             manifest = restore_backup(stream, folder)
     typer.echo(f"{_describe(manifest)} of {manifest['when']} are in {folder.absolute()}")
+
+
+def _write_to_file(folder: Path, file: Path) -> dict[str, Any]:
+    try:
+        return write_backup(folder, file)
+    except OSError as error:
+        raise BadInput(
+            f"{file.absolute()} cannot be written ({error.strerror}); name a file elsewhere, or - "
+            "for standard output"
+        ) from error
 
 
 def _write_to_output(folder: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ..capacity import (
     require_memory,
     show_bytes,
 )
+from ..model.kernels import are_compiled
 from ..model.pickles.formats import estimate_size
 from ..model.scorer import CompiledForest
 from ..server import MOST_CONNECTIONS, most_connections
@@ -70,10 +71,11 @@ def look_at_memory(report: Report, settings: Settings, root: Path = ROOT) -> boo
     Return whether there is room to load the model now, perhaps beside the running service.
     """
     size, workers = estimate_size(settings.model), settings.workers
-    needed, limit = memory_needed(size, workers), find_limit("memory", root)
-    changes = round(memory_needed(size, workers) + 2 * size * workers)
+    compiles, limit = not are_compiled(), find_limit("memory", root)
+    needed = memory_needed(size, workers, compiles)
+    changes = memory_needed(size, workers) + 2 * size * workers
     with report.about("memory") as said:
-        require_memory(size, workers, root)
+        require_memory(size, workers, compiles, root)
         allowed = show_bytes(limit.value) if limit else "no limit"
         said.append(f"{allowed}; a start takes about {show_bytes(needed)}, and requests more")
     can_change = settings.watch or settings.read_admin_token()
@@ -85,7 +87,7 @@ def look_at_memory(report: Report, settings: Settings, root: Path = ROOT) -> boo
             f"one is served takes about {show_bytes(changes)}: raise the limit",
         )
     room = find_room(root)
-    if room is not None and room < memory_needed(size, 1):
+    if room is not None and room < memory_needed(size, 1, compiles):
         report.add(
             "warning",
             "memory",
@@ -119,6 +121,7 @@ def look_at_limits(
 
 def look_at_variables(report: Report, variables: Mapping[str, str] = os.environ) -> None:
     """Name the variables of other programs that are read here, or that look so."""
+    before = len(report.findings)
     for name, why in _HARMFUL.items():
         if variables.get(name):
             report.add("warning", "variables", f"{name} is set: {why}; unset it")
@@ -131,8 +134,10 @@ def look_at_variables(report: Report, variables: Mapping[str, str] = os.environ)
         if variables.get(name, "").strip() and not variables.get(PREFIX + field.upper())
     ]
     taken += [name for name in (PARAMETERS, LABELS) if variables.get(name)]
-    text = f"from Seldon: {', '.join(taken)}" if taken else "none of another program's is read"
-    report.add("ok", "variables", text)
+    if taken:
+        report.add("ok", "variables", f"from Seldon: {', '.join(taken)}")
+    elif len(report.findings) == before:
+        report.add("ok", "variables", "none of another program's is read")
 
 
 def look_at_cache(report: Report, scorer: CompiledForest) -> None:

@@ -3,6 +3,7 @@
 The state is looked at in a copy, so nothing is changed, and a service may use it meanwhile.
 """
 
+import os
 import tempfile
 import time
 from contextlib import closing
@@ -21,10 +22,13 @@ from ..state.backup import NAMES, restore_backup, write_backup
 from ..state.feedback.store import begin_feedback
 from ..state.files import count_quarantined
 from ..state.folder import InUse, StateFolder, file_system, measure_space
+from ..state.records import MAX_BYTES
 from .report import Report
 
 _FOREVER = 100_000  # days; with them the clock is checked, and nothing is deleted
 _DAY = 86_400  # seconds
+
+_MORE = "free some, or name a folder on another disk in ISOSERVE_STATE_DIR"
 
 _NEARLY_FULL = 0.1, 10e9  # share and bytes, as the alert IsoserveDiskNearlyFull has it
 
@@ -141,10 +145,10 @@ def look_at_space(report: Report, folder: Path, sizes: dict[str, int]) -> None:
     )  # files that are there have all of their blocks
     share, most = _NEARLY_FULL
     if free < missing:
-        text = f"{free:,} bytes are free, and a start needs {missing:,}: free some, or move it"
+        text = f"{free:,} bytes are free, and a start needs {missing:,}: {_MORE}"
         report.add("fault", "space", f"{folder}: {text}")
     elif free < share * total and free < most:
-        text = f"less than a tenth is free ({free:,} bytes): free some, or move it"
+        text = f"less than a tenth is free ({free:,} bytes): {_MORE}"
         report.add("warning", "space", f"{folder}: {text}")
     else:
         report.add("ok", "space", f"{free:,} bytes are free, and a start needs {missing:,}")
@@ -194,12 +198,17 @@ def _existing(folder: Path) -> Path:
     return next(one for one in (folder, *folder.parents) if one.exists())
 
 
-def _scratch(folder: Path) -> Path | None:
-    """Return where a copy can be written; the state folder where nothing else can."""
+def _scratch(folder: Path) -> Path:
+    """Return where a copy is written: the usual folder, or the state folder if it has no room."""
+    here = _existing(folder)
     try:
-        return Path(tempfile.gettempdir())
-    except FileNotFoundError:
-        return folder
+        usual = Path(tempfile.gettempdir())
+    except FileNotFoundError:  # none can be written
+        return here
+    used = sum(path.stat().st_size for path in here.glob("*") if path.name in NAMES)
+    needed = 2 * used + MAX_BYTES  # a backup and its copy, and records that a start would create
+    free = [space[1] if (space := measure_space(one)) else needed for one in (usual, here)]
+    return here if free[0] < min(needed, free[1]) and os.access(here, os.W_OK) else usual
 
 
 def _has_state(folder: Path) -> bool:

@@ -27,6 +27,16 @@ def compile_ahead(function: Callable[..., None], *types: Any) -> Any:
     return dispatcher
 
 
+def is_cached(function: Callable[..., None]) -> bool:
+    """Return whether a folder has machine code of the function's module; nothing is compiled."""
+    try:
+        with _locators():
+            dispatcher: Any = njit(cache=True)(function)
+        return find_cache(dispatcher) is not None
+    except Exception:  # no folder can be used, or numba is switched off
+        return False
+
+
 def find_cache(dispatcher: Any) -> Path | None:
     """Return the folder that keeps the machine code of a compiled function; None without one."""
     folder: str | None = dispatcher.stats.cache_path

@@ -29,7 +29,7 @@ import numpy as np
 from numba import config, from_dtype, njit, types
 
 from ..errors import BadSetting
-from .jit import compile_ahead
+from .jit import compile_ahead, is_cached
 
 COMPACT = np.dtype([("key", "u4"), ("column", "u2"), ("jump", "u2")])
 WIDE = np.dtype([("key", "u4"), ("column", "u4"), ("jump", "u4")])
@@ -96,6 +96,11 @@ def kernels(layout: np.dtype[np.void]) -> Kernels:
         compile_ahead(contributions, *forest, X, table),
         compile_ahead(shared_leaves, *forest, _frozen(types.float64), X, sums),
     )
+
+
+def are_compiled() -> bool:
+    """Return whether machine code is kept from an earlier start, which then compiles nothing."""
+    return is_cached(path_lengths)
 
 
 def _frozen(dtype: Any, dimensions: int = 1) -> Any:

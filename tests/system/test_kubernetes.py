@@ -13,6 +13,7 @@ import yaml
 from kubernetes_validate import validate
 
 from monitoring import kubernetes as generator
+from service import __version__
 from service.server import gunicorn_options
 from service.settings import Settings
 from service.web.health import HEALTH
@@ -95,6 +96,15 @@ def test_the_example_overlay_renders_objects_that_obey_their_schemas():
     assert container["envFrom"][0]["configMapRef"]["name"] == only(objects, "ConfigMap")[
         "metadata"]["name"]  # fmt: skip
     assert values.keys() == settings_file().keys() | {"ISOSERVE_THRESHOLD"}
+
+
+def test_the_example_and_the_page_name_this_version():
+    example = (EXAMPLE / "kustomization.yaml").read_text()
+    page = (ROOT / "docs/operate/kubernetes.md").read_text()
+    tags = re.findall(r"isoserve-edge, newTag: (\S+)}", example)
+    tags += re.findall(r"isoserve-edge:(\S+)", page)
+    assert len(tags) == 3
+    assert set(tags) == {__version__}
 
 
 @pytest.mark.parametrize("name", sorted(p.name for p in (FOLDER / "components").iterdir()))

@@ -71,15 +71,17 @@ def test_the_figure_is_near_the_least_limit_that_was_measured(model, workers, le
 def test_too_little_memory_is_refused_in_one_sentence(tmp_path):
     root = version_2(tmp_path, 100 * MB)
     with pytest.raises(BadSetting) as refused:
-        require_memory(MB, 2, root)
+        require_memory(MB, 2, root=root)
     assert str(refused.value) == (
         "a start with 2 workers and a model of 1 MiB takes about 128 MiB of memory, and "
         f"{root}/sys/fs/cgroup/pod/container/memory.max allows 100 MiB; raise that limit, or lower "
         "ISOSERVE_WORKERS"
     )
-    require_memory(MB, 2, version_2(tmp_path, 130 * MB))
+    require_memory(MB, 2, root=version_2(tmp_path, 130 * MB))
+    with pytest.raises(BadSetting, match="and the scorer to compile first, takes about 160 MiB"):
+        require_memory(MB, 2, compiles=True, root=root)
     (root / "proc/meminfo").write_text("MemTotal: 9 kB\nSwapFree:   102400 kB\n")
-    require_memory(MB, 2, version_2(tmp_path, 100 * MB))  # the kernel swaps, and kills nobody
+    require_memory(MB, 2, root=version_2(tmp_path, 100 * MB))  # the kernel swaps, and kills nobody
 
 
 def test_the_room_in_a_group_is_without_what_the_kernel_takes_back(tmp_path):

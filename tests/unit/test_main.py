@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import io
+import os
 import re
 import subprocess
 import sys
@@ -241,6 +242,15 @@ def test_commands_that_need_no_model_do_not_wait_for_its_libraries():
     assert done.stdout == "\n"
 
 
+def test_a_reader_that_has_seen_enough_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as closed:
+        done = subprocess.run([sys.executable, "-m", "service", "settings"], cwd=ROOT, check=False,
+                              stdout=closed, stderr=subprocess.PIPE)  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
 def test_state_is_backed_up_and_restored(run, records, tmp_path, monkeypatch):
     file = tmp_path / "state.tar.gz"
     code, said = run("state", "backup", str(file))
@@ -251,6 +261,9 @@ def test_state_is_backed_up_and_restored(run, records, tmp_path, monkeypatch):
     code, said = run("state", "restore", str(file))
     assert (code, said.endswith(f"are in {tmp_path / 'new'}")) == (0, True)
     assert open_records(tmp_path / "new").read().tobytes() == records.read().tobytes()
+    code, said = run("state", "backup", "/proc/state.tar.gz")  # no user can write there
+    assert (code, "isoserve: /proc/state.tar.gz cannot be written (" in said) == (1, True)
+    assert said.endswith("name a file elsewhere, or - for standard output")
     backup = CliRunner().invoke(cli, ["state", "backup", "-"]).stdout_bytes
     monkeypatch.setenv("ISOSERVE_STATE_DIR", str(tmp_path / "other"))
     result = CliRunner().invoke(cli, ["state", "restore", "-"], input=backup)

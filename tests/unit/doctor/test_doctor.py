@@ -113,6 +113,12 @@ def machine_with(**limits):
     return lambda site, _: make_machine(site / "root", **{"memory": 2**31, "pids": 1000} | limits)
 
 
+def nothing_compiled(site, patch):
+    patch.setenv("NUMBA_CACHE_DIR", str(site / "cache"))
+    patch.setattr("numba.config.CACHE_DIR", str(site / "cache"))
+    make_machine(site / "root", memory=150 * 2**20, pids=1000)
+
+
 def card_of_another_file(site, _):
     card = json.loads((site / "model.json").read_text())
     card["files"] = {"model.pickle": "0" * 64}
@@ -172,6 +178,14 @@ def little_room(free):
     return inject
 
 
+@pytest.mark.parametrize(("usual", "here", "chosen"), [(9, 5, 0), (2, 1, 0), (1, 9, 1)])
+def test_a_copy_goes_where_there_is_room(site, monkeypatch, usual, here, chosen):
+    places = [Path(start.tempfile.gettempdir()), site / "state"]
+    free = dict(zip(places, (usual * 2**27, here * 2**27), strict=True))
+    monkeypatch.setattr(start, "measure_space", lambda folder: (10**12, free[folder]))
+    assert start._scratch(site / "state") == places[chosen]
+
+
 def limit_of(which, value):
     def inject(site, patch):
         real = resource.getrlimit
@@ -229,6 +243,7 @@ FAULTS = [
     (setting("ISOSERVE_RECORDS", 90), "state", "warning", "its layout is different (rows"),
     # machine
     (machine_with(memory=100 * 2**20), "memory", "fault", "takes about 127 MiB of memory, and"),
+    (nothing_compiled, "memory", "fault", "and the scorer to compile first, takes about 159 MiB"),
     (machine_with(pids=20), "processes", "fault", "allows 20 processes and threads, and"),
     (machine_with(kind="nfs4"), "disk", "fault", "is on nfs4: locks and memory maps"),
     (machine_with(kind="overlay"), "disk", "warning", "mount a volume"),
@@ -239,6 +254,7 @@ FAULTS = [
     (limit_of(resource.RLIMIT_NOFILE, 300), "files", "warning", "300 open files allow 200"),
     (limit_of(resource.RLIMIT_FSIZE, 9999), "files", "fault", "no file may be larger than 9,999"),
     (setting("NUMBA_DISABLE_JIT", 1), "variables", "warning", "must be compiled; unset it"),
+    (setting("PYTHONPATH", "/x"), "variables", "warning", "come before those of isoserve"),
     (setting("PORT", 80), "variables", "warning", "PORT has no effect: ISOSERVE_PORT"),
     (other_version, "versions", "fault", "numpy<1.5,>=1.0 is required, and"),
     # compose

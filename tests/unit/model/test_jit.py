@@ -84,6 +84,19 @@ def test_machine_code_is_cached_beside_the_module_and_read_from_a_read_only_fold
     assert (result.stdout, result.stderr) == ("[2.0, 5.0] 1\n", "")
 
 
+def test_whether_machine_code_is_kept_is_known_before_anything_is_compiled(package):
+    (package / "plain.py").write_text("def double(x):\n    return 2 * x\n")
+    ask = "from package import jit, plain; print(jit.is_cached(plain.double))"
+    assert run(package, ask).stdout == "False\n"
+    assert not list((package / "__pycache__").glob("*.nbi"))
+    (package / "__pycache__" / "plain.double-2.py312.nbi").touch()
+    assert run(package, ask).stdout == "True\n"
+    assert run(package, ask, NUMBA_DISABLE_JIT="1").stdout == "False\n"
+    (package / "__pycache__" / "plain.double-2.py312.nbi").unlink()
+    lock(package)
+    assert run(package, ask).stdout == "False\n"
+
+
 @pytest.mark.slow
 def test_machine_code_is_cached_in_numba_cache_dir(package, tmp_path):
     variables = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
