@@ -19,7 +19,8 @@ from pyarrow import parquet
 from service.bulk.job import Job, score_file
 from service.bulk.scorer import BatchScorer
 from service.bulk.threads import Threads
-from service.model.file import open_model, read_model_file
+from service.model.content import read_model_file
+from service.model.file import open_model
 from service.serving.detector import Detector
 
 from .forests import Subject, subject
@@ -31,6 +32,7 @@ MEGABYTES = 350
 # Prints the most memory that was resident: that of the parent is not in it, as in getrusage.
 _PROGRAM = """
 import sys
+sys.argv[0] = "isoserve"
 from service.__main__ import cli
 cli(sys.argv[1:], standalone_mode=False)
 lines = open("/proc/self/status").read().splitlines()
@@ -85,6 +87,13 @@ class Bench:
         """Return the function that scores the table on n threads."""
         job, engine = self.job("ours.parquet", n), Threads(self.scorer, n)
         return lambda: score_file(job, engine, [str(self.table)], lambda share, rows: None)
+
+    def dask(self, address: str) -> None:
+        """Score the table on the cluster at an address."""
+        from service.bulk.cluster import score_on_dask
+
+        job, places = self.job("dask.parquet"), [str(self.table)]
+        score_on_dask(job, self.file, places, False, address, 0, lambda share, rows: None)
 
     def pandas(self) -> None:
         """Score the table as many would: all of it at a time, with scikit-learn."""
@@ -154,27 +163,18 @@ def _dask(bench: Bench, what: str, rounds: int) -> Iterator[Result]:
         return
     from distributed import Client, LocalCluster
 
-    from service.bulk.cluster import score_on_dask
-
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
     with LocalCluster(**options, memory_limit=0) as cluster, Client(cluster):
-        job, address = bench.job("dask.parquet"), cluster.scheduler_address
-
-        def ours() -> None:
-            places = [str(bench.table)]
-            score_on_dask(job, bench.file, places, False, address, 0, lambda share, rows: None)
-
-        times = in_turns(rounds, ours, bench.threads(2))
+        address = cluster.scheduler_address
+        times = in_turns(rounds, lambda: bench.dask(address), bench.threads(2))
         yield Ratio(f"{what}, two Dask workers", "two threads", *times)
+
+    bench.table = bench.folder / "100000.parquet"
 
     def started() -> None:
         with LocalCluster(**options, memory_limit=0) as cluster, Client(cluster):
-            small = Job(bench.scorer, str(bench.folder / "small.parquet"))
-            places = [str(bench.folder / "100000.parquet")]
-            address = cluster.scheduler_address
-            score_on_dask(small, bench.file, places, False, address, 0, lambda share, rows: None)
+            bench.dask(cluster.scheduler_address)
 
-    bench.table = bench.folder / "100000.parquet"
     times = in_turns(rounds, started, bench.threads(2))
     yield Ratio(
         "Parquet file of 100,000 x 2, two Dask workers and their start", "two threads", *times

@@ -12,7 +12,7 @@ from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
 from . import __version__
 from .errors import BadSetting, MethodNotAllowed, NotFound, Refusal, count, nearest
-from .model.file import read_model_file
+from .model.content import read_model_file
 from .model.scorer import compile_kernels
 from .probe import reach
 from .rows import Limits

@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from .choice import Choice
 from .errors import BadInput, BadModel, BadSetting, count
-from .model.file import Model, load_fitted, load_model, read_model_file
+from .model.content import read_model_file
+from .model.file import Model, load_fitted, load_model
 from .protocols.seldon.gauges import encode_gauges, gauge
 from .rows import Floats, RawTable, Totals, Verdict
 from .serving.detector import Detector

@@ -40,7 +40,7 @@ def describe_file(
     """Write the card of a fitted forest beside its file, so that it is served with names."""
     # These imports take a second or two; --help does without them.
     from service.model.card import card_path  # noqa: PLC0415
-    from service.model.file import read_model_file  # noqa: PLC0415
+    from service.model.content import read_model_file  # noqa: PLC0415
     from service.tables.read import read_table  # noqa: PLC0415
     from training.export import describe, write_card  # noqa: PLC0415
     from training.tables import from_file  # noqa: PLC0415

@@ -19,10 +19,10 @@ from distributed.scheduler import KilledWorker
 
 from .. import __version__
 from ..errors import BadInput, IsoserveError, count
-from ..model.file import ModelFile, open_model
+from ..model.content import ModelFile
+from ..model.file import open_model
 from ..serving.detector import Detector
-from .job import Job, Progress, describe, score_file, score_one
-from .journal import Journal
+from .job import Job, Progress, begin_folder, score_file, score_one
 from .scorer import BatchScorer, Part, Totals
 from .threads import AHEAD, Batch, Threads, map_ahead
 
@@ -127,11 +127,7 @@ class _Batches:
 def _score_files(
     client: Client, job: Job, places: Sequence[str], resume: bool, progress: Progress
 ) -> Totals:
-    targets = job.targets(places)
-    journal = Journal(job.output, describe(job), resume)
-    left = [pair for pair in zip(places, targets, strict=True) if not journal.is_done(*pair)]
-    job.check([place for place, _ in left])
-    totals = journal.totals(targets)
+    journal, left, totals = begin_folder(job, places, resume)
     tasks = {client.submit(_score_file, *pair, pure=False): pair for pair in left}
     try:
         for i, future in enumerate(as_completed(tasks)):

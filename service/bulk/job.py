@@ -143,11 +143,7 @@ def score_folder(
     job: Job, engine: Engine, places: Sequence[str], resume: bool, progress: Progress
 ) -> Totals:
     """Score each table into a file of its own; with `resume` only those that are not done."""
-    targets = job.targets(places)
-    journal = Journal(job.output, describe(job), resume)
-    left = [pair for pair in zip(places, targets, strict=True) if not journal.is_done(*pair)]
-    job.check([place for place, _ in left])
-    totals = journal.totals(targets)
+    journal, left, totals = begin_folder(job, places, resume)
     for i, (place, target) in enumerate(left):
         done = totals.rows
 
@@ -158,6 +154,21 @@ def score_folder(
         journal.add(place, target, found)
         totals.add(found)
     return totals
+
+
+def begin_folder(
+    job: Job, places: Sequence[str], resume: bool
+) -> tuple[Journal, list[tuple[str, str]], Totals]:
+    """Return the journal of an output folder, what is left to do, and the totals of what is done.
+
+    `left` has the place of each table and its target.
+    """
+    targets = job.targets(places)
+    journal = Journal(job.output, describe(job), resume)
+    left = [pair for pair in zip(places, targets, strict=True) if not journal.is_done(*pair)]
+    job.check([place for place, _ in left])
+    journal.begin()
+    return journal, left, journal.totals(targets)
 
 
 def score_one(job: Job, engine: Engine, place: str, target: str, progress: Progress) -> Totals:

@@ -20,7 +20,7 @@ class Journal:
     """What is done in an output folder, for `--resume`."""
 
     def __init__(self, folder: str, described: dict[str, Any], resume: bool) -> None:
-        """Begin a journal, or with `resume` go on with the one that is there.
+        """Make a journal, or with `resume` take up the one that is there; nothing is written.
 
         Raises:
             BadInput: the one that is there is about another model or other options.
@@ -38,6 +38,9 @@ class Journal:
                 )
             self._done = {line["target"]: line for line in found[1:]}
             self._lines += [json.dumps(line) for line in self._done.values()]
+
+    def begin(self) -> None:
+        """Write what is known so far in place of the journal that is there, if there is one."""
         self._write()
 
     def is_done(self, place: str, target: str) -> bool:

@@ -53,13 +53,8 @@ def plan_layout(
         BadInput: a column is missing, or has a name that scoring adds.
     """
     try:
-        order = columns.find(table.names)
-        kept = _find_kept(table.names, keep)
-        if taken := [table.names[j] for j in kept if table.names[j] in added]:
-            raise BadInput(
-                f"there is a column {taken[0]!r} already; name the columns to write without it: "
-                "--keep"
-            )
+        order, kept = columns.find(table.names), _find_kept(table.names, keep)
+        _refuse_taken([table.names[j] for j in kept], added)
     except BadInput as error:
         raise BadInput(f"{table.label}: {error}") from error
     read = tuple(sorted({*order, *kept}))
@@ -83,6 +78,13 @@ def _find_kept(names: Sequence[str], keep: Sequence[str] | None) -> list[int]:
         if name not in index:
             raise BadInput(f"there is no column {name!r} to keep{nearest(name, names)}")
     return [index[name] for name in keep]
+
+
+def _refuse_taken(kept: Sequence[str], added: Sequence[str]) -> None:
+    if taken := [name for name in kept if name in added]:
+        raise BadInput(
+            f"there is a column {taken[0]!r} already; name the columns to write without it: --keep"
+        )
 
 
 def check_same(first: Plan, other: Plan) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from ..cells import short
+from ..cells import is_missing, short
 from ..errors import count
+from ..model.encoding import NumberEncoder
 from ..rows import ODD
 from ..serving.detector import Detector
 from .scorer import Totals
@@ -27,8 +28,16 @@ def summarize(totals: Totals, detector: Detector, seconds: float) -> list[str]:
     lines += _describe_odd(totals, detector)
     if totals.top:
         lines.append("the most abnormal rows:")
+    columns = detector.columns
+    numbers = {
+        name
+        for name, (encoder, _) in zip(columns.names, columns.encoders, strict=True)
+        if isinstance(encoder, NumberEncoder)
+    }
     for found in totals.top:
-        reasons = ", ".join(f"{name} {_cell(cell)}" for name, cell in found.reasons)
+        reasons = ", ".join(
+            f"{name} {_cell(cell, name in numbers)}" for name, cell in found.reasons
+        )
         lines.append(f"  {found.score:+.4f}  {found.label}, row {found.row:,}: {reasons}")
     return lines
 
@@ -45,5 +54,8 @@ def _describe_odd(totals: Totals, detector: Detector) -> list[str]:
     ]
 
 
-def _cell(cell: Any) -> str:
-    return "missing" if cell is None else short(cell)
+def _cell(cell: Any, is_number: bool) -> str:
+    """Return a cell as people write it: texts of a CSV file that are numbers have no quotes."""
+    if is_missing(cell):
+        return "missing"
+    return cell.strip() if is_number and isinstance(cell, str) else short(cell)

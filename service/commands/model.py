@@ -34,7 +34,8 @@ def check(
 ) -> None:
     """Check a model file as the service does at start, and print the result of each step."""
     settings = Settings.read()
-    from ..model.file import open_model, read_model_file  # noqa: PLC0415 - it takes seconds
+    from ..model.content import read_model_file  # noqa: PLC0415 - it takes seconds
+    from ..model.file import open_model  # noqa: PLC0415 - it takes seconds
 
     open_model(
         read_model_file(file or settings.model),

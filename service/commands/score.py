@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -19,6 +19,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from ..choice import Choice
 from ..errors import BadInput
 from ..settings import Settings
+
+if TYPE_CHECKING:
+    from ..bulk.job import Job
+    from ..bulk.scorer import Totals
+    from ..model.content import ModelFile
 
 _STDOUT = "-"
 
@@ -40,15 +45,47 @@ _Output = Annotated[
         "-: standard output.",
     ),
 ]
+_Model = Annotated[Path | None, typer.Option(help="By default ISOSERVE_MODEL.")]
+_Threshold = Annotated[
+    float | None,
+    typer.Option(help="By default ISOSERVE_THRESHOLD or ISOSERVE_OUTLIER_SHARE, else 0."),
+]
 _Keep = Annotated[
     str | None,
     typer.Option(help="The columns to write beside what is added, such as id,amount; '' for none."),
+]
+_Explain = Annotated[
+    int, typer.Option(min=0, help="Name so many columns that isolated each outlier most.")
+]
+_OnlyOutliers = Annotated[bool, typer.Option(help="Write the outliers only.")]
+_Rejects = Annotated[
+    str,
+    typer.Option(
+        help="A file (for an output folder: a folder) for rows that cannot be scored, with "
+        "their reasons; else the first one ends the command."
+    ),
+]
+_Resume = Annotated[
+    bool, typer.Option(help="Leave out the files of the output folder that are done.")
 ]
 _Format = Annotated[
     Literal["csv", "parquet", "arrow"] | None,
     typer.Option(help="What to write to standard output (csv) or a folder (as the inputs)."),
 ]
-
+_Separator = Annotated[str, typer.Option(help="What separates the cells of a CSV file.")]
+_Decimal = Annotated[
+    Literal[".", ","] | None, typer.Option(help="The decimal mark; by default training's.")
+]
+_Encoding = Annotated[str, typer.Option(help="The encoding of a CSV file.")]
+_Threads = Annotated[
+    int, typer.Option(min=0, help="Threads that score; 0: one for each processor.")
+]
+_Engine = Annotated[
+    Literal["threads", "dask"], typer.Option(help="Score here, or on a Dask cluster.")
+]
+_Scheduler = Annotated[
+    str, typer.Option(help="Address of a Dask scheduler; by default workers start here.")
+]
 
 cli = typer.Typer()
 
@@ -57,128 +94,142 @@ cli = typer.Typer()
 def score(  # noqa: PLR0913, PLR0917 -- options of a command
     inputs: _Inputs,
     output: _Output,
-    model: Annotated[Path | None, typer.Option(help="By default ISOSERVE_MODEL.")] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="By default ISOSERVE_THRESHOLD or ISOSERVE_OUTLIER_SHARE, else 0."),
-    ] = None,
+    model: _Model = None,
+    threshold: _Threshold = None,
     keep: _Keep = None,
-    explain: Annotated[
-        int, typer.Option(min=0, help="Name so many columns that isolated each outlier most.")
-    ] = 0,
-    only_outliers: Annotated[bool, typer.Option(help="Write the outliers only.")] = False,
-    rejects: Annotated[
-        str,
-        typer.Option(
-            help="A file (for an output folder: a folder) for rows that cannot be scored, with "
-            "their reasons; else the first one ends the command."
-        ),
-    ] = "",
-    resume: Annotated[
-        bool, typer.Option(help="Leave out the files of the output folder that are done.")
-    ] = False,
+    explain: _Explain = 0,
+    only_outliers: _OnlyOutliers = False,
+    rejects: _Rejects = "",
+    resume: _Resume = False,
     format: _Format = None,
-    sep: Annotated[str, typer.Option(help="What separates the cells of a CSV file.")] = "",
-    decimal: Annotated[
-        Literal[".", ","] | None, typer.Option(help="The decimal mark; by default training's.")
-    ] = None,
-    encoding: Annotated[str, typer.Option(help="The encoding of a CSV file.")] = "",
-    threads: Annotated[
-        int, typer.Option(min=0, help="Threads that score; 0: one for each processor.")
-    ] = 0,
-    engine: Annotated[
-        Literal["threads", "dask"], typer.Option(help="Score here, or on a Dask cluster.")
-    ] = "threads",
-    scheduler: Annotated[
-        str, typer.Option(help="Address of a Dask scheduler; by default workers start here.")
-    ] = "",
+    sep: _Separator = "",
+    decimal: _Decimal = None,
+    encoding: _Encoding = "",
+    threads: _Threads = 0,
+    engine: _Engine = "threads",
+    scheduler: _Scheduler = "",
 ) -> None:
     """Score tables of any size: the scores of the service, bit for bit, in bounded memory.
 
     Adds the columns `score`, `outlier` (1 or 0) and, where the model's card knows it, `pvalue`.
     Nothing is counted or recorded.
     """
-    if sep not in ("\\t", "tab") and len(sep) > 1:
-        raise BadInput(f"--sep {sep!r} is no separator; one is ';', or 'tab'")
-    if scheduler and engine != "dask":
-        raise BadInput("--scheduler goes with --engine dask")
-    request = _Request(inputs, output, resume, threads, engine == "dask", scheduler)
-    reading = ("\t" if sep in ("\\t", "tab") else sep, decimal or "", encoding)
-    settings = Settings.read()
-    if model is not None:
-        settings = settings.model_copy(update={"model": model, "model_sha256": ""})
-    choice = settings.choice if threshold is None else Choice(threshold)
-    choices = {
-        "keep": None if keep is None else tuple(filter(None, map(str.strip, keep.split(",")))),
-        "kind": format or "",
-        "rejects": rejects,
-    }
+    request = _Request(
+        inputs, output, resume, threads or _processors(), engine == "dask", scheduler,
+        model, threshold, explain, only_outliers, rejects,
+        None if keep is None else tuple(filter(None, map(str.strip, keep.split(",")))),
+        format or "", (_read_separator(sep), decimal or "", encoding),
+    )  # fmt: skip
     with _endings(output):
-        _run(request, settings, choice, reading, choices, (explain, only_outliers))
+        _run(request)
 
 
 @dataclass(frozen=True)
 class _Request:
+    """What the options say."""
+
     inputs: list[str]
     output: str
     resume: bool
     threads: int
     on_dask: bool
     scheduler: str
+    model: Path | None
+    threshold: float | None
+    explain: int
+    only_outliers: bool
+    rejects: str
+    keep: tuple[str, ...] | None
+    kind: str
+    reading: tuple[str, str, str]
+    """The separator, the decimal mark and the encoding of CSV files; empty: not said."""
 
 
-def _run(  # noqa: PLR0913, PLR0917 -- what the options say
-    request: _Request,
-    settings: Settings,
-    choice: Choice,
-    reading: tuple[str, str, str],
-    choices: dict[str, Any],
-    extras: tuple[int, bool],
-) -> None:
+def _read_separator(text: str) -> str:
+    separator = "\t" if text in ("\\t", "tab") else text
+    if len(separator) > 1:
+        raise BadInput(f"--sep {text!r} is no separator; one is ';', or 'tab'")
+    return separator
+
+
+def _run(request: _Request) -> None:
+    """Score what is asked for, and say what was scored."""
+    if request.scheduler and not request.on_dask:
+        raise BadInput("--scheduler goes with --engine dask")
     try:
-        from ..bulk.job import Job, own_signals, score_file, score_folder  # noqa: PLC0415 -- it takes a second
+        from ..bulk.job import own_signals  # noqa: PLC0415 -- it takes a second
     except ImportError as error:
         raise BadInput(
             f"scoring files needs pyarrow ({error}): pip install 'isoserve[bulk]'"
         ) from error
-    from ..bulk.scorer import BatchScorer  # noqa: PLC0415
     from ..bulk.summary import summarize  # noqa: PLC0415
-    from ..bulk.threads import Threads  # noqa: PLC0415
-    from ..model.file import open_model, read_model_file  # noqa: PLC0415
-    from ..serving.detector import Detector  # noqa: PLC0415
     from ..tables.places import find_places  # noqa: PLC0415
-    from ..tables.read import Choices  # noqa: PLC0415
 
     own_signals()
     places = find_places(request.inputs)
-    file = read_model_file(settings.model)
-    model = open_model(file, settings.require_card, settings.model_sha256)
-    detector = Detector(model, by_name=settings.names == "match").flagging(choice)
-    explain, only_outliers = extras
-    scorer = BatchScorer.one_thread(
-        detector, explain=explain, only_outliers=only_outliers, rejects=bool(choices["rejects"])
-    )
-    threads = request.threads or _processors()
-    job = Job(scorer, request.output, reading=Choices(*reading), threads=threads > 1, **choices)
+    file, job = _prepare(request)
     if request.resume and not job.is_folder:
         raise BadInput("--resume goes with an output folder: --output out/")
     began = time.monotonic()
     with _show_progress() as progress:
-        if request.on_dask:
-            from ..bulk.cluster import score_on_dask  # noqa: PLC0415
-
-            totals = score_on_dask(
-                job, file, places, request.resume, request.scheduler, threads, progress
-            )
-        elif job.is_folder:
-            totals = score_folder(job, Threads(scorer, threads), places, request.resume, progress)
-        else:
-            totals = score_file(job, Threads(scorer, threads), places, progress)
+        totals = _score(request, file, job, places, progress)
     to_error = request.output == _STDOUT
-    for line in summarize(totals, detector, time.monotonic() - began):
+    for line in summarize(totals, job.scorer.detector, time.monotonic() - began):
         typer.echo(line, err=to_error)
     if not to_error:
         typer.echo(f"written to {request.output}")
+
+
+def _prepare(request: _Request) -> tuple[ModelFile, Job]:
+    """Open the model; return its file, and the job with a scorer."""
+    from ..bulk.job import Job  # noqa: PLC0415
+    from ..bulk.scorer import BatchScorer  # noqa: PLC0415
+    from ..model.content import read_model_file  # noqa: PLC0415
+    from ..model.file import open_model  # noqa: PLC0415
+    from ..serving.detector import Detector  # noqa: PLC0415
+    from ..tables.read import Choices  # noqa: PLC0415
+
+    settings = Settings.read()
+    if request.model is not None:
+        settings = settings.model_copy(update={"model": request.model, "model_sha256": ""})
+    choice = settings.choice if request.threshold is None else Choice(request.threshold)
+    file = read_model_file(settings.model)
+    model = open_model(file, settings.require_card, settings.model_sha256)
+    detector = Detector(model, by_name=settings.names == "match").flagging(choice)
+    scorer = BatchScorer.one_thread(
+        detector,
+        explain=request.explain,
+        only_outliers=request.only_outliers,
+        rejects=bool(request.rejects),
+    )
+    reading = Choices(*request.reading)
+    several = request.threads > 1
+    return file, Job(
+        scorer, request.output, request.keep, request.kind, request.rejects, reading, several
+    )
+
+
+def _score(
+    request: _Request,
+    file: ModelFile,
+    job: Job,
+    places: list[str],
+    progress: Callable[[float, int], None],
+) -> Totals:
+    """Score the tables here or on a cluster."""
+    from ..bulk.job import score_file, score_folder  # noqa: PLC0415
+    from ..bulk.threads import Threads  # noqa: PLC0415
+
+    if request.on_dask:
+        from ..bulk.cluster import score_on_dask  # noqa: PLC0415
+
+        return score_on_dask(
+            job, file, places, request.resume, request.scheduler, request.threads, progress
+        )
+    engine = Threads(job.scorer, request.threads)
+    if job.is_folder:
+        return score_folder(job, engine, places, request.resume, progress)
+    return score_file(job, engine, places, progress)
 
 
 @contextmanager
@@ -230,7 +281,7 @@ class _Stopped(BaseException):
 
 @contextmanager
 def _endings(output: str) -> Iterator[None]:
-    """End with one sentence and the usual exit code on Ctrl-C and a signal."""
+    """End with one sentence and the usual exit code on Ctrl-C and another signal."""
 
     def stop(number: int, _: Any) -> None:
         for one in (signal.SIGINT, signal.SIGTERM):  # a second one must not stop the clearing up

@@ -1,14 +1,9 @@
 """Start the service, and list its settings."""
 
-import structlog
 import typer
 from rich.table import Table
 
-from ..capacity import require_memory
-from ..model.pickles.formats import estimate_size
-from ..server import Server, listen, warn_of_missing_key
 from ..settings import Settings, describe_settings, unknown_variables
-from ..telemetry.logs import configure_logs
 from .output import show
 
 cli = typer.Typer()
@@ -17,6 +12,13 @@ cli = typer.Typer()
 @cli.command()
 def serve() -> None:
     """Start the service; also the default without a command."""
+    import structlog  # noqa: PLC0415 - other commands do without a server and its logs
+
+    from ..capacity import require_memory  # noqa: PLC0415
+    from ..model.pickles.formats import estimate_size  # noqa: PLC0415
+    from ..server import Server, listen, warn_of_missing_key  # noqa: PLC0415
+    from ..telemetry.logs import configure_logs  # noqa: PLC0415
+
     settings = Settings.read()
     configure_logs(settings.log_level, in_thread=True)
     for sentence in unknown_variables():

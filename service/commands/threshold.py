@@ -11,9 +11,12 @@ from rich.table import Table
 
 from ..choice import Choice
 from ..errors import BadInput, BadSetting, Unavailable, count
+from ..model.content import find_card, read_model_file
 from ..probe import reach
+from ..serving.evidence import gather
 from ..serving.thresholds import Cost, Evidence, Interval, Step
 from ..settings import Settings
+from ..state.audit import read_choice
 from ..state.feedback.store import FILE_NAME as FEEDBACK_NAME
 from ..state.feedback.store import FeedbackStore, open_feedback
 from ..state.records import FILE_NAME as RECORDS_NAME
@@ -115,16 +118,12 @@ def parse_cost(text: str | None) -> Cost | None:
 
 def _look(settings: Settings, rate: str | None) -> tuple[Evidence, float, str]:
     """Return what is known of the scores, the threshold now, and the model's version."""
-    from ..model.file import load_model  # noqa: PLC0415 - it takes seconds
-    from ..serving.detector import Detector  # noqa: PLC0415
-    from ..serving.evidence import gather  # noqa: PLC0415
-    from ..state.audit import read_choice  # noqa: PLC0415
-
-    detector = Detector(load_model(settings.model, settings.require_card))
-    now = read_choice(settings.state_dir, detector.model.sha256, settings.choice)
+    file = read_model_file(settings.model)
+    card, _ = find_card(file, settings.require_card)  # all that is needed: the forest stays closed
+    now = read_choice(settings.state_dir, file.sha256, settings.choice)
     a_day = None if rate is None else parse_rate(rate, "--rate")
-    evidence = gather(detector, *_open_state(settings), a_day)
-    return evidence, _as_threshold(now, evidence), detector.model.version
+    evidence = gather(card, file.version, *_open_state(settings), a_day)
+    return evidence, _as_threshold(now, evidence), file.version
 
 
 def _open_state(settings: Settings) -> tuple[Records | None, FeedbackStore | None]:

@@ -12,11 +12,7 @@ A file passes these steps, in this order, or is refused at one of them:
 scikit-learn is not needed, and no code of the file runs.
 """
 
-import hashlib
 import io
-import logging
-import os
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,51 +27,19 @@ from ..rows import Floats, RawTable
 from .card import Card, card_path
 from .checks import check_forest
 from .columns import Columns
+from .content import REMEDY, ModelFile, find_card, read_model_file, version_of
 from .forest import Forest, contradiction, unpack
-from .pickles.reader import MOST_BYTES, read_forest
+from .pickles.reader import read_forest
+from .pvalues import PValues, explain_lack
 from .scorer import CompiledForest, compile_trees
-
-logger = logging.getLogger(__name__)
-
-_MOST_CARD_BYTES = 32 * 2**20  # the card of 4,096 columns takes 9 MB
 
 CLOSE = 1e-12
 """The tolerance of a score: scikit-learn, numpy or the processor may differ from training's."""
-
-_REMEDY = "put back a sound file, or make one with `python -m training.train`"
 
 _FAULTS = {"pickle": "is not a saved IsolationForest", "forest": "holds no sound forest"}
 
 Report = Callable[[str, str], None]
 """Called after each step with its name and its result."""
-
-
-@dataclass(frozen=True)
-class ModelFile:
-    """A model file and its card, each read once."""
-
-    path: Path
-    content: bytes
-    card: bytes | None
-    """None if there is no card, or it cannot be read."""
-
-    @cached_property
-    def sha256(self) -> str:
-        """The digest of the content, in hexadecimal."""
-        return hashlib.sha256(self.content).hexdigest()
-
-    def read_card(self) -> Card:
-        """Return the card; ValueError when it is missing, damaged or about other bytes."""
-        path = card_path(self.path)
-        if self.card is None:
-            raise ValueError(f"{path} cannot be read")
-        try:
-            card = Card.from_json(self.card.decode())
-        except ValueError as error:
-            raise ValueError(f"{path} is damaged ({error})") from error
-        if card.files.get(self.path.name) != self.sha256:
-            raise ValueError(f"{path} describes another file than {self.path}")
-        return card
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +60,7 @@ class Model:
     @cached_property
     def version(self) -> str:
         """The first 12 digits of the file's SHA-256."""
-        return self.sha256[:12]
+        return version_of(self.sha256)
 
     @property
     def column_types(self) -> dict[str, str]:
@@ -104,27 +68,6 @@ class Model:
         if self.card:
             return {column.name: column.type for column in self.card.columns}
         return dict.fromkeys(self.features, "float")
-
-
-def read_model_file(path: Path) -> ModelFile:
-    """Read a model file and its card.
-
-    Raises:
-        BadModel: there is no such file, or it is too large.
-    """
-    try:
-        content = _read(path, MOST_BYTES)
-    except OSError as error:
-        raise BadModel(
-            f"{path} cannot be read ({error.strerror}); make a model with "
-            "`python -m training.train`, or name yours in ISOSERVE_MODEL",
-            "file",
-        ) from error
-    try:
-        card = _read(card_path(path), _MOST_CARD_BYTES)
-    except OSError:
-        card = None
-    return ModelFile(path, content, card)
 
 
 def load_model(path: Path, require_card: bool = False) -> Model:
@@ -154,8 +97,10 @@ def open_model(
     nodes = count(sum(tree.left.size for tree in forest.trees), "node")
     columns = count(forest.n_features, "column")
     report("forest", f"{count(len(forest.trees), 'tree')}, {nodes}, {columns}: all sound")
-    card, result = _read_card(file, forest, require_card)
-    report("card", result)
+    card, fault = find_card(file, require_card)
+    if card is not None:
+        _check_columns(card_path(file.path), card, forest)
+    report("card", f"none: {fault}" if card is None else _tell_card(file.path, card))
     names = tuple(column.name for column in card.columns) if card else forest.names
     features = names or tuple(f"f{j}" for j in range(forest.n_features))
     scorer = compile_trees(forest)
@@ -173,18 +118,6 @@ def load_fitted(file: ModelFile) -> Any:
 
     _read_forest(file)
     return joblib.load(io.BytesIO(file.content))
-
-
-def _read(path: Path, most: int) -> bytes:
-    # Not blocking: to open a pipe would wait until somebody writes into it.
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError(None, "it is not a file")
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise OSError(None, f"it is larger than {most:,} bytes")
-    return content
 
 
 def _check_pin(file: ModelFile, pinned: str) -> str:
@@ -213,44 +146,22 @@ def _refusal(path: Path, reason: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        remedy = "" if ";" in str(error) else f"; {_REMEDY}"  # some errors name a remedy themselves
+        remedy = "" if ";" in str(error) else f"; {REMEDY}"  # some errors name a remedy themselves
         raise BadModel(f"{path} {_FAULTS[reason]}: {error}{remedy}", reason) from error
 
 
-def _read_card(file: ModelFile, forest: Forest, require_card: bool) -> tuple[Card | None, str]:
-    """Return the card, if it can be used, and a sentence about it."""
-    path = card_path(file.path)
-    try:
-        card = file.read_card()
-        features = Columns.from_card(card).features
-    except ValueError as error:
-        if require_card:
-            raise BadModel(
-                f"{error}; {file.path} needs the card that was written with it, because "
-                "ISOSERVE_REQUIRE_CARD is set or there is another card beside it",
-                "card",
-            ) from error
-        logger.warning(
-            "%s; the model is served without a card (`python -m training.describe` writes one)",
-            error,
-        )
-        return None, f"none: {error}"
-    _check_columns(path, features, forest)
-    return card, f"{path} describes this file, {_tell_pvalues(card)}"
+def _tell_card(path: Path, card: Card) -> str:
+    """Return what a card describes, and what its p-values rest on, or why there are none."""
+    found = PValues.of_card(card)
+    what = f"without p-values: {explain_lack(card)}"
+    if found is not None:
+        what = f"p-values from {count(found.rows, 'row')}"
+    return f"{card_path(path)} describes this file, {what}"
 
 
-def _tell_pvalues(card: Card) -> str:
-    """Return what p-values rest on, or why there are none."""
-    if card.calibration is None:
-        return "without p-values: it is of an earlier version"
-    if not card.calibration.rows:
-        return f"without p-values: {card.calibration.without}"
-    return f"p-values from {count(card.calibration.rows, 'row')}"
-
-
-def _check_columns(path: Path, names: tuple[str, ...], forest: Forest) -> None:
+def _check_columns(path: Path, card: Card, forest: Forest) -> None:
     """Compare the features that a card describes with the forest's own."""
-    fault = contradiction(names, forest)
+    fault = contradiction(Columns.from_card(card).features, forest)
     if fault:
         raise BadModel(
             f"{path} {fault}; write the card anew: `python -m training.describe MODEL TABLE`",

@@ -13,12 +13,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BadInput, count
 from ..rows import Floats
+
+if TYPE_CHECKING:
+    from .card import Card
 
 KEPT = 1_000
 """So many of the lowest out-of-bag scores are kept; of the others, one for each percent of rank."""
@@ -46,6 +50,12 @@ class PValues:
     """n, the number of out-of-bag scores."""
     scores: Floats
     """The scores at `kept_ranks(rows)`, ascending."""
+
+    @classmethod
+    def of_card(cls, card: Card | None) -> PValues | None:
+        """Return the p-values that a card knows; None if it has no out-of-bag scores."""
+        found = card and card.calibration
+        return cls(found.rows, np.array(found.scores)) if found and found.rows else None
 
     @cached_property
     def levels(self) -> Floats:
@@ -92,6 +102,15 @@ class PValues:
                 f"smallest is {self.smallest:.2g}: train on more rows, or choose a larger share"
             )
         return float(self.scores[min(index, len(self.scores) - 1)])
+
+
+def explain_lack(card: Card | None) -> str:
+    """Return why a card knows no p-values; empty if it does."""
+    if card is None:
+        return "it has no card"
+    if card.calibration is None:
+        return "its card is of an earlier version"
+    return card.calibration.without
 
 
 def no_share(without: str) -> str:

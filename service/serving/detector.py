@@ -14,7 +14,7 @@ from ..errors import BadInput
 from ..model.baseline import Baseline
 from ..model.columns import Columns
 from ..model.file import Model
-from ..model.pvalues import PValues, no_share
+from ..model.pvalues import PValues, explain_lack, no_share
 from ..rows import Floats, RawTable, Rows, Verdict
 from ..state.low_pvalues import LARGEST
 
@@ -60,8 +60,7 @@ class Detector:
     @cached_property
     def pvalues(self) -> PValues | None:
         """The p-values of scores; None if the card has no out-of-bag scores, or there is none."""
-        found = self.model.card and self.model.card.calibration
-        return PValues(found.rows, np.array(found.scores)) if found and found.rows else None
+        return PValues.of_card(self.model.card)
 
     @cached_property
     def _rare(self) -> float:
@@ -85,12 +84,7 @@ class Detector:
     @property
     def without_pvalues(self) -> str:
         """Why there are no p-values; empty if there are."""
-        card = self.model.card
-        if card is None:
-            return "it has no card"
-        if card.calibration is None:
-            return "its card is of an earlier version"
-        return card.calibration.without
+        return explain_lack(self.model.card)
 
     @property
     def choice(self) -> Choice:

@@ -7,9 +7,10 @@ from contextlib import suppress
 import numpy as np
 
 from ..errors import Unavailable
+from ..model.card import Card
+from ..model.pvalues import PValues, explain_lack
 from ..state.feedback.store import FeedbackStore
 from ..state.records import Records
-from .detector import Detector
 from .thresholds import Evidence, Labels, measure_rate
 
 FEEDBACK = "rows with feedback"
@@ -22,30 +23,29 @@ _MANY = 50
 
 
 def gather(
-    detector: Detector,
+    card: Card | None,
+    version: str,
     records: Records | None = None,
     feedback: FeedbackStore | None = None,
     rate: float | None = None,
 ) -> Evidence:
-    """Return what is known; `rate` is the rows a day, by default as recorded."""
-    times, scores = records.scores(detector.model.version) if records else (np.empty(0),) * 2
+    """Return what is known of a version of a model; `rate`: rows a day, by default as recorded."""
+    times, scores = records.scores(version) if records else (np.empty(0),) * 2
     return Evidence(
-        detector.pvalues,
+        PValues.of_card(card),
         np.sort(scores),
         measure_rate(times) if rate is None else rate,
-        choose_labels(detector, feedback),
-        detector.without_pvalues,
+        choose_labels(card, version, feedback),
+        explain_lack(card),
     )
 
 
-def read_feedback(
-    detector: Detector, feedback: FeedbackStore | None, most: int = _MOST
-) -> Labels | None:
-    """Return the rows of this model that have feedback, the last `most`; None if there are none."""
+def read_feedback(version: str, feedback: FeedbackStore | None, most: int = _MOST) -> Labels | None:
+    """Return the last rows of a version that have feedback, up to `most`; None if none has."""
     found = np.empty((0, 3))
     if feedback is not None:
         with suppress(Unavailable):  # it is logged
-            found = feedback.labelled(detector.model.version, most)
+            found = feedback.labelled(version, most)
     if not len(found):
         return None
     scores, truths, flagged = found.T
@@ -53,10 +53,10 @@ def read_feedback(
 
 
 def choose_labels(
-    detector: Detector, feedback: FeedbackStore | None, most: int = _MOST
+    card: Card | None, version: str, feedback: FeedbackStore | None, most: int = _MOST
 ) -> Labels | None:
     """Return the labels that say more: feedback, if it is plenty and knows missed outliers."""
-    sent, trained = read_feedback(detector, feedback, most), Labels.of_card(detector.model.card)
+    sent, trained = read_feedback(version, feedback, most), Labels.of_card(card)
     if sent is None or trained is None:
         return sent or trained
     return sent if sent.rows >= _MANY and sent.outliers and not sent.all_flagged else trained

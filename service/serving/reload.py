@@ -21,7 +21,8 @@ from ..choice import SCIKIT_LEARNS, Choice
 from ..errors import BadInput, BadModel, Conflict, Unavailable, count
 from ..model.card import Card, card_path
 from ..model.columns import Columns
-from ..model.file import ModelFile, open_model, read_model_file
+from ..model.content import ModelFile, read_model_file
+from ..model.file import open_model
 from ..state.audit import AuditLog
 from ..state.generations import Generation, Generations
 from .detector import Detector

@@ -5,16 +5,7 @@ The same dialects, names and rules as `read`, in memory that does not grow with 
 
 from __future__ import annotations
 
-import codecs
-import csv
 import io
-import os
-import select
-import shutil
-import signal
-import sys
-import tempfile
-import threading
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -28,12 +19,10 @@ from ..dialects import Dialect, find_decoder, find_dialect
 from ..errors import BadInput, count, nearest
 from .places import STDIN, is_address, open_place
 from .read import Choices, refuse_doubled
+from .streams import HEAD, Stream, Text, open_stdin, seekable, unpack
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_HEAD = 2**20
-"""Bytes at the beginning of a CSV text by which its dialect is recognised."""
 
 _BLOCK = 4 * 2**20
 """Bytes of a CSV text that are parsed at a time; no line may be longer."""
@@ -148,7 +137,7 @@ def open_batches(place: str, choices: Choices | None = None, skips: bool = False
         BadInput: the text names the place and says what is wrong with it.
     """
     with translate_faults(place):
-        file: Any = _open_stdin() if place == STDIN else open_place(place)
+        file: Any = open_stdin() if place == STDIN else open_place(place)
         size = 0 if place == STDIN else file.seek(0, io.SEEK_END)
         if size:
             file.seek(0)
@@ -185,133 +174,16 @@ def translate_faults(place: str) -> Iterator[None]:
 
 
 def _open(place: str, file: Any, choices: Choices, skips: bool) -> Batches:
-    stream = _Stream(file)
-    if packed := next((p for mark, p in _PACKED.items() if stream.head(4) == mark), None):
-        stream = _Stream(packed(stream))
-    elif stream.head(2) == b"\x1f\x8b":
-        stream = _Stream(_inflate(stream))
+    stream = unpack(Stream(file))
     head = stream.head(8)
     if head.startswith(b"PAR1"):
-        return _open_parquet(place, _seekable(file, stream))
+        return _open_parquet(place, seekable(file, stream))
     if head.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
         return _open_arrow(place, file, stream)
     if Path(place).suffix.lower() in (".parquet", ".pq", ".arrow", ".feather"):
         kind = "Arrow" if Path(place).suffix.lower() in (".arrow", ".feather") else "Parquet"
         raise BadInput(f"{place} is no {kind} file, or its beginning is lost")
     return _open_csv(place, stream, choices, skips)
-
-
-def _open_stdin() -> Any:
-    try:
-        return _StandardInput(sys.stdin.fileno())
-    except (OSError, ValueError):  # no file of the system: a program has replaced it
-        return sys.stdin.buffer
-
-
-class _StandardInput(io.RawIOBase):
-    """Standard input; a read that waits fails when a signal comes.
-
-    Arrow reads in threads of its own, and the main thread waits for them: it would not handle the
-    signal until there is something to read.
-    """
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-        self._signals = -1
-        if threading.current_thread() is threading.main_thread():
-            self._signals, written = os.pipe()
-            os.set_blocking(written, False)
-            signal.set_wakeup_fd(written, warn_on_full_buffer=False)
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def read(self, n: int = -1) -> bytes:
-        """Read what is there, at most `n` bytes; none only at the end."""
-        if n is None or n < 0:
-            return b"".join(iter(lambda: self.read(_BUFFER), b""))
-        waiting = [self._number] + ([self._signals] if self._signals >= 0 else [])
-        if self._signals in select.select(waiting, [], [])[0]:
-            raise InterruptedError(None, "a signal came")
-        return os.read(self._number, n)
-
-
-class _Stream(io.RawIOBase):
-    """A file or pipe whose first bytes can be looked at before they are read."""
-
-    def __init__(self, raw: Any) -> None:
-        self._raw, self._held = raw, b""
-        self.is_touched = False
-
-    def head(self, n: int) -> bytes:
-        """Return up to `n` bytes that are read next, fewer only at the end."""
-        while len(self._held) < n and (more := self._raw.read(n - len(self._held))):
-            self._held += more
-        return self._held[:n]
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def read(self, n: int = -1) -> bytes:
-        """Read `n` bytes, fewer only at the end or from a pipe."""
-        if n is None or n < 0:
-            held, self._held = self._held, b""
-            return held + bytes(self._raw.read())
-        if self._held:
-            part, self._held = self._held[:n], self._held[n:]
-            return part
-        return bytes(self._raw.read(n))
-
-
-def _inflate(stream: _Stream) -> Any:
-    import pyarrow as pa  # noqa: PLC0415
-
-    return pa.CompressedInputStream(stream, "gzip")
-
-
-def _unzstd(stream: _Stream) -> Any:
-    import pyarrow as pa  # noqa: PLC0415
-
-    return pa.CompressedInputStream(stream, "zstd")
-
-
-def _unzip(stream: _Stream) -> Any:
-    archive = zipfile.ZipFile(_spool(stream))
-    names = [name for name in archive.namelist() if not name.endswith("/")]
-    if "[Content_Types].xml" in names:
-        raise BadInput("it is an Excel workbook; save the sheet as CSV (File, Save As, CSV UTF-8)")
-    if len(names) != 1:
-        raise BadInput(f"it holds {count(len(names), 'file')}; pack a single one")
-    return archive.open(names[0])
-
-
-def _refuse_old_excel(stream: _Stream) -> Any:
-    raise BadInput("it is an Excel workbook; save the sheet as CSV (File, Save As, CSV UTF-8)")
-
-
-_PACKED = {
-    b"\x28\xb5\x2f\xfd": _unzstd,
-    b"PK\x03\x04": _unzip,
-    b"\xd0\xcf\x11\xe0": _refuse_old_excel,
-}
-
-
-def _spool(stream: _Stream) -> Any:
-    """Copy a stream into a nameless file, which seeks."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115 -- the reader closes it
-    shutil.copyfileobj(stream, file)
-    file.seek(0)
-    return file
-
-
-def _seekable(file: Any, stream: _Stream) -> Any:
-    """Return the file itself if it was only looked at, and seeks; else a copy of the stream."""
-    if stream._raw is file and file.seekable():
-        file.seek(0)
-        return file
-    return _spool(stream)
 
 
 def _open_parquet(place: str, file: Any) -> Batches:
@@ -324,11 +196,11 @@ def _open_parquet(place: str, file: Any) -> Batches:
     return batches
 
 
-def _open_arrow(place: str, file: Any, stream: _Stream) -> Batches:
+def _open_arrow(place: str, file: Any, stream: Stream) -> Batches:
     import pyarrow as pa  # noqa: PLC0415
 
     if stream.head(6) == b"ARROW1":
-        source: Any = pa.ipc.open_file(_seekable(file, stream))
+        source: Any = pa.ipc.open_file(seekable(file, stream))
         parts: Any = (source.get_batch(i) for i in range(source.num_record_batches))
     else:
         parts = source = pa.ipc.open_stream(stream)
@@ -346,14 +218,14 @@ def _own_names(names: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def _open_csv(place: str, stream: _Stream, choices: Choices, skips: bool) -> Batches:
+def _open_csv(place: str, stream: Stream, choices: Choices, skips: bool) -> Batches:
     import pyarrow as pa  # noqa: PLC0415
 
-    head = stream.head(_HEAD)
+    head = stream.head(HEAD)
     if head.lstrip()[:1] in (b"{", b"["):
         raise BadInput("it is JSON; tables are CSV, Parquet or Arrow files")
-    decoder, note = find_decoder(head, choices.encoding, is_whole=len(head) < _HEAD)
-    text = _Text(stream, decoder)
+    decoder, note = find_decoder(head, choices.encoding, is_whole=len(head) < HEAD)
+    text = Text(stream, decoder)
     dialect = find_dialect(text.head, choices.separator, choices.decimal)
     names = text.read_names(dialect)
     if not names:
@@ -366,63 +238,37 @@ def _open_csv(place: str, stream: _Stream, choices: Choices, skips: bool) -> Bat
     return batches
 
 
-class _Text(io.RawIOBase):
-    """A text in any encoding, read as UTF-8 from behind the line of names."""
-
-    def __init__(self, stream: _Stream, decoder: codecs.IncrementalDecoder) -> None:
-        self._stream, self._decoder = stream, decoder
-        start = stream.read(_HEAD)
-        self.head = decoder.decode(start, final=not start).removeprefix("\ufeff")
-        self._held = b""
-        held, _ = decoder.getstate()
-        self._is_plain = type(decoder).__module__ in ("encodings.utf_8", "encodings.utf_8_sig")
-        self._rest = held if self._is_plain else b""
-
-    def read_names(self, dialect: Dialect) -> list[str]:
-        """Return the names in the first line that is not blank; what is read next comes after."""
-        file = io.StringIO(self.head, newline="")
-        file.seek(dialect.skip)
-        lines = csv.reader(file, delimiter=dialect.separator)
-        names = next((line for line in lines if line), [])
-        self._held = self.head[file.tell() :].encode() + self._rest
-        self.head = ""
-        return [name.strip() for name in names]
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def read(self, n: int = -1) -> bytes:
-        """Read about `n` bytes of UTF-8; none only at the end."""
-        if self._held:
-            part, self._held = self._held[:n], self._held[n:]
-            return part
-        if self._is_plain:
-            return self._stream.read(n)
-        while chunk := self._stream.read(n):
-            if text := self._decoder.decode(chunk):
-                self._held = text.encode()[n:]
-                return text.encode()[:n]
-        return self._decoder.decode(b"", final=True).encode()
-
-
-def _csv_batches(batches: Batches, text: _Text, dialect: Dialect) -> Iterator[pa.RecordBatch]:
+def _csv_batches(batches: Batches, text: Text, dialect: Dialect) -> Iterator[pa.RecordBatch]:
     """Yield the rows as texts, as they are in the file; blank lines are skipped."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    if not text.has_rows(_BLOCK):
+        return
+    try:
+        for batch in _parse_csv(batches, text, dialect):
+            yield pa.record_batch(batch.columns[: len(batches.names)], schema=batches.schema)
+    except ValueError as error:
+        if batches.wrong and not batches.skips:
+            raise _wrong_width(batches.label, batches.wrong[0], dialect) from error
+        if "UTF8" in str(error):
+            raise BadInput(
+                f"{batches.label} begins as UTF-8 and goes on in another encoding; say which: "
+                "--encoding latin-1"
+            ) from error
+        raise
+
+
+def _parse_csv(batches: Batches, text: Text, dialect: Dialect) -> Any:
+    """Return Arrow's reader of a text; it notes lines of another width in `wrong`."""
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow import csv as reader  # noqa: PLC0415
 
-    if not (first := text.read(_BLOCK)).strip():
-        text._held = text.read(_BLOCK)
-        if not (first + text._held).strip():
-            return
-    text._held = first + text._held
     width = len(batches.names) + dialect.extra
     columns = [f"c{j}" for j in range(width)]
-    wrong: list[WrongRow] = batches.wrong
 
     def note(row: Any) -> str:
         why = f"{count(row.actual_columns, 'cell')}, the line of names {width}"
-        wrong.append(WrongRow(row.number - 1, row.text, why))
+        batches.wrong.append(WrongRow(row.number - 1, row.text, why))
         return "skip" if batches.skips else "error"
 
     texts = reader.ConvertOptions(
@@ -433,18 +279,7 @@ def _csv_batches(batches: Batches, text: _Text, dialect: Dialect) -> Iterator[pa
     )
     # With one thread, because only then does a wrong row have its number.
     options = reader.ReadOptions(column_names=columns, use_threads=False, block_size=_BLOCK)
-    try:
-        for batch in reader.open_csv(text, options, parse, texts):
-            yield pa.record_batch(batch.columns[: len(batches.names)], schema=batches.schema)
-    except ValueError as error:
-        if wrong and not batches.skips:
-            raise _wrong_width(batches.label, wrong[0], dialect) from error
-        if "UTF8" in str(error):
-            raise BadInput(
-                f"{batches.label} begins as UTF-8 and goes on in another encoding; say which: "
-                "--encoding latin-1"
-            ) from error
-        raise
+    return reader.open_csv(text, options, parse, texts)
 
 
 def _wrong_width(label: str, row: WrongRow, dialect: Dialect) -> BadInput:

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from service.model.file import load_fitted, load_model, read_model_file
+from service.model.content import read_model_file
+from service.model.file import load_fitted, load_model
 from tests.support.running import serving
 
 from .report import Case

@@ -8,7 +8,8 @@ import numpy as np
 from sklearn.ensemble import IsolationForest
 
 from service.errors import BadModel
-from service.model.file import load_model, open_model, read_model_file
+from service.model.content import read_model_file
+from service.model.file import load_model, open_model
 from tests.support import hostile
 from tests.support.tally import Tally
 

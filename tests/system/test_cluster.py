@@ -14,7 +14,8 @@ from service.bulk import job as jobs
 from service.bulk.job import Job, score_file, score_folder
 from service.bulk.scorer import BatchScorer
 from service.bulk.threads import Threads
-from service.model.file import open_model, read_model_file
+from service.model.content import read_model_file
+from service.model.file import open_model
 from service.serving.detector import Detector
 
 # distributed leaves sockets and files to the collector.

@@ -12,6 +12,9 @@ from ...errors import count
 from ...files import open_regular
 from .machine import PROTOCOLS, BadPickle
 
+MOST_BYTES = 256 * 2**20
+"""The largest file, also decompressed: some 20,000 trees of 256 samples."""
+
 _SAVE = "save the fitted forest with pickle.dump(forest, file) or joblib.dump(forest, path)"
 
 

@@ -12,11 +12,8 @@ import numpy as np
 
 from ...errors import count
 from . import arrays
-from .formats import decompress
+from .formats import MOST_BYTES, decompress
 from .machine import BadPickle, Machine, Made, Part
-
-MOST_BYTES = 256 * 2**20
-"""The largest file, also decompressed: some 20,000 trees of 256 samples."""
 
 _OLDEST = 1, 0
 

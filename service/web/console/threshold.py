@@ -126,7 +126,7 @@ def _see(console: Console, detector: Detector) -> _Seen:
         detector.pvalues,
         np.sort(outline.score[own]),
         measure_rate(times),
-        choose_labels(detector, console.matcher.store, MOST_LABELS),
+        choose_labels(card, version, console.matcher.store, MOST_LABELS),
     )
     training = np.array(card.score_quantiles if card else [])
     return _Seen(evidence, training, float(np.ptp(times)) if len(times) else 0.0)

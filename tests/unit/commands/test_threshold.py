@@ -1,6 +1,9 @@
 """From what one can look at to a served threshold, with one command."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -56,7 +59,7 @@ def recorded(folder, forest, samples, monkeypatch):
 
 
 def _version(folder):
-    from service.model.file import read_model_file
+    from service.model.content import read_model_file
 
     return read_model_file(folder / "model.pickle").sha256[:12]
 
@@ -92,6 +95,22 @@ def test_no_figure_is_cut_where_the_output_is_no_terminal(run, card, recorded):
     ladder = result.output.split("Training:")[0].splitlines()
     assert len(ladder) > 8 and "…" not in result.output
     assert all(line.count("(") == 2 for line in ladder[3:])  # two intervals a line
+
+
+@pytest.mark.usefixtures("card")
+def test_the_card_is_enough_so_no_forest_is_compiled(folder):
+    program = (
+        "import sys; from service.__main__ import cli; cli(['threshold'], standalone_mode=False); "
+        "print({'numba', 'gunicorn', 'structlog', 'service.model.file'} & set(sys.modules))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True,
+        env=os.environ | {
+            "ISOSERVE_MODEL": str(folder / "model.pickle"), "ISOSERVE_STATE_DIR": str(folder),
+        },
+    )  # fmt: skip
+    assert "5,000 rows, scored out of bag" in found.stdout
+    assert found.stdout.endswith("\nset()\n")
 
 
 def test_labels_of_flagged_rows_only_say_nothing_of_recall(run, card, folder):

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from sklearn.ensemble import IsolationForest
 
 from service.model import kernels
-from service.model.file import load_fitted, load_model, read_model_file
+from service.model.content import read_model_file
+from service.model.file import load_fitted, load_model
 from service.model.scorer import compile_forest
 from tests.data.forests import make
 from tests.support.adversary import CHOICES, TABLES, Case, answers

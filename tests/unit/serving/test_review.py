@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from service.errors import BadInput
-from service.model.file import open_model, read_model_file
+from service.model.content import read_model_file
+from service.model.file import open_model
 from service.rows import RawTable
 from service.serving import review as module
 from service.serving.detector import Detector

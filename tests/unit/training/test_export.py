@@ -15,7 +15,8 @@ from sklearn.ensemble import IsolationForest
 
 from service.errors import CannotTrain
 from service.model.card import Card
-from service.model.file import load_fitted, load_model, read_model_file
+from service.model.content import read_model_file
+from service.model.file import load_fitted, load_model
 from training.datasets import Dataset, held_out_spending, spending
 from training.export import check_folder, describe, save_model
 from training.forest import fit_forest
