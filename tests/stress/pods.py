@@ -2,6 +2,7 @@
 
     python -m tests.stress.pods              the image `isoserve` of the Docker engine
     python -m tests.stress.pods --image X
+    python -m tests.stress.pods --pods 1     of three
 
 `kubectl kustomize` renders the manifests. podman runs three pods of the StatefulSet's template,
 with its user, read-only root, dropped capabilities, ConfigMap and memory limit. This program does
@@ -279,7 +280,7 @@ def run_pods(tally, podman, pods, batch):
     tally.note("counts", "" if counted == sent else f"{counted} where {sent} were sent")
 
 
-def try_pods(folder, image):
+def try_pods(folder, image, number):
     """Run the pods and return what held."""
     tally = Tally("the rendered pod spec, run by podman and runc")
     models = folder / "models"
@@ -291,7 +292,7 @@ def try_pods(folder, image):
     tally.note("replicas", "" if replicas == REPLICAS else f"{replicas}")
     with contextlib.closing(Podman(folder)) as podman:
         podman.load(image)
-        pods = [Pod(n, template, settings, folder, models) for n in range(replicas)]
+        pods = [Pod(n, template, settings, folder, models) for n in range(number)]
         try:
             run_pods(tally, podman, pods, model.batch(16, Random(25)))
         finally:
@@ -303,6 +304,7 @@ def try_pods(folder, image):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--image", default="isoserve", help="an image of the Docker engine")
+    parser.add_argument("--pods", type=int, default=REPLICAS, help="how many are run")
     options = parser.parse_args()
     missing = [name for name in NEEDED if not shutil.which(name)]
     if os.getuid() or missing:
@@ -311,7 +313,7 @@ def main():
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        tally = try_pods(folder, options.image)
+        tally = try_pods(folder, options.image, options.pods)
     print(f"{tally.title}: {tally.held} of {tally.tried} held", *tally.faults, sep="\n  ")
     return 1 if tally.faults else 0
 
