@@ -30,7 +30,6 @@ class OddCells:
         self._tally.add((_KINDS * column + kind, number) for column, kind, number in odd)
 
     def read(self) -> Mapping[tuple[str, str], int]:
-        """Return the counts so far by (column, kind), without those that are 0."""
+        """Return the counts so far by (column, kind)."""
         keys = ((column, kind) for column in self._columns for kind in ODD)
-        counted = zip(keys, self._tally.read(), strict=True)
-        return {key: number for key, number in counted if number}
+        return dict(zip(keys, self._tally.read(), strict=True))

@@ -181,7 +181,10 @@ def _numbers(readings: Readings) -> dict[str, float]:
 
 
 def _most_cells(odd: Mapping[tuple[str, str], int]) -> list[tuple[dict[str, str], float]]:
-    """Return the samples of the columns with most odd cells."""
+    """Return the samples of the columns with most odd cells.
+
+    Those at 0 are there, too: Prometheus would miss the first of a series that begins later.
+    """
     most = sorted(odd.items(), key=lambda item: -item[1])[:_MOST_CELLS]
     return [({"column": column, "kind": kind}, number) for (column, kind), number in most]
 
