@@ -28,7 +28,7 @@ from .sizes import MODELS, write
 
 TRIALS = (
     ("small", 1, True), ("small", 2, True), ("small", 8, True), ("small", 2, False),
-    ("seldon", 2, True), ("deep", 1, True), ("deep", 4, True),
+    ("seldon", 2, True), ("deep", 1, True),
 )  # fmt: skip
 """Model, workers, and whether the scorer's machine code is kept from an earlier start."""
 
