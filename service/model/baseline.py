@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..rows import Floats
-from .card import Column
+from .card import PARTS, Column
 from .encoding import ISO, moment_parser, store
 
 LEAST_ROWS = 1_000
@@ -175,20 +175,34 @@ class Moments:
 
         None if there are too few dates, or they span too little time.
         """
-        found, numbers = np.unique(cells[cells != b""], return_counts=True)
-        moments = [_parse(self.parse, text) for text in found.tolist()]
-        known = [one is not None for one in moments]
-        dates, rows = [one for one in moments if one], numbers[known]
+        dates, rows = self._read(cells)
         if rows.sum() < LEAST_ROWS:
             return None
         span = max(dates) - min(dates)
-        indices = []
-        for part, expected in self.shares.items():
-            if span >= _SPANS[part]:
-                bins = [_PART[part](moment) for moment in dates]
-                counts = np.bincount(bins, rows, len(expected))
-                indices.append(_compare(np.maximum(counts / rows.sum(), _LEAST_SHARE), expected))
+        indices = [
+            _compare(np.maximum(_share(part, dates, rows), _LEAST_SHARE), expected)
+            for part, expected in self.shares.items()
+            if span >= _SPANS[part]
+        ]
         return max(indices, default=None)
+
+    def recent(self, cells: NDArray[np.bytes_]) -> Mapping[str, Floats]:
+        """Return the shares of recent cells (n,) at the values of each part; none without dates."""
+        dates, rows = self._read(cells)
+        return {part: _share(part, dates, rows) for part in self.shares} if dates else {}
+
+    def _read(self, cells: NDArray[np.bytes_]) -> tuple[list[datetime], NDArray[np.intp]]:
+        """Return the different dates among some cells, and how many rows have each."""
+        found, numbers = np.unique(cells[cells != b""], return_counts=True)
+        moments = [_parse(self.parse, text) for text in found.tolist()]
+        return [one for one in moments if one], numbers[[one is not None for one in moments]]
+
+
+def _share(part: str, dates: Sequence[datetime], rows: NDArray[np.intp]) -> Floats:
+    """Return the share of rows at each value of a part."""
+    bins = [_PART[part](moment) for moment in dates]
+    shares: Floats = np.bincount(bins, rows, len(PARTS[part])) / rows.sum()
+    return shares
 
 
 def _parse(parse: Callable[[str], datetime], text: bytes) -> datetime | None:

@@ -31,3 +31,16 @@ def write_csv(path, rows):
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+def train(folder):
+    """Write `my.csv` and a small model of it into a folder."""
+    from training.export import describe, save_model
+    from training.forest import fit_forest
+    from training.tables import from_file
+
+    write_csv(folder / "my.csv", list(make_rows(600)))
+    dataset = from_file(folder / "my.csv")
+    forest = fit_forest(dataset.X, n_estimators=10)
+    save_model(folder, forest, describe(forest, dataset))
+    return folder

@@ -27,7 +27,7 @@ from service.rows import Limits, RawTable
 from service.serving.detector import Detector
 from service.settings import Settings
 from service.state.records import as_table, open_records
-from tests.support.mixed import CITIES, NAMES, SHOPS, make_rows, write_csv
+from tests.support.mixed import CITIES, NAMES, SHOPS, make_rows, train
 from training.export import describe, save_model
 from training.forest import fit_forest
 from training.tables import from_file
@@ -36,12 +36,7 @@ from training.tables import from_file
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
     """A folder with the table and a model of it."""
-    folder = tmp_path_factory.mktemp("mixed")
-    write_csv(folder / "my.csv", list(make_rows(600)))
-    dataset = from_file(folder / "my.csv")
-    forest = fit_forest(dataset.X, n_estimators=10)
-    save_model(folder, forest, describe(forest, dataset))
-    return folder
+    return train(tmp_path_factory.mktemp("mixed"))
 
 
 @pytest.fixture(scope="module")

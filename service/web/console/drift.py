@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BadInput
-from ...model.baseline import Drift, recent_rows
-from ...model.card import Column
+from ...model.baseline import Drift, Moments, recent_rows
+from ...model.card import PARTS, Column
 from ...model.encoding import store
 from ...rows import ODD, Floats
 from .formats import flag_words
@@ -96,9 +96,11 @@ def _describe(column: Column | None, cells: NDArray[Any] | None, rows: int) -> D
 
 
 def _distribution(column: Column, cells: NDArray[Any], is_missing: NDArray[np.bool_]) -> Data:
-    """Return what there is to draw of a column: a histogram, or the shares of its values."""
+    """Return what there is to draw of a column: histograms, or the shares of its values."""
     if column.values:
         return {"shares": _value_shares(column, cells)}
+    if column.moments:
+        return {"moments": _moments(column, cells)}
     if column.quantiles is None or None in column.quantiles or is_missing.all():
         return {}
     quantiles = np.array(cast(list[float], column.quantiles))
@@ -161,6 +163,20 @@ def _cumulative(quantiles: Floats, points: Floats) -> Floats:
     last = np.append(first[1:] - 1, steps)
     places = np.column_stack([np.nextafter(values, -np.inf), values]).ravel()
     return np.interp(points, places, np.column_stack([first, last]).ravel() / steps)
+
+
+def _moments(column: Column, cells: NDArray[np.bytes_]) -> list[Data]:
+    """Return the shares of recent dates, and of training's, at each hour, weekday and day."""
+    moments = Moments.from_column(column)
+    return [
+        {
+            "part": part,
+            "edges": [value - 0.5 for value in (*PARTS[part], PARTS[part].stop)],
+            "recent": shares.tolist(),
+            "training": moments.shares[part].tolist(),
+        }
+        for part, shares in moments.recent(cells).items()
+    ]
 
 
 def _flag_shares(column: Column, quantiles: Floats, values: Floats) -> list[Data]:

@@ -3,22 +3,13 @@
 import pytest
 from typer.testing import CliRunner
 
-from tests.support.mixed import make_rows, write_csv
+from tests.support.mixed import train
 
 
 @pytest.fixture(scope="session")
 def mixed(tmp_path_factory):
     """A folder with `my.csv` and a model of it."""
-    from training.export import describe, save_model
-    from training.forest import fit_forest
-    from training.tables import from_file
-
-    folder = tmp_path_factory.mktemp("mixed")
-    write_csv(folder / "my.csv", list(make_rows(600)))
-    dataset = from_file(folder / "my.csv")
-    forest = fit_forest(dataset.X, n_estimators=10)
-    save_model(folder, forest, describe(forest, dataset))
-    return folder
+    return train(tmp_path_factory.mktemp("mixed"))
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from service.model.card import Column
-from service.web.console.drift import _flag_shares, _value_shares, compare
+from service.web.console.drift import _flag_shares, _moments, _value_shares, compare
 from tests.support.cards import number
 from tests.unit.web.console.conftest import Browser
 
@@ -61,6 +61,23 @@ def test_a_flag_is_shown_in_the_words_of_its_table(of_type):
     [no, yes] = _flag_shares(column, quantiles, np.array([0.0, 0.0, 0.0, 1.0]))
     assert (no["value"], yes["value"]) == (("no", "yes") if of_type == "bool" else ("0", "1"))
     assert (yes["recent"], yes["training"]) == (0.25, 10 / 101)
+
+
+def test_the_hours_weekdays_and_days_of_dates_are_a_recount():
+    counts = {"hour": [10] * 24, "weekday": [0, 0, 240, 0, 0, 0, 0], "day": [0] * 30 + [240]}
+    column = Column("when", "date", "text", format="ISO 8601", moments=counts)
+    monday, sunday = b"2026-11-30 07:30:00", b"2026-11-01 23:00:00"
+    shown = {one["part"]: one for one in _moments(column, np.array([monday] * 3 + [sunday, b""]))}
+    assert {part: len(one["edges"]) for part, one in shown.items()} == {
+        "hour": 25, "weekday": 8, "day": 32,
+    }  # fmt: skip
+    assert shown["day"]["edges"][0] == 0.5
+    hours, weekdays, days = (shown[part]["recent"] for part in ("hour", "weekday", "day"))
+    assert (hours[7], hours[23], weekdays[0], weekdays[6]) == (0.75, 0.25, 0.75, 0.25)
+    assert (days[29], days[0], sum(days)) == (0.75, 0.25, 1)
+    assert shown["hour"]["training"] == pytest.approx([1 / 24] * 24)
+    assert shown["weekday"]["training"][2] == 1
+    assert _moments(column, np.array([b"", b"never"])) == []
 
 
 def test_a_column_with_gaps_is_shown_before_any_traffic(make_client, write_card):
