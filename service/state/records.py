@@ -555,8 +555,9 @@ def _reason(error: Exception) -> str:
 def as_table(records: Records) -> dict[str, Any]:
     """Return the record column by column, the oldest row first.
 
-    `predicted` is 1 for a row that was labelled an outlier; `trace_id` is None for a request of no
-    trace. A feature with the name of another column is called `feature_` and its name.
+    `predicted` is 1 for a row that was labelled an outlier. There is a column `trace_id` if any
+    request had a trace; it is None for one of no trace. A feature with the name of another column
+    is called `feature_` and its name, `trace_id` too.
     """
     rows = records.read()
     traces = rows["trace"].tolist()
@@ -567,10 +568,12 @@ def as_table(records: Records) -> dict[str, Any]:
         "score": rows["score"],
         "predicted": rows["label"],
         "model_version": rows["version"].astype(str).tolist(),
-        "trace_id": [trace.ljust(16, b"\0").hex() if trace else None for trace in traces],
     }
+    names = _name_apart({*columns, "trace_id"}, records.features)
+    if any(traces):
+        columns["trace_id"] = [t.ljust(16, b"\0").hex() if t else None for t in traces]
     cells = records.cells(rows)
-    for name, feature in zip(_name_apart(columns, records.features), records.features, strict=True):
+    for name, feature in zip(names, records.features, strict=True):
         column: Any = cells[feature]
         if feature in records.texts:
             column = [cell.decode(errors="replace") or None for cell in column]

@@ -553,9 +553,12 @@ def test_every_feature_has_a_column_of_its_own_in_an_export(tmp_path, features, 
     values = np.arange(len(features), dtype=float)
     records.append("p", values[None], Verdict(np.array([-0.1]), 0.0, VERSION))
     table = as_table(records)
-    assert list(table)[7:] == named
-    assert table["trace_id"] == [None]
+    assert list(table)[6:] == named
     assert [table[name][0] for name in named] == values.tolist()
+    records.append("q", values[None], Verdict(np.array([-0.1]), 0.0, VERSION), TRACE)
+    table = as_table(records)
+    assert list(table)[7:] == named
+    assert table["trace_id"] == [None, TRACE]
 
 
 def test_an_export_to_another_file_type_is_refused(records, tmp_path):
