@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
@@ -25,6 +26,7 @@ from service.tables.read import Table
 from service.web.admission import RowLimit
 from service.web.handlers import Handlers
 from service.web.middleware import new_id
+from service.web.request import Request
 from training import kddcup99
 from training.datasets import Dataset
 from training.export import describe, save_model
@@ -104,7 +106,8 @@ def _serve(folder: Path, table: dict[str, list[object]]) -> Served:
         n: json.dumps({"data": {"names": list(table), "ndarray": rows[:n]}}).encode()
         for n in (1, 1_000)
     }
-    return handlers.seldon, bodies
+    request = Request("POST", "/predict", {b"content-type": b"application/json"})
+    return partial(handlers.seldon, request), bodies
 
 
 def _planted(short: bool) -> Iterator[Result]:

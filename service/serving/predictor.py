@@ -1,5 +1,6 @@
 """Score, count and record the rows of clients. Knows no protocol and no transport."""
 
+from ..errors import BadInput
 from ..rows import Rows, Totals, Verdict
 from ..state.counts import Counts
 from ..state.low_pvalues import LowPValues
@@ -26,24 +27,33 @@ class Predictor:
         self.low_pvalues = low_pvalues or LowPValues()
         self.odd_cells = odd_cells or OddCells(detector.model.features)
 
-    def predict(
+    def predict(  # noqa: PLR0913, PLR0917 - what is asked of one prediction
         self,
         detector: Detector,
         rows: Rows,
         puid: str,
-        with_samples: bool = False,
         trace_id: str = "",
+        with_samples: bool = False,
+        with_pvalues: bool = False,
     ) -> tuple[Verdict, Totals]:
         """Score the rows of the prediction `puid`; the totals include them.
 
         `rows` were encoded by the columns of `detector`, which was this predictor's.
+
+        Raises:
+            BadInput: there are no p-values to give; nothing was counted.
         """
+        pvalues = detector.pvalues if with_pvalues else None
+        if with_pvalues and pvalues is None:
+            raise BadInput(f"this model has no p-values: {detector.without_pvalues}")
         verdict = detector.score(rows, with_samples)
         totals = self.counts.add(verdict)
-        if (pvalues := detector.low_pvalues(verdict)) is not None:
-            self.low_pvalues.add(pvalues)
+        if (low := detector.low_pvalues(verdict)) is not None:
+            self.low_pvalues.add(low)
         if rows.odd:
             self.odd_cells.add(rows.odd)
         if self.records is not None:
             self.records.append(puid, rows.cells, verdict, trace_id)
+        if pvalues is not None:
+            verdict.pvalues = pvalues.of(verdict.scores)
         return verdict, totals

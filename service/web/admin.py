@@ -15,9 +15,8 @@ from ..protocols.codec import NOT_JSON, load_json
 from ..serving.detector import Detector
 from ..serving.reload import Change, ModelReloader
 from .auth import ApiKey
-from .query import read_body
 from .request import REQUEST
-from .routes import json_response
+from .routes import json_response, read_body
 
 _MOST_BYTES, _MOST_DEPTH = 2**16, 8
 

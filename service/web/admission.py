@@ -15,16 +15,6 @@ from .auth import ApiKey
 from .health import LIVENESS, READINESS, asks_readiness
 from .request import Request, is_console
 
-# The bytes of a body in which commas are counted, and the bytes of a number in JSON.
-_SAMPLE, NUMBER = 2**16, 20
-
-SHORT = 1024
-"""Bytes of a body that holds a few dozen rows. Its rows are not counted, because that would cost as
-much as scoring them."""
-
-# The columns of a row that counts as one.
-_WIDE = 10
-
 # A request of this many rows takes tens of milliseconds; shorter ones cause only short queues.
 _LARGE = 10_000
 
@@ -65,21 +55,6 @@ class RowLimit:
             with self._lock:
                 self._rows -= rows
                 self._large -= large
-
-
-def estimate_rows(body: bytes, columns: int, number: int = NUMBER) -> int:
-    """Return about how many rows a body holds, without reading it.
-
-    Reading is most of the work, so a request must be refused before. Numbers have commas between
-    them, and where they have none, as in binary tensors, they still take `number` bytes each.
-
-    A row of many columns counts as several, because it takes as much memory.
-
-    >>> estimate_rows(b'{"data": {"ndarray": [[1, 2], [3, 4]]}}', 2)
-    2
-    """
-    commas = body.count(b",", 0, _SAMPLE) * max(len(body), _SAMPLE) // _SAMPLE
-    return max(commas, len(body) // number) // min(columns, _WIDE) + 1
 
 
 class SharedFlag:

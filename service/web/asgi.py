@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from io import BytesIO
 from threading import get_ident
 from time import perf_counter
@@ -21,7 +20,7 @@ from a2wsgi import WSGIMiddleware
 
 from ..errors import TooSlow, Unavailable
 from ..settings import Settings
-from .handlers import Answer, Handlers, body_too_large
+from .handlers import Answer, Handler, Handlers, body_too_large
 from .health import HEALTH
 from .in_flight import InFlightRequests
 from .middleware import Application, Entrance, Environ, Start
@@ -38,7 +37,6 @@ _MOST_HELD = 8  # all long bodies that a worker holds, in units of the largest o
 
 _OVERLOADED = "more requests wait than can be answered in time; send this again in a second"
 _CLOSE = (b"connection", b"close")
-_JSON = b"application/json"
 _ANY_ASCII = bytes(range(128)).decode()
 
 Scope = dict[str, Any]
@@ -46,49 +44,20 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
-@dataclass(frozen=True)
-class Direct:
-    """A route that is answered without Flask."""
+def direct_routes(handlers: Handlers) -> dict[tuple[str, str], tuple[str, Handler]]:
+    """Return the routes that are answered without Flask: method and path -> route and handler."""
+    direct: dict[tuple[str, str], tuple[str, Handler]] = {}
+    for route, answer in handlers.predictions().items():
+        direct["POST", route.replace("<model>", handlers.model_name)] = route, answer
+    for path in HEALTH:
+        direct["GET", path] = direct["HEAD", path] = path, handlers.health
+    return direct
 
-    route: str
-    answer: Callable[[Request, bytes], Answer]
-    only_json: bool = False
-    """Whether a body of another type, or a compressed one, is left to Flask."""
 
-
-def direct_routes(handlers: Handlers) -> dict[tuple[str, str], Direct]:
-    """Return the routes that are answered without Flask, by method and path."""
-
-    def infer(request: Request, body: bytes) -> Answer:
-        fields = request.headers
-        length = fields.get(b"inference-header-content-length")
-        return handlers.open_inference(
-            body,
-            _text(fields.get(b"content-encoding")),
-            None if length is None else _text(length),
-            request.trace_id,
-        )
-
-    def invoke(request: Request, body: bytes) -> Answer:
-        fields = request.headers
-        kind, encoding = fields.get(b"content-type"), fields.get(b"content-encoding")
-        return handlers.invocations(body, _text(kind), _text(encoding), trace_id=request.trace_id)
-
-    def predict_plain(request: Request, body: bytes) -> Answer:
-        return handlers.seldon_plain(body, request.trace and request.trace_id)
-
-    predict = [
-        (path, Direct(path, predict_plain, only_json=True))
-        for path in ("/predict", "/api/v1.0/predictions", "/api/v0.1/predictions")
-    ]
-    v2 = f"/v2/models/{handlers.model_name}/infer", Direct("/v2/models/<model>/infer", infer)
-    posts = [*predict, v2, ("/invocations", Direct("/invocations", invoke))]
-    health = [
-        ((method, path), Direct(path, lambda request, _: handlers.health(request.path)))
-        for path in HEALTH
-        for method in ("GET", "HEAD")
-    ]
-    return {("POST", path): direct for path, direct in posts} | dict(health)
+def is_short(request: Request, body: bytes) -> bool:
+    """Return whether an answer surely takes less than about 2 ms: a query may ask for much."""
+    small = len(body) <= SHORT_BYTES and b"content-encoding" not in request.headers
+    return small and (not request.query or request.method != "POST")
 
 
 class AsgiApp:
@@ -147,32 +116,21 @@ class AsgiApp:
             await self._send(request, self._refuse(error, request), send, receive)
             return
         try:
-            direct = self._find(request, scope)
+            direct = self._direct.get((request.method, request.path))
             if direct is None:
                 await self._ask_flask(request, scope, body, send)
                 return
-            request.route = direct.route
-            if len(body) <= SHORT_BYTES and b"content-encoding" not in request.headers:
+            request.route, handler = direct
+            if is_short(request, body):
                 request.thread = self._thread
-                answer = direct.answer(request, body)
+                answer = handler(request, body)
             else:
-                answer = await self._in_thread(request, direct, body)
+                answer = await self._in_thread(request, handler, body)
         except Exception as error:
             answer = self._refuse(error, request)
         finally:
             self._held -= request.held
         await self._send(request, answer, send)
-
-    def _find(self, request: Request, scope: Scope) -> Direct | None:
-        direct = self._direct.get((request.method, request.path))
-        if direct is None or (scope["query_string"] and request.method == "POST"):
-            return None
-        fields = request.headers
-        if direct.only_json and (
-            fields.get(b"content-type") != _JSON or b"content-encoding" in fields
-        ):
-            return None
-        return direct
 
     async def _receive(self, request: Request, receive: Receive) -> bytes:
         """Return the body; ConnectionAbortedError if the client has gone."""
@@ -214,7 +172,7 @@ class AsgiApp:
         finally:
             self._held -= size - request.held
 
-    async def _in_thread(self, request: Request, direct: Direct, body: bytes) -> Answer:
+    async def _in_thread(self, request: Request, handler: Handler, body: bytes) -> Answer:
         """Answer in a thread of the pool; Unavailable if others wait too long already."""
         queued = perf_counter()
         waiting = list(self._queue.values())  # a copy: threads take requests out meanwhile
@@ -227,7 +185,7 @@ class AsgiApp:
             if self._queue and now - queued > 2 * PATIENCE:
                 raise Unavailable(_OVERLOADED)
             request.working, request.thread = now, get_ident()  # in this order, for `Watch`
-            return direct.answer(request, body)
+            return handler(request, body)
 
         self._queue[request] = queued
         try:
@@ -290,7 +248,3 @@ class AsgiApp:
 
 async def _nothing() -> dict[str, Any]:
     return {"type": "http.disconnect"}
-
-
-def _text(value: bytes | None) -> str:
-    return (value or b"").decode("latin-1")

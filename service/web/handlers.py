@@ -1,6 +1,6 @@
 """Answer a request in its protocol: decode, predict, encode.
 
-A handler takes the body and a few headers of a request; it knows neither Flask nor the server.
+A handler takes a request and its whole body; it knows neither Flask nor the server.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,37 +11,40 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BadInput, TooLarge, count
+from ..errors import BadInput, TooLarge
 from ..protocols import mlflow, open_inference
-from ..protocols.codec import JSON, render_json, unpack
-from ..protocols.explanations import encode_explanations
+from ..protocols.codec import JSON, NO_JSON, render_json, unpack
+from ..protocols.explanations import (
+    check_contributions,
+    check_explained,
+    encode_explanations,
+)
 from ..protocols.seldon import messages as seldon
 from ..protocols.seldon import plain
 from ..protocols.seldon.feedback import decode_feedback, encode_summary
+from ..protocols.sizes import SHORT, estimate_rows
 from ..rows import Limits, Rows, Totals, Verdict
 from ..serving.detector import Detector
 from ..serving.feedback import FeedbackMatcher
 from ..serving.predictor import Predictor
-from .admission import NUMBER, SHORT, RowLimit, estimate_rows
+from .admission import RowLimit
 from .health import HEALTH, SELDON_PING, asks_readiness
-from .request import Header
+from .query import Options, read_options, refuse_options
+from .request import Header, Request
 
 MODEL_VERSION = "X-Model-Version"
 _JSON_TYPE = (b"content-type", JSON.encode())
 _VERSION, _JSON_LENGTH = MODEL_VERSION.lower().encode(), open_inference.JSON_LENGTH.lower().encode()
 
-MOST_EXPLAINED = 10_000
-"""The largest number of features that one answer names, all its outliers together."""
-
-MOST_CONTRIBUTIONS = 1_000_000
-"""The largest number of contributions in one answer: about 20 MB of JSON."""
-
-# The end of a datatype -> the bytes of its numbers; the smallest first.
-_SIZES = {b'T8"': 1, b'BOOL"': 1, b'16"': 2, b'32"': 4, b'64"': 8}
-
 _NO_LIMIT = nullcontext()
 
 TEXT, HTML = "text/plain; charset=utf-8", "text/html; charset=utf-8"
+
+_NOT_SCORED = dict.fromkeys(
+    ("scores", "explain", "pvalues"), "its answer has no rows that were scored"
+)
+
+V2_INFER = "/v2/models/<model>/infer"
 
 Encoder = Callable[[seldon.Message, Verdict, Totals, dict[str, Any]], dict[str, Any]]
 
@@ -79,18 +82,8 @@ class Answer:
         return headers
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """The options of the query, and how a Seldon answer is encoded."""
-
-    encode: Encoder = seldon.encode_labels
-    scores: bool = False
-    explain: int = 0
-    """How many features to name for each outlier."""
-    pvalues: bool = False
-
-
-LABELS = Wanted()
+Handler = Callable[[Request, bytes], Answer]
+"""Answers a request, whose body is whole; raises a `Refusal` for one that is not answered."""
 
 
 @dataclass(frozen=True)
@@ -109,150 +102,139 @@ class Handlers:
     show_metrics: bool = True
     """Whether Seldon's answers have `meta.metrics`."""
 
-    def seldon(
-        self,
-        body: bytes,
-        content_type: str = JSON,
-        query: str = "",
-        wanted: Wanted = LABELS,
-        trace_id: str = "",
-    ) -> Answer:
-        """Answer a Seldon message in its own form; it may be in the body or the query.
+    def predictions(self) -> Mapping[str, Handler]:
+        """Return the routes that score rows, as Flask writes them, and their handlers."""
+        seldon = ("/predict", "/api/v1.0/predictions", "/api/v0.1/predictions")
+        return dict.fromkeys(seldon, self.predict) | {
+            V2_INFER: self.open_inference,
+            "/invocations": self.invocations,
+        }
 
-        `trace_id` is recorded with the rows, as in the other protocols.
-        """
-        with self.admit(body or query.encode()):
+    def predict(self, request: Request, body: bytes) -> Answer:
+        """Answer a Seldon message with labels; one with a single row takes a shorter way."""
+        detector = self.predictor.detector
+        row = None
+        if _is_plain_json(request) and self.show_metrics and not self.unit:
+            row = plain.read_row(body, detector.model.features)
+        if row is None:
+            return self.seldon(request, body)
+        puid = self.new_puid()
+        verdict, totals = self.predictor.predict(detector, Rows(row), puid, request.trace_id)
+        return Answer(200, plain.write_row(verdict, totals, puid), JSON, verdict.version)
+
+    def seldon(
+        self, request: Request, body: bytes, encode: Encoder = seldon.encode_labels
+    ) -> Answer:
+        """Answer a Seldon message in its own form; it may be in the body or the query."""
+        options = read_options(request)
+        content_type, query = _read_places(request)
+        with self.admit(body or request.query):
             message = seldon.decode_request(body, content_type, query, self.limits)
             message.meta = seldon.name_meta(message.meta, self.new_puid, self.unit)
             detector = self.predictor.detector
             rows = detector.columns.encode(message.table)
-            _check_explained(len(rows), wanted.explain, detector)
-            verdict, totals = self._predict(
-                detector, rows, message.puid, wanted.pvalues, trace_id=trace_id
+            check_explained(len(rows), len(detector.model.features), options.explain)
+            verdict, totals = self.predictor.predict(
+                detector, rows, message.puid, request.trace_id, with_pvalues=options.pvalues
             )
-            tags = _tags(detector, rows, verdict, wanted)
-            return self._seldon(wanted.encode(message, verdict, totals, tags), verdict.version)
+            tags = _tags(detector, rows, verdict, options)
+            return self._seldon(encode(message, verdict, totals, tags), verdict.version)
 
-    def seldon_plain(self, body: bytes, trace_id: str = "") -> Answer:
-        """Answer a Seldon message in a JSON body; one with a single row takes a shorter way."""
-        detector = self.predictor.detector
-        row = None
-        if self.show_metrics and not self.unit:
-            row = plain.read_row(body, detector.model.features)
-        if row is None:
-            return self.seldon(body, trace_id=trace_id)
-        puid = self.new_puid()
-        verdict, totals = self.predictor.predict(detector, Rows(row), puid, False, trace_id)
-        return Answer(200, plain.write_row(verdict, totals, puid), JSON, verdict.version)
+    def seldon_rows(self, request: Request, body: bytes) -> Answer:
+        """Answer a Seldon message with its rows as they came."""
+        return self.seldon(request, body, seldon.encode_rows)
 
-    def seldon_echo(self, body: bytes, content_type: str, query: str) -> Answer:
+    def seldon_echo(self, request: Request, body: bytes) -> Answer:
         """Return a Seldon message as it came; its rows are neither scored nor counted."""
-        with self.admit(body or query.encode()):
+        refuse_options(request, _NOT_SCORED)
+        content_type, query = _read_places(request)
+        with self.admit(body or request.query):
             payload, meta = seldon.decode_echo(body, content_type, query, self.limits)
             meta = seldon.name_meta(meta, self.new_puid, self.unit)
             totals, threshold = self.predictor.counts.totals(), self.predictor.detector.threshold
             return self._seldon(seldon.encode_echo(payload, meta, totals, threshold))
 
-    def seldon_feedback(self, body: bytes, content_type: str, query: str) -> Answer:
+    def seldon_feedback(self, request: Request, body: bytes) -> Answer:
         """Store a Seldon Feedback, from the body or the query, and answer with the figures."""
-        with self.admit(body or query.encode()):
+        refuse_options(request, _NOT_SCORED)
+        content_type, query = _read_places(request)
+        with self.admit(body or request.query):
             feedback = decode_feedback(body, content_type, query, self.limits, self.new_puid)
             summary = self.matcher.record(feedback.statement)
         totals, threshold = self.predictor.counts.totals(), self.predictor.detector.threshold
         return self._seldon(encode_summary(feedback, totals, threshold, summary, self.unit))
 
-    def open_inference(
-        self, body: bytes, encoding: str, json_length: str | None, trace_id: str = ""
-    ) -> Answer:
-        """Answer an inference request; `encoding` and `json_length` are two of its headers."""
-        body = unpack(body, encoding, self.limits.body_bytes)
-        with self.admit(body, _number_bytes(body) if json_length else NUMBER):
-            request = open_inference.decode_request(body, json_length, self.limits)
-            puid, detector = request.id or self.new_puid(), self.predictor.detector
+    def open_inference(self, request: Request, body: bytes) -> Answer:
+        """Answer an inference request."""
+        refuse_options(request, open_inference.OTHER_OPTIONS)
+        body = unpack(body, request.header(b"content-encoding"), self.limits.body_bytes)
+        json_length = request.header(_JSON_LENGTH) if _JSON_LENGTH in request.headers else None
+        with self.admit(body, binary=bool(json_length)):
+            asked = open_inference.decode_request(body, json_length, self.limits)
+            puid, detector = asked.id or self.new_puid(), self.predictor.detector
             try:
-                rows = detector.columns.encode(request.table)
+                rows = detector.columns.encode(asked.table)
             except BadInput as error:
-                raise request.explain(error) from error
-            if explains := open_inference.CONTRIBUTIONS in request.outputs:
-                _check_contributions(len(rows), len(detector.model.features))
-            verdict, _ = self._predict(
+                raise asked.explain(error) from error
+            if explains := open_inference.CONTRIBUTIONS in asked.outputs:
+                check_contributions(len(rows), len(detector.model.features))
+            verdict, _ = self.predictor.predict(
                 detector,
                 rows,
                 puid,
-                open_inference.PVALUE in request.outputs,
-                "score_samples" in request.outputs,
-                trace_id,
+                request.trace_id,
+                "score_samples" in asked.outputs,
+                open_inference.PVALUE in asked.outputs,
             )
             shares = detector.explain(rows) if explains else None
             answer, length = open_inference.encode_answer(
-                request, puid, self.model_name, verdict, shares
+                asked, puid, self.model_name, verdict, shares
             )
         content_type = JSON if length is None else "application/octet-stream"
         return Answer(200, answer, content_type, verdict.version, json_length=length)
 
-    def invocations(
-        self,
-        body: bytes,
-        content_type: str,
-        encoding: str = "",
-        wanted: Wanted = LABELS,
-        trace_id: str = "",
-    ) -> Answer:
+    def invocations(self, request: Request, body: bytes) -> Answer:
         """Answer a table as MLflow's scoring server does."""
-        body = unpack(body, encoding, self.limits.body_bytes)
+        options = read_options(request)
+        body = unpack(body, request.header(b"content-encoding"), self.limits.body_bytes)
         with self.admit(body):
-            table = mlflow.decode_request(body, content_type, self.limits)
+            table = mlflow.decode_request(body, request.header(b"content-type"), self.limits)
             detector = self.predictor.detector
             rows = detector.columns.encode(table)
-            _check_explained(len(rows), wanted.explain, detector)
-            verdict, _ = self._predict(
-                detector, rows, self.new_puid(), wanted.pvalues, trace_id=trace_id
+            check_explained(len(rows), len(detector.model.features), options.explain)
+            verdict, _ = self.predictor.predict(
+                detector,
+                rows,
+                self.new_puid(),
+                request.trace_id,
+                with_pvalues=options.pvalues,
             )
-            explanations = _explain(detector, rows, verdict, wanted.explain)
-            answer = mlflow.encode_answer(verdict, wanted.scores, explanations)
+            explanations = _explain(detector, rows, verdict, options.explain)
+            answer = mlflow.encode_answer(verdict, options.scores, explanations)
         return Answer(200, answer, version=verdict.version)
 
-    def health(self, path: str) -> Answer:
+    def health(self, request: Request, _body: bytes = b"") -> Answer:
         """Answer a health check; one about readiness scores a row, which is not counted."""
-        if asks_readiness(path):
+        if asks_readiness(request.path):
             self.score_a_row()
-        value = HEALTH[path]
+        value = HEALTH[request.path]
         if isinstance(value, str):
-            return Answer(200, value.encode(), HTML if path == SELDON_PING else TEXT)
+            return Answer(200, value.encode(), HTML if request.path == SELDON_PING else TEXT)
         return Answer(200, render_json(value))
 
     def score_a_row(self) -> None:
         """Check that the model can score a row; the row is not counted."""
         self.predictor.detector.try_row()
 
-    def admit(self, body: bytes, number: int = NUMBER) -> AbstractContextManager[None]:
+    def admit(self, body: bytes, binary: bool = False) -> AbstractContextManager[None]:
         """Count the rows of a body as in flight until the context ends; Unavailable over the limit.
 
-        `number` is how many bytes a number takes in the body.
+        `binary` tells that the body holds binary tensors.
         """
         if len(body) <= SHORT:
             return _NO_LIMIT
         columns = len(self.predictor.detector.model.features)
-        return self.row_limit.admit(estimate_rows(body, columns, number))
-
-    def _predict(  # noqa: PLR0913, PLR0917 - what is asked of one prediction
-        self,
-        detector: Detector,
-        rows: Rows,
-        puid: str,
-        with_pvalues: bool = False,
-        with_samples: bool = False,
-        trace_id: str = "",
-    ) -> tuple[Verdict, Totals]:
-        """Score, count and record rows; BadInput, before that, if there are no p-values to give."""
-        if not with_pvalues:
-            return self.predictor.predict(detector, rows, puid, with_samples, trace_id)
-        pvalues = detector.pvalues
-        if pvalues is None:
-            raise BadInput(f"this model has no p-values: {detector.without_pvalues}")
-        verdict, totals = self.predictor.predict(detector, rows, puid, with_samples, trace_id)
-        verdict.pvalues = pvalues.of(verdict.scores)
-        return verdict, totals
+        return self.row_limit.admit(estimate_rows(body, columns, binary))
 
     def _seldon(self, answer: dict[str, Any], version: str = "") -> Answer:
         if not self.show_metrics:
@@ -260,40 +242,25 @@ class Handlers:
         return Answer(200, render_json(answer), version=version)
 
 
-def _number_bytes(body: bytes) -> int:
-    """Return how many bytes a number takes at least in a binary body, by its first datatypes.
-
-    >>> _number_bytes(b'{"inputs":[{"datatype":"FP64"},{"datatype":"INT8"}]}')
-    1
-    """
-    start = body[:4096]
-    return next((size for ending, size in _SIZES.items() if ending in start), 4)
+def _is_plain_json(request: Request) -> bool:
+    """Return whether nothing but the body says what is asked for."""
+    headers = request.headers
+    is_json = headers.get(b"content-type") == b"application/json"
+    return is_json and not request.query and b"content-encoding" not in headers
 
 
-def _check_explained(rows: int, most: int, detector: Detector) -> None:
-    """Raise TooLarge, before rows are counted, if the answer could take hundreds of megabytes."""
-    named = rows * min(most, len(detector.model.features))
-    if named > MOST_EXPLAINED:
-        raise TooLarge(
-            f"explain={most} of {count(rows, 'row')} may name {named:,} features; at most "
-            f"{MOST_EXPLAINED:,}: send fewer rows, or ask for fewer features"
-        )
+def _read_places(request: Request) -> tuple[str, str]:
+    """Return where, beside the body, a Seldon message is: the content type, and the query."""
+    if request.header(b"content-encoding").lower() not in ("", "identity"):
+        raise BadInput(f"{NO_JSON}: a body with Content-Encoding is not read here; send it plain")
+    return request.header(b"content-type"), request.query.decode("latin-1")
 
 
-def _check_contributions(n_rows: int, width: int) -> None:
-    """Raise TooLarge, before rows are counted, if the answer could take gigabytes."""
-    if n_rows * width > MOST_CONTRIBUTIONS:
-        raise TooLarge(
-            f"contributions of {count(n_rows, 'row')} and {count(width, 'feature')} are "
-            f"{n_rows * width:,} numbers; at most {MOST_CONTRIBUTIONS:,}: send fewer rows"
-        )
-
-
-def _tags(detector: Detector, rows: Rows, verdict: Verdict, wanted: Wanted) -> dict[str, Any]:
+def _tags(detector: Detector, rows: Rows, verdict: Verdict, options: Options) -> dict[str, Any]:
     """Return the tags that `?scores=1` and `?explain=K` add to a Seldon answer."""
-    tags = seldon.score_tags(verdict) if wanted.scores else {}
+    tags = seldon.score_tags(verdict) if options.scores else {}
     tags |= seldon.pvalue_tags(verdict) | seldon.id_tags(verdict)
-    explanations = _explain(detector, rows, verdict, wanted.explain)
+    explanations = _explain(detector, rows, verdict, options.explain)
     return tags if explanations is None else tags | {"explanations": explanations}
 
 

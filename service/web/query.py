@@ -1,20 +1,18 @@
-"""Read options of the query, and the body, of a Flask request."""
+"""Read the options in the query of a request."""
 
 import re
 from collections.abc import Mapping
-
-from flask import request
-from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
 
 from ..errors import BadInput, nearest
-from ..protocols.codec import NO_JSON
 from ..protocols.seldon.envelope import FIELD
-from .handlers import body_too_large
+from .request import Request
 
 MOST = 999_999
-"""Largest number that an option of the query may have."""
+"""Largest number that an option may have."""
 
-_OPTIONS = ("scores", "explain", "pvalues", FIELD)
+_KNOWN = ("scores", "explain", "pvalues", FIELD)
 """Known options; others are ignored, unless one looks like a misspelt option."""
 
 _MISSPELT = 0.85
@@ -22,48 +20,51 @@ _MISSPELT = 0.85
 
 _SWITCH = {"1": True, "true": True, "": False, "0": False, "false": False}
 
-
-def read_plain_body(max_bytes: int) -> bytes:
-    """Return the body of this request; BadInput if it is compressed."""
-    if (request.content_encoding or "identity").lower() != "identity":
-        raise BadInput(f"{NO_JSON}: a body with Content-Encoding is not read here; send it plain")
-    return read_body(max_bytes)
+_Pairs = list[tuple[str, str]]
 
 
-def read_body(max_bytes: int) -> bytes:
-    """Return the body of this request, still compressed if it was sent so.
+@dataclass(frozen=True)
+class Options:
+    """What a request asks for beside the labels of its rows."""
 
-    Raises:
-        BadInput: the body ends early.
-        TooLarge: it is larger than `max_bytes`.
-    """
-    try:
-        body = request.get_data(cache=False)
-    except ClientDisconnected as error:
-        raise BadInput(f"the body ends early: it has {request.content_length} bytes") from error
-    except RequestEntityTooLarge as error:
-        raise body_too_large(max_bytes) from error
-    if len(body) > max_bytes:
-        raise body_too_large(max_bytes)
-    return body
+    scores: bool = False
+    explain: int = 0
+    """How many features to name for each outlier."""
+    pvalues: bool = False
 
 
-def read_encoding() -> str:
-    """Return the header Content-Encoding, or nothing."""
-    return request.headers.get("Content-Encoding", "")
+_NONE = Options()
 
 
-def read_switch(name: str) -> bool:
-    """Return whether the query has `name=1`; BadInput if the value is neither on nor off."""
-    text = read_option(name)
+def read_options(request: Request) -> Options:
+    """Return the options of a request; BadInput names one that is malformed."""
+    if not request.query:
+        return _NONE
+    sent = _parse(request)
+    return Options(_switch(sent, "scores"), _number(sent, "explain"), _switch(sent, "pvalues"))
+
+
+def refuse_options(request: Request, advice: Mapping[str, str]) -> None:
+    """Refuse options that this route does not have; `advice` says what to do instead of each."""
+    sent = _parse(request) if request.query else []
+    for name, instead in advice.items():
+        if _SWITCH.get(_option(sent, name).lower(), True):
+            raise BadInput(f"{name} is no option of {request.path}; {instead}")
+
+
+def _parse(request: Request) -> _Pairs:
+    return parse_qsl(request.query.decode(errors="replace"), keep_blank_values=True)
+
+
+def _switch(sent: _Pairs, name: str) -> bool:
+    text = _option(sent, name)
     if text.lower() not in _SWITCH:
         raise BadInput(f"{name} is 1 or 0, not {text[:20]!r}")
     return _SWITCH[text.lower()]
 
 
-def read_number(name: str) -> int:
-    """Return the whole number `name` of the query, 0 by default."""
-    text = read_option(name)
+def _number(sent: _Pairs, name: str) -> int:
+    text = _option(sent, name)
     if not re.fullmatch("[0-9]+", text):
         raise BadInput(f"{name} is a whole number, not {text[:20]!r}")
     if len(text) > len(str(MOST)):
@@ -71,21 +72,14 @@ def read_number(name: str) -> int:
     return int(text)
 
 
-def refuse_options(advice: Mapping[str, str]) -> None:
-    """Refuse options that this route does not have; `advice` says what to do instead of each."""
-    for name, instead in advice.items():
-        if _SWITCH.get(read_option(name).lower(), True):
-            raise BadInput(f"{name} is no option of {request.path}; {instead}")
-
-
-def read_option(name: str) -> str:
-    """Return an option of the query, "0" by default; BadInput if it is repeated or misspelt."""
-    given = request.args.getlist(name)
+def _option(sent: _Pairs, name: str) -> str:
+    """Return an option, "0" by default; BadInput if it is repeated or misspelt."""
+    given = [value for key, value in sent if key == name]
     if len(given) > 1:
         raise BadInput(f"{name} is given {len(given)} times")
     if given:
         return given[0]
-    for sent in request.args:
-        if sent not in _OPTIONS and (hint := nearest(sent.lower(), [name], _MISSPELT)):
-            raise BadInput(f"the query has {sent[:40]!r}, which is no option{hint}")
+    for key, _ in sent:
+        if key not in _KNOWN and (hint := nearest(key.lower(), [name], _MISSPELT)):
+            raise BadInput(f"the query has {key[:40]!r}, which is no option{hint}")
     return "0"

@@ -22,6 +22,8 @@ class Request:
     path: str
     headers: Mapping[bytes, bytes]
     """By name in lower case; the values of a repeated header are joined with a comma."""
+    query: bytes = b""
+    """What follows the question mark, percent-encoded."""
     needs_host: bool = True
     """Whether its version of HTTP requires the header Host: not HTTP/1.0."""
     client: tuple[str, int] | None = None
@@ -39,6 +41,10 @@ class Request:
     """`time.perf_counter()` when that thread began."""
     held: int = 0
     """Bytes of a long body that count as held while the request is answered."""
+
+    def header(self, name: bytes) -> str:
+        """Return the value of a header, by its name in lower case; empty without it."""
+        return self.headers.get(name, b"").decode("latin-1")
 
     @property
     def trace_id(self) -> str:
@@ -58,9 +64,15 @@ def from_scope(scope: Mapping[str, Any]) -> Request:
         headers = {}
         for name, value in scope["headers"]:
             headers[name] = headers[name] + b"," + value if name in headers else value
-    needs_host = scope["http_version"] != "1.0"
-    client = scope["client"]
-    return Request(scope["method"], scope["path"], headers, needs_host, client, perf_counter())
+    return Request(
+        scope["method"],
+        scope["path"],
+        headers,
+        scope["query_string"],
+        scope["http_version"] != "1.0",
+        scope["client"],
+        perf_counter(),
+    )
 
 
 def from_environ(environ: Mapping[str, Any]) -> Request:
@@ -74,5 +86,7 @@ def from_environ(environ: Mapping[str, Any]) -> Request:
         if value := environ.get(name):
             headers[name.lower().replace("_", "-").encode()] = value.encode("latin-1", "replace")
     path = environ["PATH_INFO"].encode("latin-1").decode(errors="replace")
+    query = environ.get("QUERY_STRING", "").encode("latin-1", "replace")
     needs_host = environ["SERVER_PROTOCOL"] != "HTTP/1.0"
-    return Request(environ["REQUEST_METHOD"], path, headers, needs_host, None, perf_counter())
+    method = environ["REQUEST_METHOD"]
+    return Request(method, path, headers, query, needs_host, None, perf_counter())

@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 from flask import Blueprint, Response, current_app, request
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from .. import __version__
 from ..errors import BadInput
@@ -14,23 +15,11 @@ from ..protocols.seldon import messages as seldon_v1
 from ..serving.detector import Detector
 from ..telemetry.metrics import CONTENT_TYPE, render_metrics
 from ..telemetry.readings import Sources
-from .handlers import TEXT, Answer, Encoder, Handlers, Wanted
+from .handlers import TEXT, V2_INFER, Answer, Handler, Handlers, body_too_large
 from .health import HEALTH
 from .openapi.document import describe
 from .page import POLICY, add_page, describe_start, render_start, wants_html
-from .query import (
-    read_body,
-    read_encoding,
-    read_number,
-    read_plain_body,
-    read_switch,
-    refuse_options,
-)
 from .request import REQUEST
-
-_NOT_SCORED = dict.fromkeys(
-    ("scores", "explain", "pvalues"), "its answer has no rows that were scored"
-)
 
 _NOT_DEFINED = {"/route": ("Route", "router"), "/aggregate": ("Aggregate", "combiner")}
 
@@ -38,56 +27,42 @@ _NOT_DEFINED = {"/route": ("Route", "router"), "/aggregate": ("Aggregate", "comb
 def create_routes(handlers: Handlers, sources: Sources) -> Blueprint:
     """Return every route of the service except those of the admin and the console."""
     routes = Blueprint("isoserve", __name__)
+    _add_handlers(routes, handlers)
     _add_seldon(routes, handlers)
-    _add_seldon_metadata(routes, handlers)
     _add_open_inference(routes, handlers)
     _add_open_inference_server(routes, handlers)
-    _add_mlflow(routes, handlers)
-    _add_health(routes, handlers)
     _add_service(routes, handlers, sources)
     add_page(routes)
     return routes
 
 
+def _add_handlers(routes: Blueprint, handlers: Handlers) -> None:
+    """Add the routes that a handler answers alone."""
+    limits, model_name = handlers.limits, handlers.model_name
+
+    def add(route: str, answer: Handler, *methods: str) -> None:
+        def view(model: str = model_name, version: str | None = None) -> Response:
+            _check_model(handlers, model, version)
+            body = read_body(limits.body_bytes)
+            return reply(answer(request.environ[REQUEST], body))
+
+        routes.add_url_rule(route, route.replace(".", "_"), view, methods=methods)
+
+    for route, answer in handlers.predictions().items():
+        add(route, answer, "POST", *(["GET"] if route == "/predict" else []))
+    add(V2_INFER.replace("/infer", "/versions/<version>/infer"), handlers.open_inference, "POST")
+    add("/transform-input", handlers.seldon_rows, "GET", "POST")
+    add("/transform-output", handlers.seldon_echo, "GET", "POST")
+    add("/send-feedback", handlers.seldon_feedback, "GET", "POST")
+    add("/api/v1.0/feedback", handlers.seldon_feedback, "POST")
+    add("/api/v0.1/feedback", handlers.seldon_feedback, "POST")
+    for path in HEALTH:
+        add(path, handlers.health, "GET")
+
+
 def _add_seldon(routes: Blueprint, handlers: Handlers) -> None:
-    def read_message() -> tuple[bytes, str, str]:
-        """Return the body, its type and the query: each can contain the message."""
-        body = read_plain_body(handlers.limits.body_bytes)
-        return body, request.content_type or "", request.query_string.decode("latin-1")
+    predictor = handlers.predictor
 
-    def answer(encode: Encoder) -> Response:
-        wanted = _read_wanted(encode)
-        return reply(handlers.seldon(*read_message(), wanted, _trace_id()))
-
-    @routes.route("/predict", methods=["GET", "POST"])
-    @routes.post("/api/v1.0/predictions")
-    @routes.post("/api/v0.1/predictions")
-    def predict() -> Response:
-        return answer(seldon_v1.encode_labels)
-
-    @routes.route("/transform-input", methods=["GET", "POST"])
-    def transform_input() -> Response:
-        return answer(seldon_v1.encode_rows)
-
-    @routes.route("/transform-output", methods=["GET", "POST"])
-    def transform_output() -> Response:
-        refuse_options(_NOT_SCORED)
-        return reply(handlers.seldon_echo(*read_message()))
-
-    @routes.route("/send-feedback", methods=["GET", "POST"])
-    @routes.post("/api/v1.0/feedback")
-    @routes.post("/api/v0.1/feedback")
-    def send_feedback() -> Response:
-        refuse_options(_NOT_SCORED)
-        return reply(handlers.seldon_feedback(*read_message()))
-
-
-def _read_wanted(encode: Encoder = seldon_v1.encode_labels) -> Wanted:
-    """Read the options of the query."""
-    return Wanted(encode, read_switch("scores"), read_number("explain"), read_switch("pvalues"))
-
-
-def _add_seldon_metadata(routes: Blueprint, handlers: Handlers) -> None:
     @routes.route("/route", methods=["GET", "POST"])
     @routes.route("/aggregate", methods=["GET", "POST"])
     def not_defined() -> Response:
@@ -97,12 +72,18 @@ def _add_seldon_metadata(routes: Blueprint, handlers: Handlers) -> None:
     @routes.get("/metadata")
     @routes.get("/api/v1.0/metadata")
     def metadata() -> Response:
-        detector = handlers.predictor.detector
+        detector = predictor.detector
         model, custom = detector.model, {"threshold": detector.threshold}
         if detector.share is not None:
             custom["outlier_share"] = detector.share
         name = handlers.model_name
         return json_response(seldon_v1.encode_metadata(name, model.version, model.features, custom))
+
+    @routes.get("/health/status")
+    @routes.get("/api/v1.0/health/status")
+    def status() -> Response:
+        totals, threshold = predictor.counts.totals(), predictor.detector.threshold
+        return json_response(seldon_v1.encode_health(totals, threshold))
 
 
 def _absent_outputs(detector: Detector) -> list[str]:
@@ -136,20 +117,6 @@ def _add_open_inference(routes: Blueprint, handlers: Handlers) -> None:
         handlers.score_a_row()
         return json_response({"name": name, "ready": True})
 
-    @routes.post("/v2/models/<model>/infer")
-    @routes.post("/v2/models/<model>/versions/<version>/infer")
-    def infer(model: str, version: str | None = None) -> Response:
-        check(model, version)
-        refuse_options(open_inference.OTHER_OPTIONS)
-        json_length = request.headers.get(open_inference.JSON_LENGTH)
-        body = read_body(handlers.limits.body_bytes)
-        return reply(handlers.open_inference(body, read_encoding(), json_length, _trace_id()))
-
-
-def _trace_id() -> str:
-    found: str = request.environ[REQUEST].trace_id
-    return found
-
 
 def _check_model(handlers: Handlers, sent: str, sent_version: str | None) -> Model:
     """Return the model; NotFound if the path names another model or version."""
@@ -167,38 +134,11 @@ def _add_open_inference_server(routes: Blueprint, handlers: Handlers) -> None:
 
     @routes.post("/v2/repository/index")
     def index() -> Response:
-        body = unpack(read_body(limits.body_bytes), read_encoding(), limits.body_bytes)
+        encoding = request.headers.get("Content-Encoding", "")
+        body = unpack(read_body(limits.body_bytes), encoding, limits.body_bytes)
         open_inference.check_index(load_json(body or b"{}", limits.depth, NOT_JSON))
         version = handlers.predictor.detector.model.version
         return json_response(open_inference.encode_index(handlers.model_name, version))
-
-
-def _add_mlflow(routes: Blueprint, handlers: Handlers) -> None:
-    @routes.post("/invocations")
-    def invocations() -> Response:
-        wanted = _read_wanted()
-        body, content_type = read_body(handlers.limits.body_bytes), request.content_type or ""
-        return reply(handlers.invocations(body, content_type, read_encoding(), wanted, _trace_id()))
-
-    @routes.get("/version")
-    def version() -> Response:
-        return text_response(__version__)
-
-
-def _add_health(routes: Blueprint, handlers: Handlers) -> None:
-    predictor = handlers.predictor
-
-    def answer() -> Response:
-        return reply(handlers.health(request.path))
-
-    for path in HEALTH:
-        routes.add_url_rule(path, path, answer)
-
-    @routes.get("/health/status")
-    @routes.get("/api/v1.0/health/status")
-    def status() -> Response:
-        totals, threshold = predictor.counts.totals(), predictor.detector.threshold
-        return json_response(seldon_v1.encode_health(totals, threshold))
 
 
 def _add_service(routes: Blueprint, handlers: Handlers, sources: Sources) -> None:
@@ -214,6 +154,10 @@ def _add_service(routes: Blueprint, handlers: Handlers, sources: Sources) -> Non
             response = json_response(describe_start(name, model.version, model.features))
         response.headers["Vary"] = "Accept"
         return response
+
+    @routes.get("/version")
+    def version() -> Response:
+        return reply(Answer(200, __version__.encode(), TEXT))
 
     @routes.get("/metrics")
     def show_metrics() -> Response:
@@ -250,6 +194,19 @@ def json_response(value: Any, status: int = 200) -> Response:
     return reply(Answer(status, render_json(value)))
 
 
-def text_response(text: str) -> Response:
-    """Return a plain text response."""
-    return reply(Answer(200, text.encode(), TEXT))
+def read_body(max_bytes: int) -> bytes:
+    """Return the body of Flask's request, still compressed if it was sent so.
+
+    Raises:
+        BadInput: the body ends early.
+        TooLarge: it is larger than `max_bytes`.
+    """
+    try:
+        body = request.get_data(cache=False)
+    except ClientDisconnected as error:
+        raise BadInput(f"the body ends early: it has {request.content_length} bytes") from error
+    except RequestEntityTooLarge as error:
+        raise body_too_large(max_bytes) from error
+    if len(body) > max_bytes:
+        raise body_too_large(max_bytes)
+    return body

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from service.errors import BadInput, Unauthorized, Unavailable
-from service.web.admission import Admission, RowLimit, SharedFlag, estimate_rows
+from service.web.admission import Admission, RowLimit, SharedFlag
 from service.web.auth import ApiKey
 from service.web.request import Request
 
@@ -77,31 +77,6 @@ def test_a_failed_request_releases_its_rows():
     for _ in range(3):
         with pytest.raises(ZeroDivisionError), row_limit.admit(1):
             raise ZeroDivisionError
-
-
-@pytest.mark.parametrize(
-    ("body", "columns", "rows"),
-    [
-        (b'{"data":{"ndarray":[[1,2]]}}', 2, 1),
-        (b'{"data":{"tensor":{"shape":[3,2],"values":[1,2,3,4,5,6]}}}', 2, 4),
-        (b"[" + b"[0.1,0.2]," * 99_999 + b"[0.1,0.2]]", 2, 100_000),
-        (bytes(8 * 2 * 1000), 2, 401),  # binary numbers have no commas
-        (b"", 4, 1),
-    ],
-)
-def test_rows_are_estimated_from_the_body(body, columns, rows):
-    assert estimate_rows(body, columns) == pytest.approx(rows, rel=0.01)
-
-
-@pytest.mark.parametrize("columns", [10, 100, 4000])
-def test_rows_of_a_wide_model_count_by_their_cells(columns):
-    row = b"[" + b",".join([b"0.25"] * columns) + b"]"
-    body = b"[" + b",".join([row] * (200_000 // columns)) + b"]"
-    assert estimate_rows(body, columns) == pytest.approx(20_000, rel=0.01)
-
-
-def test_rows_of_binary_tensors_are_estimated_from_their_size():
-    assert estimate_rows(bytes(8 * 2 * 1000), 2, 8) == 1001
 
 
 def test_a_flag_is_shared_by_all_processes():

@@ -5,12 +5,14 @@ import json
 from contextlib import ExitStack
 from http import HTTPStatus
 from itertools import count, product
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
+from service.protocols.seldon import plain as plain_messages
 from service.state.records import as_table
 from service.web import asgi
 from tests.support.asgi import Asker, make_scope
@@ -73,7 +75,9 @@ class Both:
                      for key, value in headers}  # fmt: skip
         if "HTTP_CONTENT_TYPE" in variables:
             variables["CONTENT_TYPE"] = variables.pop("HTTP_CONTENT_TYPE")
-        chunks, status, got = run_wsgi_app(self.apps[1].wsgi_app, builder.get_environ() | variables)
+        environ = builder.get_environ() | variables
+        with patch.object(plain_messages, "read_row", lambda *_: None):  # takes the general way
+            chunks, status, got = run_wsgi_app(self.apps[1].wsgi_app, environ)
         fields = {name.lower().encode(): value.encode("latin-1") for name, value in got}
         for headers in (first[1], fields):
             headers.pop(b"date", None)

@@ -1,54 +1,46 @@
 import pytest
-from flask import Flask
 
-from service.errors import BadInput, TooLarge
-from service.web.query import read_body, read_encoding, read_number, read_plain_body, read_switch
-
-APP = Flask("query")
+from service.errors import BadInput
+from service.web.query import Options, read_options, refuse_options
+from service.web.request import Request
 
 
-def ask(path, **request):
-    return APP.test_request_context(path, method="POST", **request)
+def ask(query):
+    return Request("POST", "/predict", {}, query)
 
 
 @pytest.mark.parametrize(
-    ("query", "on"), [("", False), ("scores=", False), ("scores=TRUE", True), ("scores=0", False)]
+    ("query", "options"),
+    [
+        (b"", Options()),
+        (b"scores=", Options()),
+        (b"scores=TRUE", Options(scores=True)),
+        (b"scores=0&x=%C3%A9&\xe9=1", Options()),
+        (b"explain=3&pvalues=1", Options(explain=3, pvalues=True)),
+        (b"explain=999999", Options(explain=999_999)),
+    ],
 )
-def test_a_boolean_option_is_off_by_default(query, on):
-    with ask(f"/?{query}"):
-        assert read_switch("scores") is on
+def test_options_are_off_by_default(query, options):
+    assert read_options(ask(query)) == options
 
 
 @pytest.mark.parametrize(
     ("query", "text"),
     [
-        ("scores=maybe", "scores is 1 or 0, not 'maybe'"),
-        ("scores=1&scores=1", "scores is given 2 times"),
-        ("score=1", "the query has 'score', which is no option (is it 'scores'?)"),
+        (b"scores=maybe", "scores is 1 or 0, not 'maybe'"),
+        (b"scores=1&scores=1", "scores is given 2 times"),
+        (b"score=1", "the query has 'score', which is no option (is it 'scores'?)"),
+        (b"explain=-1", "explain is a whole number, not '-1'"),
+        (b"explain=1234567", "explain has at most 6 digits, not 7"),
     ],
 )
-def test_an_invalid_boolean_option_is_refused(query, text):
-    with ask(f"/?{query}"), pytest.raises(BadInput) as refused:
-        read_switch("scores")
+def test_a_malformed_option_is_refused(query, text):
+    with pytest.raises(BadInput) as refused:
+        read_options(ask(query))
     assert str(refused.value) == text
 
 
-@pytest.mark.parametrize(
-    ("query", "number"), [("", 0), ("explain=3", 3), ("explain=999999", 999_999)]
-)
-def test_a_numeric_option_is_0_by_default(query, number):
-    with ask(f"/?{query}"):
-        assert read_number("explain") == number
-
-
-def test_a_body_is_returned_undecoded_with_its_encoding():
-    with ask("/", data=b"abc", headers={"Content-Encoding": "gzip"}):
-        assert read_encoding() == "gzip"
-        with pytest.raises(BadInput, match="a body with Content-Encoding is not read here"):
-            read_plain_body(3)
-        assert read_body(3) == b"abc"
-
-
-def test_a_body_over_the_limit_is_not_read():
-    with ask("/", data=b"abcd"), pytest.raises(TooLarge, match="larger than 3 bytes"):
-        read_body(3)
+def test_an_option_that_a_route_does_not_have_is_refused_if_it_is_on():
+    refuse_options(ask(b"scores=0&y=1"), {"scores": "ask elsewhere"})
+    with pytest.raises(BadInput, match="scores is no option of /predict; ask elsewhere"):
+        refuse_options(ask(b"scores=1"), {"scores": "ask elsewhere"})

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from tests.support.cards import number
 from tests.support.examples import examples
@@ -610,3 +611,10 @@ def test_a_response_has_a_limited_number_of_contributions(make_client, as_bytes)
         "send fewer rows"
     )
     assert samples(client) == 0
+
+
+def test_a_body_that_ends_early_is_refused(named):
+    environ = EnvironBuilder("/predict", method="POST", data=b"abc").get_environ()
+    environ |= {"CONTENT_TYPE": "application/json", "CONTENT_LENGTH": "4"}
+    chunks, status, _ = run_wsgi_app(named.application.wsgi_app, environ)
+    assert (status, b"ends early" in b"".join(chunks)) == ("400 Bad Request", True)
