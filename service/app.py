@@ -43,6 +43,7 @@ from .web.console.blueprint import create_console
 from .web.console.view import Console
 from .web.handlers import Answer, Handlers, encode_error
 from .web.middleware import Entrance, Middleware, new_id
+from .web.page import create_pages
 from .web.request import REQUEST, Request, is_console
 from .web.routes import create_routes, reply
 
@@ -85,6 +86,7 @@ def create_app(settings: Settings, make_puid: Callable[[], str] = new_id) -> Fla
     app.extensions["isoserve in each worker"] = begins
     app.extensions["isoserve is ready"] = partial(_tell_ready, settings, predictor.detector)
     app.register_blueprint(create_routes(handlers, sources))
+    app.register_blueprint(create_pages(handlers))
     if token:
         app.register_blueprint(create_admin(reloader, settings.model_name, token))
     if settings.console:

@@ -1,4 +1,4 @@
-"""The pages for a browser: the start page, `/`, and the documentation page, `/docs`."""
+"""The pages for a browser: the start page, `/`, and `/docs` with the OpenAPI document."""
 
 import gzip
 from collections.abc import Sequence
@@ -8,11 +8,15 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, Response, redirect, request
+from flask import Blueprint, Response, current_app, redirect, request
 from werkzeug.wrappers import Response as WSGIResponse
 
 from .. import __version__
 from ..errors import NotFound
+from ..protocols.codec import render_json
+from .handlers import HTML, Answer, Handlers
+from .openapi.document import describe
+from .routes import json_response, reply
 
 FOLDER = Path(__file__).parent / "docs_page"
 
@@ -62,14 +66,61 @@ START = """\
 CONSOLE = '<li><a href="console">Console</a>: see what comes, label it, choose the threshold</li>'
 
 
-def render_start(name: str, version: str, columns: Sequence[str], console: bool) -> str:
-    """Return the start page of a service with this model, and perhaps with a console."""
+def create_pages(handlers: Handlers) -> Blueprint:
+    """Return the routes of the start page, the documentation page and the OpenAPI document."""
+    routes = Blueprint("pages", __name__)
+
+    @routes.get("/")
+    def start() -> Response:
+        name, model = handlers.model_name, handlers.predictor.detector.model
+        if wants_html():
+            text = render_start(name, model.version, model.features)
+            response = Response(text, content_type=HTML)
+            response.headers["Content-Security-Policy"] = POLICY
+        else:
+            response = json_response(describe_start(name, model.version, model.features))
+        response.headers["Vary"] = "Accept"
+        return response
+
+    @routes.get("/openapi.json")
+    @routes.get("/seldon.json")
+    def document() -> Response:
+        detector = handlers.predictor.detector
+        model = detector.model
+        described = describe(
+            handlers.model_name,
+            model.version,
+            list(model.features),
+            detector.examples,
+            with_admin="admin" in current_app.blueprints,
+            with_key=current_app.extensions["isoserve"].admission.key is not None,
+            extra=len(model.card.left_out) if model.card else 0,
+        )
+        return reply(Answer(200, render_json(described, in_order=True)))
+
+    @routes.get("/docs", strict_slashes=False)
+    def page() -> Response | WSGIResponse:
+        if request.path.endswith("/"):  # the page's relative links need the path without a slash
+            return redirect("../docs", HTTPStatus.PERMANENT_REDIRECT)
+        response = send_file("index.html")
+        response.headers["Content-Security-Policy"] = POLICY
+        return response
+
+    @routes.get("/docs/<name>")
+    def page_file(name: str) -> Response:
+        return send_file(name)
+
+    return routes
+
+
+def render_start(name: str, version: str, columns: Sequence[str]) -> str:
+    """Return the start page of a service with this model."""
     listed = ", ".join(columns[:20]) + (", ..." if len(columns) > 20 else "")
     return START.format(
         name=escape(name),
         version=escape(version),
         columns=escape(listed),
-        console=f"    {CONSOLE}\n" if console else "",
+        console=f"    {CONSOLE}\n" if "console" in current_app.blueprints else "",
     )
 
 
@@ -91,22 +142,6 @@ def wants_html() -> bool:
     """Return whether the client prefers HTML to JSON, as browsers do."""
     kinds = ["application/json", "text/html"]  # the first if any will do
     return request.accept_mimetypes.best_match(kinds) == "text/html"
-
-
-def add_page(routes: Blueprint) -> None:
-    """Add the routes of the documentation page and its files."""
-
-    @routes.get("/docs", strict_slashes=False)
-    def page() -> Response | WSGIResponse:
-        if request.path.endswith("/"):  # the page's relative links need the path without a slash
-            return redirect("../docs", HTTPStatus.PERMANENT_REDIRECT)
-        response = send_file("index.html")
-        response.headers["Content-Security-Policy"] = POLICY
-        return response
-
-    @routes.get("/docs/<name>")
-    def page_file(name: str) -> Response:
-        return send_file(name)
 
 
 def send_file(name: str) -> Response:

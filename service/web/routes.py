@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, request
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from .. import __version__
@@ -17,22 +17,19 @@ from ..telemetry.metrics import CONTENT_TYPE, render_metrics
 from ..telemetry.readings import Sources
 from .handlers import TEXT, V2_INFER, Answer, Handler, Handlers, body_too_large
 from .health import HEALTH
-from .openapi.document import describe
-from .page import POLICY, add_page, describe_start, render_start, wants_html
 from .request import REQUEST
 
 _NOT_DEFINED = {"/route": ("Route", "router"), "/aggregate": ("Aggregate", "combiner")}
 
 
 def create_routes(handlers: Handlers, sources: Sources) -> Blueprint:
-    """Return every route of the service except those of the admin and the console."""
+    """Return every route that is not of the admin, the console or the pages for a browser."""
     routes = Blueprint("isoserve", __name__)
     _add_handlers(routes, handlers)
     _add_seldon(routes, handlers)
     _add_open_inference(routes, handlers)
     _add_open_inference_server(routes, handlers)
     _add_service(routes, handlers, sources)
-    add_page(routes)
     return routes
 
 
@@ -142,19 +139,6 @@ def _add_open_inference_server(routes: Blueprint, handlers: Handlers) -> None:
 
 
 def _add_service(routes: Blueprint, handlers: Handlers, sources: Sources) -> None:
-    @routes.get("/")
-    def start() -> Response:
-        name, model = handlers.model_name, handlers.predictor.detector.model
-        if wants_html():
-            has_console = "console" in current_app.blueprints
-            text = render_start(name, model.version, model.features, has_console)
-            response = Response(text, content_type="text/html; charset=utf-8")
-            response.headers["Content-Security-Policy"] = POLICY
-        else:
-            response = json_response(describe_start(name, model.version, model.features))
-        response.headers["Vary"] = "Accept"
-        return response
-
     @routes.get("/version")
     def version() -> Response:
         return reply(Answer(200, __version__.encode(), TEXT))
@@ -166,21 +150,6 @@ def _add_service(routes: Blueprint, handlers: Handlers, sources: Sources) -> Non
             detector.model, detector.threshold, detector.share, detector.pvalues
         )
         return Response(render_metrics(readings), content_type=CONTENT_TYPE)
-
-    @routes.get("/openapi.json")
-    @routes.get("/seldon.json")
-    def document() -> Response:
-        model = handlers.predictor.detector.model
-        described = describe(
-            handlers.model_name,
-            model.version,
-            list(model.features),
-            handlers.predictor.detector.examples,
-            with_admin="admin" in current_app.blueprints,
-            with_key=current_app.extensions["isoserve"].admission.key is not None,
-            extra=len(model.card.left_out) if model.card else 0,
-        )
-        return reply(Answer(200, render_json(described, in_order=True)))
 
 
 def reply(answer: Answer) -> Response:
