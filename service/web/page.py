@@ -98,6 +98,11 @@ def create_pages(handlers: Handlers) -> Blueprint:
         )
         return reply(Answer(200, render_json(described, in_order=True)))
 
+    _add_documentation(routes)
+    return routes
+
+
+def _add_documentation(routes: Blueprint) -> None:
     @routes.get("/docs", strict_slashes=False)
     def page() -> Response | WSGIResponse:
         if request.path.endswith("/"):  # the page's relative links need the path without a slash
@@ -109,8 +114,6 @@ def create_pages(handlers: Handlers) -> Blueprint:
     @routes.get("/docs/<name>")
     def page_file(name: str) -> Response:
         return send_file(name)
-
-    return routes
 
 
 def render_start(name: str, version: str, columns: Sequence[str]) -> str:
