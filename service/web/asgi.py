@@ -29,7 +29,7 @@ from .request import REQUEST, Request, from_scope
 SHORT_BYTES = 16 * 1024
 """A longer body takes about 2 ms or more, so a thread answers it."""
 
-PATIENCE = 0.03
+PATIENCE = 0.02
 """Seconds in the queue for a thread that are normal; beyond them requests are refused."""
 
 _REST_SECONDS = 5  # for reading the rest of a refused body
@@ -182,7 +182,7 @@ class AsgiApp:
         def work() -> Answer:
             now = perf_counter()
             self._queue.pop(request, None)
-            if self._queue and now - queued > 2 * PATIENCE:
+            if self._queue and now - queued > PATIENCE:
                 raise Unavailable(_OVERLOADED)
             request.working, request.thread = now, get_ident()  # in this order, for `Watch`
             return handler(request, body)
