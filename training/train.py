@@ -12,13 +12,17 @@ import io
 import math
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during imports shows no traceback
 
 import typer
 from rich.console import Console
@@ -252,7 +256,8 @@ def train(  # noqa: PLR0913, PLR0917 -- each is an option of the command line
             return
         export.check_folder(folder)
     forest, card = _fit_and_describe(source, fit, count(n_estimators, "tree"))
-    path = None if folder is None else export.save_model(folder, forest, card)
+    with _on_ctrl_c(signal.SIG_IGN):  # two files are written, or none
+        path = None if folder is None else export.save_model(folder, forest, card)
     _summarise(card, forest.max_samples_, path, time.perf_counter() - started)
 
 
@@ -344,7 +349,8 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names may not be valid text
     try:
-        code: int | None = app(args=arguments, standalone_mode=False)
+        with _on_ctrl_c(_stop):
+            app(args=arguments, standalone_mode=False)
     except ModuleNotFoundError as error:
         _say(f"error: {error.name} is not installed; training needs: pip install 'isoserve[train]'")
         return 1
@@ -352,9 +358,28 @@ def main(arguments: list[str] | None = None) -> int:
         text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
         _say(f"error: {text}")
         return getattr(error, "exit_code", 1)
-    if code == _STOPPED:
-        _say("stopped")
-    return code or 0
+    return 0
+
+
+@contextmanager
+def _on_ctrl_c(handler: Any) -> Iterator[None]:
+    """Handle Ctrl-C by `handler`, unless this process ignores it as one in the background does."""
+    before = signal.getsignal(signal.SIGINT)
+    if before != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _stop(*_: Any) -> None:
+    """End at once. An exception would be lost in a callback, or be told as another one."""
+    with suppress(RuntimeError):  # Ctrl-C came while this was written to
+        sys.stdout.flush()
+    show_cursor = "\n\x1b[?25h" if _progress.is_terminal else ""
+    os.write(2, f"{show_cursor}stopped\n".encode())
+    os._exit(_STOPPED)
 
 
 def _number(text: str) -> float:
