@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .choice import Choice
 from .errors import BadInput, BadModel, BadSetting, count
 from .model.content import read_model_file
 from .model.file import Model, load_fitted, load_model
@@ -21,6 +20,7 @@ from .protocols.seldon.gauges import encode_gauges, gauge
 from .rows import Floats, RawTable, Totals, Verdict
 from .serving.detector import Detector
 from .state.counts import Counts
+from .threshold_choice import ThresholdChoice
 from .truths import RunningConfusion
 
 
@@ -61,7 +61,11 @@ class CoreIsolationForest:
         if outlier_share is not None and threshold:
             raise BadInput("threshold and outlier_share are both given; choose one of them")
         self._path = Path(load_path) / "model.pickle"
-        choice = Choice(threshold) if outlier_share is None else Choice(share=outlier_share)
+        choice = (
+            ThresholdChoice(threshold)
+            if outlier_share is None
+            else ThresholdChoice(share=outlier_share)
+        )
         self._detector = Detector(_load(Path(load_path))).flagging(choice)
         self._counts = Counts()
         self._latest = _LatestCall()
@@ -73,7 +77,7 @@ class CoreIsolationForest:
 
     @threshold.setter
     def threshold(self, threshold: float) -> None:
-        self._detector = self._detector.flagging(Choice(_read_threshold(threshold)))
+        self._detector = self._detector.flagging(ThresholdChoice(_read_threshold(threshold)))
 
     @cached_property
     def clf(self) -> Any:

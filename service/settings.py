@@ -17,9 +17,9 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from .choice import Choice
 from .errors import BadSetting, nearest
 from .files import read_regular
+from .threshold_choice import ThresholdChoice
 
 PREFIX = "ISOSERVE_"
 
@@ -189,11 +189,11 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def choice(self) -> Choice:
+    def choice(self) -> ThresholdChoice:
         """What rows are flagged by."""
         if self.outlier_share is None:
-            return Choice(self.threshold)
-        return Choice(share=self.outlier_share)
+            return ThresholdChoice(self.threshold)
+        return ThresholdChoice(share=self.outlier_share)
 
     @classmethod
     def read(cls) -> Settings:

@@ -6,7 +6,7 @@ import numpy as np
 
 from service.model.card import Card
 from service.model.pvalues import PValues
-from service.serving.thresholds import Evidence, Interval, Labels, Step
+from service.serving.proposals import Evidence, Interval, Labels, Step
 
 _LARGEST = 0.5  # of --contamination
 

@@ -16,9 +16,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..choice import Choice
 from ..errors import BadInput
 from ..settings import Settings
+from ..threshold_choice import ThresholdChoice
 
 if TYPE_CHECKING:
     from ..bulk.job import Job
@@ -192,7 +192,7 @@ def _prepare(request: _Request) -> tuple[ModelFile, Job]:
     settings = Settings.read()
     if request.model is not None:
         settings = settings.model_copy(update={"model": request.model, "model_sha256": ""})
-    choice = settings.choice if request.threshold is None else Choice(request.threshold)
+    choice = settings.choice if request.threshold is None else ThresholdChoice(request.threshold)
     file = read_model_file(settings.model)
     model = open_model(file, settings.require_card, settings.model_sha256)
     detector = Detector(model, by_name=settings.names == "match").flagging(choice)

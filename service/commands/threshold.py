@@ -9,18 +9,18 @@ from urllib.request import Request, urlopen
 import typer
 from rich.table import Table
 
-from ..choice import Choice
 from ..errors import BadInput, BadSetting, Unavailable, count
 from ..model.content import find_card, read_model_file
 from ..probe import reach
 from ..serving.evidence import gather
-from ..serving.thresholds import Cost, Evidence, Interval, Step
+from ..serving.proposals import Cost, Evidence, Interval, Step
 from ..settings import Settings
 from ..state.audit import read_choice
 from ..state.feedback.store import FILE_NAME as FEEDBACK_NAME
 from ..state.feedback.store import FeedbackStore, open_feedback
 from ..state.records import FILE_NAME as RECORDS_NAME
 from ..state.records import Records, open_records
+from ..threshold_choice import ThresholdChoice
 from . import output
 
 cli = typer.Typer()
@@ -68,7 +68,7 @@ def choose_threshold(  # noqa: PLR0913, PLR0917 - the options of the command
     if proposed is None:
         typer.echo(f"The threshold is {now:g}. To have one proposed, {_NO_CHOICE}.")
         return
-    choice = Choice(proposed.threshold) if share is None else Choice(share=share)
+    choice = ThresholdChoice(proposed.threshold) if share is None else ThresholdChoice(share=share)
     typer.echo(_describe(proposed, choice))
     if apply:
         typer.echo(_apply(settings, choice, version))
@@ -206,7 +206,7 @@ def _tell_sources(evidence: Evidence) -> None:
         )
 
 
-def _describe(step: Step, choice: Choice) -> str:
+def _describe(step: Step, choice: ThresholdChoice) -> str:
     """Return in a sentence what a proposed threshold does."""
     parts = []
     if step.promised is not None:
@@ -222,19 +222,19 @@ def _describe(step: Step, choice: Choice) -> str:
     return f"Proposed: {what} {step.threshold:.6g}: {', '.join(parts)}."
 
 
-def _as_threshold(choice: Choice, evidence: Evidence) -> float:
+def _as_threshold(choice: ThresholdChoice, evidence: Evidence) -> float:
     if choice.share is None:
         return choice.threshold or 0.0
     return evidence.at_share(choice.share).threshold
 
 
-def _as_setting(choice: Choice) -> str:
+def _as_setting(choice: ThresholdChoice) -> str:
     if choice.share is None:
         return f"ISOSERVE_THRESHOLD={choice.threshold!r}"
     return f"ISOSERVE_OUTLIER_SHARE={choice.share!r}"
 
 
-def _apply(settings: Settings, choice: Choice, version: str) -> str:
+def _apply(settings: Settings, choice: ThresholdChoice, version: str) -> str:
     """Set a choice by the admin route, for this version of the model; return what was changed."""
     token = settings.read_admin_token()
     if not token:

@@ -6,7 +6,7 @@ from pathlib import Path
 from ..capacity import ROOT
 from ..errors import count
 from .compose import look_at_compose
-from .machine import (
+from .host import (
     look_at_cache,
     look_at_limits,
     look_at_memory,

@@ -9,7 +9,6 @@ from operator import itemgetter
 
 import numpy as np
 
-from ..choice import Choice
 from ..errors import BadInput
 from ..model.baseline import Baseline
 from ..model.columns import Columns
@@ -17,6 +16,7 @@ from ..model.file import Model
 from ..model.pvalues import PValues, explain_lack, no_share
 from ..rows import Floats, RawTable, Rows, Verdict
 from ..state.low_pvalues import LARGEST
+from ..threshold_choice import ThresholdChoice
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Detector:
     share: float | None = None
     """The share of rows like training's that the threshold was chosen for, if it was."""
 
-    def flagging(self, choice: Choice) -> Detector:
+    def flagging(self, choice: ThresholdChoice) -> Detector:
         """Return a detector that flags by this threshold, or this share of rows.
 
         BadInput if the model cannot promise the share.
@@ -87,9 +87,13 @@ class Detector:
         return explain_lack(self.model.card)
 
     @property
-    def choice(self) -> Choice:
+    def choice(self) -> ThresholdChoice:
         """What the rows are flagged by."""
-        return Choice(self.threshold) if self.share is None else Choice(share=self.share)
+        return (
+            ThresholdChoice(self.threshold)
+            if self.share is None
+            else ThresholdChoice(share=self.share)
+        )
 
     @property
     def examples(self) -> list[list[float | None]]:

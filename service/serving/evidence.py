@@ -11,7 +11,7 @@ from ..model.card import Card
 from ..model.pvalues import PValues, explain_lack
 from ..state.feedback.store import FeedbackStore
 from ..state.records import Records
-from .thresholds import Evidence, Labels, measure_rate
+from .proposals import Evidence, Labels, measure_rate
 
 FEEDBACK = "rows with feedback"
 """The source of labels that came as feedback."""

@@ -6,7 +6,7 @@ from typing import NoReturn
 from ..errors import BadInput, NotFound, count
 from ..rows import RawTable
 from ..state.feedback.store import FeedbackStore
-from ..state.recorded import Recorded
+from ..state.record_format import Recorded
 from ..truths import FeedbackSummary, ScoredRow, Statement
 from .predictor import Predictor
 

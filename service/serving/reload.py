@@ -17,7 +17,6 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from ..choice import SCIKIT_LEARNS, Choice
 from ..errors import BadInput, BadModel, Conflict, Unavailable, count
 from ..model.card import Card, card_path
 from ..model.columns import Columns
@@ -25,6 +24,7 @@ from ..model.content import ModelFile, read_model_file
 from ..model.file import open_model
 from ..state.audit import AuditLog
 from ..state.generations import Generation, Generations
+from ..threshold_choice import SCIKIT_LEARNS, ThresholdChoice
 from .detector import Detector
 from .predictor import Predictor
 
@@ -48,11 +48,13 @@ class ModelSource:
     require_card: bool = False
     pinned: str = ""
     """The SHA-256 that the file must have, if any."""
-    choice: Choice = SCIKIT_LEARNS
+    choice: ThresholdChoice = SCIKIT_LEARNS
     """The setting: a threshold, or a share of rows."""
     by_name: bool = True
 
-    def load(self, file: ModelFile, strict: bool = False, choice: Choice | None = None) -> Detector:
+    def load(
+        self, file: ModelFile, strict: bool = False, choice: ThresholdChoice | None = None
+    ) -> Detector:
         """Return a detector with the model of `file`, and score a row.
 
         It flags by the setting, or by `choice`.
@@ -142,7 +144,7 @@ class ModelReloader:
             elif (file.sha256, file.card) == self._loaded:
                 detector = self.serving
             else:
-                detector = self._source.load(file, choice=Choice(generation.threshold))
+                detector = self._source.load(file, choice=ThresholdChoice(generation.threshold))
             self._serve(number, _as_in(generation, detector), file)
 
     def load(self, who: str) -> Change:
@@ -188,7 +190,7 @@ class ModelReloader:
             Conflict: another version is served.
             Unavailable: the change cannot be written, or a worker does not follow.
         """
-        chosen = None if threshold is share is None else Choice(threshold, share)
+        chosen = None if threshold is share is None else ThresholdChoice(threshold, share)
         with self._generations.changing():
             self.catch_up()
             old = self.serving
@@ -240,7 +242,7 @@ class ModelReloader:
         who: str,
         old: Detector,
         new: Detector,
-        chosen: Choice | None = None,
+        chosen: ThresholdChoice | None = None,
         loaded: bool = False,
     ) -> None:
         """Record a change as a whole or not at all: of the model, the threshold, or both.

@@ -19,7 +19,7 @@ from ..errors import BadInput
 from ..rows import RawTable, Rows
 from ..state.feedback.store import FeedbackStore, LastTruth
 from ..state.puids import PUID_BYTES, is_cut
-from ..state.recorded import Outline, Recorded, hash_names, hash_rows
+from ..state.record_format import Outline, Recorded, hash_names, hash_rows
 from .predictor import Predictor
 
 ORDERS = ("abnormal", "threshold", "newest", "others")

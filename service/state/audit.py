@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..choice import Choice
 from ..errors import BadSetting
+from ..threshold_choice import ThresholdChoice
 from .files import Damaged, open_file, quarantine, read_file, replace_file, seal, unseal, writing
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class AuditLog:
                 self._audit, lines, changes,
             )  # fmt: skip
 
-    def choose(self, choice: Choice | None, sha256: str, setting: Choice) -> None:
+    def choose(self, choice: ThresholdChoice | None, sha256: str, setting: ThresholdChoice) -> None:
         """Store what was chosen instead of `setting` while the model file `sha256` was served.
 
         None deletes an earlier choice. Unavailable if it cannot be written.
@@ -98,7 +98,7 @@ class AuditLog:
             stored = {"threshold": choice.to_json(), "sha256": sha256, "setting": setting.to_json()}
             replace_file(self._choice, [seal(stored)])
 
-    def chosen(self, sha256: str, setting: Choice) -> tuple[Choice | None, str]:
+    def chosen(self, sha256: str, setting: ThresholdChoice) -> tuple[ThresholdChoice | None, str]:
         """Return what was chosen, or None and why an earlier choice is no longer valid.
 
         A share is valid for every model. The reason is empty if nothing was ever chosen.
@@ -135,17 +135,19 @@ class AuditLog:
             replace_file(self._audit, sound)
 
 
-def read_choice(folder: Path, sha256: str, setting: Choice) -> Choice:
+def read_choice(folder: Path, sha256: str, setting: ThresholdChoice) -> ThresholdChoice:
     """Return what a service with this state folder flags by; nothing is written."""
     with suppress(OSError, Damaged):
         return _read_choice(folder / CHOICE_NAME, sha256, setting)[0] or setting
     return setting
 
 
-def _read_choice(path: Path, sha256: str, setting: Choice) -> tuple[Choice | None, str]:
+def _read_choice(
+    path: Path, sha256: str, setting: ThresholdChoice
+) -> tuple[ThresholdChoice | None, str]:
     """Read `AuditLog.chosen` from its file. OSError or Damaged if it cannot be read."""
     stored = unseal(read_file(path, _MOST_CHOICE))
-    choice, before = map(Choice.from_json, (stored["threshold"], stored["setting"]))
+    choice, before = map(ThresholdChoice.from_json, (stored["threshold"], stored["setting"]))
     if choice.share is None and stored["sha256"] != sha256:
         return None, f"it was chosen for the model {stored['sha256'][:12]}"
     if before != setting:

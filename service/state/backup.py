@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from .. import __version__
 from ..errors import BadInput, BadSetting
-from . import audit, counts, generations, low_pvalues, odd_cells, records, tally
+from . import audit, counts, generations, low_pvalues, odd_cells, records, shared_counters
 from .feedback import mark, store
 from .feedback.sqlite import copy_database
 from .files import Damaged, read_file, replace_file, seal, sync_folder, unseal
@@ -136,7 +136,7 @@ def _read_state(folder: Path, scratch: Path) -> Iterator[Part]:
     if (path := folder / records.FILE_NAME).exists():
         yield records.FILE_NAME, *records.open_records(folder).pack()
     for name in (odd_cells.FILE_NAME, low_pvalues.FILE_NAME):
-        yield from _read_proven(folder / name, tally.prove)
+        yield from _read_proven(folder / name, shared_counters.prove)
     yield from _read_proven(folder / counts.FILE_NAME, counts.prove)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..rows import Floats
-from .tally import Tally
+from .shared_counters import SharedCounters
 
 FILE_NAME = "pvalues.bin"
 
@@ -22,14 +22,14 @@ class LowPValues:
     def __init__(self, folder: Path | None = None) -> None:
         """Open or create the file in `folder`; without one the counts are in shared memory."""
         layout = {"kind": "low p-values", "format": 1, "levels": list(LEVELS)}
-        self._tally = Tally(layout, len(LEVELS), folder and folder / FILE_NAME)
+        self._counters = SharedCounters(layout, len(LEVELS), folder and folder / FILE_NAME)
 
     def add(self, pvalues: Floats) -> None:
         """Count rows with these p-values, (n,)."""
-        self._tally.add(
+        self._counters.add(
             (place, int(np.count_nonzero(pvalues <= level))) for place, level in enumerate(LEVELS)
         )
 
     def read(self) -> Mapping[float, int]:
         """Return the rows so far by level."""
-        return dict(zip(LEVELS, self._tally.read(), strict=True))
+        return dict(zip(LEVELS, self._counters.read(), strict=True))

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..rows import ODD
-from .tally import Tally
+from .shared_counters import SharedCounters
 
 FILE_NAME = "cells.bin"
 
@@ -23,13 +23,15 @@ class OddCells:
             "columns": list(self._columns),
             "odd": list(ODD),
         }
-        self._tally = Tally(layout, _KINDS * len(columns), folder and folder / FILE_NAME)
+        self._counters = SharedCounters(
+            layout, _KINDS * len(columns), folder and folder / FILE_NAME
+        )
 
     def add(self, odd: Iterable[tuple[int, int, int]]) -> None:
         """Count cells: (column, index in ODD, how many) each."""
-        self._tally.add((_KINDS * column + kind, number) for column, kind, number in odd)
+        self._counters.add((_KINDS * column + kind, number) for column, kind, number in odd)
 
     def read(self) -> Mapping[tuple[str, str], int]:
         """Return the counts so far by (column, kind)."""
         keys = ((column, kind) for column in self._columns for kind in ODD)
-        return dict(zip(keys, self._tally.read(), strict=True))
+        return dict(zip(keys, self._counters.read(), strict=True))

@@ -3,7 +3,7 @@
 Its file is a ring of blocks of rows that all workers write into. docs/internals/state.md explains
 how each row is written whole, in which order rows are read, and why the last ones are never lost.
 After the header the file contains all rows, then all keys (a check sum of the puid, to find it
-quickly). The fields of a row are in `recorded`.
+quickly). The fields of a row are in `record_format`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .double_buffer import OUT_OF_ORDER, fence
 from .files import Damaged, delete, quarantined, replace_file
 from .folder import InUse, StateFolder
 from .puids import PUID_BYTES, storage_bytes
-from .recorded import (
+from .record_format import (
     FORMAT,
     FORMER,
     Outline,
@@ -43,8 +43,8 @@ from .recorded import (
     hash_names,
     row_type,
 )
-from .recorded import LOWER as _LOWER
-from .recorded import UPPER as _UPPER
+from .record_format import LOWER as _LOWER
+from .record_format import UPPER as _UPPER
 from .shared import (
     MAX_PROCESSES,
     ByteLocks,

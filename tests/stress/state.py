@@ -9,7 +9,6 @@ from datetime import date
 
 import numpy as np
 
-from service.choice import Choice
 from service.errors import BadSetting, Unavailable
 from service.rows import Verdict
 from service.state.audit import AuditLog
@@ -20,6 +19,7 @@ from service.state.generations import Generations
 from service.state.low_pvalues import LowPValues
 from service.state.odd_cells import OddCells
 from service.state.records import begin_records
+from service.threshold_choice import ThresholdChoice
 from service.truths import ScoredRow, Statement
 from tests.support.tally import Tally
 
@@ -41,7 +41,7 @@ def write_state(folder):
     audit, generations = AuditLog(folder), Generations(folder)
     for number in range(5):
         with audit.recording("me", ("threshold", number / 10, (number + 1) / 10)):
-            audit.choose(Choice((number + 1) / 10), "abc", Choice(0.0))
+            audit.choose(ThresholdChoice((number + 1) / 10), "abc", ThresholdChoice(0.0))
         generations.count("threshold")
     store = begin_feedback(folder)
     for number in range(40):
@@ -62,7 +62,7 @@ def read_state(folder):
     found["found"] = [records.find(f"p{number}")["score"].tolist() for number in range(60)]
     audit, log = AuditLog(folder), folder / "audit.jsonl"
     found["audit"] = log.read_bytes() if log.exists() else b""
-    found["threshold"] = audit.chosen("abc", Choice(0.0))[0]
+    found["threshold"] = audit.chosen("abc", ThresholdChoice(0.0))[0]
     found["changes"] = changes = Generations(folder).changes()
     audit.report_missing(changes.swaps + changes.thresholds)
     store = begin_feedback(folder)

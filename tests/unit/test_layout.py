@@ -31,7 +31,7 @@ FLOORS = {
             "dialects",
             "files",
             "probe",
-            "choice",
+            "threshold_choice",
             "capacity",
         ),
         0,

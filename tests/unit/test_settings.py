@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from service.choice import Choice
 from service.errors import BadSetting
 from service.settings import SELDON_VARIABLES, Settings, describe_settings, unknown_variables
+from service.threshold_choice import ThresholdChoice
 
 
 def test_defaults_serve_the_default_model_on_loopback():
@@ -107,7 +107,7 @@ def test_an_unknown_component_parameter_ends_the_start(monkeypatch, name, kind, 
 
 def test_a_share_and_a_threshold_together_are_refused(monkeypatch):
     monkeypatch.setenv("ISOSERVE_OUTLIER_SHARE", "0.005")
-    assert Settings.read().choice == Choice(share=0.005)
+    assert Settings.read().choice == ThresholdChoice(share=0.005)
     monkeypatch.setenv("ISOSERVE_THRESHOLD", "0")
     with pytest.raises(
         BadSetting, match=r"ISOSERVE_THRESHOLD=0\.0 and ISOSERVE_OUTLIER_SHARE=0\.005"
@@ -118,13 +118,13 @@ def test_a_share_and_a_threshold_together_are_refused(monkeypatch):
 def test_our_share_overrides_seldons_threshold_and_seldon_may_send_a_share(monkeypatch):
     parameters(monkeypatch, threshold="0.1")
     monkeypatch.setenv("ISOSERVE_OUTLIER_SHARE", "0.005")
-    assert Settings.read().choice == Choice(share=0.005)
+    assert Settings.read().choice == ThresholdChoice(share=0.005)
     monkeypatch.delenv("ISOSERVE_OUTLIER_SHARE")
     monkeypatch.setenv("PREDICTIVE_UNIT_PARAMETERS", '[{"name": "outlier_share", "value": "0.02", '
                        '"type": "FLOAT"}]')  # fmt: skip
-    assert Settings.read().choice == Choice(share=0.02)
+    assert Settings.read().choice == ThresholdChoice(share=0.02)
     monkeypatch.setenv("ISOSERVE_THRESHOLD", "-0.1")
-    assert Settings.read().choice == Choice(-0.1)
+    assert Settings.read().choice == ThresholdChoice(-0.1)
 
 
 @pytest.mark.parametrize("share", ["0", "1", "-0.1", "5%", "nan"])

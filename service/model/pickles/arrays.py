@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .machine import BadPickle, Machine, Made
+from .interpreter import BadPickle, Machine, Made
 
 _NUMBERS = re.compile(r"[biuf][1248]")
 _MOST_FIELDS, _MOST_DIMENSIONS = 64, 3

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from ...errors import count
 from ...files import open_regular
-from .machine import PROTOCOLS, BadPickle
+from .interpreter import PROTOCOLS, BadPickle
 
 MOST_BYTES = 256 * 2**20
 """The largest file, also decompressed: some 20,000 trees of 256 samples."""

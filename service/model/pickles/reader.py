@@ -1,7 +1,7 @@
 """Read an IsolationForest from a file of pickle or joblib, without either and without scikit-learn.
 
-The file may be malicious. `machine` runs it with the parts below, which stand for the classes and
-functions that a forest is made of: exact names, and none but these. What comes out has the
+The file may be malicious. `interpreter` runs it with the parts below, which stand for the classes
+and functions that a forest is made of: exact names, and none but these. What comes out has the
 attributes that scoring needs, and `forest` reads it as it reads a fitted forest.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from ...errors import count
 from . import arrays
 from .formats import MOST_BYTES, decompress
-from .machine import BadPickle, Machine, Made, Part
+from .interpreter import BadPickle, Machine, Made, Part
 
 _OLDEST = 1, 0
 

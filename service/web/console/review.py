@@ -10,7 +10,7 @@ from ...model.card import Card, Column
 from ...rows import Rows
 from ...serving.detector import Detector
 from ...serving.review import ORDERS, Neighbour, Queue, Review, is_known
-from ...state.recorded import Recorded
+from ...state.record_format import Recorded
 from ...truths import Statement
 from .view import Console, Data, Query, View
 

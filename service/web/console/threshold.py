@@ -11,9 +11,9 @@ from ...errors import BadInput, Conflict, Unauthorized
 from ...rows import Floats
 from ...serving.detector import Detector
 from ...serving.evidence import FEEDBACK, choose_labels
+from ...serving.proposals import Evidence, Interval, Labels, Step, measure_rate
 from ...serving.review import MOST_LABELS, MOST_ROWS
-from ...serving.thresholds import Evidence, Interval, Labels, Step, measure_rate
-from ...state.recorded import Outline
+from ...state.record_format import Outline
 from ..admin import who_asks
 from .view import Console, Data, Query, View
 

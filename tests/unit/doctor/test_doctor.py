@@ -13,8 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from service.choice import Choice
-from service.doctor import machine, start
+from service.doctor import host, start
 from service.doctor.compose import look_at_compose
 from service.doctor.examine import examine, show, summarize
 from service.doctor.report import Finding, Report
@@ -24,6 +23,7 @@ from service.state.counts import Counts
 from service.state.feedback.store import begin_feedback
 from service.state.folder import RESTORING
 from service.state.records import begin_records
+from service.threshold_choice import ThresholdChoice
 from service.truths import ScoredRow, Statement
 from tests.support.running import free_port, run_python
 
@@ -152,7 +152,7 @@ def folder_of_another_user(site, _):
 
 
 def threshold_of_another_model(site, _):
-    AuditLog(site / "state").choose(Choice(0.5), "0" * 64, Choice(0.0))
+    AuditLog(site / "state").choose(ThresholdChoice(0.5), "0" * 64, ThresholdChoice(0.0))
 
 
 def half_a_restore(site, _):
@@ -189,7 +189,7 @@ def test_a_copy_goes_where_there_is_room(site, monkeypatch, usual, here, chosen)
 def limit_of(which, value):
     def inject(site, patch):
         real = resource.getrlimit
-        for module in ("service.doctor.machine.getrlimit", "service.server.getrlimit"):
+        for module in ("service.doctor.host.getrlimit", "service.server.getrlimit"):
             patch.setattr(module, lambda one: (value,) * 2 if one == which else real(one))
 
     return inject
@@ -306,14 +306,14 @@ def test_a_folder_that_does_not_exist_is_not_created(site, monkeypatch):
 
 def test_machine_code_that_is_not_kept_is_a_warning():
     report = Report()
-    machine.look_at_cache(report, SimpleNamespace(cache=None))
+    host.look_at_cache(report, SimpleNamespace(cache=None))
     assert report.findings[0].level == "warning"
     assert "NUMBA_CACHE_DIR" in report.findings[0].text
 
 
 def test_seldons_variables_are_named(monkeypatch):
     report = Report()
-    machine.look_at_variables(report, {"GUNICORN_WORKERS": "3"})
+    host.look_at_variables(report, {"GUNICORN_WORKERS": "3"})
     assert report.findings == [Finding("ok", "variables", "from Seldon: GUNICORN_WORKERS=3")]
 
 

@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from service.model.forest import unpack
-from service.model.pickles import machine
+from service.model.pickles import interpreter
 from service.model.pickles.reader import read_forest
 from service.model.scorer import compile_forest
 from tests.stress.files import small_forest
@@ -186,6 +186,6 @@ def test_the_depth_of_collections_is_bounded():
 
 
 def test_the_number_of_instructions_is_bounded(monkeypatch, forest):
-    monkeypatch.setattr(machine, "MOST_INSTRUCTIONS", 100)
+    monkeypatch.setattr(interpreter, "MOST_INSTRUCTIONS", 100)
     with pytest.raises(ValueError, match="more than 100 instructions, too many trees"):
         read_forest(saved(forest))

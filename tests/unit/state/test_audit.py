@@ -6,10 +6,10 @@ import resource
 
 import pytest
 
-from service.choice import Choice
 from service.errors import Unavailable
 from service.state.audit import AuditLog
 from service.state.files import quarantined
+from service.threshold_choice import ThresholdChoice
 
 
 def change(audit, who, *changes):
@@ -38,7 +38,7 @@ def test_a_change_that_cannot_be_written_is_refused(tmp_path):
         change(audit, "me", ("model", "a", "b"))
     (tmp_path / "threshold.json.new").mkdir()
     with pytest.raises(Unavailable, match="so nothing was changed"):
-        AuditLog(tmp_path).choose(Choice(0.1), "abc", Choice(0.0))
+        AuditLog(tmp_path).choose(ThresholdChoice(0.1), "abc", ThresholdChoice(0.0))
 
 
 def test_a_full_disk_is_reported(tmp_path):
@@ -61,7 +61,7 @@ def test_a_change_that_fails_after_its_line_takes_the_line_back(tmp_path):
         pytest.raises(Unavailable, match="so nothing was changed"),
         audit.recording("me", ("threshold", 0.0, 0.1)),
     ):
-        audit.choose(Choice(0.1), "abc", Choice(0.0))
+        audit.choose(ThresholdChoice(0.1), "abc", ThresholdChoice(0.0))
     assert (tmp_path / "audit.jsonl").read_bytes() == before
 
 
@@ -113,23 +113,23 @@ def test_lines_of_an_earlier_version_are_kept(tmp_path, caplog):
 
 def test_a_chosen_threshold_is_valid_while_model_and_setting_are_unchanged(tmp_path):
     audit = AuditLog(tmp_path)
-    assert audit.chosen("abc", Choice(0.0)) == (None, "")
-    audit.choose(Choice(-0.1), "abc", Choice(0.0))
-    assert AuditLog(tmp_path).chosen("abc", Choice(0.0)) == (Choice(-0.1), "")
-    assert audit.chosen("abd", Choice(0.0)) == (None, "it was chosen for the model abc")
-    assert audit.chosen("abc", Choice(0.2)) == (
+    assert audit.chosen("abc", ThresholdChoice(0.0)) == (None, "")
+    audit.choose(ThresholdChoice(-0.1), "abc", ThresholdChoice(0.0))
+    assert AuditLog(tmp_path).chosen("abc", ThresholdChoice(0.0)) == (ThresholdChoice(-0.1), "")
+    assert audit.chosen("abd", ThresholdChoice(0.0)) == (None, "it was chosen for the model abc")
+    assert audit.chosen("abc", ThresholdChoice(0.2)) == (
         None,
         "it was chosen instead of the setting 0.0, which is 0.2 now",
     )
-    audit.choose(None, "abc", Choice(0.0))
-    assert audit.chosen("abc", Choice(0.0)) == (None, "")
+    audit.choose(None, "abc", ThresholdChoice(0.0))
+    assert audit.chosen("abc", ThresholdChoice(0.0)) == (None, "")
 
 
 def test_a_chosen_share_is_valid_for_every_model_while_the_setting_is_unchanged(tmp_path):
-    audit, setting = AuditLog(tmp_path), Choice(share=0.01)
-    audit.choose(Choice(share=0.005), "abc", setting)
-    assert audit.chosen("abd", setting) == (Choice(share=0.005), "")
-    assert audit.chosen("abd", Choice(0.0)) == (
+    audit, setting = AuditLog(tmp_path), ThresholdChoice(share=0.01)
+    audit.choose(ThresholdChoice(share=0.005), "abc", setting)
+    assert audit.chosen("abd", setting) == (ThresholdChoice(share=0.005), "")
+    assert audit.chosen("abd", ThresholdChoice(0.0)) == (
         None,
         "it was chosen instead of the setting share 0.01, which is 0.0 now",
     )
@@ -147,9 +147,9 @@ def test_a_chosen_share_is_valid_for_every_model_while_the_setting_is_unchanged(
 )
 def test_a_damaged_threshold_is_not_used_and_quarantined(tmp_path, caplog, damage):
     path = tmp_path / "threshold.json"
-    AuditLog(tmp_path).choose(Choice(-0.1), "abc", Choice(0.0))
+    AuditLog(tmp_path).choose(ThresholdChoice(-0.1), "abc", ThresholdChoice(0.0))
     path.write_text(damage(path.read_text()))
-    threshold, invalid = AuditLog(tmp_path).chosen("abc", Choice(0.0))
+    threshold, invalid = AuditLog(tmp_path).chosen("abc", ThresholdChoice(0.0))
     assert threshold is None
     assert "was damaged" in invalid
     assert len(quarantined(path)) == 1

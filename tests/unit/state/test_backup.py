@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.choice import Choice
 from service.errors import BadInput, BadSetting
 from service.rows import Verdict
 from service.state import backup, counts
@@ -27,6 +26,7 @@ from service.state.generations import Generations
 from service.state.low_pvalues import LowPValues
 from service.state.odd_cells import OddCells
 from service.state.records import as_table, begin_records, open_records
+from service.threshold_choice import ThresholdChoice
 from service.truths import ScoredRow, Statement
 from tests.support.children import in_child
 
@@ -48,7 +48,7 @@ def folder(tmp_path):
     LowPValues(folder).add(np.array([0.005]))
     generations, audit = Generations(folder), AuditLog(folder)
     with audit.recording("me", ("threshold", 0.0, 0.5)):
-        audit.choose(Choice(0.5), "0" * 64, Choice(0.0))
+        audit.choose(ThresholdChoice(0.5), "0" * 64, ThresholdChoice(0.0))
     generations.count("threshold")
     store = begin_feedback(folder)
     store.add(Statement("p1", truths=(1,)), [ScoredRow(0, 0, 0.1, "abc", True)])
@@ -69,7 +69,7 @@ def figures(folder):
         OddCells(COLUMNS, folder).read(),
         LowPValues(folder).read(),
         Generations(folder).changes(),
-        AuditLog(folder).chosen("0" * 64, Choice(0.0)),
+        AuditLog(folder).chosen("0" * 64, ThresholdChoice(0.0)),
         (folder / "audit.jsonl").read_bytes(),
     )
 

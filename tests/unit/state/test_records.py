@@ -18,7 +18,7 @@ from service.errors import BadInput, BadSetting
 from service.rows import Verdict
 from service.state.files import quarantined
 from service.state.puids import PUID_BYTES, recorded_name, storage_bytes, storage_key
-from service.state.recorded import hash_names, hash_rows
+from service.state.record_format import hash_names, hash_rows
 from service.state.records import FILE_NAME, MAX_BYTES, as_table, begin_records, open_records
 from service.tables.write import write_table
 from service.web.middleware import new_id

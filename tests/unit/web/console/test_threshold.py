@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from service.serving.thresholds import Interval
+from service.serving.proposals import Interval
 from tests.support.running import read_samples
 from tests.unit.web.console.conftest import TOKEN, Browser
 

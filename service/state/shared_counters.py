@@ -16,7 +16,7 @@ from .files import Damaged
 from .shared import MAX_PROCESSES, ByteLocks, MappedFile, reset_in_children
 
 
-class Tally:
+class SharedCounters:
     """The counts so far, shared by the threads and processes of a service."""
 
     def __init__(self, layout: Mapping[str, Any], places: int, path: Path | None = None) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Choice:
+class ThresholdChoice:
     """A threshold of the score, which belongs to one model, or a share, which suits any."""
 
     threshold: float | None = None
@@ -19,7 +19,7 @@ class Choice:
         return self.threshold if self.share is None else {"share": self.share}
 
     @classmethod
-    def from_json(cls, value: Any) -> Choice:
+    def from_json(cls, value: Any) -> ThresholdChoice:
         """Read what `to_json` returns."""
         if isinstance(value, dict):
             return cls(share=float(value["share"]))
@@ -29,5 +29,5 @@ class Choice:
         return f"{self.threshold}" if self.share is None else f"share {self.share:g}"
 
 
-SCIKIT_LEARNS = Choice(0.0)
+SCIKIT_LEARNS = ThresholdChoice(0.0)
 """scikit-learn's own threshold."""

@@ -5,7 +5,7 @@ import pytest
 
 from service.errors import BadInput
 from service.model.pvalues import PValues, kept_ranks
-from service.serving.thresholds import Cost, Evidence, Interval, Labels, measure_rate
+from service.serving.proposals import Cost, Evidence, Interval, Labels, measure_rate
 
 RNG = np.random.default_rng(22)
 TRAINING = np.sort(RNG.normal(size=4_000))
