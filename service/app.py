@@ -14,7 +14,7 @@ from . import __version__
 from .errors import BadSetting, MethodNotAllowed, NotFound, Refusal, count, nearest
 from .model.content import read_model_file
 from .model.scorer import compile_kernels
-from .probe import reach
+from .probe import base_url
 from .rows import Limits
 from .serving.detector import Detector
 from .serving.feedback import FeedbackMatcher
@@ -232,8 +232,7 @@ def _log_model(detector: Detector, settings: Settings) -> None:
 
 def _tell_ready(settings: Settings, detector: Detector) -> None:
     """Say where the service answers, and how to try it with rows of the model's card."""
-    host = reach(settings.host)
-    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    url = base_url(settings.host, settings.port)
     model = detector.model
     headers = []
     if settings.api_key_file is not None:
@@ -260,7 +259,7 @@ def _name_the_route() -> None:
 
 
 def _allow_every_origin(response: Response) -> Response:
-    """Answer the preflight request that a browser sends before a cross-origin request."""
+    """Add the headers for pages of other origins: none may read the console; answer preflights."""
     if is_console(request.path):
         response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
     elif request.method == "OPTIONS":

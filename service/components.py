@@ -123,10 +123,7 @@ class CoreIsolationForest:
         """
         if self._latest.verdict is None:
             return None
-        found = self._detector.pvalues
-        if found is None:
-            raise BadInput(f"this model has no p-values: {self._detector.without_pvalues}")
-        return found.of(self._latest.verdict.scores)
+        return self._detector.require_pvalues().of(self._latest.verdict.scores)
 
     @property
     def prediction_meta(self) -> NDArray[np.int64] | None:

@@ -9,6 +9,7 @@
         ├── Unauthorized        401
         ├── NotFound            404
         ├── MethodNotAllowed    405
+        ├── TooSlow             408
         ├── Conflict            409
         ├── TooLarge            413
         ├── Unsupported         415

@@ -23,6 +23,16 @@ def reach(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - nothing is bound
 
 
+def base_url(host: str, port: int) -> str:
+    """Return the address of a service for this machine, as `http://127.0.0.1:8000`.
+
+    >>> base_url("::", 8000)
+    'http://[::1]:8000'
+    """
+    host = reach(host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 def read_address(variables: Mapping[str, str]) -> tuple[str, int]:
     """Return host and port of a service with these variables, as `Settings` reads them.
 

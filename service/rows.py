@@ -187,7 +187,7 @@ class Rows:
     texts: NDArray[np.void] | None = None
     """The client's cells, (n_rows,), as `cells`; None where all are numbers: then `values`."""
     odd: Sequence[tuple[int, int, int]] = ()
-    """(column, index in ODD, how many) of the cells that training never saw the like of."""
+    """(column, index in ODD, how many) of the odd cells: those unlike all of training's."""
     ids: list[str] | None = None
     """The id of each row, if the model has an id column and it was sent."""
 

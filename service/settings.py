@@ -103,8 +103,8 @@ class Settings(BaseSettings):
         None,
         gt=0,
         lt=1,
-        description="share of rows like training's to flag: it sets the threshold, of the next "
-        "model too",
+        description="share of rows like training's to flag; it sets the threshold, also of the "
+        "next model",
     )
     names: Literal["match", "position"] = Field(
         "match", description="match: find columns by name, in any order; position: ignore names"
@@ -144,10 +144,11 @@ class Settings(BaseSettings):
         description="token for the routes that load a model or set the threshold; empty: no routes",
     )
     admin_token_file: Path | None = Field(None, description="file that holds the admin token")
-    console: bool = Field(True, description="serve the review page, /console; off: do not")
+    console: bool = Field(True, description="serve the console, /console; off: do not")
     console_hosts: str = Field(
         "",
-        description="host names of the review page beside the address, as `a.example,b.example`",
+        description="names by which browsers reach the console, beside its address, as "
+        "`a.example,b.example`",
     )
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], UpperCase] = Field(
         "INFO", description="lowest level that is logged"

@@ -17,10 +17,17 @@ from typing import Annotated, Any
 import typer
 
 from service.errors import CannotTrain, IsoserveError
-from training.train import KeepCols, Label, parse_columns
+from training.train import Label, parse_keep_cols
 
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="a file of pickle or joblib")]
-TablePath = Annotated[Path, typer.Argument(metavar="TABLE", help="a .csv or .parquet file")]
+TablePath = Annotated[
+    Path, typer.Argument(metavar="TABLE", help="a CSV, Parquet or Arrow file, also packed")
+]
+
+KeepCols = Annotated[
+    str | None,
+    typer.Option("--keep_cols", help="the columns of the forest; by default as it was fitted"),
+]
 
 app = typer.Typer(
     add_completion=False,
@@ -48,7 +55,7 @@ def describe_file(
     file = read_model_file(model)
     forest = _load(file)
     names = getattr(forest, "feature_names_in_", None)
-    columns = parse_columns(keep_cols) if keep_cols else None
+    columns = parse_keep_cols(keep_cols) if keep_cols else None
     if columns is None:  # all, also those that training would leave out
         columns = [name for name in read_table(table).names if name != label]
         columns = columns if names is None else list(names)

@@ -234,7 +234,7 @@ def train(  # noqa: PLR0913, PLR0917 -- each is an option of the command line
     source = Source(
         name=dataset,
         samples=samples,
-        columns=None if keep_cols is None else parse_columns(keep_cols),
+        columns=None if keep_cols is None else parse_keep_cols(keep_cols),
         seed=seed,
         contamination=share,
         full=full,
@@ -325,10 +325,10 @@ def parse_choices(sep: str, decimal: str, encoding: str) -> Choices:
     return Choices(sep, decimal, encoding)
 
 
-def parse_columns(text: str) -> list[str]:
+def parse_keep_cols(text: str) -> list[str]:
     """Read names that are separated by commas, or in a Python list.
 
-    >>> parse_columns("['srv_count', 'target']"), parse_columns("mean, sd")
+    >>> parse_keep_cols("['srv_count', 'target']"), parse_keep_cols("mean, sd")
     (['srv_count', 'target'], ['mean', 'sd'])
     """
     if not text.lstrip().startswith(("[", "(")):

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ..errors import BadInput, BadSetting, Unavailable, count
 from ..model.content import find_card, read_model_file
-from ..probe import reach
+from ..probe import base_url
 from ..serving.evidence import gather
 from ..serving.proposals import Cost, Evidence, Interval, Step
 from ..settings import Settings
@@ -242,8 +242,7 @@ def _apply(settings: Settings, choice: ThresholdChoice, version: str) -> str:
             "--apply needs the service's ISOSERVE_ADMIN_TOKEN (or _FILE); without one, start the "
             f"service with {_as_setting(choice)}"
         )
-    host = reach(settings.host)
-    base = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    base = base_url(settings.host, settings.port)
     what = {"threshold": choice.threshold} if choice.share is None else {"share": choice.share}
     request = Request(  # noqa: S310 - http, to the service of these settings
         f"{base}/v2/repository/models/{settings.model_name}/threshold",

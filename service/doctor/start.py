@@ -123,12 +123,12 @@ def look_at_state(report: Report, settings: Settings, loaded: Loaded) -> dict[st
             with closing(begin_feedback(copy, settings.window, settings.feedback_days or _FOREVER)):
                 pass
             sizes = {one.name: one.stat().st_size for one in copy.iterdir()}
-            said.append("every file proves itself" if _has_state(folder) else "there is none yet")
+            said.append("every file is sound" if _has_state(folder) else "there is none yet")
     if quarantined := count_quarantined(folder):
         report.add(
             "warning",
             "state",
-            f"{quarantined} damaged or outdated files are set aside in {folder}: read the log of "
+            f"{quarantined} damaged or outdated files are quarantined in {folder}: read the log of "
             "that time, then delete them",
         )
     return sizes

@@ -62,6 +62,12 @@ class Detector:
         """The p-values of scores; None if the card has no out-of-bag scores, or there is none."""
         return PValues.of_card(self.model.card)
 
+    def require_pvalues(self) -> PValues:
+        """Return the p-values of scores; BadInput, which says why, if there are none."""
+        if self.pvalues is None:
+            raise BadInput(f"this model has no p-values: {self.without_pvalues}")
+        return self.pvalues
+
     @cached_property
     def _rare(self) -> float:
         """The score below which a row's p-value is at most `LARGEST`; -inf if that is never."""

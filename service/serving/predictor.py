@@ -1,6 +1,5 @@
 """Score, count and record the rows of clients. Knows no protocol and no transport."""
 
-from ..errors import BadInput
 from ..rows import Rows, Totals, Verdict
 from ..state.counts import Counts
 from ..state.low_pvalues import LowPValues
@@ -43,9 +42,7 @@ class Predictor:
         Raises:
             BadInput: there are no p-values to give; nothing was counted.
         """
-        pvalues = detector.pvalues if with_pvalues else None
-        if with_pvalues and pvalues is None:
-            raise BadInput(f"this model has no p-values: {detector.without_pvalues}")
+        pvalues = detector.require_pvalues() if with_pvalues else None
         verdict = detector.score(rows, with_samples)
         totals = self.counts.add(verdict)
         if (low := detector.low_pvalues(verdict)) is not None:

@@ -208,12 +208,6 @@ class Evidence:
         needed = math.ceil(recall * labels.outliers - 1e-9)
         return self.step(float(thresholds[np.searchsorted(found, needed)]))
 
-    def best_f1(self) -> Step:
-        """Return the threshold with the highest F1 on the labelled rows."""
-        labels = self._need_recall("F1")
-        thresholds, flagged, found = labels.cuts()
-        return self.step(float(thresholds[(2 * found / (flagged + labels.outliers)).argmax()]))
-
     def _at(self, share: float) -> float:
         """Return the threshold that flags a share, by the best source that there is."""
         if self.pvalues is not None:

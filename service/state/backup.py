@@ -164,7 +164,7 @@ def _look_at_changes(folder: Path) -> list[Part]:
 def _read_proven(path: Path, prove: Prove) -> list[Part]:
     """Return a mapped file, if it exists, as it was between two changes of its numbers.
 
-    Damaged if it never proves itself.
+    Damaged if it is never found sound.
     """
     if not os.path.lexists(path):
         return []

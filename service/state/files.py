@@ -30,7 +30,7 @@ _WHEN = r"\.(\d{4}-\d\d-\d\dT\d{6}-\d{6}Z|\d+)"
 
 
 class Damaged(ValueError):
-    """A state file does not prove itself; the text is the reason, such as "it is cut short"."""
+    """A state file is not as it was written; the text is the reason, such as "it is cut short"."""
 
 
 def open_file(path: Path, flags: int = os.O_RDWR) -> int:
@@ -133,13 +133,15 @@ def quarantine(
         for ending in ("", *beside):
             with suppress(FileNotFoundError):
                 Path(f"{path}{ending}").rename(f"{other}{ending}")
-        logger.warning("%s is set aside as %s: %s; a new file is created", path, other.name, reason)
+        logger.warning(
+            "%s is quarantined as %s: %s; a new file is created", path, other.name, reason
+        )
         for old in before[: max(0, len(before) + 1 - keep)] if keep else ():
             delete(old)
-            logger.warning("%s is deleted: only the last %d set aside are kept", old, keep)
+            logger.warning("%s is deleted: only the last %d quarantined are kept", old, keep)
     except OSError as error:
         raise BadSetting(
-            f"ISOSERVE_STATE_DIR: {path} cannot be used ({reason}) nor set aside "
+            f"ISOSERVE_STATE_DIR: {path} cannot be used ({reason}) nor quarantined "
             f"({error.strerror}); move it away"
         ) from error
     return other

@@ -56,7 +56,8 @@ class Batches:
     notes: tuple[str, ...] = ()
     """Sentences about how the file is read."""
     skips: bool = False
-    """Whether lines of a CSV file with too many or too few cells go to `wrong`, and raise not."""
+    """Whether a CSV file's lines with too many or too few cells are collected in `wrong`; else the
+    first one raises."""
     wrong: list[WrongRow] = field(default_factory=list)
     source: Any = None
     """What yields the record batches, or a Parquet file."""

@@ -1,8 +1,8 @@
 """The last 15 minutes of traffic, in sums of 5 seconds.
 
 One worker reads the exact counts every 5 seconds and writes them into a small ring in shared
-memory. The difference of two neighbours is the exact sum of what came between them. So predictions
-do not know of it, and nobody who looks counts anything.
+memory. The difference of two neighbours is the exact sum of what came between them. Predictions
+do no work for it, and looking at it counts nothing.
 """
 
 import logging

@@ -35,7 +35,7 @@ _HELP = {
     "the 50 largest.",
     "isoserve_score_drift_psi": "Population stability index of the score, recent rows against "
     "training.",
-    "isoserve_cells_total": "Cells of scored rows that training never saw the like of, by column "
+    "isoserve_cells_total": "Cells of scored rows that are unlike all of training's, by column "
     "and kind: out_of_range, unknown or missing; the columns with most.",
     "isoserve_model_swaps_total": "Models loaded while the service ran.",
     "isoserve_model_load_failures_total": "Model files refused while the service ran, by reason; "
@@ -46,8 +46,8 @@ _HELP = {
     "isoserve_request_duration_seconds": "Time to answer a request in seconds, by route.",
     "isoserve_storage_up": "1 if feedback can be stored, tested in its tables at each scrape; "
     "otherwise 0.",
-    "isoserve_quarantined_files": "Files in the state folder that were set aside because they were "
-    "damaged or of another layout.",
+    "isoserve_quarantined_files": "Files in the state folder that were quarantined, because they "
+    "were damaged or of another layout.",
     "isoserve_feedback_unmatched_total": "Feedback messages about an unknown prediction, answered "
     "with 404.",
     "isoserve_feedback_rewards": "Rewards other than 0 in the stored feedback; falls when one is "

@@ -35,7 +35,7 @@ class Readings:
     """Share (0 to 1) of the training rows below the threshold; None without a card."""
     drift: Drift = field(default_factory=Drift)
     odd_cells: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """Cells by (column, kind) that training never saw the like of."""
+    """Odd cells, which are unlike all of training's, by (column, kind)."""
     share: float | None = None
     """The share of rows (0 to 1) that the threshold was chosen for, if it was."""
     calibrated: int | None = None

@@ -103,7 +103,7 @@ class Handlers:
     """Whether Seldon's answers have `meta.metrics`."""
 
     def predictions(self) -> Mapping[str, Handler]:
-        """Return the routes that score rows, as Flask writes them, and their handlers."""
+        """Return the routes of predictions, as Flask writes them, and their handlers."""
         seldon = ("/predict", "/api/v1.0/predictions", "/api/v0.1/predictions")
         return dict.fromkeys(seldon, self.predict) | {
             V2_INFER: self.open_inference,
@@ -257,7 +257,7 @@ def _read_places(request: Request) -> tuple[str, str]:
 
 
 def _tags(detector: Detector, rows: Rows, verdict: Verdict, options: Options) -> dict[str, Any]:
-    """Return the tags that `?scores=1` and `?explain=K` add to a Seldon answer."""
+    """Return the tags that the options, and ids that were sent, add to a Seldon answer."""
     tags = seldon.score_tags(verdict) if options.scores else {}
     tags |= seldon.pvalue_tags(verdict) | seldon.id_tags(verdict)
     explanations = _explain(detector, rows, verdict, options.explain)

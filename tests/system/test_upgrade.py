@@ -60,7 +60,7 @@ def test_every_figure_of_the_former_version_stays(former, serve, tmp_path):
         ("threshold", 0.05),
         ("threshold", 0.02),
     ]
-    assert not [line for line in service.log.read_text().splitlines() if "set aside" in line]
+    assert not [line for line in service.log.read_text().splitlines() if "quarantined" in line]
 
 
 def test_the_former_versions_feedback_takes_new_truths(former, serve):

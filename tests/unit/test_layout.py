@@ -2,8 +2,8 @@
 
 A package may import those to its right, and skip some; nothing imports to its left:
 
-    __main__ -> commands -> app -> server -> web, bulk -> serving, telemetry
-    -> model, state, protocols, tables -> vocabulary
+    __main__ -> commands -> doctor -> app -> server -> web -> bulk, components
+    -> serving, telemetry -> model, state, protocols, tables -> vocabulary
 """
 
 import ast

@@ -41,7 +41,7 @@ def repair(database: SQLiteDatabase, mark: Mark) -> None:
         quarantine(path, fault, beside=ENDINGS)
         with suppress(Unavailable):
             kept = _refill(database, rows, mark.accepted)
-            logger.warning("%s: %d rows of the one set aside are sound and kept", path, kept)
+            logger.warning("%s: %d rows of the quarantined one are sound and kept", path, kept)
     with suppress(Unavailable):
         with database.reading() as connection:
             found = read_totals(connection)["accepted"]
@@ -160,7 +160,7 @@ def _report_missing(path: Path, missing: int, copy: Path, wal: Path) -> None:
     where = ""
     if copy.exists():
         copy.rename(kept)
-        where = f"; what SQLite's log contained is set aside as {kept.name}"
+        where = f"; what SQLite's log contained is quarantined as {kept.name}"
     if missing > 0:
         logger.warning(
             "%s: %d acknowledged messages of feedback are missing: its end is lost, or it is an "

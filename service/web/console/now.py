@@ -132,7 +132,7 @@ def _attention(data: Data) -> Iterator[Data]:
             yield note(level, f"{text}{one['psi']:.2f}).", "drift")
     yield from (note("warn", text, "threshold") for text in _surprise(data))
     if data["quarantined"]:
-        text = f"{data['quarantined']} damaged state files were set aside; the log names them."
+        text = f"{data['quarantined']} damaged state files were quarantined; the log names them."
         yield note("warn", text)
     if not data["model"]["has_card"]:
         text = "The model has no card, so nothing is known of its training: no drift, no usual"

@@ -67,5 +67,5 @@ def read_drift(service):
 
 def check_log(report, service):
     log = service.log.read_text()
-    report.check("set aside" not in log and "damaged" not in log, "a state file was damaged")
+    report.check("quarantined" not in log and "damaged" not in log, "a state file was damaged")
     report.check(not find_traceback(service.log), "the log has a traceback")

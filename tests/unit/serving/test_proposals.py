@@ -87,15 +87,6 @@ def test_a_recall_is_reached_with_as_few_flagged_rows_as_possible(evidence, reca
     assert evidence.step(lower).recall.share < recall
 
 
-def test_the_best_f1_is_the_best(evidence):
-    def f1(step):
-        return 2 / (1 / step.precision.share + 1 / step.recall.share)
-
-    others = [evidence.step(one) for one in np.linspace(-4, 1, 501)]
-    best = f1(evidence.best_f1())
-    assert best >= max(f1(one) for one in others if one.precision and one.precision.share)
-
-
 def test_labels_of_flagged_rows_say_nothing_of_recall_and_of_higher_thresholds():
     labels = Labels.of(np.array([-0.3, -0.2, -0.1]), np.array([1, 0, 1]), "feedback", True)
     evidence = Evidence(labels=labels)

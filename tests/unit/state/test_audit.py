@@ -91,7 +91,7 @@ def test_a_damaged_log_is_quarantined_and_its_sound_lines_are_kept(tmp_path, cap
     change(AuditLog(tmp_path), "me", ("threshold", -0.1, 0.5))
     (kept,) = quarantined(path)
     assert kept.read_bytes() == damaged
-    assert f"set aside as {kept.name}: of its " in caplog.text
+    assert f"quarantined as {kept.name}: of its " in caplog.text
     assert [json.loads(line)["old"] for line in path.read_text().splitlines()] == [*left, -0.1]
 
 
@@ -154,4 +154,4 @@ def test_a_damaged_threshold_is_not_used_and_quarantined(tmp_path, caplog, damag
     assert "was damaged" in invalid
     assert len(quarantined(path)) == 1
     assert not path.exists()
-    assert "is set aside as threshold.json." in caplog.text
+    assert "is quarantined as threshold.json." in caplog.text

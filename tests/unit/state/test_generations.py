@@ -273,7 +273,7 @@ def test_damaged_counts_of_changes_are_quarantined(tmp_path, caplog, damage):
     path.write_bytes(content[:start] + damage(content[start:]))
     after = Generations(tmp_path)
     assert after.changes().swaps == 0
-    assert "swaps.bin is set aside" in caplog.text
+    assert "swaps.bin is quarantined" in caplog.text
     assert len(quarantined(path)) == 1
     after.count("swap")
     assert Generations(tmp_path).changes().swaps == 1

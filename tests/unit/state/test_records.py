@@ -305,7 +305,7 @@ def test_another_layout_is_quarantined_with_its_rows(tmp_path, caplog):
     append(begin_records(tmp_path, ["a", "b"], 1000), "p", 20)
     begin_records(tmp_path, ["a", "c"], 1000)
     (kept,) = quarantined(tmp_path / FILE_NAME)
-    assert f"records.bin is set aside as {kept.name}: its layout is different" in caplog.text
+    assert f"records.bin is quarantined as {kept.name}: its layout is different" in caplog.text
     assert len(open_records(tmp_path).read()) == 0
     kept.rename(tmp_path / FILE_NAME)
     before = open_records(tmp_path)
@@ -584,7 +584,7 @@ def test_a_record_that_was_cut_keeps_its_whole_rows(tmp_path, left, caplog):
     assert kept.read()["values"].tolist() == values.tolist()
     assert kept.read()["score"].tolist() == verdict.scores.tolist()
     assert len(quarantined(path)) == 1
-    assert f"is set aside as {quarantined(path)[0].name}" in caplog.text
+    assert f"is quarantined as {quarantined(path)[0].name}" in caplog.text
 
 
 def test_an_outline_has_the_rows_that_are_kept_in_their_order(records):

@@ -106,7 +106,7 @@ def test_a_damaged_file_is_quarantined_and_logged(tmp_path, caplog, damage, reas
     (kept,) = quarantined(path)
     assert kept.read_bytes() == damaged
     (record,) = caplog.records
-    assert f"is set aside as {kept.name}" in record.getMessage()
+    assert f"is quarantined as {kept.name}" in record.getMessage()
     assert re.search(reason, record.getMessage())
 
 
@@ -124,7 +124,7 @@ def test_the_last_three_quarantined_files_are_kept(tmp_path, caplog):
     (tmp_path / "x.bin.new").touch()
     kept = quarantined(tmp_path / "x.bin")
     assert [MappedFile.open(path).layout["numbers"] for path in kept] == [11, 12, 13]
-    assert caplog.text.count("is deleted: only the last 3 set aside are kept") == 11
+    assert caplog.text.count("is deleted: only the last 3 quarantined are kept") == 11
 
 
 def test_by_default_all_quarantined_files_are_kept(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 
 from service.errors import CannotTrain
 from service.model.file import load_model
-from training.train import main, parse_amount, parse_columns, parse_share
+from training.train import main, parse_amount, parse_keep_cols, parse_share
 
 ROOT = Path(__file__).parents[3]
 
@@ -300,7 +300,7 @@ def test_shares_out_of_range_are_refused(text):
     ],
 )
 def test_columns_are_given_as_a_list_or_separated_by_commas(text, names):
-    assert parse_columns(text) == names
+    assert parse_keep_cols(text) == names
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_columns_are_given_as_a_list_or_separated_by_commas(text, names):
 )
 def test_other_list_expressions_are_refused_without_evaluating_them(text, capsys):
     with pytest.raises(CannotTrain, match="--keep_cols"):
-        parse_columns(text)
+        parse_keep_cols(text)
     assert capsys.readouterr().out == ""
 
 

@@ -187,7 +187,7 @@ def test_an_unusable_file_is_quarantined_at_the_start(tmp_path, path, damage, re
         query(path, f"PRAGMA {'user_version' if damage == 'newer' else 'application_id'} = 99")
     begun = begin_feedback(tmp_path)
     (kept,) = quarantined(path)
-    assert f"is set aside as {kept.name}: {reason}" in caplog.text
+    assert f"is quarantined as {kept.name}: {reason}" in caplog.text
     kept = {"words": 0, "middle": 1000, "newer": 0, "foreign": 0}[damage]
     assert begun.read().total.rows == kept
     assert add_truth(begun, "q", 1, 1).total.rows == kept + 1
@@ -267,7 +267,7 @@ def test_what_was_changed_in_a_table_is_left_out_and_the_rest_is_kept(
     assert summary.reward == (9 if table == "rewards" else 10)
     assert summary.accepted == 10
     (kept,) = quarantined(path)
-    assert f"is set aside as {kept.name}: it is damaged" in caplog.text
+    assert f"is quarantined as {kept.name}: it is damaged" in caplog.text
 
 
 @pytest.mark.parametrize("loss", ["older copy", "0 bytes", "gone"])
@@ -281,7 +281,9 @@ def test_acknowledged_feedback_that_is_lost_is_missed_aloud(tmp_path, path, loss
         path.write_bytes(older if loss == "older copy" else b"")
     begin_feedback(tmp_path)
     said = (
-        "is set aside as" if loss == "0 bytes" else "acknowledged messages of feedback are missing"
+        "is quarantined as"
+        if loss == "0 bytes"
+        else "acknowledged messages of feedback are missing"
     )
     assert said in caplog.text
     caplog.clear()
