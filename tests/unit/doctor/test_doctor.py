@@ -236,7 +236,7 @@ FAULTS = [
     (damage("state/counts.bin", 4096 + 8 * 2112), "state", "fault", "counts.bin: its numbers"),
     (damage("state/feedback.db", 3), "state", "fault", "feedback.db: it cannot be copied"),
     (damaged_row, "state", "warning", "1 damaged rows are dropped"),
-    (write("state/counts.bin.7", "x"), "state", "warning", "1 damaged or outdated files are quarantined"),
+    (write("state/counts.bin.7", "x"), "state", "warning", "1 damaged or outdated files are quar"),
     (write("state/audit.jsonl", "x\n"), "state", "warning", "of its 1 lines these are damaged"),
     (threshold_of_another_model, "state", "warning", "is no longer valid"),
     (other_columns, "state", "warning", "its layout is different (columns of the model)"),
