@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import BadInput, nearest
-from service.tables.batches import Batches, open_batches
+from service.tables.batches import Batches, Choices, Place, open_batches
 from service.tables.places import is_address
-from service.tables.read import Choices, Place, Table
+from service.tables.read import Table
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,7 +14,8 @@ import numpy as np
 from service.cells import LARGEST
 from service.model.encoding import EPOCH
 from service.rows import Floats
-from service.tables.read import Cells, Place
+from service.tables.batches import Place
+from service.tables.read import Cells
 from training.datasets import POOL
 from training.values import Dates, Distinct, Hashes, Moments, Values, hash_numbers
 

@@ -17,8 +17,9 @@ from service.errors import BadInput, CannotTrain, count, nearest
 from service.model.card import Column
 from service.model.encoding import KINDS, CellFault, make_encoder
 from service.rows import Floats
+from service.tables.batches import Choices, Place
 from service.tables.places import find_places, is_address
-from service.tables.read import Cells, Choices, Place, Table, read_table
+from service.tables.read import Cells, Table, read_table
 from training.datasets import POOL, UNLABELLED, Dataset, Recognised, Whole, listed, pick
 from training.parts import Batch, Parts, Pool, Watch, concatenate
 from training.profiles import Profile, Spot

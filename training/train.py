@@ -34,7 +34,7 @@ if not __package__:  # run as a file: perhaps not installed, so imports need the
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from service.errors import CannotTrain, IsoserveError, count
-from service.tables.read import Choices
+from service.tables.batches import Choices
 from training.datasets import POOL, SPENDING_OUTLIERS, Dataset, listed, oddities
 
 if TYPE_CHECKING:

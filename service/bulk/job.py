@@ -15,9 +15,8 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from ..errors import BadInput
-from ..tables.batches import Batches, open_batches
+from ..tables.batches import Batches, Choices, open_batches
 from ..tables.places import STDIN, is_address, is_folder
-from ..tables.read import Choices
 from ..tables.sinks import STDOUT, Sink, find_kind
 from .journal import Journal
 from .layout import Plan, check_same, plan_layout

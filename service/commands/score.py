@@ -187,7 +187,7 @@ def _prepare(request: _Request) -> tuple[ModelFile, Job]:
     from ..model.content import read_model_file  # noqa: PLC0415
     from ..model.file import open_model  # noqa: PLC0415
     from ..serving.detector import Detector  # noqa: PLC0415
-    from ..tables.read import Choices  # noqa: PLC0415
+    from ..tables.batches import Choices  # noqa: PLC0415
 
     settings = Settings.read()
     if request.model is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,17 +19,28 @@ from ..cells import name_column
 from ..dialects import Dialect, find_decoder, find_dialect
 from ..errors import BadInput, count, nearest
 from .places import STDIN, is_address, open_place
-from .read import Choices, refuse_doubled
-from .streams import HEAD, Stream, Text, open_stdin, seekable, unpack
+from .streams import HEAD, WHOLE, Stream, Text, open_stdin, seekable, unpack
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+Place = Path | str
+"""Where a table lies: a path, or an address of fsspec."""
 
 _BLOCK = 4 * 2**20
 """Bytes of a CSV text that are parsed at a time; no line may be longer."""
 
 _BUFFER = 2**20
 """Bytes of each column of a Parquet file that are read at a time."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How a CSV file is read, where it is not to be recognised."""
+
+    separator: str = ""
+    decimal: str = ""
+    encoding: str = ""
 
 
 class WrongRow(NamedTuple):
@@ -62,6 +74,8 @@ class Batches:
     source: Any = None
     """What yields the record batches, or a Parquet file."""
     _file: Any = None
+    _copy: Any = None
+    """The unpacked bytes, where the file is packed and they must seek."""
     _size: int = 0
 
     @property
@@ -127,12 +141,17 @@ class Batches:
 
     def close(self) -> None:
         """Close the file."""
-        with suppress(Exception):
-            self._file.close()
+        for file in (self._copy, self._file):
+            with suppress(Exception):
+                file.close()
 
 
-def open_batches(place: str, choices: Choices | None = None, skips: bool = False) -> Batches:
-    """Open a table for reading in batches. What it is, is told by its first bytes.
+def open_batches(
+    place: str, choices: Choices | None = None, skips: bool = False, is_small: bool = False
+) -> Batches:
+    """Open a table for reading in batches. Its first bytes decide what it is.
+
+    `is_small`: recognise the encoding and the separators of a CSV file by all of it.
 
     Raises:
         BadInput: the text names the place and says what is wrong with it.
@@ -142,10 +161,25 @@ def open_batches(place: str, choices: Choices | None = None, skips: bool = False
         size = 0 if place == STDIN else file.seek(0, io.SEEK_END)
         if size:
             file.seek(0)
-        batches = _open(place, file, choices or Choices(), skips)
+        batches = _open(place, file, choices or Choices(), skips, WHOLE if is_small else HEAD)
     batches._file, batches._size = file, size
     refuse_doubled(batches.names, batches.label)
     return batches
+
+
+def refuse_doubled(names: Sequence[str], place: Place) -> None:
+    """Raise BadInput where two columns have one name; a doubled number is a cell and no name."""
+    doubled = [name for name, times in Counter(names).items() if times > 1]
+    if not doubled:
+        return
+    try:
+        float(doubled[0])
+    except ValueError:
+        raise BadInput(f"{place} has two columns named {doubled[0]!r}; rename one") from None
+    raise BadInput(
+        f"the first line of {place} is taken for the names of the columns, and {doubled[0]!r} is "
+        "in it twice; add a line of names before the rows"
+    )
 
 
 @contextmanager
@@ -156,6 +190,8 @@ def translate_faults(place: str) -> Iterator[None]:
         yield
     except BadInput as error:
         text = str(error)
+        if text.startswith("it "):
+            text = f"{label} {text[3:]}"
         raise BadInput(text if label in text else f"{label} cannot be read: {text}") from error
     except ImportError as error:
         what = "pyarrow" if "pyarrow" in str(error) else "a library"
@@ -174,7 +210,7 @@ def translate_faults(place: str) -> Iterator[None]:
         raise BadInput(f"{label} cannot be read: {why}") from error
 
 
-def _open(place: str, file: Any, choices: Choices, skips: bool) -> Batches:
+def _open(place: str, file: Any, choices: Choices, skips: bool, look: int) -> Batches:
     stream = unpack(Stream(file))
     head = stream.head(8)
     if head.startswith(b"PAR1"):
@@ -184,7 +220,7 @@ def _open(place: str, file: Any, choices: Choices, skips: bool) -> Batches:
     if Path(place).suffix.lower() in (".parquet", ".pq", ".arrow", ".feather"):
         kind = "Arrow" if Path(place).suffix.lower() in (".arrow", ".feather") else "Parquet"
         raise BadInput(f"{place} is no {kind} file, or its beginning is lost")
-    return _open_csv(place, stream, choices, skips)
+    return _open_csv(place, stream, choices, skips, look)
 
 
 def _open_parquet(place: str, file: Any) -> Batches:
@@ -193,7 +229,7 @@ def _open_parquet(place: str, file: Any) -> Batches:
     source = parquet.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False)
     schema = source.schema_arrow.remove_metadata()
     batches = Batches(place, _own_names(schema.names), schema, source.metadata.num_rows)
-    batches.source = source
+    batches.source, batches._copy = source, file
     return batches
 
 
@@ -201,13 +237,14 @@ def _open_arrow(place: str, file: Any, stream: Stream) -> Batches:
     import pyarrow as pa  # noqa: PLC0415
 
     if stream.head(6) == b"ARROW1":
-        source: Any = pa.ipc.open_file(seekable(file, stream))
+        file = seekable(file, stream)
+        source: Any = pa.ipc.open_file(file)
         parts: Any = (source.get_batch(i) for i in range(source.num_record_batches))
     else:
         parts = source = pa.ipc.open_stream(stream)
     schema = source.schema.remove_metadata()
     batches = Batches(place, _own_names(schema.names), schema)
-    batches.source = parts
+    batches.source, batches._copy = parts, file
     return batches
 
 
@@ -219,14 +256,14 @@ def _own_names(names: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def _open_csv(place: str, stream: Stream, choices: Choices, skips: bool) -> Batches:
+def _open_csv(place: str, stream: Stream, choices: Choices, skips: bool, look: int) -> Batches:
     import pyarrow as pa  # noqa: PLC0415
 
-    head = stream.head(HEAD)
+    head = stream.head(look)
     if head.lstrip()[:1] in (b"{", b"["):
         raise BadInput("it is JSON; tables are CSV, Parquet or Arrow files")
-    decoder, note = find_decoder(head, choices.encoding, is_whole=len(head) < HEAD)
-    text = Text(stream, decoder)
+    decoder, note = find_decoder(head, choices.encoding, is_whole=len(head) < look)
+    text = Text(stream, decoder, look)
     dialect = find_dialect(text.head, choices.separator, choices.decimal)
     names = text.read_names(dialect)
     if not names:

@@ -7,7 +7,9 @@ configuration and from the environment, as its documentation says.
 
 from __future__ import annotations
 
+import errno
 import glob
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,7 +63,13 @@ def open_place(place: str) -> Any:
         return filesystem.open(path, "rb")
     import pyarrow as pa  # noqa: PLC0415 -- a server does without it
 
-    return pa.OSFile(place, "rb")
+    try:
+        return pa.OSFile(os.fsencode(place), "rb")
+    except OSError as error:  # pyarrow's words repeat the path, as bytes
+        number = errno.EISDIR if Path(place).is_dir() else error.errno
+        if number:
+            raise OSError(number, os.strerror(number)) from error
+        raise
 
 
 def find_filesystem(address: str) -> tuple[Any, str]:

@@ -1,59 +1,32 @@
-"""Read tables from CSV, Parquet and Arrow files, whatever their names say.
+"""Read the whole of a table, and the cells of its columns as numbers, texts or dates.
 
 pyarrow is imported when a file is read: a server does without it.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import zipfile
-import zlib
-from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cells import MISSING, TRUTHS, name_column, parse_cell, parse_text
-from ..dialects import Dialect, decode_text, find_dialect
-from ..errors import BadInput, count, nearest
+from ..cells import MISSING, TRUTHS, parse_cell, parse_text
+from ..errors import BadInput
 from ..rows import Floats
+from .batches import Choices, Place, open_batches
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_BINARY = (".parquet", ".arrow", ".feather")
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 """The texts that Arrow reads as the number that Python reads, where a point is the decimal mark."""
 _WHOLE = r"^[+-]?\d+$"
 
-_EXCEL = (
-    "{} is an Excel workbook; save the sheet as CSV (File, Save As, CSV UTF-8), or in Python: "
-    "pandas.read_excel(...).to_csv(..., index=False)"
-)
-
-_BLOCK = 16 * 2**20  # bytes that are parsed at a time; no line of a CSV file may be longer
-
-
-Place = Path | str
-"""Where a table lies: a path, or an address of fsspec."""
-
-
-@dataclass(frozen=True)
-class Choices:
-    """How a CSV file is read, where it is not to be recognised."""
-
-    separator: str = ""
-    decimal: str = ""
-    encoding: str = ""
+_ROWS = 2**16  # of a batch
 
 
 @dataclass(frozen=True)
@@ -165,160 +138,21 @@ class Table:
             ) from error
 
 
-def refuse_doubled(names: Sequence[str], place: Place) -> None:
-    """Raise BadInput where two columns have one name; a doubled number is a cell and no name."""
-    doubled = [name for name, times in Counter(names).items() if times > 1]
-    if not doubled:
-        return
-    try:
-        float(doubled[0])
-    except ValueError:
-        raise BadInput(f"{place} has two columns named {doubled[0]!r}; rename one") from None
-    raise BadInput(
-        f"the first line of {place} is taken for the names of the columns, and {doubled[0]!r} is "
-        "in it twice; add a line of names before the rows"
-    )
-
-
 def read_table(path: Path, choices: Choices | None = None) -> Table:
-    """Read a CSV, Parquet or Arrow file, whose columns have different names.
-
-    A file packed with gzip, zip or zstd is unpacked first. What it is, is told by its first bytes.
+    """Read the whole of a CSV, Parquet or Arrow file, whose columns have different names.
 
     Raises:
         BadInput: the text names the file and says what is wrong with it.
     """
-    try:
-        table = _read(path, choices or Choices())
-    except BadInput as error:
-        text = str(error)
-        raise BadInput(text if str(path) in text else f"{path} cannot be read: {text}") from error
-    except ImportError as error:
-        raise BadInput(
-            f"{path} is read with pyarrow, which is not installed: pip install pyarrow"
-        ) from error
-    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise BadInput(_fault(path, error)) from error
-    refuse_doubled(table.names, path)
-    if not len(table):
-        raise BadInput(f"{path} has no rows")
-    return table
-
-
-def _read(path: Path, choices: Choices) -> Table:
-    content = _unpack(path, path.read_bytes())
-    if content.startswith(b"PAR1"):
-        return _read_parquet(path, content)
-    if content.startswith(b"ARROW1"):
-        return _read_arrow(path, content)
-    if path.suffix.lower() in _BINARY:
-        raise BadInput(f"{path} is no {path.suffix[1:].capitalize()} file")
-    if content.lstrip()[:1] in (b"{", b"["):
-        raise BadInput(f"{path} is JSON; tables are CSV, Parquet or Arrow files")
-    return _read_csv(path, content, choices)
-
-
-def _unpack(path: Path, content: bytes) -> bytes:
-    """Return what a packed file holds, any other file as it is."""
-    if content.startswith(b"\x1f\x8b"):
-        return gzip.decompress(content)
-    if content.startswith(b"\x28\xb5\x2f\xfd"):
-        import pyarrow as pa  # noqa: PLC0415
-
-        return bytes(pa.CompressedInputStream(pa.BufferReader(content), "zstd").read())
-    if content.startswith(b"\xd0\xcf\x11\xe0"):
-        raise BadInput(_EXCEL.format(path))
-    if not content.startswith(b"PK\x03\x04"):
-        return content
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        names = [name for name in archive.namelist() if not name.endswith("/")]
-        if "[Content_Types].xml" in names:
-            raise BadInput(_EXCEL.format(path))
-        if len(names) != 1:
-            raise ValueError(f"it holds {count(len(names), 'file')}; pack a single one")
-        return archive.read(names[0])
-
-
-def _read_csv(path: Path, content: bytes, choices: Choices) -> Table:
-    """Read the text of a CSV file with a line of names; blank lines are skipped."""
-    text, note = decode_text(content, choices.encoding)
-    dialect = find_dialect(text, choices.separator, choices.decimal)
-    names, rest = _read_names(text, dialect)
-    if not names:
-        raise BadInput(f"{path} is empty")
-    if not rest.strip():
-        raise BadInput(f"{path} has no rows")
-    table = _parse_csv(path, rest, len(names) + dialect.extra, dialect)
-    if dialect.extra:
-        table = table.drop_columns(table.column_names[-1])
-    table = table.rename_columns([name or name_column(j) for j, name in enumerate(names)])
-    notes = (f"{note}; another encoding: --encoding",) if note else ()
-    return Table(path, table, dialect.decimal, notes + dialect.notes)
-
-
-def _read_names(text: str, dialect: Dialect) -> tuple[list[str], str]:
-    """Return the names in the first line that is not blank, and the text after it."""
-    file = io.StringIO(text, newline="")
-    file.seek(dialect.skip)
-    reader = csv.reader(file, delimiter=dialect.separator)
-    names = next((line for line in reader if line), [])
-    return [name.strip() for name in names], text[file.tell() :]
-
-
-def _parse_csv(path: Path, text: str, width: int, dialect: Dialect) -> pa.Table:
-    import pyarrow as pa  # noqa: PLC0415
-    from pyarrow import csv as reader  # noqa: PLC0415
-
-    names = [f"c{j}" for j in range(width)]
-    wrong: list[Any] = []
-
-    def note(row: Any) -> str:
-        wrong.append(row)
-        return "skip"
-
-    parse = partial(
-        reader.read_csv,
-        convert_options=reader.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
-        ),
-        parse_options=reader.ParseOptions(
-            delimiter=dialect.separator,
-            newlines_in_values=True,
-            invalid_row_handler=note,
-        ),
-    )
-    # With one thread, because only then does a wrong row have its number.
-    options = reader.ReadOptions(column_names=names, use_threads=False, block_size=_BLOCK)
-    table = parse(io.BytesIO(text.encode()), read_options=options)
-    if wrong:
-        row = wrong[0]
-        raise BadInput(
-            f"row {row.number - 1} of {path} has {count(row.actual_columns, 'cell')}, the line of "
-            f"names {width}; cells with a {'comma' if dialect.separator == ',' else 'separator'} "
-            "in them need quotes; another separator: --sep"
-        )
-    return table
-
-
-def _read_parquet(path: Path, content: bytes) -> Table:
-    from pyarrow import parquet  # noqa: PLC0415
-
-    return _name_index(path, parquet.ParquetFile(io.BytesIO(content)).read())
-
-
-def _read_arrow(path: Path, content: bytes) -> Table:
+    batches = open_batches(str(path), choices, is_small=True)
     import pyarrow as pa  # noqa: PLC0415
 
-    return _name_index(path, pa.ipc.open_file(io.BytesIO(content)).read_all())
-
-
-def _name_index(path: Path, table: pa.Table) -> Table:
-    """Return a table whose index without a name, if pandas stored one, is a column without one."""
-    names = [
-        name_column(j) if name.startswith("__index_level_") else name.strip()
-        for j, name in enumerate(table.column_names)
-    ]
-    return Table(path, table.rename_columns(names))
+    with closing(batches):
+        parts = list(batches.read(range(len(batches.names)), _ROWS))
+    if not any(map(len, parts)):
+        raise BadInput(f"{path} has no rows")
+    table = pa.Table.from_batches(parts).rename_columns(batches.names)
+    return Table(path, table, batches.decimal, batches.notes)
 
 
 class _OtherType(Exception):
@@ -419,16 +253,3 @@ def _read_flags(texts: pa.Array, bad: NDArray[np.bool_]) -> Cells:
         return Cells("text", None, texts, bad)
     flags = [np.nan if text is None else values[text] for text in texts.to_pylist()]
     return Cells("bool", np.array(flags, np.float64), texts, bad)
-
-
-def _fault(path: Path, error: Exception) -> str:
-    """Return the sentence for what kept a file from being read."""
-    match error:
-        case FileNotFoundError():
-            siblings: list[str] = []
-            with suppress(OSError):
-                siblings = [file.name for file in path.parent.iterdir()]
-            return f"there is no file {path}{nearest(path.name, siblings)}"
-        case OSError(strerror=str(text)):
-            return f"{path} cannot be read: {text}"
-    return f"{path} cannot be read: {' '.join(str(error).split())}"

@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 import threading
+import weakref
 import zipfile
 from typing import Any
 
@@ -23,6 +24,16 @@ _BUFFER = 2**20
 
 HEAD = 2**20
 """Bytes at the beginning of a CSV text by which its dialect is recognised."""
+
+WHOLE = 2**62
+"""More bytes than any text has."""
+
+_EXCEL = (
+    "it is an Excel workbook; save the sheet as CSV (File, Save As, CSV UTF-8), or in Python: "
+    "pandas.read_excel(...).to_csv(..., index=False)"
+)
+
+_PIECE = 2**24  # bytes that are read at a time
 
 
 def open_stdin() -> Any:
@@ -70,7 +81,7 @@ class Stream(io.RawIOBase):
 
     def head(self, n: int) -> bytes:
         """Return up to `n` bytes that are read next, fewer only at the end."""
-        while len(self._held) < n and (more := self._raw.read(n - len(self._held))):
+        while len(self._held) < n and (more := self._raw.read(min(n - len(self._held), _PIECE))):
             self._held += more
         return self._held[:n]
 
@@ -113,17 +124,20 @@ def _unzstd(stream: Stream) -> Any:
 
 
 def _unzip(stream: Stream) -> Any:
-    archive = zipfile.ZipFile(_spool(stream))
+    file = _spool(stream)
+    archive = zipfile.ZipFile(file)
     names = [name for name in archive.namelist() if not name.endswith("/")]
     if "[Content_Types].xml" in names:
-        raise BadInput("it is an Excel workbook; save the sheet as CSV (File, Save As, CSV UTF-8)")
+        raise BadInput(_EXCEL)
     if len(names) != 1:
         raise BadInput(f"it holds {count(len(names), 'file')}; pack a single one")
-    return archive.open(names[0])
+    unpacked = archive.open(names[0])
+    weakref.finalize(unpacked, file.close)
+    return unpacked
 
 
 def _refuse_old_excel(stream: Stream) -> Any:
-    raise BadInput("it is an Excel workbook; save the sheet as CSV (File, Save As, CSV UTF-8)")
+    raise BadInput(_EXCEL)
 
 
 _PACKED = {
@@ -153,11 +167,12 @@ def seekable(file: Any, stream: Stream) -> Any:
 class Text(io.RawIOBase):
     """A text in any encoding, read as UTF-8 from behind the line of names."""
 
-    def __init__(self, stream: Stream, decoder: codecs.IncrementalDecoder) -> None:
+    def __init__(self, stream: Stream, decoder: codecs.IncrementalDecoder, look: int) -> None:
         self._stream, self._decoder = stream, decoder
-        start = stream.read(HEAD)
+        start = stream.head(look)
+        stream.read(len(start))
         self.head = decoder.decode(start, final=not start).removeprefix("\ufeff")
-        self._held = b""
+        self._held = io.BytesIO()
         held, _ = decoder.getstate()
         self._is_plain = type(decoder).__module__ in ("encodings.utf_8", "encodings.utf_8_sig")
         self._rest = held if self._is_plain else b""
@@ -168,7 +183,7 @@ class Text(io.RawIOBase):
         file.seek(dialect.skip)
         lines = csv.reader(file, delimiter=dialect.separator)
         names = next((line for line in lines if line), [])
-        self._held = self.head[file.tell() :].encode() + self._rest
+        self._held = io.BytesIO(self.head[file.tell() :].encode() + self._rest)
         self.head = ""
         return [name.strip() for name in names]
 
@@ -177,7 +192,7 @@ class Text(io.RawIOBase):
         begin = self.read(n)
         if not begin.strip():
             begin += self.read(n)
-        self._held = begin + self._held
+        self._held = io.BytesIO(begin + self._held.read())
         return bool(begin.strip())
 
     def readable(self) -> bool:
@@ -186,13 +201,12 @@ class Text(io.RawIOBase):
 
     def read(self, n: int = -1) -> bytes:
         """Read about `n` bytes of UTF-8; none only at the end."""
-        if self._held:
-            part, self._held = self._held[:n], self._held[n:]
+        if part := self._held.read(n):
             return part
         if self._is_plain:
             return self._stream.read(n)
         while chunk := self._stream.read(n):
             if text := self._decoder.decode(chunk):
-                self._held = text.encode()[n:]
-                return text.encode()[:n]
+                self._held = io.BytesIO(text.encode())
+                return self._held.read(n)
         return self._decoder.decode(b"", final=True).encode()
