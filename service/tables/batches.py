@@ -74,8 +74,7 @@ class Batches:
     source: Any = None
     """What yields the record batches, or a Parquet file."""
     _file: Any = None
-    _copy: Any = None
-    """The unpacked bytes, where the file is packed and they must seek."""
+    _files: Sequence[Any] = ()
     _size: int = 0
 
     @property
@@ -141,9 +140,7 @@ class Batches:
 
     def close(self) -> None:
         """Close the file."""
-        for file in (self._copy, self._file):
-            with suppress(Exception):
-                file.close()
+        _close(self._files)
 
 
 def open_batches(
@@ -161,10 +158,21 @@ def open_batches(
         size = 0 if place == STDIN else file.seek(0, io.SEEK_END)
         if size:
             file.seek(0)
-        batches = _open(place, file, choices or Choices(), skips, WHOLE if is_small else HEAD)
-    batches._file, batches._size = file, size
-    refuse_doubled(batches.names, batches.label)
+        stream, look = Stream(file), WHOLE if is_small else HEAD
+        try:
+            batches = _open(place, file, unpack(stream), choices or Choices(), skips, look)
+            refuse_doubled(batches.names, batches.label)
+        except BaseException:
+            _close(stream.files)
+            raise
+    batches._file, batches._size, batches._files = file, size, stream.files
     return batches
+
+
+def _close(files: Sequence[Any]) -> None:
+    for file in files:
+        with suppress(Exception):
+            file.close()
 
 
 def refuse_doubled(names: Sequence[str], place: Place) -> None:
@@ -210,8 +218,9 @@ def translate_faults(place: str) -> Iterator[None]:
         raise BadInput(f"{label} cannot be read: {why}") from error
 
 
-def _open(place: str, file: Any, choices: Choices, skips: bool, look: int) -> Batches:
-    stream = unpack(Stream(file))
+def _open(  # noqa: PLR0913, PLR0917 - what a table is, and how it is read
+    place: str, file: Any, stream: Stream, choices: Choices, skips: bool, look: int
+) -> Batches:
     head = stream.head(8)
     if head.startswith(b"PAR1"):
         return _open_parquet(place, seekable(file, stream))
@@ -229,7 +238,7 @@ def _open_parquet(place: str, file: Any) -> Batches:
     source = parquet.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False)
     schema = source.schema_arrow.remove_metadata()
     batches = Batches(place, _own_names(schema.names), schema, source.metadata.num_rows)
-    batches.source, batches._copy = source, file
+    batches.source = source
     return batches
 
 
@@ -237,14 +246,13 @@ def _open_arrow(place: str, file: Any, stream: Stream) -> Batches:
     import pyarrow as pa  # noqa: PLC0415
 
     if stream.head(6) == b"ARROW1":
-        file = seekable(file, stream)
-        source: Any = pa.ipc.open_file(file)
+        source: Any = pa.ipc.open_file(seekable(file, stream))
         parts: Any = (source.get_batch(i) for i in range(source.num_record_batches))
     else:
         parts = source = pa.ipc.open_stream(stream)
     schema = source.schema.remove_metadata()
     batches = Batches(place, _own_names(schema.names), schema)
-    batches.source, batches._copy = parts, file
+    batches.source = parts
     return batches
 
 

@@ -12,7 +12,6 @@ import signal
 import sys
 import tempfile
 import threading
-import weakref
 import zipfile
 from typing import Any
 
@@ -76,8 +75,10 @@ class _StandardInput(io.RawIOBase):
 class Stream(io.RawIOBase):
     """A file or pipe whose first bytes can be looked at before they are read."""
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: Any, files: list[Any] | None = None) -> None:
         self._raw, self._held = raw, b""
+        self.files = [raw] if files is None else files
+        """What is to be closed when it has been read."""
 
     def head(self, n: int) -> bytes:
         """Return up to `n` bytes that are read next, fewer only at the end."""
@@ -107,7 +108,7 @@ def unpack(stream: Stream) -> Stream:
     """
     for mark, opened in _PACKED.items():
         if stream.head(len(mark)) == mark:
-            return Stream(opened(stream))
+            return Stream(opened(stream), stream.files)
     return stream
 
 
@@ -124,16 +125,13 @@ def _unzstd(stream: Stream) -> Any:
 
 
 def _unzip(stream: Stream) -> Any:
-    file = _spool(stream)
-    archive = zipfile.ZipFile(file)
+    archive = zipfile.ZipFile(_spool(stream))
     names = [name for name in archive.namelist() if not name.endswith("/")]
     if "[Content_Types].xml" in names:
         raise BadInput(_EXCEL)
     if len(names) != 1:
         raise BadInput(f"it holds {count(len(names), 'file')}; pack a single one")
-    unpacked = archive.open(names[0])
-    weakref.finalize(unpacked, file.close)
-    return unpacked
+    return archive.open(names[0])
 
 
 def _refuse_old_excel(stream: Stream) -> Any:
@@ -151,6 +149,7 @@ _PACKED = {
 def _spool(stream: Stream) -> Any:
     """Copy a stream into a nameless file, which seeks."""
     file = tempfile.TemporaryFile()  # noqa: SIM115 -- the reader closes it
+    stream.files.append(file)
     shutil.copyfileobj(stream, file)
     file.seek(0)
     return file
