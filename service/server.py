@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from pathlib import Path
 from resource import RLIMIT_NOFILE, getrlimit
 from types import FrameType
@@ -44,6 +45,10 @@ MOST_CONNECTIONS = 1000
 """The most connections that a worker keeps, if its limit of open files allows it."""
 
 _BACKLOG = 2048  # connections that the kernel keeps until a worker accepts them
+_RESTART_SECONDS = 1.0  # before a worker that could not start is replaced
+_INHERITED = ("GUNICORN_PID", "GUNICORN_FD", "LISTEN_PID", "LISTEN_FDS")
+"""Variables by which gunicorn would take over the sockets of another gunicorn, or of systemd."""
+
 _ORDERS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)
 
 
@@ -54,7 +59,9 @@ class Server(BaseApplication):  # type: ignore[misc]
         self._app: AsgiApp = flask.extensions["isoserve"]
         self._begins = flask.extensions["isoserve in each worker"]
         self._tell_ready = flask.extensions["isoserve is ready"]
-        self._settings, self._listener = settings, listener
+        self._settings, self._listener, self._works = settings, listener, False
+        for name in _INHERITED:
+            os.environ.pop(name, None)
         self._stop = Stop(self._app.admission.stopping, settings.drain_seconds, listener)
         super().__init__()
 
@@ -66,7 +73,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "when_ready": self._stop.install,
             "post_worker_init": self._begin_work,
             "worker_int": lambda worker: end_process(0),
-            "worker_exit": lambda server, worker: end_process(0),
+            "worker_exit": lambda server, worker: self._end_work(),
         }
         for name, value in options.items():
             self.cfg.set(name, value)
@@ -83,9 +90,15 @@ class Server(BaseApplication):  # type: ignore[misc]
                 begin()
         except Exception as error:
             log.error(f"a worker could not start: {explain(error)}")
-            end_process(1)  # an exception would stop gunicorn; this starts another worker
+            self._end_work()  # an exception would stop gunicorn; this starts another worker
         self._is_first = worker.age == 1
         self._app.when_started = self._open
+
+    def _end_work(self) -> None:
+        """End a worker; one that could not start ends after a second, so that no loop is busy."""
+        if not self._works:
+            time.sleep(_RESTART_SECONDS)
+        end_process(0 if self._works else 1)
 
     def _open(self) -> None:
         """Begin to watch the event loop, in which this runs."""
@@ -94,7 +107,9 @@ class Server(BaseApplication):  # type: ignore[misc]
         in_flight, stop = self._app.in_flight, self._stop
         Watch(in_flight, self._settings.timeout).start(lambda: stop.now, end_process)
         port = self._listener.getsockname()[1]
-        Connections(in_flight, port, most_connections()).start(lambda: stop.closing)
+        connections = Connections(in_flight, port, most_connections(), self._settings.timeout)
+        connections.start(lambda: stop.closing)
+        self._works = True
 
     def _listen(self) -> None:
         """Undo the shorter backlog that gunicorn's asgi worker sets; the first worker is ready."""

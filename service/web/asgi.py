@@ -26,9 +26,6 @@ from .in_flight import InFlightRequests
 from .middleware import Application, Entrance, Environ, Start
 from .request import REQUEST, Request, from_scope
 
-SHORT_BYTES = 16 * 1024
-"""A longer body takes about 2 ms or more, so a thread answers it."""
-
 PATIENCE = 0.02
 """Seconds in the queue for a thread that are normal; beyond them requests are refused."""
 
@@ -54,12 +51,6 @@ def direct_routes(handlers: Handlers) -> dict[tuple[str, str], tuple[str, Handle
     return direct
 
 
-def is_short(request: Request, body: bytes) -> bool:
-    """Return whether an answer surely takes less than about 2 ms: a query may ask for much."""
-    small = len(body) <= SHORT_BYTES and b"content-encoding" not in request.headers
-    return small and (not request.query or request.method != "POST")
-
-
 class AsgiApp:
     """The service as one ASGI application."""
 
@@ -76,7 +67,7 @@ class AsgiApp:
         self.when_started: Callable[[], None] = lambda: None
         """Called in the event loop before the first request."""
         self._entrance, self._refuse, self._timeout = entrance, refuse, settings.timeout
-        self._direct = direct_routes(handlers)
+        self._handlers, self._direct = handlers, direct_routes(handlers)
         self._most = handlers.limits.body_bytes
         self._held = 0
         self._flask, self._threads, self._thread = flask, settings.threads, 0
@@ -121,7 +112,7 @@ class AsgiApp:
                 await self._ask_flask(request, scope, body, send)
                 return
             request.route, handler = direct
-            if is_short(request, body):
+            if self._handlers.are_short(request, body):
                 request.thread = self._thread
                 answer = handler(request, body)
             else:
@@ -142,9 +133,15 @@ class AsgiApp:
             request.working = request.started
             whole: bytes = message["body"]
             return whole
+        waited = perf_counter() - request.started
+        if message["type"] == "http.disconnect" and waited > self._timeout:
+            raise self._too_slow()  # gunicorn gave up
         body = await self._receive_parts(request, message, receive)
         request.working = perf_counter()
         return body
+
+    def _too_slow(self) -> TooSlow:
+        return TooSlow(f"the body did not arrive within {self._timeout:g} seconds; send it faster")
 
     async def _receive_parts(
         self, request: Request, message: dict[str, Any], receive: Receive
@@ -167,8 +164,7 @@ class AsgiApp:
                     message = await receive()
                 raise ConnectionAbortedError
         except TimeoutError as error:
-            fault = f"the body did not arrive within {self._timeout:g} seconds; send it faster"
-            raise TooSlow(fault) from error
+            raise self._too_slow() from error
         finally:
             self._held -= size - request.held
 
@@ -189,7 +185,9 @@ class AsgiApp:
 
         self._queue[request] = queued
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+            future = asyncio.get_running_loop().run_in_executor(self._pool, work)
+            answer: Answer = await _outlast(future)
+            return answer
         finally:
             self._queue.pop(request, None)
 
@@ -232,7 +230,8 @@ class AsgiApp:
         passed = scope | {REQUEST: request, "isoserve.body": body, "query_string": query}
         self._in_flask += 1
         try:
-            await self._bridge(passed, _nothing, complete)  # type: ignore[arg-type]
+            answered = self._bridge(passed, _nothing, complete)  # type: ignore[arg-type]
+            await _outlast(asyncio.ensure_future(answered))
         finally:
             self._in_flask -= 1
 
@@ -244,6 +243,15 @@ class AsgiApp:
         environ["wsgi.input"], environ["CONTENT_LENGTH"] = BytesIO(body), str(len(body))
         environ.pop("HTTP_TRANSFER_ENCODING", None)
         return self._flask(environ, start_response)
+
+
+async def _outlast(future: asyncio.Future[Any]) -> Any:
+    """Wait for a thread, also when the client has gone and gunicorn cancels this: it works on."""
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait([future])
+        return future.result()
 
 
 async def _nothing() -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""A bound on the connections of a worker, and the end of silent ones when the service stops.
+"""A bound on the connections of a worker, and the end of those that keep it waiting.
 
-gunicorn's asgi worker accepts connections without end, and waits for silent ones when it stops. A
-connection is silent while no request of it is being answered: its client sends nothing, or the head
-of a request byte by byte.
+gunicorn's asgi worker accepts connections without end, waits without end for a client that does not
+read its answer, and waits for silent connections when it stops. A connection is silent while no
+request of it is being answered: its client sends nothing, or the head of a request byte by byte.
 """
 
 import os
@@ -36,8 +36,9 @@ class _Connection:
 class Connections:
     """The connections of this process to its clients, found among its descriptors (on Linux)."""
 
-    def __init__(self, in_flight: InFlightRequests, port: int, most: int) -> None:
+    def __init__(self, in_flight: InFlightRequests, port: int, most: int, timeout: float) -> None:
         self._in_flight, self._port, self._most = in_flight, port, most
+        self._timeout = timeout
         self._known: dict[tuple[int, int], _Connection | None] = {}
         """By descriptor and inode; None for what is no client's connection."""
 
@@ -48,10 +49,19 @@ class Connections:
     def _run(self, stopping: Callable[[], object]) -> None:
         while True:
             time.sleep(_LOOK / 10 if stopping() else _LOOK)
+            self.end_slow()
             if stopping():
                 self.end_silent(0)
             elif self._are_many():
                 self.end_silent(self._most)
+
+    def end_slow(self) -> None:
+        """End the connections of clients that have not read an answer within the timeout."""
+        limit = time.perf_counter() - self._timeout
+        slow = {one.client for one in self._in_flight.all() if 0 < one.answered < limit}
+        for one in self._look() if slow else ():
+            if one.client in slow:
+                _end(one)
 
     def _are_many(self) -> bool:
         descriptors = len(os.listdir(_DESCRIPTORS))  # noqa: PTH208
@@ -66,7 +76,7 @@ class Connections:
         silent = sorted(entry for entry in silent if entry[2].client not in busy)
         for since, _, one in silent[: max(0, len(found) - most)]:
             if now - since > _QUIET:
-                _end(one)
+                _end(one, unless_sent=True)
 
     def _look(self) -> list[_Connection]:
         """Return the open connections; one that is known costs a single system call."""
@@ -89,9 +99,9 @@ class Connections:
         return None
 
 
-def _end(one: _Connection) -> None:
-    """End a connection, unless its client has sent something that is not read yet."""
+def _end(one: _Connection, unless_sent: bool = False) -> None:
+    """End a connection; `unless_sent`, only if its client has sent nothing that is not read yet."""
     with suppress(OSError), socket.socket(fileno=os.dup(one.descriptor)) as copy:
         same = os.fstat(copy.fileno()).st_ino == one.inode
-        if same and ioctl(copy, FIONREAD, _NOTHING) == _NOTHING:
+        if same and not (unless_sent and ioctl(copy, FIONREAD, _NOTHING) != _NOTHING):
             copy.shutdown(socket.SHUT_RDWR)

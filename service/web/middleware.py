@@ -88,7 +88,8 @@ class Entrance:
 
         `own`: they are those of an `Answer`, which leaves caching and framing to this default.
         """
-        seconds = perf_counter() - request.started
+        request.thread, request.answered = 0, perf_counter()
+        seconds = request.answered - request.started
         self._predictor.counts.observe(request.route, _CLASS[status // 100], seconds)
         present = dict(headers)
         headers += _UNLESS_SAID if own else [one for one in _UNLESS_SAID if one[0] not in present]

@@ -36,9 +36,11 @@ class Request:
     route: str = OTHER
     """The route that counts it, such as '/v2/models/<model>/infer'."""
     thread: int = 0
-    """Identifier of the thread that answers it; 0 while it waits for its body or for a thread."""
+    """Identifier of the thread that answers it; 0 while it waits for a thread or for its client."""
     working: float = 0.0
     """`time.perf_counter()` when that thread began."""
+    answered: float = 0.0
+    """`time.perf_counter()` when its answer began to be sent; 0 before that."""
     held: int = 0
     """Bytes of a long body that count as held while the request is answered."""
 

@@ -17,6 +17,7 @@ import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -426,7 +427,11 @@ def test_slow_clients_and_slow_model_loads_are_not_hung_workers(folder, forest, 
     with (
         ThreadPoolExecutor() as pool,
         socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection,
+        socket.socket() as reader,
     ):
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader.connect(("127.0.0.1", service.port))
+        reader.sendall(prediction([[1, 1]] * 150_000).replace(b"/predict", b"/predict?scores=1"))
         loading = pool.submit(service.request, "POST", path, b"", key)
         connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body))
         for part in (body[:9], body[9:]):
@@ -434,6 +439,10 @@ def test_slow_clients_and_slow_model_loads_are_not_hung_workers(folder, forest, 
             connection.sendall(part)
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
         assert loading.result()[0] == 200
+        time.sleep(1)
+        answer = b"".join(iter(partial(reader.recv, 2**20), b""))  # it was cut off
+    length = int(re.search(rb"content-length: (\d+)", answer, re.IGNORECASE)[1])
+    assert answer.startswith(b"HTTP/1.1 200 ") and len(answer) < length
     assert service.workers() == workers
 
 

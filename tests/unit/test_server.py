@@ -124,7 +124,8 @@ def test_a_worker_that_cannot_start_says_why_in_one_sentence(monkeypatch, error,
     ended = []
     monkeypatch.setattr(server, "end_process", lambda code: ended.append(code) or sys.exit(code))
     one = server.Server.__new__(server.Server)
-    one._begins = [begin]
+    one._begins, one._works = [begin], False
+    monkeypatch.setattr(server, "_RESTART_SECONDS", 0)
     with capture_logs() as logs, pytest.raises(SystemExit):
         one._begin_work(None)
     assert ended == [1]

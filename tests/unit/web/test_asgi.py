@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from contextlib import ExitStack
 from http import HTTPStatus
 from itertools import count, product
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from service.protocols.seldon import plain as plain_messages
+from service.serving.detector import Detector
 from service.state.records import as_table
 from service.web import asgi
+from service.web.request import from_scope
 from tests.support.asgi import Asker, make_scope
 from tests.support.examples import examples
 
@@ -259,6 +262,79 @@ def test_a_client_that_leaves_gets_no_answer_and_is_forgotten(plain):
     assert plain.loop.app.in_flight.all() == []
 
 
+def test_a_body_that_never_begins_is_told_to_be_too_slow(plain):
+    plain.loop.app._timeout = 0
+    headers = [JSON, (b"content-length", b"9")]
+    answer = plain.loop.run(plain.loop.send(make_scope("POST", "/predict", headers), [], 0.01))
+    assert answer[0] == HTTPStatus.REQUEST_TIMEOUT
+
+
+LONG = json.dumps({"data": {"ndarray": [[1, 2]] * 5000}}).encode()
+
+
+@pytest.mark.parametrize("path", ["/predict", "/transform-input"])  # in either pool of threads
+def test_a_request_whose_client_has_gone_is_watched_until_its_thread_ends(plain, monkeypatch, path):
+    loop, begun, go_on = plain.loop, threading.Event(), threading.Event()
+    score = Detector.score
+
+    def wait(*arguments):
+        begun.set()
+        go_on.wait(10)
+        return score(*arguments)
+
+    monkeypatch.setattr(Detector, "score", wait)
+
+    async def leave():
+        task = asyncio.ensure_future(loop.send(make_scope("POST", path, [JSON]), [LONG]))
+        await asyncio.get_running_loop().run_in_executor(None, begun.wait, 10)
+        task.cancel()  # as gunicorn does some seconds after the client has left
+        await asyncio.sleep(0.05)
+        (request,) = loop.app.in_flight.all()
+        assert request.thread not in (0, threading.get_ident())
+        go_on.set()
+        return await task
+
+    assert loop.run(leave())[0] == HTTPStatus.OK
+    assert loop.app.in_flight.all() == []
+    assert loop.app._in_flask == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("/predict", ROW), ("/predict", LONG), ("/transform-input", ROW)]
+)
+def test_a_client_that_reads_slowly_is_no_hung_request(plain, path, body):
+    loop, seen = plain.loop, []
+
+    async def receive():
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(_):
+        (request,) = loop.app.in_flight.all()
+        seen.append((request.thread, request.answered > request.started))
+
+    loop.run(loop.app(make_scope("POST", path, [JSON]), receive, send))
+    assert set(seen) == {(0, True)}
+
+
+@pytest.mark.parametrize(
+    ("headers", "query", "body", "is_short"),
+    [
+        ([], b"", ROW, True),
+        ([], b"scores=1", ROW, False),
+        ([], b"x=1", b"", True),
+        ([(b"content-encoding", b"gzip")], b"", ROW, False),
+        ([], b"", b"[0.25,0.5]," * 1000, True),
+        ([], b"", b"[1,2]," * 2000, False),
+        ([], b"", b"[0.25,0.5]," * 2000, False),
+        ([], b"", b'"contributions"' + b" " * 2000, False),
+        ([(b"inference-header-content-length", b"9")], b"", b'"INT8"' + bytes(3000), False),
+    ],
+)
+def test_what_takes_long_is_no_work_for_the_event_loop(plain, headers, query, body, is_short):
+    scope = make_scope("POST" if body else "GET", "/predict", [JSON, *headers], query)
+    assert plain.loop.app._handlers.are_short(from_scope(scope), body) is is_short
+
+
 def test_bodies_held_at_once_are_bounded(make_client):
     with ExitStack() as stack:
         loop = Both(make_client, stack, max_body_bytes=1000).loop
@@ -276,8 +352,6 @@ def test_bodies_held_at_once_are_bounded(make_client):
 def test_short_requests_are_answered_while_long_ones_wait_for_a_thread(make_client, monkeypatch):
     with ExitStack() as stack:
         loop = Both(make_client, stack, threads=1).loop
-        long = json.dumps({"data": {"ndarray": [[1, 2]] * 5000}}).encode()
-        assert len(long) > asgi.SHORT_BYTES
         monkeypatch.setattr(asgi, "PATIENCE", 0.0)
         scope, order = make_scope("POST", "/predict", [JSON]), []
 
@@ -287,7 +361,7 @@ def test_short_requests_are_answered_while_long_ones_wait_for_a_thread(make_clie
             return answer
 
         async def many():
-            return await asyncio.gather(*map(ask, [long] * 20), ask(ROW))
+            return await asyncio.gather(*map(ask, [LONG] * 20), ask(ROW))
 
         answers = loop.run(many())
         assert answers[-1][0] == HTTPStatus.OK

@@ -35,7 +35,7 @@ def is_ended(client):
 def test_the_connections_that_are_silent_for_longest_are_ended(opened):
     port, connect = opened
     in_flight = InFlightRequests()
-    connections = Connections(in_flight, port, most=2)
+    connections = Connections(in_flight, port, most=2, timeout=30)
     first, second, third, fourth = (connect()[0] for _ in range(4))
     connections.end_silent(2)
     assert not any(map(is_ended, (first, second, third, fourth)))  # all are new
@@ -48,10 +48,22 @@ def test_the_connections_that_are_silent_for_longest_are_ended(opened):
     assert [is_ended(one) for one in (first, second, third, fourth)] == [False, False, True, True]
 
 
+def test_only_a_client_that_does_not_read_its_answer_in_time_is_ended(opened):
+    port, connect = opened
+    in_flight, now = InFlightRequests(), time.perf_counter()
+    connections = Connections(in_flight, port, most=100, timeout=30)
+    clients = [connect()[0] for _ in range(3)]
+    for client, answered in zip(clients, (0.0, now - 29, now - 31), strict=True):
+        in_flight.begin(Request("GET", "/", {}, client=client.getsockname(), answered=answered))
+    clients[2].sendall(b"GET")
+    connections.end_slow()
+    assert [is_ended(one) for one in clients] == [False, False, True]
+
+
 def test_all_but_busy_connections_end_when_the_service_stops(opened):
     port, connect = opened
     in_flight = InFlightRequests()
-    connections = Connections(in_flight, port, most=100)
+    connections = Connections(in_flight, port, most=100, timeout=30)
     clients = [connect()[0] for _ in range(3)]
     in_flight.begin(Request("GET", "/", {}, client=clients[1].getsockname()))
     connections.end_silent(0)
@@ -62,7 +74,7 @@ def test_all_but_busy_connections_end_when_the_service_stops(opened):
 
 def test_a_connection_with_unread_bytes_and_other_sockets_stay(opened):
     port, connect = opened
-    connections = Connections(InFlightRequests(), port, most=100)
+    connections = Connections(InFlightRequests(), port, most=100, timeout=30)
     client, _ = connect()
     other_port = socket.create_server(("127.0.0.1", 0))
     outside = socket.create_connection(other_port.getsockname())
@@ -77,7 +89,7 @@ def test_a_connection_with_unread_bytes_and_other_sockets_stay(opened):
 
 def test_a_descriptor_that_is_used_again_is_another_connection(opened):
     port, connect = opened
-    connections = Connections(InFlightRequests(), port, most=100)
+    connections = Connections(InFlightRequests(), port, most=100, timeout=30)
     client, server = connect()
     connections.end_silent(0)
     number = server.fileno()

@@ -194,4 +194,4 @@ def test_the_api_key_is_not_asked_for_where_there_is_a_login(make_client):
 
 def test_every_page_names_the_instance_that_it_shows_and_changes(console):
     for path in PAGES:
-        assert f"one instance, on {gethostname()}" in console.get(path).text
+        assert f"the replica on {gethostname()}" in console.get(path).text
