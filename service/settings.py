@@ -78,7 +78,10 @@ class Settings(BaseSettings):
         description="threads per worker for large bodies, and as many for other routes",
     )
     timeout: int = Field(
-        30, ge=1, description="seconds after which a request hangs, or a body comes too slowly"
+        30,
+        ge=1,
+        description="seconds after which a request hangs, or a client is too slow to send its body "
+        "or to read its answer",
     )
     keepalive: int = Field(
         5, ge=0, description="seconds an idle connection stays open after a request"

@@ -25,7 +25,8 @@ _MOST_LARGE = 2
 class RowLimit:
     """Limits the rows that a worker has in flight; a request beyond the limit is refused at once.
 
-    A request that is alone is always admitted. Large ones leave one thread free for short requests.
+    A request that is alone is always admitted. Large ones leave one of several threads free for
+    shorter ones.
     """
 
     def __init__(self, most_rows: int, threads: int) -> None:

@@ -95,7 +95,7 @@ class Entrance:
         headers += _UNLESS_SAID if own else [one for one in _UNLESS_SAID if one[0] not in present]
         if _VERSION not in present:
             headers.append((_VERSION, self._predictor.detector.model.version.encode()))
-        private = is_console(request.path)
+        private = "console" in request.path and is_console(request.path)
         if b"origin" in request.headers and not private:
             headers.append(_EXPOSED)
         headers += ((_ID, request.id.encode()), *(_PRIVATE if private else _ALWAYS))

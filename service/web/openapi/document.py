@@ -33,7 +33,8 @@ Rows = Sequence[Sequence[float | str | None]]
 INTRODUCTION = (
     "Begin with **POST /predict**: open it, press *Try it out*, then *Execute*. "
     "The rows of the examples are a normal and an abnormal row of the training table, where its "
-    "card is known; the answer is 0 for an inlier and 1 for an outlier."
+    "card is known; the answer is 0 for an inlier and 1 for an outlier. What is no HTTP request is "
+    "refused as plain text, with 400, 414, 431 or 501."
 )
 NEEDS_KEY = " Every route except health needs the API key: press *Authorize* first."
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import sys
 import threading
+from collections import Counter
 from contextlib import ExitStack
 from http import HTTPStatus
 from itertools import count, product
@@ -333,6 +335,35 @@ def test_a_client_that_reads_slowly_is_no_hung_request(plain, path, body):
 def test_what_takes_long_is_no_work_for_the_event_loop(plain, headers, query, body, is_short):
     scope = make_scope("POST" if body else "GET", "/predict", [JSON, *headers], query)
     assert plain.loop.app._handlers.are_short(from_scope(scope), body) is is_short
+
+
+def test_a_plain_prediction_costs_at_most_a_hundred_calls(plain):
+    app, calls = plain.loop.app, []
+    headers = [JSON, (b"content-length", b"%d" % len(ROW))]
+    scope, message = make_scope("POST", "/predict", headers), {"body": ROW, "more_body": False}
+
+    async def receive():
+        return {"type": "http.request", **message}
+
+    async def send(message):
+        if not message.get("more_body", True):
+            sys.setprofile(None)
+
+    def note(frame, event, _):
+        if event in ("call", "c_call") and frame.f_code.co_filename != __file__:
+            calls.append(frame.f_code.co_name)
+
+    async def measure():
+        for _ in range(3):
+            calls.clear()
+            sys.setprofile(note)
+            try:
+                await app(scope, receive, send)
+            finally:
+                sys.setprofile(None)
+
+    plain.loop.run(measure())
+    assert 50 < len(calls) <= 100, Counter(calls).most_common()
 
 
 def test_bodies_held_at_once_are_bounded(make_client):
