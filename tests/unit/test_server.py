@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import os
 import re
 import socket
 import sys
@@ -105,6 +106,14 @@ def test_the_connection_limit_leaves_file_descriptors_for_other_files(
 ):
     monkeypatch.setattr(server, "getrlimit", lambda _: (files, files))
     assert server.most_connections() == connections
+
+
+def test_the_sockets_of_another_server_are_not_taken_over(make_client, monkeypatch):
+    for name in ("GUNICORN_PID", "GUNICORN_FD", "LISTEN_PID", "LISTEN_FDS"):
+        monkeypatch.setenv(name, "1")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server.Server(make_client().application, Settings(), listener)
+    assert not [name for name in os.environ if name.startswith(("GUNICORN_", "LISTEN_"))]
 
 
 @pytest.mark.parametrize(
