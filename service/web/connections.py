@@ -57,7 +57,7 @@ class Connections:
 
     def end_slow(self) -> None:
         """End the connections of clients that have not read an answer within the timeout."""
-        limit = time.perf_counter() - self._timeout
+        limit = time.monotonic() - self._timeout
         slow = {one.client for one in self._in_flight.all() if 0 < one.answered < limit}
         for one in self._look() if slow else ():
             if one.client in slow:

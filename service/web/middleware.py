@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from threading import get_ident
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 import structlog
@@ -88,8 +88,8 @@ class Entrance:
 
         `own`: they are those of an `Answer`, which leaves caching and framing to this default.
         """
-        request.thread, request.answered = 0, perf_counter()
-        seconds = request.answered - request.started
+        request.thread, request.answered = 0, monotonic()
+        seconds = perf_counter() - request.started
         self._predictor.counts.observe(request.route, _CLASS[status // 100], seconds)
         present = dict(headers)
         headers += _UNLESS_SAID if own else [one for one in _UNLESS_SAID if one[0] not in present]

@@ -40,7 +40,7 @@ class Request:
     working: float = 0.0
     """`time.perf_counter()` when that thread began."""
     answered: float = 0.0
-    """`time.perf_counter()` when its answer began to be sent; 0 before that."""
+    """`time.monotonic()` when its answer began to be sent; 0 before that."""
     held: int = 0
     """Bytes of a long body that count as held while the request is answered."""
 

@@ -270,7 +270,7 @@ def test_workers_share_counts_that_survive_a_restart(folder, serve):
         _, answer = predict(service, [[1, 1], [60, 40]])
         gauges = {gauge["key"]: gauge["value"] for gauge in answer["meta"]["metrics"]}
         assert (gauges["observation"], gauges["nb_outliers"]) == (2 * i, i)
-    assert b"isoserve_workers 3.0" in service.request("GET", "/metrics")[1]
+    wait_for(lambda: b"isoserve_workers 3.0" in service.request("GET", "/metrics")[1])
     assert service.stop() == 0
     again = serve(folder / "model.pickle", workers=1, state_dir=folder / "state")
     assert b"isoserve_samples_total 40.0" in again.request("GET", "/metrics")[1]

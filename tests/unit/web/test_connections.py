@@ -50,7 +50,7 @@ def test_the_connections_that_are_silent_for_longest_are_ended(opened):
 
 def test_only_a_client_that_does_not_read_its_answer_in_time_is_ended(opened):
     port, connect = opened
-    in_flight, now = InFlightRequests(), time.perf_counter()
+    in_flight, now = InFlightRequests(), time.monotonic()
     connections = Connections(in_flight, port, most=100, timeout=30)
     clients = [connect()[0] for _ in range(3)]
     for client, answered in zip(clients, (0.0, now - 29, now - 31), strict=True):
