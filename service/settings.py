@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     # State files have room for 64 processes: while gunicorn reloads, every worker runs twice.
     workers: int = Field(2, ge=1, le=32, description="worker processes")
     threads: int = Field(
-        4,
+        3,
         ge=1,
         le=256,
         description="threads per worker for large bodies, and as many for other routes",
