@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from importlib.util import find_spec
 from itertools import cycle
 from pathlib import Path
 
@@ -69,12 +70,17 @@ def run(short: bool) -> Iterator[Result]:
         yield starts(folder, 2 if short else 5)
 
 
-def against_others(folder: Path, workers: int, rounds: int, span: int) -> Iterator[Ratio]:
+def against_others(folder: Path, workers: int, rounds: int, span: int) -> Iterator[Result]:
     """Load all servers alternately, with 1 row per request and with 1,000."""
+    others = dict(OTHERS)
+    if find_spec("granian") is None or find_spec("coniferest") is None:
+        del others["an expert's afternoon"]
+        what = f"{describe(1, workers)}, an expert's afternoon"
+        yield Absent(what, "granian and coniferest are not installed; `make bench` brings them")
     with ExitStack() as stack:
         servers = {
             name: stack.enter_context(served(folder, command, workers=workers))
-            for name, command in {**OTHERS, "ours": OURS}.items()
+            for name, command in {**others, "ours": OURS}.items()
         }
         ours, bare = servers["ours"], servers["bare WSGI"]
         routes = {name: replace(ours, path=path, encode=encode)
@@ -86,7 +92,7 @@ def against_others(folder: Path, workers: int, rounds: int, span: int) -> Iterat
             yield Ratio(what, "bare WSGI", times[name], times["bare WSGI"], enough)
         for n_rows in (1, 1000):
             times = in_turns(servers, folder, n_rows, rounds, span)
-            for name in OTHERS:
+            for name in others:
                 target = TARGETS.get((n_rows, name)) if workers == 1 else None
                 yield Ratio(describe(n_rows, workers), name, times["ours"], times[name], target)
 
