@@ -66,7 +66,7 @@ def run(short: bool) -> Iterator[Result]:
         for workers in [1] if short else [1, 2]:
             yield from against_others(folder, workers, *((2, 1) if short else (9, 2)))
         yield from beside_batches(folder, 2 if short else 20)
-        yield from weight(folder, *((2, 80) if short else (5, 1000)))
+        yield from weight(folder, *((2, 400) if short else (5, 1000)))
         yield starts(folder, 2 if short else 5)
 
 
