@@ -36,7 +36,7 @@ test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/all.stamp ## run the tests, except the slow ones
 	$(RUN) -m pytest -n 3 --dist worksteal -m "not slow"
 
-nightly: $(VENV)/all.stamp ## run everything in full, for an hour and a half (ONLY="storms interop": these parts)
+nightly: $(VENV)/all.stamp ## run everything in full, for an hour (ONLY="storms interop": these parts)
 	.ci/nightly $(ONLY)
 
 lint: $(VENV)/all.stamp ## check style (ruff) and types (mypy)
