@@ -86,10 +86,9 @@ def against_others(folder: Path, workers: int, rounds: int, span: int) -> Iterat
         routes = {name: replace(ours, path=path, encode=encode)
                   for name, (path, encode) in ROUTES.items()}  # fmt: skip
         times = in_turns({**routes, "bare WSGI": bare}, folder, 1, rounds, span)
-        enough = 1.4 if workers == 1 else None
         for name in routes:
             what = f"{describe(1, workers)}, {name}"
-            yield Ratio(what, "bare WSGI", times[name], times["bare WSGI"], enough)
+            yield Ratio(what, "bare WSGI", times[name], times["bare WSGI"], 1.4)
         for n_rows in (1, 1000):
             times = in_turns(servers, folder, n_rows, rounds, span)
             for name in others:

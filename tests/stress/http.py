@@ -523,13 +523,10 @@ def _overload(tally, service, rows, seconds):
     judge = p99 if seconds >= LONG else statistics.median
     judge_taken = p99 if rows >= 20_000 else judge
     tally.note("calm", "" if calm else "nothing was answered under light load")
-    in_time = max(3 * judge_taken(calm), 0.1)  # where calm answers take a few milliseconds
-    tally.note("taken", "" if judge_taken(taken) < in_time else summary)
+    tally.note("taken", "" if judge_taken(taken) < 3 * judge_taken(calm) else summary)
     tally.note("refused", "" if refused and judge(refused) < 0.05 else summary)
     back = judge(after.seconds(200, since=4))
-    tally.note(
-        "after", "" if back < max(2 * judge(calm), 0.02) else f"{back:.3f} s after it; {summary}"
-    )
+    tally.note("after", "" if back < 2 * judge(calm) else f"{back:.3f} s after it; {summary}")
     tally.note("broken", "" if not under.broken else f"{under.broken} broken connections")
 
 

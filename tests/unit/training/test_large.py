@@ -225,10 +225,9 @@ def test_ctrl_c_leaves_no_traceback_and_no_file(tmp_path, step):
     for line in running.stderr:
         if line.startswith(step):
             break
-    time.sleep(0.1)
+    time.sleep(0.05)  # less than either step takes
     running.send_signal(signal.SIGINT)
-    *steps, last = running.stderr.read().splitlines()
-    assert (last, running.wait(timeout=30)) == ("stopped", 130)
-    assert all(line.startswith(("fitting", "scoring", f"{tmp_path.name}: ")) for line in steps)
+    assert running.stderr.read() == "stopped\n"
+    assert running.wait(timeout=30) == 130
     running.stderr.close()
     assert not (tmp_path / "out").exists()
