@@ -131,7 +131,7 @@ def _make_handlers(
 def _make_admission(settings: Settings, predictor: Predictor, token: str) -> Admission:
     key = settings.read_api_key()
     return Admission(
-        RowLimit(settings.rows_in_flight, settings.threads),
+        RowLimit(settings.rows_in_flight),
         ApiKey(key, *([token] if token else [])) if key else None,
         settings.model_name,
         lambda: predictor.detector.model.version,

@@ -4,10 +4,11 @@ A plain prediction takes about fifty microseconds, so a check that is switched o
 nothing, and one that is on less than a microsecond.
 """
 
+import asyncio
 import mmap
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from ..errors import BadInput, Refusal, Unauthorized, Unavailable
@@ -15,23 +16,24 @@ from .auth import ApiKey
 from .health import LIVENESS, READINESS, asks_readiness
 from .request import Request, is_console
 
-# A request of this many rows takes tens of milliseconds; shorter ones cause only short queues.
-_LARGE = 10_000
+OVERLOADED = "more requests wait than can be answered in time; send this again in a second"
 
-# Large requests at once: one is read while another is scored; more would slow each other down.
-_MOST_LARGE = 2
+LARGE = 6_000
+"""The fewest rows that take more than some 5 ms; shorter requests do not wait for them."""
+
+_ROW = 7.5e-7  # seconds that a row takes at most, about: reading is most of it
+_LONGEST = 1.0  # seconds of a turn; a request that takes longer goes on beside the next
 
 
 class RowLimit:
     """Limits the rows that a worker has in flight; a request beyond the limit is refused at once.
 
-    A request that is alone is always admitted. Large ones leave one of several threads free for
-    shorter ones.
+    A request that is alone is always admitted.
     """
 
-    def __init__(self, most_rows: int, threads: int) -> None:
-        self._most, self._most_large = most_rows, max(1, min(threads - 1, _MOST_LARGE))
-        self._rows = self._large = 0
+    def __init__(self, most_rows: int) -> None:
+        self._most = most_rows
+        self._rows = 0
         self._lock = threading.Lock()
 
     @contextmanager
@@ -41,21 +43,58 @@ class RowLimit:
         Raises:
             Unavailable: too many rows are in flight already.
         """
-        large = rows >= _LARGE
         with self._lock:
-            full = self._rows + rows > self._most or (large and self._large >= self._most_large)
-            if self._rows and full:
+            if self._rows and self._rows + rows > self._most:
                 raise Unavailable(
                     f"{self._rows:,} rows are being scored already; send this again in a second"
                 )
             self._rows += rows
-            self._large += large
         try:
             yield
         finally:
             with self._lock:
                 self._rows -= rows
-                self._large -= large
+
+
+def _patience(rows: int) -> float:
+    """Return how many seconds a request may wait: from 4,000 rows on as long as it takes itself."""
+    return 0.02 if rows < 4_000 else max(0.005, rows * _ROW)
+
+
+class Line:
+    """Gives the large bodies of a worker their turns, in the order in which they came.
+
+    Threads that work at once take longer each by as much, and the event loop waits for all of them:
+    only one at a time has the interpreter.
+    """
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Semaphore()
+
+    @asynccontextmanager
+    async def turn(self, rows: int) -> AsyncIterator[None]:
+        """Wait for the turn of a request of about so many rows; it ends with the `with` block.
+
+        Raises:
+            Unavailable: it has waited for too long.
+        """
+        try:
+            async with asyncio.timeout(_patience(rows)):
+                await self._turn.acquire()
+        except TimeoutError as error:
+            raise Unavailable(OVERLOADED) from error
+        turns = [self._turn]
+
+        def end() -> None:
+            while turns:
+                turns.pop().release()
+
+        timer = asyncio.get_running_loop().call_later(_LONGEST, end)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            end()
 
 
 class SharedFlag:

@@ -9,7 +9,7 @@ of a request.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from io import BytesIO
 from threading import get_ident
 from time import perf_counter
@@ -20,19 +20,16 @@ from a2wsgi import WSGIMiddleware
 
 from ..errors import TooSlow, Unavailable
 from ..settings import Settings
-from .handlers import Answer, Handler, Handlers, body_too_large
+from .admission import LARGE, OVERLOADED, Line
+from .handlers import SHORT_BYTES, Answer, Handler, Handlers, body_too_large
 from .health import HEALTH
 from .in_flight import InFlightRequests
 from .middleware import Application, Entrance, Environ, Start
 from .request import REQUEST, Request, from_scope
 
-PATIENCE = 0.02
-"""Seconds in the queue for a thread that are normal; beyond them requests are refused."""
-
 _REST_SECONDS = 5  # for reading the rest of a refused body
 _MOST_HELD = 8  # all long bodies that a worker holds, in units of the largest one
 
-_OVERLOADED = "more requests wait than can be answered in time; send this again in a second"
 _CLOSE = (b"connection", b"close")
 _ANY_ASCII = bytes(range(128)).decode()
 
@@ -71,8 +68,9 @@ class AsgiApp:
         self._most = handlers.limits.body_bytes
         self._held = 0
         self._flask, self._threads, self._thread = flask, settings.threads, 0
-        self._queue: dict[Request, float] = {}
-        self._in_flask = 0
+        self._in_threads = self._in_flask = 0
+        self._medium = Line()
+        self._large = Line() if settings.threads > 1 else self._medium
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or start and stop with the server; websockets are not accepted."""
@@ -157,7 +155,7 @@ class AsgiApp:
                     if size > self._most:
                         raise body_too_large(self._most)
                     if self._held > _MOST_HELD * self._most:
-                        raise Unavailable(_OVERLOADED)
+                        raise Unavailable(OVERLOADED)
                     if not message["more_body"]:
                         request.held = size
                         return b"".join(parts)
@@ -170,26 +168,26 @@ class AsgiApp:
 
     async def _in_thread(self, request: Request, handler: Handler, body: bytes) -> Answer:
         """Answer in a thread of the pool; Unavailable if others wait too long already."""
-        queued = perf_counter()
-        waiting = list(self._queue.values())  # a copy: threads take requests out meanwhile
-        if waiting and queued - waiting[0] > PATIENCE:
-            raise Unavailable(_OVERLOADED)
 
         def work() -> Answer:
-            now = perf_counter()
-            self._queue.pop(request, None)
-            if self._queue and now - queued > PATIENCE:
-                raise Unavailable(_OVERLOADED)
-            request.working, request.thread = now, get_ident()  # in this order, for `Watch`
+            request.working, request.thread = perf_counter(), get_ident()  # in this order: `Watch`
             return handler(request, body)
 
-        self._queue[request] = queued
-        try:
-            future = asyncio.get_running_loop().run_in_executor(self._pool, work)
-            answer: Answer = await _outlast(future)
-            return answer
-        finally:
-            self._queue.pop(request, None)
+        async with self._turn(request, body):
+            if self._in_threads >= self._threads:
+                raise Unavailable(OVERLOADED)  # others hang, or take long
+            self._in_threads += 1
+            try:
+                future = asyncio.get_running_loop().run_in_executor(self._pool, work)
+                answer: Answer = await _outlast(future)
+                return answer
+            finally:
+                self._in_threads -= 1
+
+    def _turn(self, request: Request, body: bytes) -> AbstractAsyncContextManager[None]:
+        """Return the turn of a request that takes long: one after another is faster for all."""
+        rows = self._handlers.count_rows(request, body)
+        return (self._large if rows >= LARGE else self._medium).turn(rows)
 
     async def _send(
         self, request: Request, answer: Answer, send: Send, receive: Receive | None = None
@@ -216,7 +214,8 @@ class AsgiApp:
     async def _ask_flask(self, request: Request, scope: Scope, body: bytes, send: Send) -> None:
         """Pass a request on to Flask, and complete its answer."""
         if self._in_flask >= 16 * self._threads:
-            raise Unavailable(_OVERLOADED)
+            raise Unavailable(OVERLOADED)
+        turn = self._turn(request, body) if len(body) > SHORT_BYTES else nullcontext()
 
         async def complete(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
@@ -230,8 +229,9 @@ class AsgiApp:
         passed = scope | {REQUEST: request, "isoserve.body": body, "query_string": query}
         self._in_flask += 1
         try:
-            answered = self._bridge(passed, _nothing, complete)  # type: ignore[arg-type]
-            await _outlast(asyncio.ensure_future(answered))
+            async with turn:
+                answered = self._bridge(passed, _nothing, complete)  # type: ignore[arg-type]
+                await _outlast(asyncio.ensure_future(answered))
         finally:
             self._in_flask -= 1
 

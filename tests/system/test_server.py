@@ -559,7 +559,7 @@ def test_requests_that_waited_too_long_get_503_and_succeed_on_retry(serve, folde
     bodies = [json.loads(answer.read()) for answer in answers]
     asked.join()
     refused = [i for i, answer in enumerate(answers) if answer.status == 503]
-    assert 0 < len(refused) < 20  # one that is alone when its turn comes is answered
+    assert len(refused) == 20
     assert {answers[i].headers["Retry-After"] for i in refused} == {"1"}
     assert {answer.headers["X-Request-ID"] for answer in answers} == {"mine"}
     texts = [bodies[i]["error"] if i == 1 else bodies[i]["status"]["info"] for i in refused]

@@ -18,7 +18,7 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 from service.protocols.seldon import plain as plain_messages
 from service.serving.detector import Detector
 from service.state.records import as_table
-from service.web import asgi
+from service.web import admission
 from service.web.request import from_scope
 from tests.support.asgi import Asker, make_scope
 from tests.support.examples import examples
@@ -381,10 +381,10 @@ def test_bodies_held_at_once_are_bounded(make_client):
         assert loop.app._held == 0
 
 
-def test_short_requests_are_answered_while_long_ones_wait_for_a_thread(make_client, monkeypatch):
+def test_short_requests_are_answered_while_long_ones_wait_for_their_turn(make_client, monkeypatch):
     with ExitStack() as stack:
-        loop = Both(make_client, stack, threads=1).loop
-        monkeypatch.setattr(asgi, "PATIENCE", 0.0)
+        loop = Both(make_client, stack).loop
+        monkeypatch.setattr(admission, "_patience", lambda _rows: 0.001)
         scope, order = make_scope("POST", "/predict", [JSON]), []
 
         async def ask(body):
@@ -401,7 +401,41 @@ def test_short_requests_are_answered_while_long_ones_wait_for_a_thread(make_clie
         refused = next(answer for answer in answers if answer[0] != HTTPStatus.OK)
         assert refused[1][b"retry-after"] == b"1"
         assert b"more requests wait" in refused[2]
-        assert loop.app._queue == {}
+        assert loop.app._in_threads == 0
+
+
+def test_long_requests_go_on_beside_one_that_hangs_while_there_are_threads(
+    make_client, monkeypatch
+):
+    begun, go_on = threading.Event(), threading.Event()
+    score = Detector.score
+
+    def hang(detector, rows, *more):
+        if rows.values[0, 0] == 666:
+            begun.set()
+            go_on.wait(10)
+        return score(detector, rows, *more)
+
+    monkeypatch.setattr(Detector, "score", hang)
+    monkeypatch.setattr(admission, "_LONGEST", 0.01)
+    hanging = LONG.replace(b"[1, 2]", b"[666, 2]", 1)
+    with ExitStack() as stack:
+        for threads, status in ((1, 503), (2, 200)):
+            loop = Both(make_client, stack, threads=threads).loop
+            begun.clear()
+            go_on.clear()
+
+            async def ask(loop=loop):
+                scope = make_scope("POST", "/predict", [JSON])
+                first = asyncio.ensure_future(loop.send(scope, [hanging]))
+                await asyncio.get_running_loop().run_in_executor(None, begun.wait, 10)
+                await asyncio.sleep(0.02)  # longer than a turn
+                second = await loop.send(scope, [LONG])
+                go_on.set()
+                return (await first)[0], second[0]
+
+            assert loop.run(ask()) == (200, status)
+            assert loop.ask("POST", "/predict", LONG, [JSON])[0] == HTTPStatus.OK
 
 
 def test_a_refused_body_is_read_before_the_answer_ends(make_client):

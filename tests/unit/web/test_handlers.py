@@ -31,7 +31,7 @@ def handlers(folder, write_card):
     state.mkdir()
     predictor = Predictor(detector, Counts(), begin_records(state, ("mean", "sd"), 100))
     matcher = FeedbackMatcher(predictor, begin_feedback(state))
-    return Handlers(predictor, Limits(rows=1000), lambda: "new", matcher, RowLimit(1000, 4))
+    return Handlers(predictor, Limits(rows=1000), lambda: "new", matcher, RowLimit(1000))
 
 
 def ask(query=b"", content_type=JSON):
