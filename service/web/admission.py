@@ -70,19 +70,20 @@ class Line:
 
     def __init__(self) -> None:
         self._turn = asyncio.Semaphore()
+        self._waiting = 0
 
     @asynccontextmanager
     async def turn(self, rows: int) -> AsyncIterator[None]:
         """Wait for the turn of a request of about so many rows; it ends with the `with` block.
 
         Raises:
-            Unavailable: it has waited for too long.
+            Unavailable: it has waited for too long, and others wait as well.
         """
+        self._waiting += 1
         try:
-            async with asyncio.timeout(_patience(rows)):
-                await self._turn.acquire()
-        except TimeoutError as error:
-            raise Unavailable(OVERLOADED) from error
+            await self._wait(_patience(rows))
+        finally:
+            self._waiting -= 1
         turns = [self._turn]
 
         def end() -> None:
@@ -95,6 +96,15 @@ class Line:
         finally:
             timer.cancel()
             end()
+
+    async def _wait(self, patience: float) -> None:
+        try:
+            async with asyncio.timeout(patience):
+                await self._turn.acquire()
+        except TimeoutError as error:
+            if self._waiting > 1:
+                raise Unavailable(OVERLOADED) from error
+            await self._turn.acquire()
 
 
 class SharedFlag:

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.stress.storms.__main__ import run
-from tests.stress.storms.clients import Answer, count_wrong_totals
+from tests.stress.storms.clients import Answer, count_wrong_totals, fitting_sizes
 from tests.stress.storms.model import Tally
 from tests.stress.storms.predictions import storm_clock, storm_rows, storm_workers
 
@@ -22,6 +22,23 @@ def test_the_clock_storm_detects_durations_measured_by_the_time_of_day():
     assert "durations follow the clock" in report.faults
     assert "the order of the record follows the clock" in report.faults
     assert "the clock did not jump" not in report.faults
+
+
+def tally(outliers, rows):
+    return Tally(rows, outliers, (rows - outliers, outliers))
+
+
+def test_the_requests_that_were_counted_without_an_answer_are_found_among_many():
+    known = tally(3, 100)
+    broken = [tally(min(n % 5, 2 ** (n % 8)), 2 ** (n % 8)) for n in range(40)]
+    for chosen in ([], [7], [0, 9, 23, 39], range(40)):
+        counted = Tally.sum([known, *(broken[n] for n in chosen)])
+        assert len(chosen) in fitting_sizes(counted, known, broken)
+    assert fitting_sizes(tally(5, 101), known, broken) == []
+    assert fitting_sizes(tally(3, 99), known, broken) == []
+    assert fitting_sizes(tally(4, 101), known, []) == []
+    twice = [tally(1, 1), tally(1, 2), tally(2, 3)]
+    assert sorted(fitting_sizes(tally(5, 103), known, twice)) == [1, 2]  # not told apart
 
 
 def answer(began, ended, rows, observation):

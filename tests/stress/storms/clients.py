@@ -3,7 +3,7 @@
 import json
 import random
 from dataclasses import dataclass
-from itertools import chain, combinations, cycle
+from itertools import cycle
 
 import numpy as np
 
@@ -103,16 +103,34 @@ def reconcile(report, before, crowd, service):
     counted = read_tally(service)
     known = Tally.sum([before, *(answer.tally for answer in crowd.all("answers"))])
     broken = crowd.all("broken")
-    subsets = chain.from_iterable(combinations(broken, n) for n in range(len(broken) + 1))
-    fitting = [subset for subset in subsets if Tally.sum([known, *subset]) == counted]
+    fitting = fitting_sizes(counted, known, broken)
     report.check(len(fitting) == 1, f"counted {counted.rows} rows where {known.rows} are known")
     report.faults += crowd.all("faults")
     report.acknowledged += known.rows - before.rows
     report.sent += known.rows - before.rows + sum(tally.rows for tally in broken)
     report.counted = counted.rows
     report.broken += len(broken)
-    report.broken_counted += len(fitting[0]) if fitting else 0
+    report.broken_counted += fitting[0] if fitting else 0
     return counted
+
+
+def fitting_sizes(counted, known, broken):
+    """Return the sizes of the subsets of `broken` that `counted` has beyond `known`; two at most.
+
+    There are 2 ** n subsets, so sums that are too large, or can no longer become large enough, are
+    dropped at once.
+    """
+    missing = np.subtract(counted.numbers, known.numbers)
+    tallies = np.array(sorted((tally.numbers for tally in broken), reverse=True), int)
+    sums, left = {(0,) * len(missing): [0]}, tallies.sum(axis=0)
+    for tally in tallies:
+        left = left - tally
+        for partial, sizes in list(sums.items()):
+            longer = tuple((partial + tally).tolist())
+            if np.all(longer <= missing):
+                sums[longer] = [*sums.get(longer, []), *(size + 1 for size in sizes)][:2]
+        sums = {one: sizes for one, sizes in sums.items() if np.all(one + left >= missing)}
+    return sums.get(tuple(missing.tolist()), [])
 
 
 def count_wrong_totals(answers, name):

@@ -23,9 +23,13 @@ class Tally:
     outliers: int = 0
     buckets: tuple = (0,) * (len(SCORE_BOUNDS) + 1)
 
+    @property
+    def numbers(self):
+        return self.rows, self.outliers, *self.buckets
+
     @classmethod
     def sum(cls, tallies):
-        columns = [(t.rows, t.outliers, *t.buckets) for t in tallies]
+        columns = [tally.numbers for tally in tallies]
         if not columns:
             return cls()
         rows, outliers, *buckets = (sum(column) for column in zip(*columns, strict=True))

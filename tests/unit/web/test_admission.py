@@ -180,18 +180,23 @@ def test_requests_get_their_turns_one_after_another(soon):
     asyncio.run(run())
 
 
-def test_a_request_that_waits_for_too_long_is_refused_and_leaves_the_line():
+def test_of_several_that_wait_for_too_long_only_the_last_is_not_refused():
     async def run():
         worker = Worker()
         worker.ask("a", 5000)
         await settle()
-        for rows in (2000, 5000):
+        lines = [worker.line.turn(rows) for rows in (5000, 2000, 2000)]
+        waiting = [asyncio.ensure_future(line.__aenter__()) for line in lines]
+        for refused in waiting[:2]:
             with pytest.raises(Unavailable) as refusal:
-                async with worker.line.turn(rows):
-                    pass
+                await refused
             assert refusal.value.retry_after == 1
+        await asyncio.sleep(2 * admission._patience(2000))
+        assert not waiting[2].done()
         await worker.end("a")
+        assert waiting[2].done()
         worker.ask("b", 5000)
+        await lines[2].__aexit__(None, None, None)
         await settle()
         assert worker.working == ["a", "b"]
         await worker.end_all()
