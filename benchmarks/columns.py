@@ -100,7 +100,7 @@ def _serve(folder: Path, table: dict[str, list[object]]) -> Served:
     records = begin_records(folder / "state", list(recorded), 20_000, texts=texts)
     predictor = Predictor(detector, Counts(), records)
     matcher = FeedbackMatcher(predictor, begin_feedback(folder / "state", 100, 30))
-    handlers = Handlers(predictor, Limits(), new_id, matcher, RowLimit(200_000, 8))
+    handlers = Handlers(predictor, Limits(), new_id, matcher, RowLimit(200_000))
     rows = list(zip(*table.values(), strict=True))
     bodies = {
         n: json.dumps({"data": {"names": list(table), "ndarray": rows[:n]}}).encode()
