@@ -75,7 +75,7 @@ class Server:
         """Wait until it answers a prediction."""
         limit = time.monotonic() + seconds
         while time.monotonic() < limit:
-            assert self.process.poll() is None, f"{self.process.args} has ended"
+            assert self.process.poll() is None, f"{self.process.args!r} has ended"
             with contextlib.suppress(OSError, http.client.HTTPException), self.connect() as client:
                 client.post(self.encode(1))
                 return
@@ -204,9 +204,9 @@ def loading(
     report, _ = process.communicate(timeout=span + 60)
     assert "Non-2xx" not in report, report
     assert "Socket errors" not in report, report
-    rate = float(re.search(r"Requests/sec: +([\d.]+)", report)[1])
-    number, unit = re.search(r"99% +([\d.]+)(\w+)", report).groups()
-    loads.append(Load(1 / rate, float(number) * _UNITS[unit]))
+    (rate,) = re.findall(r"Requests/sec: +([\d.]+)", report)
+    ((number, unit),) = re.findall(r"99% +([\d.]+)(\w+)", report)
+    loads.append(Load(1 / float(rate), float(number) * _UNITS[unit]))
 
 
 def in_turns(

@@ -124,7 +124,7 @@ def weight(folder: Path, rounds: int, requests: int) -> Iterator[Result]:
     """Measure the workers' memory after many single rows, and their processor time."""
     with served(folder, OURS, workers=2) as ours, served(folder, NAIVE, workers=2) as naive:
         times: dict[Server, list[float]] = {ours: [], naive: []}
-        private = {}
+        private: dict[Server, float] = {}
         for _ in range(rounds):
             for server, took in times.items():
                 took.append(processor_time(server, requests))
