@@ -22,7 +22,7 @@ LARGE = 6_000
 """The fewest rows that take more than some 5 ms; shorter requests do not wait for them."""
 
 _ROW = 7.5e-7  # seconds that a row takes at most, about: reading is most of it
-_LONGEST = 1.0  # seconds of a turn; a request that takes longer goes on beside the next
+_LONGEST = 1.0  # seconds of a turn; a request that takes longer goes on beside the next one
 
 
 class RowLimit:
@@ -65,11 +65,12 @@ class Line:
     """Gives the large bodies of a worker their turns, in the order in which they came.
 
     Threads that work at once take longer each by as much, and the event loop waits for all of them:
-    only one at a time has the interpreter.
+    only one at a time has the interpreter. A request that takes long goes on beside the next one
+    if `has_thread()` says that there is a thread for it.
     """
 
-    def __init__(self) -> None:
-        self._turn = asyncio.Semaphore()
+    def __init__(self, has_thread: Callable[[], bool]) -> None:
+        self._turn, self._has_thread = asyncio.Semaphore(), has_thread
         self._waiting = 0
 
     @asynccontextmanager
@@ -84,17 +85,22 @@ class Line:
             await self._wait(_patience(rows))
         finally:
             self._waiting -= 1
-        turns = [self._turn]
+        loop, turns = asyncio.get_running_loop(), [self._turn]
 
         def end() -> None:
             while turns:
                 turns.pop().release()
 
-        timer = asyncio.get_running_loop().call_later(_LONGEST, end)
+        def share() -> None:
+            if self._has_thread():
+                end()
+            elif turns:
+                loop.call_later(_LONGEST, share)
+
+        loop.call_later(_LONGEST, share)
         try:
             yield
         finally:
-            timer.cancel()
             end()
 
     async def _wait(self, patience: float) -> None:

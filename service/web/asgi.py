@@ -69,8 +69,8 @@ class AsgiApp:
         self._held = 0
         self._flask, self._threads, self._thread = flask, settings.threads, 0
         self._in_threads = self._in_flask = 0
-        self._medium = Line()
-        self._large = Line() if settings.threads > 1 else self._medium
+        self._medium = Line(self._has_thread)
+        self._large = Line(self._has_thread) if settings.threads > 1 else self._medium
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or start and stop with the server; websockets are not accepted."""
@@ -174,8 +174,6 @@ class AsgiApp:
             return handler(request, body)
 
         async with self._turn(request, body):
-            if self._in_threads >= self._threads:
-                raise Unavailable(OVERLOADED)  # others hang, or take long
             self._in_threads += 1
             try:
                 future = asyncio.get_running_loop().run_in_executor(self._pool, work)
@@ -183,6 +181,9 @@ class AsgiApp:
                 return answer
             finally:
                 self._in_threads -= 1
+
+    def _has_thread(self) -> bool:
+        return self._in_threads < self._threads
 
     def _turn(self, request: Request, body: bytes) -> AbstractAsyncContextManager[None]:
         """Return the turn of a request that takes long: one after another is faster for all."""

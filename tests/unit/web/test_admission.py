@@ -142,7 +142,8 @@ class Worker:
     """Works off requests in a line, each until it is told to end."""
 
     def __init__(self):
-        self.line, self.working, self.tasks = Line(), [], {}
+        self.has_thread, self.working, self.tasks = True, [], {}
+        self.line = Line(lambda: self.has_thread)
 
     def ask(self, name, rows):
         self.tasks[name] = asyncio.ensure_future(self._work(name, rows))
@@ -214,10 +215,15 @@ def test_a_turn_ends_once_even_if_its_request_does_not(soon, monkeypatch):
 
     async def run():
         worker = Worker()
+        worker.has_thread = False
         worker.ask("hangs", 2000)
+        worker.ask("a", 2000)
         await asyncio.sleep(0.03)
+        assert worker.working == ["hangs"]
         monkeypatch.setattr(admission, "_LONGEST", 10)
-        for name in "abc":
+        worker.has_thread = True
+        await asyncio.sleep(0.03)
+        for name in "bc":
             worker.ask(name, 2000)
         await settle()
         assert worker.working == ["hangs", "a"]
