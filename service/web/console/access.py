@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from ...settings import Settings
 from ..auth import ApiKey
-from ..peer import Address, owner
+from .peer import Address, owner
 
 IDLE, LONGEST = 3600, 12 * 3600
 """Seconds that a login lasts after the last page, and in all."""

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from service.web.peer import owner
+from service.web.console.peer import owner
 
 AS_NOBODY = (
     "import encodings.idna, os, socket, sys\n"  # before its files cannot be read any more
