@@ -164,39 +164,41 @@ class Records:
 
     def _write_many(self, cells: NDArray[Any], verdict: Verdict, request: _Request) -> None:
         """Write rows a block at a time, so that other threads can write between two blocks."""
-        numbers = np.arange(max(0, len(verdict) - self.rows), len(verdict))
-        rows = np.empty(len(numbers), self._table.dtype)
-        rows["row"] = numbers
-        rows["time"], rows["version"], rows["puid"], key, rows["trace"], _ = request
-        rows["score"], rows["label"] = verdict.scores[numbers], verdict.labels[numbers]
+        columns: dict[str, NDArray[Any]] = {
+            "row": np.arange(len(verdict)), "score": verdict.scores, "label": verdict.labels
+        }  # fmt: skip
         if self.texts:
-            rows["values"], rows["texts"] = cells["values"][numbers], cells["texts"][numbers]
+            columns |= {"values": cells["values"], "texts": cells["texts"]}
         elif self.features:
-            rows["values"] = cells[numbers]
+            columns["values"] = cells
+        start, end = max(0, len(verdict) - self.rows), len(verdict)
+        rows = np.empty(min(end - start, self._block_rows), self._table.dtype)
+        rows["time"], rows["version"], rows["puid"], key, rows["trace"], _ = request
         rows["request"] = time.monotonic_ns() + self._ahead
-        done = 0
-        while done < len(rows):
+        while start < end:
             with self._lock:
-                done += self._write_piece(rows[done:], key)
+                if self._next == self._end:
+                    self._open_block()
+                piece = rows[: min(end - start, self._end - self._next)]
+                for name, column in columns.items():
+                    piece[name] = column[start : start + len(piece)]
+                self._write_piece(piece, key)
+            start += len(piece)
 
-    def _write_piece(self, rows: Recorded, key: int) -> int:
-        """Write as many of these rows as fit into the current block; return how many."""
-        if self._next == self._end:
-            self._open_block()
-        first, last = self._next, min(self._next + len(rows), self._end)
-        written, size = rows[: last - first], self._row_size
+    def _write_piece(self, rows: Recorded, key: int) -> None:
+        """Write rows that fit into the current block; their stamps and check sums are set here."""
+        first, last, size = self._next, self._next + len(rows), self._row_size
         stamp = time.monotonic_ns() + self._ahead
-        stamps = np.arange(stamp, stamp + len(written))
-        written["stamp"] = stamps
-        written["check"] = check_sums(written)
-        written["stamp"] = 0
-        self._row_bytes[first * size : last * size] = written.view(np.uint8).data
+        stamps = np.arange(stamp, stamp + len(rows))
+        rows["stamp"] = stamps
+        rows["check"] = check_sums(rows)
+        rows["stamp"] = 0
+        self._row_bytes[first * size : last * size] = rows.view(np.uint8).data
         fence()
         self._stamps[first:last] = stamps
         fence()
         self._keys[first:last] = key
         self._next = last
-        return last - first
 
     def _open_block(self) -> int:
         """Release the block just filled, claim another, and return the index of its first row."""
@@ -229,6 +231,7 @@ class Records:
                 fence()
                 blocks[block] = 0
                 fence()
+                return block, 0
             return block, int(np.flatnonzero(blocks[block]).max(initial=-1)) + 1
 
     def read(self, last: int | None = None) -> Recorded:

@@ -22,7 +22,11 @@ LARGE = 6_000
 """The fewest rows that take more than some 5 ms; shorter requests do not wait for them."""
 
 _ROW = 7.5e-7  # seconds that a row takes at most, about: reading is most of it
-_LONGEST = 1.0  # seconds of a turn; a request that takes longer goes on beside the next one
+_LONGEST = 0.04
+"""Seconds of a turn. A request that takes longer goes on beside the next one.
+
+By then most of it has been read, and scoring leaves the interpreter to others.
+"""
 
 
 class RowLimit:

@@ -128,8 +128,9 @@ def test_a_stopping_service_is_not_ready_but_live_and_still_answers():
 
 @pytest.fixture
 def soon(monkeypatch):
-    """Let every request wait as long as it takes."""
+    """Let every request wait as long as it takes, and every turn last until its request ends."""
     monkeypatch.setattr(admission, "_patience", lambda _rows: 10)
+    monkeypatch.setattr(admission, "_LONGEST", 10)
 
 
 async def settle():
@@ -181,7 +182,9 @@ def test_requests_get_their_turns_one_after_another(soon):
     asyncio.run(run())
 
 
-def test_of_several_that_wait_for_too_long_only_the_last_is_not_refused():
+def test_of_several_that_wait_for_too_long_only_the_last_is_not_refused(monkeypatch):
+    monkeypatch.setattr(admission, "_LONGEST", 10)
+
     async def run():
         worker = Worker()
         worker.ask("a", 5000)
