@@ -388,6 +388,9 @@ def stress_labels(folder, requests=10_000):
 LEAST_FUZZED = 100
 """The number of inputs from which atheris tries more than the files it was given."""
 
+FUZZ_ROUND = 60
+"""Seconds of one process of atheris: its own memory grows by a few kB with each input."""
+
 
 def stress_fuzz(folder, seconds=600):
     """Fuzz bodies and model files with atheris, guided by code coverage: no crash."""
@@ -400,24 +403,33 @@ def stress_fuzz(folder, seconds=600):
         for file in files:
             if file.stat().st_size < 65536 or target == "loader":
                 shutil.copy(file, seeds)
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.stress.fuzz", target, seeds,
-             f"-max_total_time={max(5, seconds // 2)}", "-rss_limit_mb=4096", "-timeout=20",
-             f"-artifact_prefix={folder}/", "-max_len=200000", "-print_final_stats=1"],
-            cwd=ROOT, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if done.returncode == 77:
-            tally.missing = "atheris"
-            return tally
-        runs = re.search(r"number_of_executed_units:\s*(\d+)", done.stderr)
-        tally.found[target] = int(runs[1]) if runs else 0
-        tally.tried += tally.found[target]
-        if done.returncode:  # atheris ends at the first crash
-            tally.faults.append(f"{target}: {done.stderr[-2000:]}")
-        elif tally.found[target] < LEAST_FUZZED:
-            tally.faults.append(f"{target}: only {tally.found[target]} inputs were made")
+        left = max(5, seconds // 2)
+        while left > 0 and _fuzz(tally, target, seeds, min(left, FUZZ_ROUND)):
+            left -= FUZZ_ROUND
     tally.held = tally.tried - len(tally.faults)
     return tally
+
+
+def _fuzz(tally, target, seeds, seconds):
+    """Fuzz in one process, which adds inputs to `seeds`; return whether it was without a crash."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.stress.fuzz", target, seeds,
+         f"-max_total_time={seconds}", "-rss_limit_mb=4096", "-timeout=20",
+         f"-artifact_prefix={seeds.parent}/", "-max_len=200000", "-print_final_stats=1"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode == 77:
+        tally.missing = "atheris"
+        return False
+    found = re.search(r"number_of_executed_units:\s*(\d+)", done.stderr)
+    runs = int(found[1]) if found else 0
+    tally.found[target] += runs
+    tally.tried += runs
+    if done.returncode:  # atheris ends at the first crash
+        tally.faults.append(f"{target}: {done.stderr[-2000:]}")
+    elif runs < LEAST_FUZZED:
+        tally.faults.append(f"{target}: only {runs} inputs were made")
+    return not done.returncode
 
 
 class Client(Caller):
