@@ -25,19 +25,17 @@ from service.model.file import open_model
 from service.serving.detector import Detector
 
 from .forests import Subject, subject
-from .measure import Absent, AtMost, Figure, Ratio, Result, in_turns, seconds
+from .measure import PRINT_PEAK, Absent, AtMost, Figure, Ratio, Result, in_turns, peak_of, seconds
 
 MEGABYTES = 350
 """The most that a process may have resident, whatever the number of rows."""
 
-# Prints the most memory that was resident: that of the parent is not in it, as in getrusage.
-_PROGRAM = """
+_PROGRAM = f"""
 import sys
 sys.argv[0] = "isoserve"
 from service.__main__ import cli
 cli(sys.argv[1:], standalone_mode=False)
-lines = open("/proc/self/status").read().splitlines()
-print(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
+{PRINT_PEAK}
 """
 
 
@@ -125,7 +123,7 @@ class Bench:
         )  # fmt: skip
         if path != self.table:
             path.unlink()
-        return int(found.stdout.split()[-1]) * 1024 / 1e6
+        return peak_of(found.stdout)
 
 
 def _coniferest(bench: Bench, what: str, rounds: int) -> Iterator[Result]:

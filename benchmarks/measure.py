@@ -7,6 +7,20 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+PRINT_PEAK = """
+lines = open("/proc/self/status").read().splitlines()
+print(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
+"""
+"""The end of a program: it prints the most memory that was resident.
+
+What `getrusage` says of a process includes the memory of the one that started it.
+"""
+
+
+def peak_of(output: str) -> float:
+    """Return what `PRINT_PEAK` has printed, in MB (10^6 bytes)."""
+    return int(output.rsplit(maxsplit=1)[-1]) * 1024 / 1e6
+
 
 @dataclass(frozen=True)
 class Ratio:

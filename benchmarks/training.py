@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -14,10 +13,18 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from .measure import AtMost, Figure, Result
+from .measure import PRINT_PEAK, AtMost, Figure, Result, peak_of
 
 _PIECE = 1_000_000
 _TARGET = 700.0  # MB, for 50 million rows of two columns
+
+_PROGRAM = f"""
+import sys
+from training.train import main
+if code := main():
+    sys.exit(code)
+{PRINT_PEAK}
+"""
 
 
 def run(short: bool) -> Iterator[Result]:
@@ -45,15 +52,7 @@ def _write(path: Path, millions: int) -> None:
 
 def _train(path: Path) -> float:
     """Train in a process of its own; return the most memory that it took, in MB (10^6 bytes)."""
-    command = ["-m", "training.train", "--dataset", str(path), "--contamination", "0.01"]
-    with (path.parent / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, *command, "--save_path", str(path.parent / "model")],
-            stdout=log,
-            stderr=log,
-        )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError((path.parent / "log").read_text(encoding="utf-8"))
-    return usage.ru_maxrss * 1024 / 1e6
+    arguments = ["--dataset", str(path), "--contamination", "0.01"]
+    arguments += ["--save_path", str(path.parent / "model")]
+    command = [sys.executable, "-c", _PROGRAM, *arguments]
+    return peak_of(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
