@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import pickle
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,17 +22,16 @@ from service.model.file import open_model
 from service.serving.detector import Detector
 
 from .forests import Subject, subject
-from .measure import PRINT_PEAK, Absent, AtMost, Figure, Ratio, Result, in_turns, peak_of, seconds
+from .measure import Absent, AtMost, Figure, Ratio, Result, in_turns, peak_memory, seconds
 
 MEGABYTES = 350
 """The most that a process may have resident, whatever the number of rows."""
 
-_PROGRAM = f"""
+_PROGRAM = """
 import sys
 sys.argv[0] = "isoserve"
 from service.__main__ import cli
 cli(sys.argv[1:], standalone_mode=False)
-{PRINT_PEAK}
 """
 
 
@@ -116,14 +112,11 @@ class Bench:
     def megabytes(self, n: int) -> float:
         """Return the most memory that the command has resident for n rows."""
         path, target = self.write(n), self.folder / "measured.parquet"
-        command = [sys.executable, "-c", _PROGRAM, "score", str(path), "-o", str(target)]
-        found = subprocess.run(
-            command, env=os.environ | {"ISOSERVE_MODEL": str(self.model)}, check=True,
-            capture_output=True, text=True,
-        )  # fmt: skip
+        command = ["score", str(path), "-o", str(target)]
+        peak = peak_memory(_PROGRAM, *command, ISOSERVE_MODEL=str(self.model))
         if path != self.table:
             path.unlink()
-        return peak_of(found.stdout)
+        return peak
 
 
 def _coniferest(bench: Bench, what: str, rounds: int) -> Iterator[Result]:

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-PRINT_PEAK = """
+# The end of a program. What `getrusage` says includes the process that has started it.
+_PRINT_PEAK = """
 lines = open("/proc/self/status").read().splitlines()
 print(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
 """
-"""The end of a program: it prints the most memory that was resident.
-
-What `getrusage` says of a process includes the memory of the one that started it.
-"""
 
 
-def peak_of(output: str) -> float:
-    """Return what `PRINT_PEAK` has printed, in MB (10^6 bytes)."""
-    return int(output.rsplit(maxsplit=1)[-1]) * 1024 / 1e6
+def peak_memory(program: str, *arguments: str, **variables: str) -> float:
+    """Run a Python program in a process of its own; return the most memory that it had, in MB.
+
+    Raises:
+        RuntimeError: it has failed, with what it said.
+    """
+    command = [sys.executable, "-c", program + _PRINT_PEAK, *arguments]
+    environment = os.environ | variables
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return int(done.stdout.rsplit(maxsplit=1)[-1]) * 1024 / 1e6
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,17 +11,16 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from .measure import PRINT_PEAK, AtMost, Figure, Result, peak_of
+from .measure import AtMost, Figure, Result, peak_memory
 
 _PIECE = 1_000_000
 _TARGET = 700.0  # MB, for 50 million rows of two columns
 
-_PROGRAM = f"""
+_PROGRAM = """
 import sys
 from training.train import main
 if code := main():
     sys.exit(code)
-{PRINT_PEAK}
 """
 
 
@@ -54,5 +51,4 @@ def _train(path: Path) -> float:
     """Train in a process of its own; return the most memory that it took, in MB (10^6 bytes)."""
     arguments = ["--dataset", str(path), "--contamination", "0.01"]
     arguments += ["--save_path", str(path.parent / "model")]
-    command = [sys.executable, "-c", _PROGRAM, *arguments]
-    return peak_of(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return peak_memory(_PROGRAM, *arguments)
